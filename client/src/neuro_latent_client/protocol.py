@@ -1,0 +1,49 @@
+"""The public contract of the served models: model names, tensor names and data types.
+
+Shapes: ``B`` rows of a request, ``n`` sequences a row. Every tensor has the row axis first.
+"""
+
+from typing import Final, Literal
+
+UNARY_MODEL: Final = "neuro_latent_optimizer"
+"""Ensemble, one response a request: outputs are [B, n]."""
+
+STREAM_MODEL: Final = "neuro_latent_optimizer_stream"
+"""Ensemble, decoupled: one row a request, a response a piece of text; outputs are [1, 1]."""
+
+TritonType = Literal["BYTES", "INT32", "INT64", "FP32", "BOOL"]
+
+RAW_PROMPT: Final = "raw_prompt"
+
+OPTION_TYPES: Final[dict[str, TritonType]] = {
+    "max_length": "INT32",  # the most tokens written
+    "num_return_sequences": "INT32",
+    "temperature": "FP32",  # 0 is greedy
+    "top_k": "INT32",  # 0 is off
+    "top_p": "FP32",  # 1 is off
+    "num_beams": "INT32",
+    "seed": "INT64",
+    "deadline_ms": "INT32",  # 0 is none
+}
+"""Optional inputs, each [B, 1]."""
+
+INPUT_TYPES: Final[dict[str, TritonType]] = {RAW_PROMPT: "BYTES", **OPTION_TYPES}
+
+OUTPUT_TYPES: Final[dict[str, TritonType]] = {
+    "enhanced_prompt": "BYTES",  # unary: the whole text; stream: the next piece, "" when there is none
+    "score": "FP32",  # mean log-probability of the tokens written so far
+    "generated_tokens": "INT32",  # tokens written so far
+    "finish_reason": "BYTES",  # stop, length, deadline, fallback; stream: "" while the sequence goes on
+    "truncated": "BOOL",  # the raw prompt was longer than what the models read
+    "model_version": "BYTES",
+}
+"""Outputs of both ensembles."""
+
+STREAM_OUTPUT_TYPES: Final[dict[str, TritonType]] = {
+    **OUTPUT_TYPES,
+    "sequence_index": "INT32",  # which of the num_return_sequences this piece belongs to
+    "replaces": "BOOL",  # the piece replaces all text of its sequence so far (finish_reason fallback)
+}
+"""Outputs of the streaming ensemble."""
+
+FINISH_REASONS: Final = ("stop", "length", "deadline", "fallback")

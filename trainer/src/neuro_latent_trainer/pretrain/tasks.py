@@ -1,0 +1,240 @@
+"""Training examples from token ids.
+
+Encoder: masked language modelling (RoBERTa). Generator, a mixture:
+
+* span corruption (T5, Raffel et al. 2020, section 3.1.4): 15 % of the tokens, spans of 3 on average;
+* continuation: the start of a text -> the rest of it;
+* expansion: a few words or phrases of a text, or its first sentence -> the whole text. Its sources look like short
+  user requests, and on prompts it carries the instruction EXPAND_PROMPT, so that the frozen generator can later be
+  steered by soft prompts that start from the embeddings of that instruction.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from neuro_latent_trainer.pretrain.tokens import KINDS, TokenStore
+
+EXPAND_PROMPT = "Rewrite this request as a clear and detailed prompt: "
+EXPAND_TEXT = "Write a text about: "
+CONTINUE = "Continue this text: "
+
+IGNORE = -100
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Shares of the document kinds and of the generator's tasks, and the chunk lengths in tokens."""
+
+    kinds: dict[str, float] = field(
+        default_factory=lambda: {
+            "prompt": 0.35,
+            "instruction_response": 0.25,
+            "prose": 0.1,
+            "qa": 0.05,
+            "enhanced": 0.25,
+        }
+    )
+    span_corruption: float = 0.2
+    continuation: float = 0.2
+    expansion: float = 0.6
+    instruction_dropout: float = 0.2
+    min_chunk: int = 16
+    max_chunk: int = 96
+
+
+class Vocabulary:
+    """What the tasks must know of a byte-level BPE: where words and sentences end, which words carry content."""
+
+    def __init__(self, tokenizer: Tokenizer, counts: np.ndarray) -> None:
+        pieces = [tokenizer.id_to_token(i) or "" for i in range(tokenizer.get_vocab_size())]
+        self.starts_word = np.array([p.startswith(("Ġ", "Ċ")) for p in pieces])
+        self.ends_sentence = np.array([p.endswith((".", "!", "?", "Ċ")) for p in pieces])
+        letters = np.array([sum(c.isalnum() for c in p.lstrip("Ġ")) >= 2 for p in pieces])
+        frequent = np.zeros(len(pieces), dtype=bool)
+        frequent[np.argsort(-counts)[:120]] = True
+        self.carries_content = letters & ~frequent
+        ids = {piece: i for i, piece in enumerate(pieces)}
+        self.is_blank = np.array([p != "" and not p.strip("ĠĊ") for p in pieces])
+        self.without_space = np.array([ids.get(p.removeprefix("Ġ"), i) for i, p in enumerate(pieces)])
+        self.instructions = {
+            text: np.array(tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)
+            for text in (EXPAND_PROMPT, EXPAND_TEXT, CONTINUE)
+        }
+        self.eos = tokenizer.token_to_id("</s>")
+        self.first_sentinel = tokenizer.token_to_id("<extra_id_0>")
+
+    def strip(self, ids: np.ndarray) -> np.ndarray:
+        """Drop blank tokens and the space at the start, as a text that someone typed has none."""
+        inked = np.flatnonzero(~self.is_blank[ids])
+        ids = ids[inked[0] if len(inked) else 0 :].copy()
+        ids[:1] = self.without_space[ids[:1]]
+        return ids
+
+
+class Sampler:
+    """Draws chunks: kind by share, document by length (capped), start at a sentence, end at a sentence."""
+
+    def __init__(self, store: TokenStore, documents: np.ndarray, mixture: Mixture, vocabulary: Vocabulary) -> None:
+        self.store, self.mixture, self.vocabulary = store, mixture, vocabulary
+        lengths = np.diff(store.starts)[documents]
+        self.by_kind: list[tuple[np.ndarray, np.ndarray]] = []
+        shares = []
+        for index, kind in enumerate(KINDS):
+            chosen = (store.kinds[documents] == index) & (lengths >= mixture.min_chunk)
+            weights = np.minimum(lengths[chosen], 6 * mixture.max_chunk).astype(np.float64)
+            self.by_kind.append((documents[chosen], np.cumsum(weights)))
+            shares.append(mixture.kinds[kind] if chosen.any() else 0.0)
+        self.kind_shares = np.array(shares) / np.sum(shares)
+
+    def chunk(self, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+        """Return ``(token ids int64 [n], kind index)``."""
+        kind = int(rng.choice(len(KINDS), p=self.kind_shares))
+        documents, weights = self.by_kind[kind]
+        ids = self.store.document(documents[np.searchsorted(weights, rng.random() * weights[-1])]).astype(np.int64)
+        sentence_end = self.vocabulary.ends_sentence[ids]
+        if rng.random() < 0.5:
+            starts = np.flatnonzero(sentence_end[: max(1, len(ids) - self.mixture.min_chunk)]) + 1
+            if len(starts):
+                ids = ids[starts[rng.integers(len(starts))] :]
+                sentence_end = self.vocabulary.ends_sentence[ids]
+        longest = int(rng.integers(self.mixture.min_chunk, self.mixture.max_chunk + 1))
+        if len(ids) > longest:
+            ends = np.flatnonzero(sentence_end[self.mixture.min_chunk // 2 : longest])
+            ids = ids[: ends[-1] + self.mixture.min_chunk // 2 + 1] if len(ends) else ids[:longest]
+        return self.vocabulary.strip(ids), kind
+
+
+def span_corruption(
+    ids: np.ndarray, vocabulary: Vocabulary, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Replace random spans by sentinels; the target lists what was removed."""
+    n_spans = max(1, round(len(ids) * 0.15 / 3))
+    starts = np.sort(rng.choice(len(ids), size=min(n_spans, len(ids)), replace=False))
+    source: list[int] = []
+    target: list[int] = []
+    position = 0
+    sentinel = vocabulary.first_sentinel
+    for start in starts:
+        if start < position or sentinel > vocabulary.first_sentinel + 30:
+            continue
+        end = min(len(ids), start + 1 + int(rng.poisson(2)))
+        source += [*ids[position:start], sentinel]
+        target += [sentinel, *ids[start:end]]
+        position, sentinel = end, sentinel + 1
+    source += ids[position:].tolist()
+    return np.array(source), np.array(target)
+
+
+def continuation(ids: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Split a text: its start is the source, the rest the target."""
+    cut = int(rng.integers(4, max(5, len(ids) // 2)))
+    return ids[:cut], ids[cut:]
+
+
+def expansion(
+    ids: np.ndarray, vocabulary: Vocabulary, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Make a short request out of a text; the target is the whole text."""
+    if rng.random() < 0.25:
+        ends = np.flatnonzero(vocabulary.ends_sentence[ids])
+        if len(ends) and 3 <= ends[0] < len(ids) - 4:
+            return ids[: ends[0] + 1], ids
+    word = np.cumsum(vocabulary.starts_word[ids])
+    content = np.flatnonzero(vocabulary.carries_content[ids])
+    if len(content) == 0:
+        return ids[: len(ids) // 2 + 1], ids
+    weights = np.exp(-2.0 * content / len(ids))  # the subject of a text tends to come first
+    n_phrases = int(rng.integers(1, 1 + min(8, len(content))))
+    phrase_words = int(rng.integers(1, 6))
+    kept = np.zeros(len(ids), dtype=bool)
+    for start in rng.choice(content, size=n_phrases, replace=False, p=weights / weights.sum()):
+        length = int(rng.integers(1, phrase_words + 1))
+        kept |= (word >= word[start]) & (word < word[start] + length)
+    return vocabulary.strip(ids[kept]), ids
+
+
+class GeneratorTasks:
+    """An endless stream of (source ids, target ids) for the generator; both end with ``</s>``."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        self.sampler, self.mixture, self.vocabulary = sampler, sampler.mixture, sampler.vocabulary
+
+    def example(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        ids, kind = self.sampler.chunk(rng)
+        task = rng.random()
+        if task < self.mixture.span_corruption:
+            source, target = span_corruption(ids, self.vocabulary, rng)
+            instruction = None
+        elif task < self.mixture.span_corruption + self.mixture.continuation:
+            source, target = continuation(ids, rng)
+            instruction = CONTINUE
+        else:
+            source, target = expansion(ids, self.vocabulary, rng)
+            instruction = EXPAND_PROMPT if KINDS[kind] in ("prompt", "enhanced") else EXPAND_TEXT
+        if instruction is not None and rng.random() >= self.mixture.instruction_dropout:
+            source = np.concatenate([self.vocabulary.instructions[instruction], source])
+        return np.append(source, self.vocabulary.eos), np.append(target, self.vocabulary.eos)
+
+
+def pad(rows: list[np.ndarray], value: int) -> np.ndarray:
+    """Right-pad rows to the longest: int64 [B, L]."""
+    out = np.full((len(rows), max(len(r) for r in rows)), value, dtype=np.int64)
+    for i, row in enumerate(rows):
+        out[i, : len(row)] = row
+    return out
+
+
+def generator_batches(tasks: GeneratorTasks, batch_size: int, seed: int) -> Iterator[dict[str, np.ndarray]]:
+    """Batches ``input_ids``, ``attention_mask`` [B, S] and ``labels`` [B, T] (IGNORE where padded).
+
+    Eight batches are drawn at a time and sorted by length, so that little is spent on padding.
+    """
+    rng = np.random.default_rng(seed)
+    while True:
+        rows = [tasks.example(rng) for _ in range(8 * batch_size)]
+        rows.sort(key=lambda r: (len(r[1]) // 16, len(r[0])))
+        for group in rng.permutation(8):
+            part = rows[group * batch_size : (group + 1) * batch_size]
+            sources = pad([s for s, _ in part], 0)
+            yield {
+                "input_ids": sources,
+                "attention_mask": (np.arange(sources.shape[1]) < np.array([[len(s)] for s, _ in part])).astype(int),
+                "labels": pad([t for _, t in part], IGNORE),
+            }
+
+
+def masked_lm_batches(
+    sampler: Sampler, to_encoder: np.ndarray, special: dict[str, int], batch_size: int, seed: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """Batches for masked language modelling: 20 % of the tokens predicted, 90 % of these masked, 10 % random.
+
+    ``to_encoder`` maps generator ids to encoder ids [V]. A third of the rows are short requests made by
+    :func:`expansion`, because raw prompts are short.
+    """
+    rng = np.random.default_rng(seed)
+    low = max(special.values()) + 1
+    while True:
+        rows = []
+        for _ in range(8 * batch_size):
+            ids, _ = sampler.chunk(rng)
+            if rng.random() < 0.33:
+                ids, _ = expansion(ids, sampler.vocabulary, rng)
+            rows.append(np.concatenate([[special["<s>"]], to_encoder[ids], [special["</s>"]]]))
+        rows.sort(key=len)
+        for group in rng.permutation(8):
+            part = rows[group * batch_size : (group + 1) * batch_size]
+            ids = pad(part, special["<pad>"])
+            inner = ids >= low
+            predicted = inner & (rng.random(ids.shape) < 0.2)
+            labels = np.where(predicted, ids, IGNORE)
+            noise = rng.random(ids.shape)
+            masked = np.where(predicted & (noise < 0.9), special["<mask>"], ids)
+            masked = np.where(predicted & (noise >= 0.9), rng.integers(low, to_encoder.max(), ids.shape), masked)
+            yield {
+                "input_ids": masked,
+                "attention_mask": (ids != special["<pad>"]).astype(int),
+                "labels": labels,
+            }

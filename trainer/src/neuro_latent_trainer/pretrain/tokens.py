@@ -1,0 +1,95 @@
+"""The corpus as token ids on disk: written once, memory-mapped afterwards."""
+
+import lzma
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from neuro_latent_trainer.jsonl import parse_json_line
+
+KINDS = ("prompt", "instruction_response", "prose", "qa", "enhanced")
+"""Document kinds of the corpus, and ``enhanced``: the target texts of a prompt-pair file."""
+
+HELD_OUT_EVERY = 200
+"""Every 200th document is held out and never trained on."""
+
+
+@dataclass(frozen=True)
+class TokenStore:
+    """Documents as one flat array of generator token ids.
+
+    ``ids`` uint16 [total], ``starts`` int64 [documents + 1], ``kinds`` uint8 [documents] (index into KINDS).
+    """
+
+    ids: np.ndarray
+    starts: np.ndarray
+    kinds: np.ndarray
+
+    def document(self, index: int) -> np.ndarray:
+        """Token ids of one document."""
+        return self.ids[self.starts[index] : self.starts[index + 1]]
+
+    def split(self) -> tuple[np.ndarray, np.ndarray]:
+        """Indices of training and of held-out documents."""
+        index = np.arange(len(self.kinds))
+        held_out = index % HELD_OUT_EVERY == 0
+        return index[~held_out], index[held_out]
+
+
+def _lines(path: Path) -> Iterator[str]:
+    opener = lzma.open if path.suffix == ".xz" else open
+    with opener(path, "rt", encoding="utf-8") as file:
+        yield from file
+
+
+def read_documents(corpus: Path, pairs: Path | None) -> Iterator[tuple[str, int]]:
+    """Yield ``(text, kind index)`` of every corpus document, then the enhanced prompts of ``pairs``.
+
+    Only the target side of the pairs is read: the backbones never see which raw prompt belongs to it.
+    """
+    for number, line in enumerate(_lines(corpus), start=1):
+        row: dict[str, Any] = parse_json_line(line, corpus, number)
+        yield row["text"], KINDS.index(row["kind"])
+    if pairs is not None:
+        for number, line in enumerate(_lines(pairs), start=1):
+            yield parse_json_line(line, pairs, number)["enhanced_prompt"], KINDS.index("enhanced")
+
+
+def write_token_store(documents: Iterator[tuple[str, int]], tokenizer: Tokenizer, folder: Path) -> None:
+    """Tokenize ``documents`` (without special tokens) into ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    chunks: list[np.ndarray] = []
+    lengths: list[int] = []
+    kinds: list[int] = []
+    batch: list[tuple[str, int]] = []
+
+    def flush() -> None:
+        for encoding, (_, kind) in zip(
+            tokenizer.encode_batch_fast([t for t, _ in batch], add_special_tokens=False), batch, strict=True
+        ):
+            chunks.append(np.asarray(encoding.ids, dtype=np.uint16))
+            lengths.append(len(encoding.ids))
+            kinds.append(kind)
+        batch.clear()
+
+    for document in documents:
+        batch.append(document)
+        if len(batch) == 1024:
+            flush()
+    flush()
+    np.save(folder / "ids.npy", np.concatenate(chunks))
+    np.save(folder / "starts.npy", np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+    np.save(folder / "kinds.npy", np.asarray(kinds, dtype=np.uint8))
+
+
+def open_token_store(folder: Path) -> TokenStore:
+    """Memory-map what :func:`write_token_store` wrote."""
+    return TokenStore(
+        ids=np.load(folder / "ids.npy", mmap_mode="r"),
+        starts=np.load(folder / "starts.npy"),
+        kinds=np.load(folder / "kinds.npy"),
+    )
