@@ -1,0 +1,29 @@
+"""The commands of this project, and which distribution brings each: for ``--help`` without an import."""
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class KnownCommand:
+    """A command of another distribution. ``source`` is its folder in the project's repository."""
+
+    summary: str
+    distribution: str
+    source: str
+
+
+_TRAINER = ("neuro-latent-trainer", "./trainer")
+_EXPORT = ("neuro-latent-export", "./export")
+_SERVING = ("neuro-latent-serving", "./serving")
+
+KNOWN_COMMANDS: Final = {
+    "train": KnownCommand("Train an adapter on your prompts.", *_TRAINER),
+    "evaluate": KnownCommand("Measure an adapter against the baselines.", *_TRAINER),
+    "pretrain": KnownCommand("Pre-train the small embedded backbones.", *_TRAINER),
+    "export": KnownCommand("Write a Triton model repository from an adapter.", *_EXPORT),
+    "serve": KnownCommand("Serve a model repository with Triton.", *_SERVING),
+    "feedback": KnownCommand("Rate an answer, so that it can be learned from.", *_SERVING),
+    "bench": KnownCommand("Measure latency and throughput.", *_SERVING),
+    "doctor": KnownCommand("Check this machine for what serving needs.", *_SERVING),
+}

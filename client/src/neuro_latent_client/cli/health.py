@@ -1,0 +1,30 @@
+"""``neuro-latent health``."""
+
+import dataclasses
+import json
+from typing import Annotated
+
+import typer
+
+from neuro_latent_client.client import Client
+
+from ._options import DEFAULT_URL, Json, Url
+from ._report import errors_as_lines, note
+
+
+def health(
+    url: Url = DEFAULT_URL,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for each answer.")] = 5.0,
+    as_json: Json = False,
+) -> None:
+    """Check a server: exit code 0 when it is ready, else 1."""
+    with errors_as_lines(), Client(url) as client:
+        state = client.health(timeout=timeout)
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(state), ensure_ascii=False))
+    else:
+        typer.echo(f"{state.url} {'ready' if state.ready else 'live, not ready' if state.live else 'not live'}")
+        if state.problem:
+            note(state.problem)
+    if not state.ready:
+        raise typer.Exit(1)

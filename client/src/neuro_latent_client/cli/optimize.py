@@ -1,0 +1,85 @@
+"""``neuro-latent optimize``."""
+
+import dataclasses
+import json
+from typing import Annotated, Any
+
+import typer
+
+from neuro_latent_client.client import Client
+from neuro_latent_client.errors import InvalidRequestError
+from neuro_latent_client.results import Optimization
+
+from ._options import DEFAULT_URL, Json, Url
+from ._report import errors_as_lines, note
+
+
+def optimize(
+    raw_prompt: Annotated[str, typer.Argument(help="The prompt to make better; - reads it from stdin.")],
+    url: Url = DEFAULT_URL,
+    stream: Annotated[bool, typer.Option("--stream", help="Show the text while it is written.")] = False,
+    max_length: Annotated[int | None, typer.Option(help="The most tokens written. Server's default: 200.")] = None,
+    num_return_sequences: Annotated[int | None, typer.Option(help="How many answers. Server's default: 1.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy, above it samples.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Sample from the k likeliest tokens; 0 is off.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Sample from this much probability; 1 is off.")] = None,
+    num_beams: Annotated[int | None, typer.Option(help="Width of the beam search; 1 is off.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
+    deadline_ms: Annotated[int | None, typer.Option(help="The server answers with what it has by then.")] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds after which to give up.")] = 30.0,
+    as_json: Json = False,
+) -> None:
+    """Make a raw prompt better."""
+    if stream and num_return_sequences not in (None, 1):
+        raise typer.BadParameter("--stream shows one answer: leave out --stream or --num-return-sequences")
+    options = {
+        "max_length": max_length,
+        "num_return_sequences": num_return_sequences,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "num_beams": num_beams,
+        "seed": seed,
+        "deadline_ms": deadline_ms,
+    }
+    with errors_as_lines(), Client(url, timeout=timeout) as client:
+        prompt = _read_stdin() if raw_prompt == "-" else raw_prompt
+        if stream:
+            answer = _show_stream(client, prompt, options, to_stderr=as_json)
+        else:
+            answer = client.optimize(prompt, **options)
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(answer), ensure_ascii=False))
+        return
+    if not stream:
+        typer.echo("\n\n".join(sequence.text for sequence in answer.sequences))
+    _say_notes(answer)
+
+
+def _read_stdin() -> str:
+    try:
+        text = typer.get_binary_stream("stdin").read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidRequestError(f"raw_prompt: stdin is not UTF-8: {error.reason} at byte {error.start}") from None
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def _show_stream(client: Client, prompt: str, options: dict[str, Any], *, to_stderr: bool) -> Optimization:
+    with client.stream(prompt, **options) as stream:
+        for piece in stream:
+            if piece.replaces:
+                typer.echo(err=to_stderr)
+                note("note: the server replaced the text so far; all of it follows")
+            typer.echo(piece.text, nl=False, err=to_stderr)
+    typer.echo(err=to_stderr)
+    return stream.result
+
+
+def _say_notes(answer: Optimization) -> None:
+    if answer.truncated:
+        note("note: the raw prompt was longer than what the models read; its end was not used")
+    for number, sequence in enumerate(answer.sequences, start=1):
+        if sequence.finish_reason != "stop":
+            which = f"answer {number}" if len(answer.sequences) > 1 else "the answer"
+            note(f"note: {which} ended by {sequence.finish_reason}")
+    note(f"{answer.elapsed_ms:.0f} ms, {answer.transport}, model version {answer.model_version}")

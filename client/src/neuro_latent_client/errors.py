@@ -1,0 +1,41 @@
+"""What can go wrong, as one tree.
+
+* NeuroLatentError
+  - InvalidRequestError (also a ValueError)   a value, an option or the URL is wrong; sending it again will not help
+  - ServerUnavailableError                    no server there, or it is too busy; trying again later may help
+  - DeadlineError (also a TimeoutError)       no whole answer within ``timeout`` seconds
+  - ModelNotFoundError                        a server is there, but it does not serve these models
+  - ServerError                               the server failed, or answered outside its contract
+"""
+
+
+class NeuroLatentError(Exception):
+    """The root of all errors of this package.
+
+    Attributes:
+        request_id: the id that the request carried, to find it in the server's log; None before there was one.
+    """
+
+    def __init__(self, message: str, *, request_id: str | None = None) -> None:
+        super().__init__(f"{message} (request {request_id})" if request_id else message)
+        self.request_id = request_id
+
+
+class InvalidRequestError(NeuroLatentError, ValueError):
+    """A value, an option or the URL is wrong: the text names it."""
+
+
+class ServerUnavailableError(NeuroLatentError):
+    """No server answers at the address, the connection was lost, or the server is too busy to take the request."""
+
+
+class DeadlineError(NeuroLatentError, TimeoutError):
+    """The whole answer did not arrive within ``timeout`` seconds."""
+
+
+class ModelNotFoundError(NeuroLatentError):
+    """The server does not serve the models of the Neuro-Latent Optimizer."""
+
+
+class ServerError(NeuroLatentError):
+    """The server failed, or its answer is outside the contract in :mod:`neuro_latent_client.protocol`."""

@@ -1,0 +1,85 @@
+"""What a client gives back: frozen records."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedSequence:
+    """One enhanced prompt.
+
+    Attributes:
+        score: mean log-probability of its tokens (0 is certain, more negative is less likely).
+        finish_reason: ``stop``, ``length``, ``deadline`` or ``fallback``.
+    """
+
+    text: str
+    score: float
+    generated_tokens: int
+    finish_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Optimization:
+    """The answer to one raw prompt. ``text``, ``score`` and ``finish_reason`` are those of the first sequence.
+
+    Attributes:
+        truncated: the raw prompt was longer than what the models read.
+        model_version: the version of the adapter that answered, as the server names it.
+        elapsed_ms: from the call to the whole answer, measured by the client, in milliseconds.
+        transport: ``grpc`` or ``http``.
+    """
+
+    raw_prompt: str
+    sequences: tuple[GeneratedSequence, ...]
+    truncated: bool
+    model_version: str
+    request_id: str
+    elapsed_ms: float
+    transport: str
+
+    @property
+    def text(self) -> str:
+        return self.sequences[0].text
+
+    @property
+    def score(self) -> float:
+        return self.sequences[0].score
+
+    @property
+    def finish_reason(self) -> str:
+        return self.sequences[0].finish_reason
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of streamed text.
+
+    Attributes:
+        sequence_index: which of the ``num_return_sequences`` it belongs to, from 0.
+        replaces: forget the text of this sequence so far, this is all of it (the server repaired a bad output).
+    """
+
+    text: str
+    sequence_index: int
+    replaces: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The state of a server.
+
+    Attributes:
+        live: a Triton server answers.
+        ready: it is ready, and so are both models of the Neuro-Latent Optimizer.
+        model_version: Triton's newest version number of the unary model, None when it cannot be had. (The version of
+            the adapter itself comes with every answer: :attr:`Optimization.model_version`.)
+        problem: why it is not ready, "" when it is.
+        elapsed_ms: the time the check took, in milliseconds.
+    """
+
+    url: str
+    live: bool
+    ready: bool
+    model_version: str | None
+    problem: str
+    elapsed_ms: float

@@ -1,0 +1,210 @@
+"""The five graphs of the product and how each is traced: modules, example inputs, names, dynamic axes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from neuro_latent_trainer.backbones import pool
+from neuro_latent_trainer.model import PromptOptimizer
+from torch import Tensor, nn
+from torch.export import Dim
+
+from neuro_latent_export.t5_graphs import PrefillGraph, StepGraph, T5EncoderGraph
+
+OPSET = 18
+
+Shape = tuple[int | str, ...]
+"""Sizes of a tensor; a string names a dynamic axis."""
+
+
+class EncoderGraph(nn.Module):
+    """Token ids -> one pooled embedding a row."""
+
+    def __init__(self, model: PromptOptimizer) -> None:
+        super().__init__()
+        self.encoder, self.pooling = model.encoder_model, model.adapter.config.pooling
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """int64 [B, L] twice -> [B, E]."""
+        hidden_BLE = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return pool(hidden_BLE, attention_mask, self.pooling)
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, shape and dtype of one input or output of a graph."""
+
+    name: str
+    shape: Shape
+    dtype: torch.dtype = torch.float32
+
+
+@dataclass(frozen=True)
+class GraphSpec:
+    """One graph: where it goes in the repository, its module, its inputs and outputs."""
+
+    path: str
+    module: nn.Module
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    variadic_from: int | None = None
+    """Index of the first input that the module takes as ``*args``."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of a system, all read from the models' configs."""
+
+    encoder_width: int
+    generator_width: int
+    soft_prompt_tokens: int
+    decoder_layers: int
+    heads: int
+    head_width: int
+    vocabulary: int
+
+    @classmethod
+    def of(cls, model: PromptOptimizer) -> "Sizes":
+        """Read the sizes of ``model``."""
+        t5 = model.generator_model.config
+        return cls(
+            encoder_width=model.encoder.width,
+            generator_width=t5.d_model,
+            soft_prompt_tokens=model.adapter.config.soft_prompt_tokens,
+            decoder_layers=t5.num_decoder_layers,
+            heads=t5.num_heads,
+            head_width=t5.d_kv,
+            vocabulary=t5.vocab_size,
+        )
+
+
+def cache_names(prefix: str, kind: str, layers: int) -> list[str]:
+    """Key and value names of every layer, as optimum names them: ``present.0.decoder.key`` …"""
+    return [f"{prefix}.{i}.{kind}.{part}" for i in range(layers) for part in ("key", "value")]
+
+
+def graph_specs(model: PromptOptimizer) -> list[GraphSpec]:
+    """The graphs of a system, in the order in which a prompt passes them."""
+    sizes = Sizes.of(model)
+    t5 = model.generator_model
+    ids = torch.int64
+    self_cache: Shape = ("batch", sizes.heads, "past", sizes.head_width)
+    grown: Shape = ("batch", sizes.heads, "columns", sizes.head_width)
+    cross: Shape = ("batch", sizes.heads, "encoder_tokens", sizes.head_width)
+    past = []
+    for i in range(sizes.decoder_layers):
+        past += [TensorSpec(f"past_key_values.{i}.decoder.{part}", self_cache) for part in ("key", "value")]
+        past += [TensorSpec(f"past_key_values.{i}.encoder.{part}", cross) for part in ("key", "value")]
+    return [
+        GraphSpec(
+            "encoder/1/model.onnx",
+            EncoderGraph(model),
+            (
+                TensorSpec("input_ids", ("batch", "tokens"), ids),
+                TensorSpec("attention_mask", ("batch", "tokens"), ids),
+            ),
+            (TensorSpec("raw_embedding", ("batch", sizes.encoder_width)),),
+        ),
+        GraphSpec(
+            "projector/1/model.onnx",
+            model.adapter,
+            (TensorSpec("raw_embedding", ("batch", sizes.encoder_width)),),
+            (TensorSpec("soft_prompts", ("batch", sizes.soft_prompt_tokens, sizes.generator_width)),),
+        ),
+        GraphSpec(
+            "t5_encoder/1/model.onnx",
+            T5EncoderGraph(t5),
+            (
+                TensorSpec("soft_prompts", ("batch", sizes.soft_prompt_tokens, sizes.generator_width)),
+                TensorSpec("input_ids", ("batch", "tokens"), ids),
+                TensorSpec("attention_mask", ("batch", "tokens"), ids),
+            ),
+            (TensorSpec("encoder_hidden_states", ("batch", "encoder_tokens", sizes.generator_width)),),
+        ),
+        GraphSpec(
+            "t5_decoder/1/prefill.onnx",
+            PrefillGraph(t5),
+            (TensorSpec("encoder_hidden_states", ("batch", "encoder_tokens", sizes.generator_width)),),
+            tuple(TensorSpec(name, cross) for name in cache_names("present", "encoder", sizes.decoder_layers)),
+        ),
+        GraphSpec(
+            "t5_decoder/1/step.onnx",
+            StepGraph(t5),
+            (
+                TensorSpec("decoder_input_ids", ("batch", 1), ids),
+                TensorSpec("self_attention_mask", ("batch", "columns"), ids),
+                TensorSpec("encoder_attention_mask", ("batch", "encoder_tokens"), ids),
+                *past,
+            ),
+            (
+                TensorSpec("logits", ("batch", sizes.vocabulary)),
+                TensorSpec("next_token", ("batch",), ids),
+                TensorSpec("next_logprob", ("batch",)),
+                *(TensorSpec(name, grown) for name in cache_names("present", "decoder", sizes.decoder_layers)),
+            ),
+            variadic_from=3,
+        ),
+    ]
+
+
+def example_inputs(spec: GraphSpec, axes: dict[str, int], seed: int = 0) -> tuple[Tensor, ...]:
+    """Random inputs with the given sizes of the dynamic axes.
+
+    Masks have zeros in them (at the end of the prompt, at the start of the self-attention cache) and every row has a
+    one.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    tensors = []
+    for tensor in spec.inputs:
+        shape = [axes[s] if isinstance(s, str) else s for s in tensor.shape]
+        if tensor.name == "self_attention_mask":
+            values = torch.ones(shape, dtype=tensor.dtype)
+            values[0, : shape[1] // 3] = 0
+        elif tensor.name.endswith("mask"):
+            values = torch.ones(shape, dtype=tensor.dtype)
+            values[0, shape[1] - shape[1] // 3 :] = 0
+        elif tensor.dtype == torch.int64:
+            values = torch.randint(3, 100, shape, generator=generator)
+        else:
+            values = torch.randn(shape, generator=generator)
+        tensors.append(values)
+    return tuple(tensors)
+
+
+EXAMPLE_AXES = {"batch": 2, "tokens": 7, "encoder_tokens": 11, "past": 5, "columns": 6}
+
+
+def write_graph(spec: GraphSpec, path: Path, log: Callable[[str], None] = lambda text: None) -> None:
+    """Trace a module and write it as ONNX with named inputs, outputs and dynamic axes."""
+    log(f"exporting {spec.path}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    axes = [
+        {i: Dim.DYNAMIC for i, size in enumerate(tensor.shape) if isinstance(size, str)} for tensor in spec.inputs
+    ]
+    shapes = tuple(axes)
+    if spec.variadic_from is not None:
+        shapes = (*axes[: spec.variadic_from], tuple(axes[spec.variadic_from :]))
+    program = torch.onnx.export(
+        spec.module.eval(),
+        example_inputs(spec, EXAMPLE_AXES),
+        dynamo=True,
+        dynamic_shapes=shapes,
+        input_names=[t.name for t in spec.inputs],
+        output_names=[t.name for t in spec.outputs],
+        opset_version=OPSET,
+        external_data=False,
+        verbose=False,
+    )
+    assert program is not None
+    _name_axes(program.model, spec)
+    program.save(str(path))
+
+
+def _name_axes(model, spec: GraphSpec) -> None:  # type: ignore[no-untyped-def]  # onnx_ir.Model
+    """Give the dynamic axes of inputs and outputs their names, so that a reader of the graph finds them."""
+    import onnx_ir
+
+    for values, tensors in ((model.graph.inputs, spec.inputs), (model.graph.outputs, spec.outputs)):
+        for value, tensor in zip(values, tensors, strict=True):
+            value.shape = onnx_ir.Shape(tensor.shape)

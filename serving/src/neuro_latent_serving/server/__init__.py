@@ -1,0 +1,22 @@
+"""Start, watch and stop one Triton server: what ``neuro-latent serve`` does, as a library.
+
+``with TritonServer(repository, ServerConfig(ports=FREE_PORTS)) as server:`` gives a server that is ready and that
+leaves no process and no shared memory behind, whichever way the block, or the program, ends.
+"""
+
+from neuro_latent_serving.server.binary import TritonBinary, find_tritonserver
+from neuro_latent_serving.server.errors import ServeError, UsageError
+from neuro_latent_serving.server.ports import FREE_PORTS, Ports
+from neuro_latent_serving.server.supervisor import ServedModel, ServerConfig, TritonServer
+
+__all__ = [
+    "FREE_PORTS",
+    "Ports",
+    "ServeError",
+    "ServedModel",
+    "ServerConfig",
+    "TritonBinary",
+    "TritonServer",
+    "UsageError",
+    "find_tritonserver",
+]

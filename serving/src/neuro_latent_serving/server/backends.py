@@ -1,0 +1,64 @@
+"""The folder of backends that a server is started with."""
+
+import sys
+import sysconfig
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from neuro_latent_serving.server.binary import TritonBinary, check_libraries
+from neuro_latent_serving.server.errors import ServeError
+
+STUB = "triton_python_backend_stub"
+
+
+@dataclass(frozen=True)
+class Backends:
+    """A folder for ``--backend-directory``, and the environment that its python stub needs."""
+
+    folder: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def prepare_backends(binary: TritonBinary, run_dir: Path, python: str | None = None) -> Backends:
+    """Give the wheel's backends the stub of ``python`` ("3.11"; default: the running one), by links in ``run_dir``.
+
+    A full installation has a stub in its python backend already and is used as it is.
+    """
+    if binary.stubs is None:
+        return Backends(binary.backends, binary.environment)
+    python = python or f"{sys.version_info.major}.{sys.version_info.minor}"
+    stub = binary.stubs / python / STUB
+    if not stub.is_file():
+        known = sorted((folder.name for folder in binary.stubs.iterdir()), key=lambda name: int(name.split(".")[-1]))
+        raise ServeError(
+            f"{binary.path} has no python backend for Python {python}; it has {', '.join(known) or 'none'}",
+            "Run neuro-latent serve from a virtual environment of one of those versions.",
+        )
+    folder = run_dir / "backends"
+    for backend in binary.backends.iterdir():
+        link = folder / backend.name
+        link.mkdir(parents=True)
+        for file in backend.iterdir():
+            if file.name not in (STUB, "__pycache__"):
+                (link / file.name).symlink_to(file)
+    (folder / "python" / STUB).symlink_to(stub)
+    environment = dict(binary.environment)
+    library = python_library(python)
+    if library is not None:
+        # Only this one library is offered: its folder can hold others (conda's libstdc++) that are not wanted.
+        offered = run_dir / "lib"
+        offered.mkdir()
+        (offered / library.name).symlink_to(library)
+        environment["LD_LIBRARY_PATH"] = f"{offered}:{environment['LD_LIBRARY_PATH']}"
+    check_libraries([binary.path, stub], environment)
+    return Backends(folder, environment)
+
+
+def python_library(python: str) -> Path | None:
+    """The shared library of the running Python, so that the stub is not another Python; None if it is static."""
+    name = f"libpython{python}.so.1.0"
+    for folder in (sysconfig.get_config_var("LIBDIR"), Path(sys.base_prefix) / "lib"):
+        if folder and (Path(folder) / name).is_file():
+            return Path(folder) / name
+    return None

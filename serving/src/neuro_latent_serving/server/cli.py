@@ -1,0 +1,177 @@
+"""``neuro-latent serve``."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from neuro_latent_serving.server.adapter import adapter_weights, export_run, is_exported
+from neuro_latent_serving.server.binary import find_tritonserver
+from neuro_latent_serving.server.errors import ServeError
+from neuro_latent_serving.server.ports import Ports, claim_ports, numeric_host
+from neuro_latent_serving.server.repository import Manifest, check_repository
+from neuro_latent_serving.server.stop import StopSignals
+from neuro_latent_serving.server.supervisor import ServerConfig, TritonServer
+
+DEFAULTS = ServerConfig()
+DEFAULT_REPOSITORY = Path("repository")
+OPTIMIZER = "neuro_latent_optimizer"
+EXAMPLE = {"raw_prompt": "Create a function", "max_length": 200, "num_return_sequences": 1}
+
+console = Console(stderr=True)
+
+
+def serve(
+    repository: Annotated[
+        Path | None,
+        typer.Option(help="Exported model repository. Default: RUN/repository with --run, else ./repository."),
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Training run to serve; it is exported first if the repository does not hold its adapter."),
+    ] = None,
+    http_port: Annotated[int, typer.Option(help="HTTP port; 0 takes any free one.")] = DEFAULTS.ports.http,
+    grpc_port: Annotated[int, typer.Option(help="gRPC port; 0 takes any free one.")] = DEFAULTS.ports.grpc,
+    metrics_port: Annotated[
+        int, typer.Option(help="Port of the Prometheus metrics; 0 takes any free one.")
+    ] = DEFAULTS.ports.metrics,
+    host: Annotated[
+        str, typer.Option(help="IPv4 address to listen on; 0.0.0.0 is every network of this machine.")
+    ] = DEFAULTS.host,
+    tritonserver: Annotated[
+        Path | None,
+        typer.Option(help="The tritonserver to run. Default: the one on PATH, else that of nvidia-pytriton."),
+    ] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare the hash of every exported file first.")] = False,
+    ready_timeout: Annotated[
+        float, typer.Option(help="Seconds that the models may take to load.")
+    ] = DEFAULTS.ready_timeout,
+    drain_timeout: Annotated[
+        int, typer.Option(help="Seconds that requests in flight may take to finish when the server stops.")
+    ] = DEFAULTS.drain_timeout,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show the server's log, with a line a request.")] = False,
+    log_file: Annotated[
+        Path | None,
+        typer.Option(help="Append the server's log to this file. Default: a temporary one, kept only on a failure."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="When ready, print one JSON line on stdout; all else goes to stderr.")
+    ] = False,
+) -> None:
+    """Serve an exported model repository on Triton: no Docker and no GPU needed.
+
+    The server is ready when a table of its models and addresses is shown. Ctrl-C or SIGTERM lets the requests in flight
+    finish and stops it; a second Ctrl-C stops at once.
+
+    Examples:
+
+    neuro-latent serve --run runs/first
+
+    neuro-latent serve --repository repository --http-port 0 --grpc-port 0 --metrics-port 0 --json
+
+    Exit codes: 0 stopped as asked, 1 failure, 2 wrong usage.
+    """
+    with reported_errors():
+        config = ServerConfig(
+            host=host,
+            ports=Ports(http_port, grpc_port, metrics_port),
+            tritonserver=tritonserver,
+            ready_timeout=ready_timeout,
+            drain_timeout=drain_timeout,
+            verbose=verbose,
+            log_file=log_file,
+        )
+        if not numeric_host(host).startswith("127."):
+            console.print(
+                f"[yellow]warning:[/] listening on {host}: the tritonserver of nvidia-pytriton is for development, it "
+                "lacks the security fixes of Triton 25.07 (CVE-2025-23319); in production use NVIDIA's container.",
+                soft_wrap=True,
+            )
+        with StopSignals() as signals:
+            repository = repository or (run / "repository" if run else DEFAULT_REPOSITORY)
+            if run is not None and not is_exported(adapter_weights(run), repository):
+                # What would stop the start is better told before an export than after it.
+                find_tritonserver(tritonserver)
+                claim_ports(numeric_host(host), config.ports)
+                console.print(f"exporting {run} to {repository}", soft_wrap=True)
+                if not export_run(run, repository, signals.requested):
+                    return
+            manifest = check_repository(repository, verify=verify)
+            supervise(TritonServer(repository, config), manifest, signals, as_json=as_json)
+
+
+def supervise(server: TritonServer, manifest: Manifest, signals: StopSignals, *, as_json: bool) -> None:
+    """Start the server, tell what it serves, and stop it when asked."""
+    with ExitStack() as stack:
+        stack.callback(server.stop, signals.insisted)
+        with console.status("starting tritonserver and loading the models"):
+            if not server.start(signals.requested):
+                console.print("stopped before the models were loaded")
+                return
+        show(server, manifest)
+        if as_json:
+            sys.stdout.write(json.dumps(facts(server, manifest)) + "\n")
+            sys.stdout.flush()
+        while not signals.requested():
+            server.check()
+            time.sleep(0.1)
+        console.print("stopping: requests in flight finish first; Ctrl-C again stops at once")
+
+
+def show(server: TritonServer, manifest: Manifest) -> None:
+    """The table of what is served, and how to call and stop it."""
+    console.print(f"Triton {server.version}, ready in {server.start_seconds:.1f} s", highlight=False)
+    table = Table()
+    table.add_column("model")
+    table.add_column("version", justify="right")
+    for model in server.models:
+        table.add_row(model.name, model.version)
+    console.print(table)
+    lines = [
+        f"adapter  {manifest.model_version}",
+        f"HTTP     {server.http_url}",
+        f"gRPC     {server.grpc_url}",
+        f"metrics  {server.metrics_url}",
+        f"log      {server.log_file}",
+    ]
+    if any(model.name == OPTIMIZER for model in server.models):
+        body = json.dumps(EXAMPLE, separators=(",", ":"))
+        lines += ["", f"curl -s -d '{body}' {server.http_address}/v2/models/{OPTIMIZER}/generate"]
+    lines += ["", "Ctrl-C stops it"]
+    console.print("\n".join(lines), soft_wrap=True, markup=False, highlight=False)
+
+
+def facts(server: TritonServer, manifest: Manifest) -> dict[str, Any]:
+    """What a program that started us wants to know."""
+    return {
+        "server": "triton",
+        "version": server.version,
+        "model_version": manifest.model_version,
+        "http": server.http_url,
+        "grpc": server.grpc_url,
+        "metrics": server.metrics_url,
+        "models": [asdict(model) for model in server.models],
+        "pid": server.pid,
+        "start_seconds": round(server.start_seconds, 3),
+    }
+
+
+@contextmanager
+def reported_errors() -> Iterator[None]:
+    """Show a ServeError as text and end with its exit code."""
+    try:
+        yield
+    except ServeError as error:
+        console.print("[red]error:[/]", end=" ")
+        console.print(error.message, soft_wrap=True, markup=False, highlight=False)
+        if error.hint:
+            console.print(error.hint, soft_wrap=True, markup=False, highlight=False)
+        raise typer.Exit(error.exit_code) from None

@@ -1,0 +1,64 @@
+"""Triton's health, asked over HTTP with a connection a question.
+
+Triton waits for open connections when it stops, so none is kept.
+"""
+
+import http.client
+import json
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model that is ready, at one of its versions."""
+
+    name: str
+    version: str
+
+
+class Health:
+    """Questions to the server at ``host:port``."""
+
+    def __init__(self, host: str, port: int, timeout: float = 2.0) -> None:
+        self._host = host
+        self._port = port
+        self._timeout = timeout
+
+    def waiting_for(self, models: tuple[str, ...]) -> str | None:
+        """What is not ready yet ("the server", "model NAME"), or None when all is."""
+        if not self._is_ok("/v2/health/ready"):
+            return "the server"
+        for model in models:
+            if not self._is_ok(f"/v2/models/{quote(model, safe='')}/ready"):
+                return f"model {model}"
+        return None
+
+    def version(self) -> str:
+        """Triton's version, such as "2.51.0"."""
+        return str(self._ask("GET", "/v2").get("version", "unknown"))
+
+    def models(self) -> tuple[ServedModel, ...]:
+        """The models that are ready, by name."""
+        index = self._ask("POST", "/v2/repository/index")
+        ready = [ServedModel(row["name"], row["version"]) for row in index if row.get("state") == "READY"]
+        return tuple(sorted(ready, key=lambda model: (model.name, model.version)))
+
+    def _is_ok(self, path: str) -> bool:
+        try:
+            return self._request("GET", path)[0] == http.client.OK
+        except (OSError, http.client.HTTPException):
+            return False
+
+    def _ask(self, method: str, path: str) -> Any:
+        return json.loads(self._request(method, path)[1])
+
+    def _request(self, method: str, path: str) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
+        try:
+            connection.request(method, path, headers={"Connection": "close"})
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()

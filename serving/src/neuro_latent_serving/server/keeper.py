@@ -1,0 +1,138 @@
+"""The parent of tritonserver: a script of its own, so that nothing of the server outlives its supervisor.
+
+    python keeper.py SHM_PREFIX RUN_DIR PROGRAM ARGUMENT...
+
+The supervisor holds the other end of standard input: "t" asks the server to drain and exit, "k" kills it, and the end
+of the stream means that the supervisor is gone, be it by SIGKILL, which a signal handler could not tell. The death
+signal of Linux (PR_SET_PDEATHSIG) alone would not do: it fires when the *thread* that started the server ends, and it
+does not reach the server's python stubs. The first line of standard output is the server's process id; the exit code
+is the server's, or 128 + its signal. Only the standard library is used, and no package is imported.
+"""
+
+import contextlib
+import ctypes
+import os
+import select
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Triton's python backend has it
+
+
+def main(shm_prefix: str, run_dir: str, command: list[str]) -> int:
+    prctl(PR_SET_CHILD_SUBREAPER, 1)  # stubs whose server has died become our children, so we see them end
+    wake = wake_on_signals()
+    server = start(command)
+    sys.stdout.write(f"{server}\n")
+    sys.stdout.close()
+    orphaned = watch(server, wake)
+    code = end_all(server)
+    remove_shared_memory(shm_prefix)
+    if orphaned:
+        shutil.rmtree(run_dir, ignore_errors=True)
+    return code
+
+
+def start(command: list[str]) -> int:
+    """Start the server in a session of its own; its process id."""
+    keeper = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        os.setsid()
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() == keeper:  # else the keeper died before the line above
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            os.dup2(2, 1)
+            os.execv(command[0], command)  # noqa: S606 - the supervisor names the program
+    except OSError as error:
+        os.write(2, f"error: {command[0]}: {error.strerror}\n".encode())
+    os._exit(127)
+
+
+def watch(server: int, wake: int) -> bool:
+    """Pass the supervisor's commands on until the server ends or is killed; whether the supervisor has gone."""
+    while not has_ended(server):
+        readable, _, _ = select.select([0, wake], [], [])
+        if wake in readable:
+            os.read(wake, 4096)
+        if 0 in readable:
+            order = os.read(0, 1)
+            if order == b"t":
+                os.kill(server, signal.SIGTERM)
+            else:
+                return not order
+    return False
+
+
+def end_all(server: int) -> int:
+    """Kill what is left of the server and of its children, wait for them, and return the server's exit code."""
+    # The server is not reaped before its group is killed: until then its number cannot belong to anybody else.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(server, signal.SIGKILL)
+    _, status = os.waitpid(server, 0)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        for child in children():  # those that had left the group
+            os.kill(child, signal.SIGKILL)
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            break
+        time.sleep(0.01)
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def has_ended(server: int) -> bool:
+    """Whether the server has ended, which it stays unreaped for; adopted children that have are reaped."""
+    while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        if ended.si_pid == server:
+            return True
+        os.waitpid(ended.si_pid, 0)
+    return False
+
+
+def children() -> Iterator[int]:
+    """Process ids of our living children."""
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):
+                state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
+                if int(parent) == os.getpid() and state != "Z":
+                    yield int(folder.name)
+
+
+def remove_shared_memory(prefix: str) -> None:
+    """Remove the python backend's shared memory, which a killed server leaves behind."""
+    for region in SHARED_MEMORY.glob(f"{prefix}*"):
+        region.unlink(missing_ok=True)
+
+
+def wake_on_signals() -> int:
+    """A descriptor that becomes readable when a child ends. SIGTERM and SIGINT do nothing: the supervisor decides.
+
+    Handlers that do nothing, and not SIG_IGN, which the server would inherit.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)
+    return reading
+
+
+def prctl(option: int, value: int) -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2], sys.argv[3:]))

@@ -1,0 +1,73 @@
+"""The three ports of a server: checked before the start, because Triton's own message names no option."""
+
+import errno
+import socket
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+
+from neuro_latent_serving.server.errors import ServeError, UsageError
+
+
+@dataclass(frozen=True)
+class Ports:
+    """TCP ports of Triton's HTTP, gRPC and metrics; 0 asks for any free port."""
+
+    http: int = 8000
+    grpc: int = 8001
+    metrics: int = 8002
+
+    def __post_init__(self) -> None:
+        for name, port in asdict(self).items():
+            if not (port == 0 or 1024 <= port <= 65535):
+                raise UsageError(
+                    f"--{name}-port {port}: not a usable port",
+                    "Use 1024 to 65535, or 0 for any free port. To be reached on 80 or 443, put a proxy in front.",
+                )
+        fixed = [port for port in asdict(self).values() if port]
+        if len(set(fixed)) < len(fixed):
+            raise UsageError(
+                f"--http-port {self.http}, --grpc-port {self.grpc} and --metrics-port {self.metrics}: two are the same",
+                "HTTP, gRPC and metrics each need a port of their own.",
+            )
+
+
+FREE_PORTS = Ports(0, 0, 0)
+"""Any three free ports: what tests use."""
+
+
+def numeric_host(host: str) -> str:
+    """``host`` as an IPv4 address, the only form in which Triton takes it for all three of its servers."""
+    try:
+        return str(socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_STREAM)[0][4][0])
+    except OSError as error:
+        raise UsageError(
+            f"--host {host}: not an IPv4 address or the name of one ({error.strerror})",
+            "Use 127.0.0.1 for this machine only, or 0.0.0.0 for all of its networks.",
+        ) from error
+
+
+def claim_ports(host: str, ports: Ports) -> Ports:
+    """``ports`` with every 0 replaced by a free port; a ServeError names the first that is taken."""
+    with ExitStack() as stack:
+        # Fixed ports are bound first, and all are held together, so that a free one is never one of the others.
+        held: dict[str, int] = {}
+        for name, port in sorted(asdict(ports).items(), key=lambda item: item[1] == 0):
+            listener = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free to a server
+            try:
+                listener.bind((host, port))
+            except OSError as error:
+                raise bind_error(host, name, port, error) from error
+            held[name] = listener.getsockname()[1]
+        return Ports(**held)
+
+
+def bind_error(host: str, name: str, port: int, error: OSError) -> ServeError:
+    if error.errno == errno.EADDRINUSE:
+        return ServeError(
+            f"port {port} on {host} is taken by another program (--{name}-port {port})",
+            f"Stop that program, or choose another port with --{name}-port; --{name}-port 0 takes any free one.",
+        )
+    if error.errno == errno.EADDRNOTAVAIL:
+        return UsageError(f"--host {host}: this machine has no such address", "Use 127.0.0.1 or 0.0.0.0.")
+    return ServeError(f"port {port} on {host} cannot be used (--{name}-port {port}): {error.strerror}")

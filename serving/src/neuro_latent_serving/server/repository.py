@@ -1,0 +1,124 @@
+"""Check an exported model repository before a server is started with it."""
+
+import hashlib
+from pathlib import Path, PurePosixPath
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from neuro_latent_serving.server.errors import ServeError, UsageError
+
+MANIFEST = "manifest.json"
+EXPORT_COMMAND = "neuro-latent export --adapter DIR --output {repository}"
+
+
+class Artifact(BaseModel):
+    """A file that export wrote."""
+
+    model_config = ConfigDict(frozen=True)
+
+    sha256: str
+    size: int = Field(alias="bytes")
+
+
+class Adapter(BaseModel):
+    """The adapter that was exported."""
+
+    model_config = ConfigDict(frozen=True)
+
+    sha256: str
+
+
+class Manifest(BaseModel):
+    """``manifest.json`` of an exported repository, as far as serving reads it; export may write more."""
+
+    model_config = ConfigDict(frozen=True)
+
+    artifacts: dict[str, Artifact]
+    adapter: Adapter
+    model_version: str
+    created: str
+
+
+def check_repository(repository: Path, *, verify: bool = False) -> Manifest:
+    """The manifest of a repository that is complete; ``verify`` also compares the hash of every file."""
+    names = model_names(repository)
+    versionless = [name for name in names if not any(part.name.isdigit() for part in (repository / name).iterdir())]
+    if versionless:
+        raise ServeError(
+            f"{repository}: no version folder (such as {versionless[0]}/1/) in {', '.join(versionless)}",
+            "Triton needs one in every model, also where it is empty. Export again: "
+            + EXPORT_COMMAND.format(repository=repository),
+        )
+    manifest = read_manifest(repository)
+    if manifest is None:
+        raise incomplete(repository, [f"{MANIFEST} (so nothing has been exported to it)"])
+    missing, broken = [], []
+    for name, artifact in manifest.artifacts.items():
+        file = repository / name
+        if not is_inside(name):
+            broken.append(f"{name}: not a path inside the repository")
+        elif not file.is_file():
+            missing.append(name)
+        elif file.stat().st_size != artifact.size:
+            broken.append(f"{name}: {file.stat().st_size} bytes, and the manifest says {artifact.size}")
+        elif verify and sha256(file) != artifact.sha256:
+            broken.append(f"{name}: its sha256 is not the manifest's")
+    if missing:
+        raise incomplete(repository, missing)
+    if broken:
+        raise ServeError(
+            "\n  ".join([f"{repository}: files are not those that were exported:", *broken]),
+            f"Export again: {EXPORT_COMMAND.format(repository=repository)}",
+        )
+    return manifest
+
+
+def model_names(repository: Path) -> tuple[str, ...]:
+    """The folders of a repository that have a ``config.pbtxt``, sorted."""
+    if not repository.is_dir():
+        raise UsageError(
+            f"{repository}: no such folder",
+            f"Make it with: {EXPORT_COMMAND.format(repository=repository)}\n"
+            "or name another with --repository REPO, or a training run with --run RUN.",
+        )
+    names = tuple(sorted(config.parent.name for config in repository.glob("*/config.pbtxt")))
+    if not names:
+        raise ServeError(
+            f"{repository}: no model in it (a model is a folder with a config.pbtxt)",
+            f"Make one with: {EXPORT_COMMAND.format(repository=repository)}",
+        )
+    return names
+
+
+def read_manifest(repository: Path) -> Manifest | None:
+    """The manifest at the root of a repository; None when there is none."""
+    file = repository / MANIFEST
+    if not file.is_file():
+        return None
+    try:
+        return Manifest.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        fields = [f"{'.'.join(map(str, problem['loc'])) or 'file'}: {problem['msg']}" for problem in error.errors()]
+        raise ServeError(
+            "\n  ".join([f"{file} cannot be read:", *fields[:5]]),
+            f"Export again: {EXPORT_COMMAND.format(repository=repository)}",
+        ) from error
+
+
+def incomplete(repository: Path, missing: list[str], shown: int = 10) -> ServeError:
+    more = [f"and {len(missing) - shown} more"] if len(missing) > shown else []
+    return ServeError(
+        "\n  ".join([f"{repository} holds no complete export; missing:", *missing[:shown], *more]),
+        f"Make it with: {EXPORT_COMMAND.format(repository=repository)}",
+    )
+
+
+def is_inside(name: str) -> bool:
+    """Whether an artefact's name stays inside the repository."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
+
+
+def sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,37 @@
+"""Ctrl-C, SIGTERM and SIGHUP as a question that loops ask."""
+
+import signal
+from types import FrameType
+
+
+class StopSignals:
+    """Counts the signals that ask us to stop while the ``with`` block runs: one asks for order, a second for haste.
+
+    A plain counter, and no ``threading.Event``: a handler can interrupt the main thread inside the event's own lock.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "StopSignals":
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue  # nohup
+            self._before[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type] # as signal.signal gave it
+
+    def requested(self) -> bool:
+        """Whether we were asked to stop."""
+        return self.count > 0
+
+    def insisted(self) -> bool:
+        """Whether we were asked again."""
+        return self.count > 1
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1

@@ -1,0 +1,257 @@
+"""One Triton server: started, waited for until it is ready, and stopped in order."""
+
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from neuro_latent_serving.server.backends import prepare_backends
+from neuro_latent_serving.server.binary import TritonBinary, find_tritonserver
+from neuro_latent_serving.server.errors import ServeError, UsageError
+from neuro_latent_serving.server.health import Health, ServedModel
+from neuro_latent_serving.server.logs import LogFollower, failure_lines
+from neuro_latent_serving.server.ports import Ports, claim_ports, numeric_host
+from neuro_latent_serving.server.process import ServerProcess, server_arguments, server_environment
+from neuro_latent_serving.server.repository import model_names
+
+__all__ = ["ServedModel", "ServerConfig", "TritonServer"]
+
+POLL_SECONDS = 0.05
+
+
+def never() -> bool:
+    """The default of every ``should_stop``: nobody asks."""
+    return False
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """How a server is started and stopped. Times are in seconds."""
+
+    host: str = "127.0.0.1"
+    ports: Ports = field(default_factory=Ports)
+    tritonserver: Path | None = None  # None: found on the PATH or in the wheel
+    ready_timeout: float = 120.0
+    drain_timeout: int = 30  # for requests in flight when the server is asked to stop
+    kill_after: float = 5.0  # on top of drain_timeout; then the server is killed
+    verbose: bool = False
+    log_file: Path | None = None  # None: in a temporary folder that is removed, unless the server fails
+    environment: Mapping[str, str] = field(default_factory=dict)  # for the server and its python models
+    arguments: tuple[str, ...] = ()  # more options of tritonserver
+
+    def __post_init__(self) -> None:
+        if self.ready_timeout <= 0:
+            raise UsageError(f"--ready-timeout {self.ready_timeout:g}: must be more than 0 seconds")
+        if self.drain_timeout < 0:
+            raise UsageError(f"--drain-timeout {self.drain_timeout}: must be 0 seconds or more")
+        if self.log_file is not None and (self.log_file.is_dir() or not self.log_file.absolute().parent.is_dir()):
+            raise UsageError(f"--log-file {self.log_file}: not a file in an existing folder")
+
+
+class TritonServer:
+    """A tritonserver that serves ``repository``; as a context manager it is ready inside the block.
+
+    ``models`` are the models to wait for; by default all that the repository has. The object is for one start.
+    """
+
+    def __init__(
+        self, repository: Path, config: ServerConfig | None = None, *, models: tuple[str, ...] | None = None
+    ) -> None:
+        self.repository = repository.absolute()
+        self.config = config or ServerConfig()
+        self.ports = self.config.ports
+        self.binary: TritonBinary | None = None
+        self.version = ""
+        self.models: tuple[ServedModel, ...] = ()
+        self.start_seconds = 0.0
+        self._expected = models
+        self._process: ServerProcess | None = None
+        self._run_dir: Path | None = None
+        self._log_start = 0
+        self._follower: LogFollower | None = None
+        self._ended = False
+
+    def __enter__(self) -> "TritonServer":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def connect_host(self) -> str:
+        """Where a client on this machine reaches the server."""
+        return "127.0.0.1" if self.config.host == "0.0.0.0" else self.config.host  # noqa: S104 - compared, not bound
+
+    @property
+    def http_address(self) -> str:
+        """``host:port``, as tritonclient.http takes it."""
+        return f"{self.connect_host}:{self.ports.http}"
+
+    @property
+    def grpc_address(self) -> str:
+        """``host:port``, as tritonclient.grpc takes it."""
+        return f"{self.connect_host}:{self.ports.grpc}"
+
+    @property
+    def http_url(self) -> str:
+        return f"http://{self.http_address}"
+
+    @property
+    def grpc_url(self) -> str:
+        return f"grpc://{self.grpc_address}"
+
+    @property
+    def metrics_url(self) -> str:
+        return f"http://{self.connect_host}:{self.ports.metrics}/metrics"
+
+    @property
+    def pid(self) -> int:
+        """Process id of tritonserver."""
+        return self._running().pid
+
+    @property
+    def log_file(self) -> Path:
+        """Where the output of the server and of its models goes."""
+        if self.config.log_file is not None:
+            return self.config.log_file.absolute()
+        if self._run_dir is None:
+            raise ServeError("the server has not been started")
+        return self._run_dir / "tritonserver.log"
+
+    def start(self, should_stop: Callable[[], bool] = never) -> bool:
+        """Start and wait until every model is ready; False when ``should_stop`` said so before. Fails with its reason.
+
+        A server that is not ready at the end of this call is not left running.
+        """
+        began = time.monotonic()
+        try:
+            self._launch()
+            if not self._wait_until_ready(began + self.config.ready_timeout, should_stop):
+                self.stop(lambda: True)
+                return False
+            health = self._health()
+            self.version, self.models = health.version(), health.models()
+        except BaseException as error:
+            self._end(keep_log=isinstance(error, ServeError) and self._process is not None)
+            raise
+        self.start_seconds = time.monotonic() - began
+        return True
+
+    def check(self) -> None:
+        """Raise a ServeError when the server has ended by itself."""
+        code = self._running().poll()
+        if code is not None:
+            self._end(keep_log=True)
+            raise self._failure(f"tritonserver ended by itself, {exit_text(code)}")
+
+    def stop(self, force: Callable[[], bool] = never) -> None:
+        """Let requests in flight finish, then end the server; kill it after the stated time or once ``force`` is true.
+
+        Safe to call twice, and before the start.
+        """
+        process = self._process
+        try:
+            if process is not None and not force():
+                process.terminate()
+                deadline = time.monotonic() + self.config.drain_timeout + self.config.kill_after
+                while process.wait(POLL_SECONDS) is None and time.monotonic() < deadline and not force():
+                    pass
+        finally:
+            self._end(keep_log=False)
+
+    def log_text(self) -> str:
+        """What this server has written."""
+        with self.log_file.open("rb") as log:
+            log.seek(self._log_start)
+            return log.read().decode(errors="replace")
+
+    def _launch(self) -> None:
+        if self._run_dir is not None:
+            raise ServeError("this TritonServer was started before", "Make a new one for another start.")
+        if self._expected is None:
+            self._expected = model_names(self.repository)
+        self.binary = find_tritonserver(self.config.tritonserver)
+        host = numeric_host(self.config.host)
+        self.ports = claim_ports(host, self.config.ports)
+        self._run_dir = Path(tempfile.mkdtemp(prefix="neuro-latent-serve-"))
+        backends = prepare_backends(self.binary, self._run_dir)
+        shm_prefix = f"neuro-latent-{uuid.uuid4().hex[:12]}-"
+        arguments = server_arguments(
+            repository=self.repository,
+            backends=backends.folder,
+            host=host,
+            ports=self.ports,
+            shm_prefix=shm_prefix,
+            drain_seconds=self.config.drain_timeout,
+            verbose=self.config.verbose,
+        )
+        self.log_file.touch()
+        self._log_start = self.log_file.stat().st_size
+        self._process = ServerProcess(
+            [str(self.binary.path), *arguments, *self.config.arguments],
+            server_environment({**backends.environment, **self.config.environment}),
+            self.log_file,
+            self._run_dir,
+            shm_prefix,
+        )
+        if self.config.verbose:
+            self._follower = LogFollower(self.log_file, self._log_start)
+
+    def _wait_until_ready(self, deadline: float, should_stop: Callable[[], bool]) -> bool:
+        health, process, expected = self._health(), self._running(), self._expected or ()
+        while not should_stop():
+            code = process.poll()
+            if code is not None:
+                raise self._failure(f"tritonserver did not start, {exit_text(code)}")
+            waiting = health.waiting_for(expected)
+            if waiting is None:
+                return True
+            if time.monotonic() > deadline:
+                raise self._failure(
+                    f"{waiting} was not ready within {self.config.ready_timeout:g} seconds",
+                    "Give it more time with --ready-timeout SECONDS.",
+                )
+            time.sleep(POLL_SECONDS)
+        return False
+
+    def _failure(self, what: str, hint: str = "") -> ServeError:
+        lines = failure_lines(self.log_text())
+        message = "\n  ".join([f"{what}:", *lines]) if lines else what
+        return ServeError(message, f"{hint} The whole log: {self.log_file}".strip())
+
+    def _end(self, *, keep_log: bool) -> None:
+        """End the process if it runs, and remove the run folder (but for the log, if it is to be read). Once."""
+        if self._ended:
+            return
+        self._ended = True
+        if self._process is not None:
+            self._process.kill()
+            self._process.close()
+        if self._follower is not None:
+            self._follower.close()
+        if self._run_dir is not None and not keep_log:
+            shutil.rmtree(self._run_dir, ignore_errors=True)
+        elif self._run_dir is not None:
+            for folder in ("backends", "lib"):
+                shutil.rmtree(self._run_dir / folder, ignore_errors=True)
+            if self.config.log_file is not None:
+                with suppress(OSError):
+                    self._run_dir.rmdir()
+
+    def _health(self) -> Health:
+        return Health(self.connect_host, self.ports.http)
+
+    def _running(self) -> ServerProcess:
+        if self._process is None:
+            raise ServeError("the server has not been started")
+        return self._process
+
+
+def exit_text(code: int) -> str:
+    """An exit code in words."""
+    return f"ended by signal {code - 128}" if code > 128 else f"exit code {code}"

@@ -1,0 +1,165 @@
+"""The trained part: black box and projector.
+
+Shape letters: ``B`` batch, ``E`` encoder width, ``P`` soft prompts, ``D`` generator width.
+
+    raw embedding [B, E] -> standardised [B, E] -> black box -> optimized intent [B, E] -> projector -> [B, P, D]
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from neuro_latent_trainer.backbones import POOLINGS, Pooling
+
+ProjectorForm = Literal["residual", "dense"]
+PROJECTOR_FORMS: tuple[str, ...] = get_args(ProjectorForm)
+
+INSTRUCTION = "Rewrite this request as a clear and detailed prompt: "
+"""The soft prompts of the residual form start as the generator's embeddings of this text."""
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """Sizes and form of an adapter; the widths come from the backbones' configs.
+
+    Raises:
+        ValueError: a field is out of its range or unknown; the message names it.
+    """
+
+    encoder_width: int
+    generator_width: int
+    black_box_width: int = 1024
+    soft_prompt_tokens: int = 20
+    dropout: float = 0.1
+    projector: ProjectorForm = "residual"
+    bottleneck_width: int = 128
+    pooling: Pooling = "mean"
+    instruction: str = INSTRUCTION
+
+    def __post_init__(self) -> None:
+        for name in (
+            "encoder_width",
+            "generator_width",
+            "black_box_width",
+            "soft_prompt_tokens",
+            "bottleneck_width",
+        ):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"{name} must be a positive integer, not {getattr(self, name)!r}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), not {self.dropout!r}")
+        if self.projector not in PROJECTOR_FORMS:
+            raise ValueError(f"projector must be one of {', '.join(PROJECTOR_FORMS)}, not {self.projector!r}")
+        if self.pooling not in POOLINGS:
+            raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, not {self.pooling!r}")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "AdapterConfig":
+        """Build from a dictionary; unknown keys are refused."""
+        unknown = sorted(set(values) - set(cls.__dataclass_fields__))
+        if unknown:
+            raise ValueError(f"unknown adapter settings: {', '.join(unknown)}")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, as JSON types."""
+        return asdict(self)
+
+
+class Standardizer(nn.Module):
+    """Subtract the mean and divide by the spread of the training set's embeddings, per dimension."""
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("spread", torch.ones(width))
+
+    def fit(self, embeddings: Tensor) -> None:
+        """Take the statistics from ``embeddings`` [N, E]."""
+        self.mean.copy_(embeddings.mean(0))
+        self.spread.copy_(embeddings.std(0, correction=0).clamp(min=1e-6))
+
+    def forward(self, embedding_BE: Tensor) -> Tensor:
+        return (embedding_BE - self.mean) / self.spread
+
+
+class BlackBox(nn.Module):
+    """Raw embedding -> optimized intent: Linear, ReLU, Dropout, Linear; [B, E] -> [B, E]."""
+
+    def __init__(self, config: AdapterConfig) -> None:
+        super().__init__()
+        self.expand = nn.Linear(config.encoder_width, config.black_box_width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.contract = nn.Linear(config.black_box_width, config.encoder_width)
+
+    def forward(self, embedding_BE: Tensor) -> Tensor:
+        return self.contract(self.dropout(torch.relu(self.expand(embedding_BE))))
+
+
+class DenseProjector(nn.Module):
+    """The dense form: one Linear E -> P * D, its output at the scale of the generator's embeddings."""
+
+    def __init__(self, config: AdapterConfig) -> None:
+        super().__init__()
+        self.shape = (config.soft_prompt_tokens, config.generator_width)
+        self.project = nn.Linear(config.encoder_width, config.soft_prompt_tokens * config.generator_width)
+
+    def start_from(self, table: Tensor, instruction_PD: Tensor) -> None:
+        """Match mean and spread of the embedding ``table`` [V, D] for a standardised intent."""
+        nn.init.normal_(self.project.weight, std=table.std().item() / self.project.in_features**0.5)
+        with torch.no_grad():
+            self.project.bias.copy_(table.mean(0).repeat(self.shape[0]))
+
+    def forward(self, intent_BE: Tensor) -> Tensor:
+        return self.project(intent_BE).unflatten(-1, self.shape)
+
+
+class ResidualProjector(nn.Module):
+    """The residual form: ``S = S0 + a * LN(U(gelu(D(z))))``.
+
+    S0 starts as the embeddings of an instruction, and ``a`` (one a slot) small, so that at step 0 the system equals
+    a T5 with a hard prompt (Residual Prompt Tuning, Razdaibiedina et al. 2023).
+    """
+
+    def __init__(self, config: AdapterConfig) -> None:
+        super().__init__()
+        self.shape = (config.soft_prompt_tokens, config.generator_width)
+        self.down = nn.Linear(config.encoder_width, config.bottleneck_width)
+        self.up = nn.Linear(config.bottleneck_width, config.soft_prompt_tokens * config.generator_width)
+        self.norm = nn.LayerNorm(config.generator_width)
+        self.base = nn.Parameter(torch.zeros(self.shape))
+        self.scale = nn.Parameter(torch.zeros(config.soft_prompt_tokens, 1))
+
+    def start_from(self, table: Tensor, instruction_PD: Tensor) -> None:
+        """Start at the instruction's embeddings, the residual at a tenth of the spread of ``table`` [V, D]."""
+        with torch.no_grad():
+            self.base.copy_(instruction_PD)
+            self.scale.fill_(0.1 * table.std().item())
+
+    def forward(self, intent_BE: Tensor) -> Tensor:
+        residual_BPD = self.up(nn.functional.gelu(self.down(intent_BE))).unflatten(-1, self.shape)
+        return self.base + self.scale * self.norm(residual_BPD)
+
+
+class Adapter(nn.Module):
+    """Standardizer, black box and projector: all that training changes."""
+
+    def __init__(self, config: AdapterConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.standardizer = Standardizer(config.encoder_width)
+        self.black_box = BlackBox(config)
+        self.projector = (ResidualProjector if config.projector == "residual" else DenseProjector)(config)
+
+    def intent(self, embedding_BE: Tensor) -> Tensor:
+        """The optimized intent [B, E], in standardised coordinates."""
+        return self.black_box(self.standardizer(embedding_BE))
+
+    def forward(self, embedding_BE: Tensor) -> Tensor:
+        """Raw embedding [B, E] -> soft prompts [B, P, D]."""
+        return self.projector(self.intent(embedding_BE))

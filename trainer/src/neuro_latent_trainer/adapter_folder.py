@@ -1,0 +1,88 @@
+"""The adapter folder: ``adapter_config.json``, ``adapter_model.safetensors``, ``README.md`` (the model card)."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from neuro_latent_trainer.adapter import Adapter, AdapterConfig
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+FORMAT = 1
+
+
+class AdapterError(RuntimeError):
+    """A folder holds no adapter, or one that cannot be read."""
+
+
+@dataclass(frozen=True)
+class SavedAdapter:
+    """What an adapter folder holds."""
+
+    config: AdapterConfig
+    encoder: str
+    generator: str
+    tensors: dict[str, Tensor]
+    training: dict[str, Any]
+
+
+def locate(path: Path) -> Path:
+    """The adapter folder of ``path``: itself, or ``path/adapter`` of a training run.
+
+    Raises:
+        AdapterError: neither holds an adapter.
+    """
+    for folder in (path, path / "adapter"):
+        if (folder / CONFIG_FILE).is_file() and (folder / WEIGHTS_FILE).is_file():
+            return folder
+    raise AdapterError(
+        f"no adapter in {path}: expected {CONFIG_FILE} and {WEIGHTS_FILE} there or in {path / 'adapter'} "
+        "(a training run writes them after its first epoch)"
+    )
+
+
+def read(path: Path) -> SavedAdapter:
+    """Read the adapter of a folder or of a training run.
+
+    Raises:
+        AdapterError: there is none, it is of another format, or its files are damaged.
+    """
+    folder = locate(path)
+    try:
+        values = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        if values.get("format") != FORMAT:
+            raise AdapterError(f"{folder / CONFIG_FILE}: format {values.get('format')!r}, expected {FORMAT}")
+        return SavedAdapter(
+            config=AdapterConfig.from_dict(values["adapter"]),
+            encoder=values["encoder"],
+            generator=values["generator"],
+            tensors=load_file(folder / WEIGHTS_FILE),
+            training=values.get("training", {}),
+        )
+    except AdapterError:
+        raise
+    except Exception as error:
+        raise AdapterError(f"cannot read the adapter in {folder}: {error}") from error
+
+
+def write(
+    folder: Path, adapter: Adapter, encoder: str, generator: str, training: dict[str, Any], card: str
+) -> None:
+    """Write an adapter folder; the weights last and by rename, so that a reader never sees half of one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    values = {
+        "format": FORMAT,
+        "adapter": adapter.config.to_dict(),
+        "encoder": encoder,
+        "generator": generator,
+        "training": training,
+    }
+    (folder / CONFIG_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    partial = folder / (WEIGHTS_FILE + ".partial")
+    save_file({k: v.detach().cpu().contiguous() for k, v in adapter.state_dict().items()}, partial)
+    partial.replace(folder / WEIGHTS_FILE)

@@ -1,0 +1,182 @@
+"""The frozen models: loading by Hub name or local folder, tokenizing, pooling.
+
+Shape letters: ``B`` batch, ``L`` encoder tokens, ``S`` source tokens, ``E`` encoder width, ``D`` generator width.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedTokenizerBase
+
+Pooling = Literal["mean", "cls"]
+POOLINGS: tuple[str, ...] = get_args(Pooling)
+
+EMBEDDED = "neuro-latent-mini"
+"""The small pair shipped with this project: ``neuro-latent-mini/encoder`` and ``neuro-latent-mini/generator``."""
+
+MODELS_VARIABLE = "NEURO_LATENT_MODELS"
+
+
+class BackboneError(RuntimeError):
+    """A frozen model cannot be loaded or does not fit."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A frozen text encoder with its tokenizer."""
+
+    name: str
+    model: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    width: int
+    max_tokens: int
+
+    def tokenize(self, texts: list[str], device: torch.device | str = "cpu") -> dict[str, Tensor]:
+        """``input_ids`` and ``attention_mask``, int64 [B, L], truncated to what the positions can hold."""
+        batch = self.tokenizer(
+            texts, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
+        )
+        return {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A frozen T5 with its tokenizer."""
+
+    name: str
+    model: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    width: int
+    eos_id: int
+    pad_id: int
+
+    @property
+    def embeddings(self) -> nn.Embedding:
+        """The input embedding table, [vocabulary, D]."""
+        return self.model.get_input_embeddings()
+
+    def tokenize(
+        self, texts: list[str], max_tokens: int, device: torch.device | str = "cpu"
+    ) -> dict[str, Tensor]:
+        """``input_ids`` and ``attention_mask``, int64 [B, S], each row ending with ``</s>``."""
+        batch = self.tokenizer(texts, padding=True, truncation=True, max_length=max_tokens, return_tensors="pt")
+        return {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
+
+
+def pool(hidden_BLE: Tensor, mask_BL: Tensor, pooling: Pooling) -> Tensor:
+    """One vector a text [B, E]: the mean over real tokens, or the first token's state."""
+    if pooling == "cls":
+        return hidden_BLE[:, 0]
+    weights_BL1 = mask_BL.unsqueeze(-1).to(hidden_BLE.dtype)
+    return (hidden_BLE * weights_BL1).sum(1) / weights_BL1.sum(1).clamp(min=1)
+
+
+def embedded_models_folder() -> Path | None:
+    """The folder that holds ``neuro-latent-mini``: ``$NEURO_LATENT_MODELS``, the package, or the checkout."""
+    package = Path(__file__).parent
+    candidates = [package / "models", package.parents[2] / "models"]
+    if variable := os.environ.get(MODELS_VARIABLE):
+        candidates.insert(0, Path(variable))
+    return next((c for c in candidates if (c / EMBEDDED).is_dir()), None)
+
+
+def resolve(name: str) -> str:
+    """A path for a local folder or an embedded model, else ``name`` itself as a Hub name.
+
+    Raises:
+        BackboneError: an embedded model is asked for and is not there, or a path does not exist.
+    """
+    if Path(name).is_dir():
+        return str(Path(name))
+    if name == EMBEDDED or name.startswith(f"{EMBEDDED}/"):
+        folder = embedded_models_folder()
+        if folder is None or not (folder / name).is_dir():
+            raise BackboneError(
+                f"the embedded model {name!r} is not installed; set {MODELS_VARIABLE} to the project's models/ folder"
+            )
+        return str(folder / name)
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise BackboneError(f"no such folder: {name!r} (give a local folder in hub format, or a Hub name)")
+    return name
+
+
+def _load(what: str, name: str, loader: Any, **options: Any) -> Any:
+    path = resolve(name)
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        return loader.from_pretrained(path, **options)
+    except (OSError, ValueError) as error:
+        if Path(path).is_dir():
+            raise BackboneError(f"cannot load the {what} from the folder {path!r}: {_first_line(error)}") from error
+        raise BackboneError(
+            f"cannot load the {what} {name!r}: it is not in the local cache and the Hugging Face Hub gave no answer. "
+            f"Give a local folder in hub format (--{what.split()[0]} DIR), or use the embedded pair "
+            f"(--encoder {EMBEDDED}/encoder --generator {EMBEDDED}/generator)."
+        ) from error
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+        transformers.logging.enable_progress_bar()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def freeze(model: nn.Module) -> nn.Module:
+    """Evaluation mode, no gradients for the parameters."""
+    return model.eval().requires_grad_(False)
+
+
+def max_positions(model: nn.Module) -> int:
+    """How many tokens the encoder's position table can hold, special tokens included.
+
+    RoBERTa-like models start counting after the padding index, BERT-like ones at 0.
+    """
+    positions = int(getattr(model.config, "max_position_embeddings", 512))
+    table = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
+    padding = getattr(table, "padding_idx", None)
+    return positions if padding is None else positions - padding - 1
+
+
+def load_encoder(name: str, device: torch.device | str = "cpu") -> Encoder:
+    """Load a frozen encoder (RoBERTa, BERT or alike) in float32.
+
+    Raises:
+        BackboneError: it cannot be found or loaded; the message says what to do.
+    """
+    model = freeze(_load("encoder", name, AutoModel, dtype=torch.float32, attn_implementation="eager")).to(device)
+    tokenizer = _load("encoder tokenizer", name, AutoTokenizer)
+    return Encoder(name, model, tokenizer, model.config.hidden_size, max_positions(model))
+
+
+def load_generator(name: str, device: torch.device | str = "cpu") -> Generator:
+    """Load a frozen T5 in float32.
+
+    Raises:
+        BackboneError: it cannot be found or loaded, or is no T5; the message says what to do.
+    """
+    model = freeze(
+        _load("generator", name, AutoModelForSeq2SeqLM, dtype=torch.float32, attn_implementation="eager")
+    ).to(device)
+    config = model.config
+    if config.model_type != "t5":
+        raise BackboneError(f"the generator {name!r} is a {config.model_type!r}; only T5 models can be used")
+    tokenizer = _load("generator tokenizer", name, AutoTokenizer)
+    return Generator(name, model, tokenizer, config.d_model, config.eos_token_id, config.pad_token_id)
+
+
+def fingerprint(model: nn.Module) -> str:
+    """SHA-256 over the names and bytes of all parameters: equal only for equal weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

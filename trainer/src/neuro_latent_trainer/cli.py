@@ -1,0 +1,200 @@
+"""``neuro-latent train``."""
+
+import json
+import signal
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from neuro_latent_trainer.config import TrainConfig
+
+DEFAULTS = TrainConfig()
+
+DataOption = Annotated[
+    Path, typer.Option(help="Training data: .json, .jsonl, .csv or .parquet, one record a prompt.", metavar="FILE")
+]
+
+
+def train(
+    data_path: DataOption,
+    output_dir: Annotated[
+        Path, typer.Option(help="Folder of the run: checkpoints, adapter, curves.", metavar="RUN")
+    ] = Path("runs/latest"),
+    create_sample: Annotated[
+        bool, typer.Option("--create-sample", help="Write a sample data set to --data-path and stop.")
+    ] = False,
+    val_path: Annotated[
+        Path | None, typer.Option(help="Validation data; without it a share of --data-path is held out.", metavar="FILE")
+    ] = None,
+    columns: Annotated[
+        str, typer.Option(help="Names of the file's columns, as raw=NAME,enhanced=NAME,failed=NAME.", metavar="MAP")
+    ] = "",
+    strict: Annotated[bool, typer.Option(help="Stop at a bad row instead of reporting it and going on.")] = False,
+    encoder: Annotated[str, typer.Option(help="Frozen encoder: Hub name or local folder.")] = DEFAULTS.encoder,
+    generator: Annotated[str, typer.Option(help="Frozen T5: Hub name or local folder.")] = DEFAULTS.generator,
+    phase1_epochs: Annotated[int, typer.Option(help="Epochs of distillation.")] = DEFAULTS.phase1_epochs,
+    phase2_epochs: Annotated[int, typer.Option(help="Epochs of contrastive training.")] = DEFAULTS.phase2_epochs,
+    batch_size: Annotated[int, typer.Option(help="Records a step.")] = DEFAULTS.batch_size,
+    learning_rate: Annotated[float, typer.Option(help="AdamW's peak rate.")] = DEFAULTS.learning_rate,
+    kl_weight: Annotated[float, typer.Option(help="Weight of the KL penalty on soft prompts.")] = DEFAULTS.kl_weight,
+    projector: Annotated[str, typer.Option(help="residual or dense.")] = DEFAULTS.projector,
+    soft_prompt_tokens: Annotated[int, typer.Option(help="Number of soft prompts.")] = DEFAULTS.soft_prompt_tokens,
+    pooling: Annotated[str, typer.Option(help="mean or cls.")] = DEFAULTS.pooling,
+    input_mask: Annotated[
+        float, typer.Option(help="Share of the prompt's tokens hidden from T5 in training.")
+    ] = DEFAULTS.input_mask,
+    max_source_tokens: Annotated[int, typer.Option(help="Longest raw prompt in training.")] = DEFAULTS.max_source_tokens,
+    max_target_tokens: Annotated[int, typer.Option(help="Longest target in training.")] = DEFAULTS.max_target_tokens,
+    validation_share: Annotated[float, typer.Option(help="Share held out without --val-path.")] = DEFAULTS.validation_share,
+    sample_every: Annotated[int, typer.Option(help="Steps between sample texts; 0 is never.")] = DEFAULTS.sample_every,
+    save_every: Annotated[int, typer.Option(help="Steps between checkpoints within an epoch.")] = DEFAULTS.save_every,
+    seed: Annotated[int, typer.Option(help="Seed of weights, order and masks.")] = DEFAULTS.seed,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    resume: Annotated[
+        str | None, typer.Option(help="Go on from a checkpoint file, or from the newest in RUN with 'last'.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line last on stdout.")] = False,
+) -> None:
+    """Train an adapter in two phases: distillation, then contrastive.
+
+    The run folder gets phase1_epoch_N.pt, phase2_epoch_N.pt and neuro_final_model.pt (each can be resumed from), adapter/
+    (what export and serve take; there after the first epoch), metrics.jsonl, samples.jsonl and tensorboard/.
+    Ctrl-C ends the current step, writes a checkpoint and stops; --resume last goes on with the same losses.
+
+    First steps:
+
+      neuro-latent train --create-sample --data-path sample.jsonl
+
+      neuro-latent train --data-path sample.jsonl --output-dir runs/first
+
+      neuro-latent serve --run runs/first
+    """
+    console = Console(stderr=True)
+    if create_sample:
+        _create_sample(data_path, console, as_json)
+        return
+    try:
+        config = TrainConfig(
+            encoder=encoder,
+            generator=generator,
+            phase1_epochs=phase1_epochs,
+            phase2_epochs=phase2_epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            kl_weight=kl_weight,
+            projector=projector,  # type: ignore[arg-type]  # checked by TrainConfig
+            soft_prompt_tokens=soft_prompt_tokens,
+            pooling=pooling,  # type: ignore[arg-type]  # checked by TrainConfig
+            input_mask=input_mask,
+            max_source_tokens=max_source_tokens,
+            max_target_tokens=max_target_tokens,
+            validation_share=validation_share,
+            sample_every=sample_every,
+            save_every=save_every,
+            seed=seed,
+        )
+    except ValueError as error:
+        _fail(console, str(error), code=2)
+    _train(config, data_path, val_path, columns, strict, output_dir, resume, device, console, as_json)
+
+
+def _create_sample(path: Path, console: Console, as_json: bool) -> None:
+    from neuro_latent_trainer.sample import write_sample
+
+    try:
+        count = write_sample(path)
+    except (OSError, ValueError) as error:
+        _fail(console, str(error))
+    console.print(f"{count} sample records written to {path}. Train on them with:")
+    console.print(f"  neuro-latent train --data-path {path} --output-dir runs/first", highlight=False)
+    if as_json:
+        typer.echo(json.dumps({"data_path": str(path), "records": count}))
+
+
+def _train(
+    config: TrainConfig,
+    data_path: Path,
+    val_path: Path | None,
+    columns: str,
+    strict: bool,
+    output_dir: Path,
+    resume: str | None,
+    device: str,
+    console: Console,
+    as_json: bool,
+) -> None:
+    # Imported here so that --help and --create-sample do not wait for torch.
+    from neuro_latent_trainer import checkpoint
+    from neuro_latent_trainer.backbones import BackboneError
+    from neuro_latent_trainer.data import DataError, parse_columns, read_records, render_bad_rows, split_records
+    from neuro_latent_trainer.progress import RunLog
+    from neuro_latent_trainer.training import Run
+
+    if resume is None and output_dir.is_dir() and (present := checkpoint.all_in(output_dir)):
+        _fail(
+            console,
+            f"{output_dir} already holds a run ({present[-1].name}): go on with --resume last, "
+            "or choose another --output-dir",
+        )
+    try:
+        mapping = parse_columns(columns) if columns else None
+        train_data = read_records(data_path, columns=mapping, strict=strict)
+        if train_data.bad_rows:
+            console.print(render_bad_rows(train_data.bad_rows), style="yellow", highlight=False)
+        if val_path is None:
+            train_records, val_records = split_records(train_data.records, config.validation_share, config.seed)
+        else:
+            train_records = train_data.records
+            val_records = read_records(val_path, columns=mapping, strict=strict).records
+        console.print(f"{len(train_records)} training records, {len(val_records)} held out", highlight=False)
+        with RunLog(output_dir, console) as log:
+            run = Run(
+                config, list(train_records), list(val_records), output_dir, log, _device(device), data_path.name
+            )
+            if resume is not None:
+                path = checkpoint.newest(output_dir) if resume == "last" else Path(resume)
+                run.restore(path)
+                console.print(f"resumed from {path} at step {run.position.step}", highlight=False)
+
+            def stop(signum: int, frame: FrameType | None) -> None:
+                run.stop_requested = True
+                console.print("stopping after this step …")
+
+            previous = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+            try:
+                summary = run.execute()
+            finally:
+                for signum, handler in previous.items():
+                    signal.signal(signum, handler)
+    except (DataError, BackboneError, checkpoint.CheckpointError, FloatingPointError, ValueError) as error:
+        _fail(console, str(error), code=2 if isinstance(error, ValueError) else 1)
+    if summary.interrupted:
+        _fail(console, f"stopped at step {summary.steps}; go on with --resume last", code=130)
+    console.print(
+        f"validation loss {summary.validation_loss_start:.4f} → {summary.validation_loss_end:.4f} nats a token, "
+        f"{summary.steps} steps in {summary.seconds:.0f} s. Serve it with:",
+        highlight=False,
+    )
+    console.print(f"  neuro-latent serve --run {output_dir}", highlight=False)
+    if as_json:
+        typer.echo(json.dumps(asdict(summary)))
+
+
+def _device(name: str):  # type: ignore[no-untyped-def]  # torch is imported late
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"--device must be auto, cpu, cuda or cuda:N, not {name!r}") from None
+
+
+def _fail(console: Console, message: str, code: int = 1) -> None:
+    console.print(f"error: {message}", style="red", highlight=False, markup=False)
+    raise typer.Exit(code)

@@ -1,0 +1,100 @@
+"""All settings of a training run, in one frozen and validated place; the command line takes its defaults from here."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from neuro_latent_trainer.adapter import INSTRUCTION, PROJECTOR_FORMS, ProjectorForm
+from neuro_latent_trainer.backbones import EMBEDDED, POOLINGS, Pooling
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of one phase's losses; 0 switches a loss off."""
+
+    generation: float = 1.0
+    distillation: float = 0.0
+    contrastive: float = 0.0
+    kl: float = 0.01
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of a training run.
+
+    Raises:
+        ValueError: a setting is out of its range; the message names it, its value and the range.
+    """
+
+    encoder: str = f"{EMBEDDED}/encoder"
+    generator: str = f"{EMBEDDED}/generator"
+    phase1_epochs: int = 3
+    phase2_epochs: int = 3
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    warmup_share: float = 0.05
+    clip_norm: float = 1.0
+    kl_weight: float = 0.01
+    contrastive_temperature: float = 0.07
+    input_mask: float = 0.15
+    projector: ProjectorForm = "residual"
+    soft_prompt_tokens: int = 20
+    black_box_width: int = 1024
+    bottleneck_width: int = 128
+    dropout: float = 0.1
+    pooling: Pooling = "mean"
+    instruction: str = INSTRUCTION
+    max_source_tokens: int = 128
+    max_target_tokens: int = 128
+    validation_share: float = 0.05
+    max_validation_records: int = 512
+    sample_every: int = 200
+    save_every: int = 500
+    seed: int = 0
+    phase1: LossWeights = field(default=LossWeights(distillation=0.5))
+    phase2: LossWeights = field(default=LossWeights(distillation=0.1, contrastive=0.1))
+
+    def __post_init__(self) -> None:
+        for name, low in (
+            ("phase1_epochs", 0),
+            ("phase2_epochs", 0),
+            ("batch_size", 1),
+            ("soft_prompt_tokens", 1),
+            ("black_box_width", 1),
+            ("bottleneck_width", 1),
+            ("max_source_tokens", 2),
+            ("max_target_tokens", 2),
+            ("max_validation_records", 1),
+            ("sample_every", 0),
+            ("save_every", 0),
+        ):
+            if getattr(self, name) < low:
+                raise ValueError(f"{name} must be at least {low}, not {getattr(self, name)}")
+        if self.phase1_epochs + self.phase2_epochs == 0:
+            raise ValueError("phase1_epochs and phase2_epochs are both 0: there is nothing to train")
+        for name, low, high in (
+            ("dropout", 0.0, 1.0),
+            ("input_mask", 0.0, 1.0),
+            ("validation_share", 0.0, 1.0),
+            ("warmup_share", 0.0, 1.0),
+        ):
+            if not low <= getattr(self, name) < high:
+                raise ValueError(f"{name} must be in [{low}, {high}), not {getattr(self, name)}")
+        for name in ("learning_rate", "clip_norm", "contrastive_temperature"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+        if not self.kl_weight >= 0:
+            raise ValueError(f"kl_weight must be at least 0, not {self.kl_weight}")
+        if self.projector not in PROJECTOR_FORMS:
+            raise ValueError(f"projector must be one of {', '.join(PROJECTOR_FORMS)}, not {self.projector!r}")
+        if self.pooling not in POOLINGS:
+            raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, not {self.pooling!r}")
+
+    def weights(self, phase: Literal[1, 2]) -> LossWeights:
+        """The loss weights of a phase, with the run's KL weight."""
+        chosen = self.phase1 if phase == 1 else self.phase2
+        return LossWeights(chosen.generation, chosen.distillation, chosen.contrastive, self.kl_weight)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, as JSON types."""
+        return asdict(self)

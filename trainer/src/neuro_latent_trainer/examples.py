@@ -1,0 +1,104 @@
+"""Records as tensors: tokenized once, batched by length, in an order that only the seed and the epoch decide."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuro_latent_trainer.backbones import Generator
+from neuro_latent_trainer.data import Record
+from neuro_latent_trainer.embeddings import EmbeddingCache
+from neuro_latent_trainer.losses import IGNORE
+
+MAX_FAILED = 4
+"""The most failed prompts of one record that a batch takes as hard negatives."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One training batch (``B`` rows, ``S`` source tokens, ``T`` target tokens, ``K`` hard negatives)."""
+
+    source_ids_BS: Tensor
+    source_mask_BS: Tensor
+    labels_BT: Tensor
+    raw_BE: Tensor
+    enhanced_BE: Tensor
+    failed_BKE: Tensor
+    failed_mask_BK: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on ``device``."""
+        return Batch(**{name: getattr(self, name).to(device) for name in self.__dataclass_fields__})
+
+
+class Examples:
+    """Records that have an enhanced prompt, tokenized, with the cached embeddings of their texts."""
+
+    def __init__(
+        self,
+        records: list[Record],
+        generator: Generator,
+        cache: EmbeddingCache,
+        max_source_tokens: int,
+        max_target_tokens: int,
+    ) -> None:
+        self.records = [r for r in records if r.enhanced_prompt is not None]
+        self.cache = cache
+        self.pad_id = generator.pad_id
+        tokenizer = generator.tokenizer
+        raw = [r.raw_prompt for r in self.records]
+        enhanced = [r.enhanced_prompt or "" for r in self.records]
+        self.sources: list[list[int]] = (
+            tokenizer(raw, truncation=True, max_length=max_source_tokens)["input_ids"] if raw else []
+        )
+        self.targets: list[list[int]] = (
+            tokenizer(enhanced, truncation=True, max_length=max_target_tokens)["input_ids"] if raw else []
+        )
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def order(self, batch_size: int, seed: tuple[int, ...]) -> list[list[int]]:
+        """Row numbers of each batch of an epoch: shuffled, rows of similar length together."""
+        rng = np.random.default_rng(seed)
+        rows = rng.permutation(len(self.records))
+        batches: list[list[int]] = []
+        for start in range(0, len(rows), 16 * batch_size):
+            pool = sorted(rows[start : start + 16 * batch_size], key=lambda r: len(self.targets[r]))
+            batches += [[int(r) for r in pool[i : i + batch_size]] for i in range(0, len(pool), batch_size)]
+        return [batches[i] for i in rng.permutation(len(batches))]
+
+    def batch(self, rows: list[int]) -> Batch:
+        """The tensors of some rows, on the CPU."""
+        records = [self.records[r] for r in rows]
+        sources = _pad([self.sources[r] for r in rows], self.pad_id)
+        lengths = torch.tensor([[len(self.sources[r])] for r in rows])
+        failed = [r.failed_prompts[:MAX_FAILED] for r in records]
+        most = max((len(f) for f in failed), default=0)
+        embedding_width = self.cache.width
+        failed_BKE = torch.zeros(len(rows), most, embedding_width)
+        for i, texts in enumerate(failed):
+            failed_BKE[i, : len(texts)] = self.cache.get(list(texts))
+        return Batch(
+            source_ids_BS=sources,
+            source_mask_BS=(torch.arange(sources.shape[1]) < lengths).long(),
+            labels_BT=_pad([self.targets[r] for r in rows], IGNORE),
+            raw_BE=self.cache.get([r.raw_prompt for r in records]),
+            enhanced_BE=self.cache.get([r.enhanced_prompt or "" for r in records]),
+            failed_BKE=failed_BKE,
+            failed_mask_BK=torch.tensor([[k < len(f) for k in range(most)] for f in failed]).reshape(-1, most).bool(),
+        )
+
+
+def _pad(rows: list[list[int]], value: int) -> Tensor:
+    width = max(len(r) for r in rows)
+    return torch.tensor([r + [value] * (width - len(r)) for r in rows])
+
+
+def all_texts(records: list[Record]) -> list[str]:
+    """Every text of the records that needs an embedding."""
+    texts = [r.raw_prompt for r in records]
+    texts += [r.enhanced_prompt for r in records if r.enhanced_prompt is not None]
+    texts += [f for r in records for f in r.failed_prompts[:MAX_FAILED]]
+    return texts

@@ -1,0 +1,70 @@
+"""The losses of both phases.
+
+Shape letters: ``B`` batch, ``E`` encoder width, ``P`` soft prompts, ``T`` target tokens, ``D`` generator width,
+``V`` vocabulary, ``K`` hard negatives.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+IGNORE = -100
+"""Label of padded target positions."""
+
+
+def generation_loss(logits_BTV: Tensor, labels_BT: Tensor) -> Tensor:
+    """Cross-entropy of the enhanced prompt through the frozen T5, mean over its tokens, in nats."""
+    return F.cross_entropy(logits_BTV.flatten(0, 1).float(), labels_BT.flatten(), ignore_index=IGNORE)
+
+
+def distillation_loss(intent_BE: Tensor, target_BE: Tensor) -> Tensor:
+    """MSE between the optimized intents and the standardised embeddings of the enhanced prompts.
+
+    1.0 is what predicting the training mean gives, because the targets have unit spread.
+    """
+    return F.mse_loss(intent_BE, target_BE)
+
+
+class ContrastiveHead(nn.Module):
+    """Maps intents and standardised text embeddings onto one unit sphere; used in training only."""
+
+    def __init__(self, width: int, out_width: int = 128) -> None:
+        super().__init__()
+        self.query = nn.Linear(width, out_width)
+        self.key = nn.Linear(width, out_width)
+
+    def forward(self, intent_BE: Tensor, texts_BE: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit vectors of intents and of texts."""
+        return F.normalize(self.query(intent_BE), dim=-1), F.normalize(self.key(texts_BE), dim=-1)
+
+
+def info_nce(
+    query_BH: Tensor, positive_BH: Tensor, hard_BKH: Tensor, hard_mask_BK: Tensor, temperature: float
+) -> Tensor:
+    """InfoNCE (van den Oord et al. 2018): own enhanced prompt against the batch's and one's own failed prompts.
+
+    Args:
+        query_BH: unit vectors of the optimized intents.
+        positive_BH: unit vectors of the successful prompts; row i is the positive of query i.
+        hard_BKH: unit vectors of the failed prompts of the same raw prompt.
+        hard_mask_BK: True where there is one.
+        temperature: divides the cosine similarities.
+    """
+    batch_BB = query_BH @ positive_BH.T
+    hard_BK = torch.einsum("bh,bkh->bk", query_BH, hard_BKH).masked_fill(~hard_mask_BK, float("-inf"))
+    scores = torch.cat([batch_BB, hard_BK], dim=1) / temperature
+    return F.cross_entropy(scores, torch.arange(len(scores), device=scores.device))
+
+
+def soft_prompt_kl(soft_BPD: Tensor, table_mean_D: Tensor, table_variance_D: Tensor) -> Tensor:
+    """KL between the soft prompts' and the embedding table's distributions, mean over dimensions.
+
+    Both are taken as Gaussians with independent dimensions; the moments of the soft prompts are over batch and slots,
+    so the penalty holds the population in the readable region without pulling every soft prompt to one constant::
+
+        KL = 1/2 * (var_s / var_e + (mean_e - mean_s)^2 / var_e - 1 + ln var_e - ln var_s)
+    """
+    flat = soft_BPD.flatten(0, 1).float()
+    mean, variance = flat.mean(0), flat.var(0, correction=0).clamp(min=1e-8)
+    ratio = variance / table_variance_D
+    return 0.5 * (ratio + (table_mean_D - mean).square() / table_variance_D - 1 - ratio.log()).mean()

@@ -1,0 +1,69 @@
+"""What a training run shows and keeps: progress bars, TensorBoard, ``metrics.jsonl`` and ``samples.jsonl``."""
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from torch.utils.tensorboard import SummaryWriter
+
+
+class RunLog:
+    """Observer of a training run; a context manager that closes what it opened."""
+
+    def __init__(self, output_dir: Path, console: Console) -> None:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+        )
+        self._task: TaskID | None = None
+        self._board = SummaryWriter(str(output_dir / "tensorboard"))
+        self._metrics = (output_dir / "metrics.jsonl").open("a", encoding="utf-8")
+        self._samples = (output_dir / "samples.jsonl").open("a", encoding="utf-8")
+
+    def __enter__(self) -> "RunLog":
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+        self._board.close()
+        self._metrics.close()
+        self._samples.close()
+
+    def stage(self, name: str, total: int) -> None:
+        self._task = self._progress.add_task(name, total=total, note="") if total else None
+
+    def advance(self, n: int, note: str = "") -> None:
+        if self._task is not None:
+            self._progress.update(self._task, advance=n, **({"note": note} if note else {}))
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        self._record("train", step, values)
+
+    def validation(self, step: int, values: dict[str, float]) -> None:
+        self._record("validation", step, values)
+        self._console.print(f"step {step}: validation loss {values['loss']:.4f} nats a token")
+
+    def samples(self, step: int, pairs: list[tuple[str, str]]) -> None:
+        for raw, enhanced in pairs:
+            self._samples.write(json.dumps({"step": step, "raw_prompt": raw, "enhanced_prompt": enhanced}) + "\n")
+            self._board.add_text("sample", f"**{raw}**\n\n{enhanced}", step)
+        self._samples.flush()
+
+    def _record(self, kind: str, step: int, values: dict[str, float]) -> None:
+        row: dict[str, Any] = {"kind": kind, "step": step, **values}
+        self._metrics.write(json.dumps(row) + "\n")
+        self._metrics.flush()
+        for name, value in values.items():
+            self._board.add_scalar(f"{kind}/{name}", value, step)

@@ -1,0 +1,361 @@
+"""The training run: two phases over the adapter, everything else frozen.
+
+Phase 1 (distillation): cross-entropy through the frozen T5, MSE to the enhanced prompt's embedding, KL.
+Phase 2 (contrastive): the same cross-entropy, a little MSE, InfoNCE against failed prompts, KL.
+"""
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from neuro_latent_trainer import adapter_folder, checkpoint
+from neuro_latent_trainer.adapter import AdapterConfig
+from neuro_latent_trainer.backbones import fingerprint, load_encoder, load_generator
+from neuro_latent_trainer.card import model_card
+from neuro_latent_trainer.checkpoint import Position
+from neuro_latent_trainer.config import TrainConfig
+from neuro_latent_trainer.data import Record
+from neuro_latent_trainer.embeddings import EmbeddingCache
+from neuro_latent_trainer.examples import Batch, Examples, all_texts
+from neuro_latent_trainer.losses import (
+    ContrastiveHead,
+    distillation_loss,
+    generation_loss,
+    info_nce,
+    soft_prompt_kl,
+)
+from neuro_latent_trainer.model import PromptOptimizer
+
+SAMPLES = 3
+"""How many validation prompts are generated from while training."""
+SAMPLE_TOKENS = 64
+
+
+class Observer(Protocol):
+    """What a run tells while it goes (progress bar, TensorBoard, log file)."""
+
+    def stage(self, name: str, total: int) -> None:
+        """A long stage of ``total`` units begins."""
+
+    def advance(self, n: int, note: str = "") -> None:
+        """``n`` units of the stage are done."""
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """Losses and rates after an optimizer step."""
+
+    def validation(self, step: int, values: dict[str, float]) -> None:
+        """Validation losses."""
+
+    def samples(self, step: int, pairs: list[tuple[str, str]]) -> None:
+        """Raw prompts and what the model writes for them now."""
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """How a run ended."""
+
+    output_dir: str
+    adapter: str
+    steps: int
+    validation_loss_start: float
+    validation_loss_end: float
+    seconds: float
+    interrupted: bool
+
+
+class Run:
+    """One training run in one folder."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        train: list[Record],
+        validation: list[Record],
+        output_dir: Path,
+        observer: Observer,
+        device: torch.device,
+        data_name: str = "",
+    ) -> None:
+        self.config, self.output_dir, self.observer, self.device = config, output_dir, observer, device
+        self.data_name = data_name
+        output_dir.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(config.seed)
+        encoder = load_encoder(config.encoder, device)
+        generator = load_generator(config.generator, device)
+        self.model = PromptOptimizer.create(
+            encoder,
+            generator,
+            AdapterConfig(
+                encoder_width=encoder.width,
+                generator_width=generator.width,
+                black_box_width=config.black_box_width,
+                soft_prompt_tokens=config.soft_prompt_tokens,
+                dropout=config.dropout,
+                projector=config.projector,
+                bottleneck_width=config.bottleneck_width,
+                pooling=config.pooling,
+                instruction=config.instruction,
+            ),
+        )
+        self.head = ContrastiveHead(encoder.width).to(device)
+        table_VD = generator.embeddings.weight.detach()
+        self.table_mean, self.table_variance = table_VD.mean(0), table_VD.var(0, correction=0)
+
+        validation = validation[: config.max_validation_records]
+        self.cache = EmbeddingCache(
+            output_dir / "embeddings", fingerprint(encoder.model), config.pooling, encoder.width
+        )
+        texts = all_texts(train) + all_texts(validation)
+        observer.stage("embedding texts", len(self.cache.missing(texts)))
+        self.cache.fill(texts, self.model.embed, progress=observer.advance)
+        limits = (config.max_source_tokens, config.max_target_tokens)
+        self.train_examples = Examples(train, generator, self.cache, *limits)
+        self.validation_examples = Examples(validation, generator, self.cache, *limits)
+        if not len(self.train_examples) or not len(self.validation_examples):
+            raise ValueError("training and validation each need at least one record with an enhanced prompt")
+        targets = [r.enhanced_prompt or "" for r in self.train_examples.records]
+        self.model.adapter.standardizer.fit(self.cache.get(targets).to(device))
+
+        self.parameters = [*self.model.adapter.parameters(), *self.head.parameters()]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        self.batches_an_epoch = math.ceil(len(self.train_examples) / config.batch_size)
+        self.total_steps = self.batches_an_epoch * (config.phase1_epochs + config.phase2_epochs)
+        self.position = Position(phase=1 if config.phase1_epochs else 2)
+        self.validation_start: float | None = None
+        self.seconds = 0.0
+        self.stop_requested = False
+
+    # State -----------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """All that :meth:`restore` needs."""
+        rng = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            rng["cuda"] = torch.cuda.get_rng_state(self.device)
+        return {
+            "adapter": self.model.adapter.state_dict(),
+            "head": self.head.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "rng": rng,
+            "position": asdict(self.position),
+            "config": self.config.to_dict(),
+            "records": len(self.train_examples),
+            "validation_start": self.validation_start,
+            "seconds": self.seconds,
+        }
+
+    def restore(self, path: Path) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            CheckpointError: it was made with other settings or other data.
+        """
+        state = checkpoint.load(path)
+        ours, theirs = self.config.to_dict(), state["config"]
+        # JSON round trip: tuples and lists must compare equal.
+        different = sorted(k for k in ours if json.dumps(ours[k]) != json.dumps(theirs.get(k)))
+        if different:
+            details = ", ".join(f"{k} {theirs.get(k)!r} there, {ours[k]!r} here" for k in different)
+            raise checkpoint.CheckpointError(f"{path} was made with other settings: {details}")
+        if state["records"] != len(self.train_examples):
+            raise checkpoint.CheckpointError(
+                f"{path} was made on {state['records']} training records; there are {len(self.train_examples)} now"
+            )
+        self.model.adapter.load_state_dict(state["adapter"])
+        self.head.load_state_dict(state["head"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["rng"]["cpu"])
+        if self.device.type == "cuda" and "cuda" in state["rng"]:
+            torch.cuda.set_rng_state(state["rng"]["cuda"], self.device)
+        self.position = Position(**state["position"])
+        self.validation_start, self.seconds = state["validation_start"], state["seconds"]
+
+    # Losses ----------------------------------------------------------------------------------------------------
+
+    def losses(self, batch: Batch, phase: int) -> dict[str, Tensor]:
+        """All losses of a batch, unweighted, and their weighted sum ``total``."""
+        weights = self.config.weights(1 if phase == 1 else 2)
+        adapter = self.model.adapter
+        intent_BE = adapter.intent(batch.raw_BE)
+        soft_BPD = adapter.projector(intent_BE)
+        enhanced_BE = adapter.standardizer(batch.enhanced_BE)
+        losses: dict[str, Tensor] = {}
+        if weights.generation:
+            mask_BS = self._mask_inputs(batch.source_mask_BS)
+            with self._autocast():
+                hidden_BQD, mask_BQ = self.model.encode_soft(soft_BPD, batch.source_ids_BS, mask_BS)
+                logits_BTV = self.model.logits(hidden_BQD, mask_BQ, batch.labels_BT)
+            losses["generation"] = generation_loss(logits_BTV, batch.labels_BT)
+        if weights.distillation:
+            losses["distillation"] = distillation_loss(intent_BE, enhanced_BE)
+        if weights.contrastive:
+            failed_BKE = adapter.standardizer(batch.failed_BKE)
+            query_BH, positive_BH = self.head(intent_BE, enhanced_BE)
+            hard_BKH = nn.functional.normalize(self.head.key(failed_BKE), dim=-1)
+            losses["contrastive"] = info_nce(
+                query_BH, positive_BH, hard_BKH, batch.failed_mask_BK, self.config.contrastive_temperature
+            )
+        if weights.kl:
+            losses["kl"] = soft_prompt_kl(soft_BPD, self.table_mean, self.table_variance)
+        losses["total"] = sum((getattr(weights, name) * value for name, value in losses.items()), torch.tensor(0.0))
+        return losses
+
+    def _mask_inputs(self, mask_BS: Tensor) -> Tensor:
+        """Hide a share of the prompt's tokens in training, so that T5 must use the soft prompts."""
+        if not self.model.training or not self.config.input_mask:
+            return mask_BS
+        # Drawn on the CPU, so that a run gives the same masks on every device.
+        kept = torch.rand(mask_BS.shape) >= self.config.input_mask
+        return mask_BS * kept.to(mask_BS.device)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Mean losses over the validation records: cross-entropy in nats a token, MSE, and R² of the intent."""
+        self.model.eval()
+        examples = self.validation_examples
+        nats = tokens = squared = rows = 0.0
+        for start in range(0, len(examples), 64):
+            batch = examples.batch(list(range(start, min(start + 64, len(examples))))).to(self.device)
+            intent_BE = self.model.adapter.intent(batch.raw_BE)
+            soft_BPD = self.model.adapter.projector(intent_BE)
+            hidden_BQD, mask_BQ = self.model.encode_soft(soft_BPD, batch.source_ids_BS, batch.source_mask_BS)
+            count = int((batch.labels_BT >= 0).sum())
+            nats += count * generation_loss(self.model.logits(hidden_BQD, mask_BQ, batch.labels_BT), batch.labels_BT).item()
+            tokens += count
+            size = len(batch.raw_BE)
+            target_BE = self.model.adapter.standardizer(batch.enhanced_BE)
+            squared += size * distillation_loss(intent_BE, target_BE).item()
+            rows += size
+        self.model.train()
+        return {"loss": nats / tokens, "distillation": squared / rows}
+
+    # The loop --------------------------------------------------------------------------------------------------
+
+    def learning_rate(self, step: int) -> float:
+        """Linear warm-up, then a cosine to 0 over both phases."""
+        warmup = max(1, int(self.config.warmup_share * self.total_steps))
+        if step < warmup:
+            return self.config.learning_rate * (step + 1) / warmup
+        done = (step - warmup) / max(1, self.total_steps - warmup)
+        return self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+    def train_step(self, batch: Batch, phase: int) -> dict[str, float]:
+        """One optimizer step; returns the losses.
+
+        Raises:
+            FloatingPointError: the loss is not finite; nothing was changed by this step.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(self.position.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = self.losses(batch.to(self.device), phase)
+        if not torch.isfinite(losses["total"]):
+            raise FloatingPointError(
+                f"the loss is {losses['total'].item()} at step {self.position.step}; "
+                "lower learning_rate, then go on from the last checkpoint"
+            )
+        losses["total"].backward()
+        nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
+        self.optimizer.step()
+        return {name: value.item() for name, value in losses.items()}
+
+    def _epochs(self) -> Iterator[tuple[int, int]]:
+        """The (phase, epoch) pairs that are left."""
+        for phase, epochs in ((1, self.config.phase1_epochs), (2, self.config.phase2_epochs)):
+            for epoch in range(epochs):
+                if (phase, epoch) >= (self.position.phase, self.position.epoch):
+                    yield phase, epoch
+
+    def execute(self) -> RunSummary:
+        """Train to the end, or to the next batch after :attr:`stop_requested`; both leave a checkpoint."""
+        validated: dict[str, float] = {}
+        if self.validation_start is None:
+            validated = self.validate()
+            self.validation_start = validated["loss"]
+            self.observer.validation(0, validated)
+        started = time.monotonic()
+        before = self.seconds
+        self.model.train()
+        for phase, epoch in self._epochs():
+            batches = self.train_examples.order(self.config.batch_size, (self.config.seed, phase, epoch))
+            self.observer.stage(f"phase {phase}, epoch {epoch + 1}", len(batches))
+            self.observer.advance(self.position.batch)
+            for number in range(self.position.batch, len(batches)):
+                losses = self.train_step(self.train_examples.batch(batches[number]), phase)
+                self.position = Position(phase, epoch, number + 1, self.position.step + 1)
+                self.seconds = before + time.monotonic() - started
+                self._observe(losses)
+                if self.stop_requested and number + 1 < len(batches):
+                    checkpoint.save(self.output_dir / checkpoint.PARTIAL, self.state())
+                    return self._summary(validated.get("loss", math.nan), interrupted=True)
+            last_of_phase = epoch + 1 == (self.config.phase1_epochs if phase == 1 else self.config.phase2_epochs)
+            self.position = Position(
+                2 if last_of_phase else phase, 0 if last_of_phase and phase == 1 else epoch + 1, 0, self.position.step
+            )
+            validated = self.validate()
+            self.observer.validation(self.position.step, validated)
+            checkpoint.save(self.output_dir / checkpoint.epoch_file(phase, epoch + 1), self.state())
+            (self.output_dir / checkpoint.PARTIAL).unlink(missing_ok=True)
+            self._write_adapter(validated["loss"])
+            if self.stop_requested:
+                return self._summary(validated["loss"], interrupted=True)
+        if not validated:
+            validated = self.validate()
+        checkpoint.save(self.output_dir / checkpoint.FINAL, self.state())
+        return self._summary(validated["loss"], interrupted=False)
+
+    def _observe(self, losses: dict[str, float]) -> None:
+        step = self.position.step
+        rate = self.optimizer.param_groups[0]["lr"]
+        self.observer.scalars(step, {**losses, "learning_rate": rate})
+        self.observer.advance(1, f"loss {losses['total']:.3f}")
+        if self.config.sample_every and step % self.config.sample_every == 0:
+            raw = [r.raw_prompt for r in self.validation_examples.records[:SAMPLES]]
+            self.model.eval()
+            self.observer.samples(step, list(zip(raw, self.model.generate(raw, SAMPLE_TOKENS), strict=True)))
+            self.model.train()
+        if self.config.save_every and step % self.config.save_every == 0:
+            checkpoint.save(self.output_dir / checkpoint.PARTIAL, self.state())
+
+    def _write_adapter(self, validation_loss: float) -> None:
+        training = {
+            "data": self.data_name,
+            "records": len(self.train_examples),
+            "steps": self.position.step,
+            "validation_loss_start": self.validation_start,
+            "validation_loss_end": validation_loss,
+            "config": self.config.to_dict(),
+        }
+        adapter_folder.write(
+            self.output_dir / "adapter",
+            self.model.adapter,
+            self.config.encoder,
+            self.config.generator,
+            training,
+            model_card(self.config, self.model.adapter.config, training),
+        )
+
+    def _summary(self, validation_loss: float, interrupted: bool) -> RunSummary:
+        assert self.validation_start is not None
+        return RunSummary(
+            output_dir=str(self.output_dir),
+            adapter=str(self.output_dir / "adapter"),
+            steps=self.position.step,
+            validation_loss_start=self.validation_start,
+            validation_loss_end=validation_loss,
+            seconds=self.seconds,
+            interrupted=interrupted,
+        )
+
