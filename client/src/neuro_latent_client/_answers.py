@@ -1,23 +1,29 @@
 """From output tensors to the fields of the results."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, Final, TypeVar
 
 from ._failures import Failures
 from ._transport import Tensors
 from .results import GeneratedSequence
 
+MODEL_VERSION: Final = "model_version"
+"""The output that names the adapter's version."""
+
 T = TypeVar("T", str, int, float, bool)
 
 
-def values(tensors: Tensors, name: str, kind: Callable[[object], T], failures: Failures) -> list[T]:
+def values(tensors: Tensors, name: str, kind: Callable[[Any], T], failures: Failures) -> list[T]:
     """All values of one output. Raises ServerError when the answer lacks it."""
     if not tensors.get(name):
         raise failures.server(f"the answer lacks '{name}': the server's models and this client do not fit together")
-    return [kind(value) for value in tensors[name]]
+    try:
+        return [kind(value) for value in tensors[name]]
+    except (TypeError, ValueError) as error:
+        raise failures.server(f"the answer's '{name}' cannot be read: {error}") from error
 
 
-def first(tensors: Tensors, name: str, kind: Callable[[object], T], failures: Failures) -> T:
+def first(tensors: Tensors, name: str, kind: Callable[[Any], T], failures: Failures) -> T:
     """The first value of one output. Raises ServerError when the answer lacks it."""
     return values(tensors, name, kind, failures)[0]
 

@@ -13,7 +13,7 @@ import httpx2
 from . import protocol
 from ._endpoint import Endpoint
 from ._failures import Failures, names_unknown_model
-from ._request import InferRequest, Scalar
+from ._request import InferRequest
 from ._transport import Tensors
 from .errors import NeuroLatentError
 

@@ -3,7 +3,6 @@
 Limits (how many tokens, which temperature) belong to the server, which says them in its errors.
 """
 
-import math
 import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -82,6 +81,7 @@ def _integer(name: str, value: object, triton_type: str) -> int:
 def _real(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise InvalidRequestError(f"{name}: must be a number, not {type(value).__name__}")
-    if not math.isfinite(value) or abs(value) > _FP32_MAX:
+    number = float(value)
+    if not abs(number) <= _FP32_MAX:  # false for NaN too
         raise InvalidRequestError(f"{name}: {value} is not a finite FP32 number")
-    return float(value)
+    return number

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
-from ._answers import first
+from ._answers import MODEL_VERSION, first
 from ._failures import Failures
 from ._transport import ResponseStream, Tensors
 from .results import GeneratedSequence, Optimization, Piece
@@ -102,7 +102,7 @@ class OptimizationStream:
         draft.generated_tokens = first(tensors, "generated_tokens", int, self._failures)
         draft.finish_reason = first(tensors, "finish_reason", str, self._failures)
         self._truncated |= first(tensors, "truncated", bool, self._failures)
-        self._model_version = first(tensors, "model_version", str, self._failures)
+        self._model_version = first(tensors, MODEL_VERSION, str, self._failures)
         return piece
 
     def _end(self) -> None:

@@ -7,7 +7,7 @@ from functools import partial
 from types import TracebackType
 
 from . import protocol
-from ._answers import first, sequences_of
+from ._answers import MODEL_VERSION, first, sequences_of
 from ._endpoint import DEFAULT_URL, parse_url
 from ._failures import Failures
 from ._request import InferRequest, Scalar, check_timeout, make_inputs
@@ -114,7 +114,7 @@ class Client:
             start_s,
             sequences_of(tensors, failures),
             first(tensors, "truncated", bool, failures),
-            first(tensors, "model_version", str, failures),
+            first(tensors, MODEL_VERSION, str, failures),
         )
 
     def stream(

@@ -1,4 +1,4 @@
-"""The command ``neuro-latent``: ``optimize`` and ``health`` here, the rest from other distributions when it is asked for.
+"""The command ``neuro-latent``: ``optimize`` and ``health`` here, the rest from other distributions on demand.
 
 Text goes to stdout, notes and errors to stderr. Exit codes: 0 done, 1 failure, 2 wrong usage, 130 interrupted.
 """

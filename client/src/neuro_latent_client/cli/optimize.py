@@ -32,7 +32,7 @@ def optimize(
     """Make a raw prompt better."""
     if stream and num_return_sequences not in (None, 1):
         raise typer.BadParameter("--stream shows one answer: leave out --stream or --num-return-sequences")
-    options = {
+    options: dict[str, Any] = {
         "max_length": max_length,
         "num_return_sequences": num_return_sequences,
         "temperature": temperature,

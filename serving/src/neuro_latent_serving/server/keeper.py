@@ -22,7 +22,7 @@ from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Triton's python backend has it
+SHARED_MEMORY = Path("/dev/shm")
 
 
 def main(shm_prefix: str, run_dir: str, command: list[str]) -> int:
@@ -51,7 +51,7 @@ def start(command: list[str]) -> int:
         if os.getppid() == keeper:  # else the keeper died before the line above
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             os.dup2(2, 1)
-            os.execv(command[0], command)  # noqa: S606 - the supervisor names the program
+            os.execv(command[0], command)
     except OSError as error:
         os.write(2, f"error: {command[0]}: {error.strerror}\n".encode())
     os._exit(127)

@@ -85,7 +85,7 @@ class TritonServer:
     @property
     def connect_host(self) -> str:
         """Where a client on this machine reaches the server."""
-        return "127.0.0.1" if self.config.host == "0.0.0.0" else self.config.host  # noqa: S104 - compared, not bound
+        return "127.0.0.1" if self.config.host == "0.0.0.0" else self.config.host
 
     @property
     def http_address(self) -> str:
@@ -147,7 +147,7 @@ class TritonServer:
         code = self._running().poll()
         if code is not None:
             self._end(keep_log=True)
-            raise self._failure(f"tritonserver ended by itself, {exit_text(code)}")
+            raise self._failure(f"tritonserver ended by itself ({exit_text(code)})")
 
     def stop(self, force: Callable[[], bool] = never) -> None:
         """Let requests in flight finish, then end the server; kill it after the stated time or once ``force`` is true.
@@ -207,7 +207,7 @@ class TritonServer:
         while not should_stop():
             code = process.poll()
             if code is not None:
-                raise self._failure(f"tritonserver did not start, {exit_text(code)}")
+                raise self._failure(f"tritonserver did not start ({exit_text(code)})")
             waiting = health.waiting_for(expected)
             if waiting is None:
                 return True
@@ -254,4 +254,4 @@ class TritonServer:
 
 def exit_text(code: int) -> str:
     """An exit code in words."""
-    return f"ended by signal {code - 128}" if code > 128 else f"exit code {code}"
+    return f"signal {code - 128}" if code > 128 else f"exit code {code}"

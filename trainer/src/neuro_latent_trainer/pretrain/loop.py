@@ -26,7 +26,8 @@ class LoopConfig:
     minutes: float = 60.0
     max_steps: int = 1_000_000
     batch_size: int = 48
-    learning_rate: float = 4e-3
+    learning_rate: float = 6e-3
+    embedding_rate: float = 4e-2
     weight_decay: float = 0.05
     clip_norm: float = 1.0
     seed: int = 0
@@ -37,10 +38,10 @@ class LoopConfig:
 
 
 def make_optimizers(model: nn.Module, config: LoopConfig) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the layers, AdamW for embeddings, biases and norms.
+    """Muon for the matrices of the layers, AdamW at a higher rate for embeddings, biases and norms.
 
-    Muon (Jordan et al. 2024) orthogonalises the update of a matrix; with ``match_rms_adamw`` (Liu et al. 2025) both
-    optimizers share one learning rate.
+    Muon (Jordan et al. 2024) orthogonalises the update of a matrix; ``match_rms_adamw`` (Liu et al. 2025) gives it
+    AdamW's scale. T5's embeddings start with a spread of 1, so they need a rate far above the matrices'.
     """
     matrices, others = [], []
     for name, parameter in model.named_parameters():
@@ -50,7 +51,7 @@ def make_optimizers(model: nn.Module, config: LoopConfig) -> list[torch.optim.Op
         torch.optim.Muon(
             matrices, lr=config.learning_rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
         ),
-        torch.optim.AdamW(others, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
+        torch.optim.AdamW(others, lr=config.embedding_rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 
 
@@ -94,6 +95,9 @@ def pretrain(
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "checkpoint.pt"
     optimizers = make_optimizers(model, config)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
     step, tokens, seconds = 0, 0, 0.0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True, map_location=device)
@@ -133,7 +137,7 @@ def pretrain(
         factor = learning_rate_factor(max(step / config.max_steps, seconds / (config.minutes * 60)))
         for optimizer in optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * factor
+                group["lr"] = group["initial_lr"] * factor
         batch = to_device(next(stream), device)
         value = loss(batch)
         value.backward()
@@ -145,7 +149,7 @@ def pretrain(
         if not math.isfinite(running[-1]):
             raise FloatingPointError(f"the loss is {running[-1]} at step {step}; lower the learning rate")
         step += 1
-        tokens += sum(int((batch[n] != -100).sum()) for n in ("labels",)) + int(batch["attention_mask"].sum())
+        tokens += int((batch["labels"] != -100).sum()) + int(batch["attention_mask"].sum())
         seconds += time.monotonic() - started
         if step % config.report_every == 0:
             speed = (tokens - mark[1]) / (time.monotonic() - mark[0])

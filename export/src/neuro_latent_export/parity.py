@@ -1,0 +1,181 @@
+"""The gate of every export: each graph against torch, then the whole generation token by token."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
+from torch import Tensor
+
+from neuro_latent_export.graphs import GraphSpec, Sizes, cache_names, example_inputs
+
+GRAPH_TOLERANCE = 2e-4
+"""The largest difference allowed between ONNX and torch in float32, relative to the largest value of the output."""
+
+PROMPTS = 64
+"""How many prompts the whole generation is compared on."""
+MAX_LENGTH = 48
+"""How many tokens of each are compared."""
+BATCH = 16
+
+CHECKED_AXES = (
+    {"batch": 1, "tokens": 5, "encoder_tokens": 9, "past": 0, "columns": 1},
+    {"batch": 3, "tokens": 17, "encoder_tokens": 37, "past": 150, "columns": 151},
+)
+"""Sizes other than those of tracing: the first step with its empty cache, and a long one."""
+
+
+class ParityError(RuntimeError):
+    """A graph does not compute what torch computes; nothing may be published."""
+
+
+@dataclass(frozen=True)
+class GraphParity:
+    """Agreement of one graph with torch."""
+
+    path: str
+    max_difference: float
+    tolerance: float = GRAPH_TOLERANCE
+
+
+@dataclass(frozen=True)
+class GenerationParity:
+    """Agreement of the whole generation with torch."""
+
+    prompts: int
+    identical: int
+    max_length: int
+
+
+def open_session(path: Path) -> ort.InferenceSession:
+    """An ONNX Runtime session on the CPU."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+@torch.no_grad()
+def check_graph(spec: GraphSpec, session: ort.InferenceSession) -> GraphParity:
+    """Compare all float outputs, and the integer outputs exactly.
+
+    Raises:
+        ParityError: a name or an axis differs from the contract, or a value from torch.
+    """
+    for ours, theirs in ((spec.inputs, session.get_inputs()), (spec.outputs, session.get_outputs())):
+        if [t.name for t in ours] != [t.name for t in theirs]:
+            raise ParityError(f"{spec.path}: tensors {[t.name for t in theirs]}, expected {[t.name for t in ours]}")
+    worst = 0.0
+    for seed, axes in enumerate(CHECKED_AXES):
+        inputs = example_inputs(spec, axes, seed)
+        expected = spec.module(*inputs)
+        expected = (expected,) if isinstance(expected, Tensor) else expected
+        feeds = {t.name: value.numpy() for t, value in zip(spec.inputs, inputs, strict=True)}
+        for tensor, want, got in zip(spec.outputs, expected, session.run(None, feeds), strict=True):
+            want_array = want.numpy()
+            if want_array.shape != got.shape:
+                raise ParityError(f"{spec.path}: {tensor.name} has shape {got.shape}, expected {want_array.shape}")
+            if want.dtype == torch.int64:
+                if not np.array_equal(want_array, got):
+                    raise ParityError(f"{spec.path}: {tensor.name} differs from torch")
+            else:
+                scale = max(float(np.abs(want_array).max()), 1e-6)
+                difference = float(np.abs(want_array - got).max()) / scale
+                worst = max(worst, difference if np.isfinite(difference) else np.inf)
+    if worst > GRAPH_TOLERANCE:
+        raise ParityError(f"{spec.path}: differs from torch by {worst:.2e} of its largest value; allowed {GRAPH_TOLERANCE}")
+    return GraphParity(spec.path, worst)
+
+
+def greedy(
+    sessions: dict[str, ort.InferenceSession], sizes: Sizes, feeds: dict[str, np.ndarray], start: int, eos: int
+) -> list[list[int]]:
+    """Greedy decoding over the exported graphs, from token ids to token ids, for a batch of prompts.
+
+    Args:
+        sessions: by path in the repository.
+        feeds: ``encoder_ids``, ``encoder_mask`` [B, L], ``t5_ids``, ``t5_mask`` [B, S], all int64.
+        start: T5's decoder start token.
+        eos: T5's end token.
+    """
+    (embedding_BE,) = sessions["encoder/1/model.onnx"].run(
+        None, {"input_ids": feeds["encoder_ids"], "attention_mask": feeds["encoder_mask"]}
+    )
+    (soft_BPD,) = sessions["projector/1/model.onnx"].run(None, {"raw_embedding": embedding_BE})
+    (hidden_BQD,) = sessions["t5_encoder/1/model.onnx"].run(
+        None, {"soft_prompts": soft_BPD, "input_ids": feeds["t5_ids"], "attention_mask": feeds["t5_mask"]}
+    )
+    prefill, step = sessions["t5_decoder/1/prefill.onnx"], sessions["t5_decoder/1/step.onnx"]
+    rows = len(hidden_BQD)
+    cache = {
+        name.replace("present", "past_key_values"): value
+        for name, value in zip(
+            [o.name for o in prefill.get_outputs()],
+            prefill.run(None, {"encoder_hidden_states": hidden_BQD}),
+            strict=True,
+        )
+    }
+    empty = np.zeros((rows, sizes.heads, 0, sizes.head_width), dtype=np.float32)
+    cache |= {name: empty for name in cache_names("past_key_values", "decoder", sizes.decoder_layers)}
+    mask_BQ = np.concatenate([np.ones((rows, sizes.soft_prompt_tokens), np.int64), feeds["t5_mask"]], axis=1)
+    names = ["next_token", *cache_names("present", "decoder", sizes.decoder_layers)]
+    token_B = np.full(rows, start, dtype=np.int64)
+    written: list[list[int]] = [[] for _ in range(rows)]
+    done = np.zeros(rows, dtype=bool)
+    for column in range(MAX_LENGTH):
+        outputs = step.run(
+            names,
+            {
+                "decoder_input_ids": token_B[:, None],
+                "self_attention_mask": np.ones((rows, column + 1), np.int64),
+                "encoder_attention_mask": mask_BQ,
+                **cache,
+            },
+        )
+        token_B = outputs[0]
+        cache |= {n.replace("present", "past_key_values"): v for n, v in zip(names[1:], outputs[1:], strict=True)}
+        done |= token_B == eos
+        for row in np.flatnonzero(~done):
+            written[row].append(int(token_B[row]))
+        if done.all():
+            break
+    return written
+
+
+def check_generation(
+    model: PromptOptimizer,
+    sessions: dict[str, ort.InferenceSession],
+    prompts: list[str],
+    progress: Callable[[int], None] = lambda n: None,
+) -> GenerationParity:
+    """Compare greedy decoding over the graphs with Hugging Face ``generate``, token by token.
+
+    Raises:
+        ParityError: a prompt gives other tokens; the message names the prompt's number and the first difference.
+    """
+    sizes = Sizes.of(model)
+    start = model.generator_model.config.decoder_start_token_id
+    for first in range(0, len(prompts), BATCH):
+        texts = prompts[first : first + BATCH]
+        encoder, t5 = model.encoder.tokenize(texts), model.generator.tokenize(texts, MAX_SOURCE_TOKENS)
+        feeds = {
+            "encoder_ids": encoder["input_ids"].numpy(),
+            "encoder_mask": encoder["attention_mask"].numpy(),
+            "t5_ids": t5["input_ids"].numpy(),
+            "t5_mask": t5["attention_mask"].numpy(),
+        }
+        got = greedy(sessions, sizes, feeds, start, model.generator.eos_id)
+        for i, (want_row, got_row) in enumerate(zip(model.generate_ids(texts, MAX_LENGTH), got, strict=True)):
+            if want_row != got_row:
+                at = next((k for k, (a, b) in enumerate(zip(want_row, got_row, strict=False)) if a != b), -1)
+                raise ParityError(f"prompt {first + i}: the exported graphs write other tokens than torch from {at} on")
+        progress(len(texts))
+    return GenerationParity(len(prompts), len(prompts), MAX_LENGTH)
+
+
+def as_json(graphs: list[GraphParity], generation: GenerationParity) -> dict[str, Any]:
+    """The parity section of the manifest."""
+    return {"graphs": [asdict(g) for g in graphs], "generation": asdict(generation)}

@@ -1,0 +1,180 @@
+"""Writing a model repository: templates filled, graphs exported and checked, manifest last, published by rename."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import string
+import tempfile
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from neuro_latent_trainer import adapter_folder
+from neuro_latent_trainer.backbones import fingerprint
+from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
+from neuro_latent_trainer.sample import sample_records
+
+from neuro_latent_export import parity
+from neuro_latent_export.graphs import OPSET, Sizes, graph_specs, write_graph
+
+MANIFEST = "manifest.json"
+TEMPLATES = "model_repository"
+
+
+class ExportError(RuntimeError):
+    """The repository cannot be written."""
+
+
+def templates_folder() -> Path:
+    """``model_repository/`` of the installed package, or of the checkout.
+
+    Raises:
+        ExportError: neither is there.
+    """
+    package = Path(__file__).parent
+    for folder in (package / TEMPLATES, package.parents[2] / TEMPLATES):
+        if folder.is_dir():
+            return folder
+    raise ExportError("the folder model_repository/ with the Triton configurations is missing from this installation")
+
+
+def template_values(model: PromptOptimizer, model_version: str) -> dict[str, str]:
+    """What ``${name}`` stands for in the ``config.pbtxt`` files."""
+    sizes, t5 = Sizes.of(model), model.generator_model.config
+    encoder_tokenizer = model.encoder.tokenizer
+    return {
+        "encoder_width": str(sizes.encoder_width),
+        "generator_width": str(sizes.generator_width),
+        "soft_prompt_tokens": str(sizes.soft_prompt_tokens),
+        "encoder_max_tokens": str(model.encoder.max_tokens),
+        "encoder_pad_id": str(encoder_tokenizer.pad_token_id),
+        "source_max_tokens": str(MAX_SOURCE_TOKENS),
+        "source_pad_id": str(model.generator.pad_id),
+        "decoder_start_id": str(t5.decoder_start_token_id),
+        "eos_id": str(model.generator.eos_id),
+        "model_version": model_version,
+    }
+
+
+def fill_templates(values: dict[str, str], target: Path) -> None:
+    """Copy the templates, with every ``${name}`` of the ``config.pbtxt`` files filled in.
+
+    Raises:
+        ExportError: a template names a value that does not exist.
+    """
+    source = templates_folder()
+    for path in sorted(source.rglob("*")):
+        relative = path.relative_to(source)
+        if path.is_dir() or "__pycache__" in relative.parts or path.suffix not in (".pbtxt", ".py"):
+            continue
+        text = path.read_text(encoding="utf-8")
+        if path.name == "config.pbtxt":
+            try:
+                text = string.Template(text).substitute(values)
+            except (KeyError, ValueError) as error:
+                raise ExportError(f"{relative}: cannot fill the template: {error}") from None
+        (target / relative).parent.mkdir(parents=True, exist_ok=True)
+        (target / relative).write_text(text, encoding="utf-8")
+    for ensemble in ("neuro_latent_optimizer", "neuro_latent_optimizer_stream"):
+        (target / ensemble / "1").mkdir(exist_ok=True)  # Triton wants a version folder, even an empty one
+
+
+def write_tokenizers(model: PromptOptimizer, target: Path) -> list[str]:
+    """The tokenizers as plain ``tokenizer.json`` files, without their padding and truncation settings."""
+    written = []
+    for relative, tokenizer in (
+        ("tokenizer/1/encoder_tokenizer.json", model.encoder.tokenizer),
+        ("tokenizer/1/generator_tokenizer.json", model.generator.tokenizer),
+        ("t5_decoder/1/generator_tokenizer.json", model.generator.tokenizer),
+    ):
+        spec = json.loads(tokenizer.backend_tokenizer.to_str())
+        spec["padding"] = spec["truncation"] = None
+        (target / relative).parent.mkdir(parents=True, exist_ok=True)
+        (target / relative).write_text(json.dumps(spec, ensure_ascii=False), encoding="utf-8")
+        written.append(relative)
+    return written
+
+
+def file_entry(path: Path) -> dict[str, Any]:
+    """Hash and size of a file, for the manifest."""
+    with path.open("rb") as file:
+        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": path.stat().st_size}
+
+
+def parity_prompts(count: int) -> list[str]:
+    """Prompts of the sample data set, as many as asked for."""
+    return [record.raw_prompt for record in sample_records()[:count]]
+
+
+def _versions() -> dict[str, str]:
+    names = ("neuro-latent-export", "torch", "transformers", "onnx", "onnxscript", "onnxruntime", "tokenizers")
+    return {name: importlib.metadata.version(name) for name in names}
+
+
+def export_repository(
+    adapter: Path,
+    output: Path,
+    *,
+    encoder: str | None = None,
+    generator: str | None = None,
+    log: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Export an adapter with its frozen models to a Triton model repository; returns its manifest.
+
+    The repository is built and checked beside ``output`` and takes its place only when every check passed; a
+    repository that is there already is replaced, anything else is left alone.
+
+    Raises:
+        AdapterError, BackboneError: the adapter or a frozen model cannot be loaded.
+        ParityError: a graph or the whole generation differs from torch; nothing was written.
+        ExportError: ``output`` exists and is no repository.
+    """
+    if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not (output / MANIFEST).is_file())):
+        raise ExportError(f"{output} exists and is no exported repository; choose another --output or remove it")
+    folder = adapter_folder.locate(adapter)
+    log(f"loading {folder} and its frozen models")
+    model = PromptOptimizer.from_pretrained(folder, encoder=encoder, generator=generator)
+    weights = file_entry(folder / adapter_folder.WEIGHTS_FILE)
+    version = f"{model.generator.name.rsplit('/', 2)[-2] if '/' in model.generator.name else model.generator.name}"
+    model_version = f"{version}-{weights['sha256'][:12]}"
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+    try:
+        os.chmod(building, 0o755)
+        fill_templates(template_values(model, model_version), building)
+        artifacts = write_tokenizers(model, building)
+        checked, sessions = [], {}
+        for spec in graph_specs(model):
+            write_graph(spec, building / spec.path, log)
+            sessions[spec.path] = parity.open_session(building / spec.path)
+            checked.append(parity.check_graph(spec, sessions[spec.path]))
+            artifacts.append(spec.path)
+        log("comparing the whole generation with torch")
+        generation = parity.check_generation(model, sessions, parity_prompts(parity.PROMPTS))
+        manifest = {
+            "format": 1,
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "model_version": model_version,
+            "precision": "float32",
+            "opset": OPSET,
+            "adapter": {**weights, "config": model.adapter.config.to_dict()},
+            "backbones": {
+                "encoder": {"name": model.encoder.name, "sha256": fingerprint(model.encoder_model)},
+                "generator": {"name": model.generator.name, "sha256": fingerprint(model.generator_model)},
+            },
+            "sizes": vars(Sizes.of(model)),
+            "parity": parity.as_json(checked, generation),
+            "versions": _versions(),
+            "artifacts": {relative: file_entry(building / relative) for relative in sorted(artifacts)},
+        }
+        (building / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        if output.exists():
+            shutil.rmtree(output)
+        building.rename(output)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return manifest

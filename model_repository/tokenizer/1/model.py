@@ -1,0 +1,3 @@
+"""Checks the request; prompt text -> token ids."""
+
+from neuro_latent_serving.triton.tokenizer import TokenizerModel as TritonPythonModel  # noqa: F401

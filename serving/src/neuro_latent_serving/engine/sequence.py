@@ -1,0 +1,91 @@
+"""One text being written."""
+
+from dataclasses import dataclass
+
+from neuro_latent_serving.engine.sampling import Floats, Sampler
+from neuro_latent_serving.options import GenerationOptions
+from neuro_latent_serving.tokenization import Detokenizer
+
+STOP, LENGTH, DEADLINE, FALLBACK = "stop", "length", "deadline", "fallback"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What one step added to one text.
+
+    Attributes:
+        sequence_index: which of the request's ``num_return_sequences`` texts.
+        piece: new text; with ``replaces`` the whole text, in place of all pieces so far.
+        score: mean log-probability of the tokens chosen so far, the end token included.
+        generated_tokens: tokens written so far, the end token not counted.
+        finish_reason: empty while the text goes on, else stop, length, deadline or fallback.
+        text: the whole text, only when it is finished.
+        replaces: see ``piece``.
+    """
+
+    sequence_index: int
+    piece: str
+    score: float
+    generated_tokens: int
+    finish_reason: str = ""
+    text: str = ""
+    replaces: bool = False
+
+
+class Sequence:
+    """Tokens, score and text stream of one row."""
+
+    def __init__(
+        self, raw_prompt: str, options: GenerationOptions, seed: int, index: int, detokenizer: Detokenizer, eos: int
+    ) -> None:
+        self.index = index
+        self.tokens: list[int] = []
+        self.sampler = None if options.greedy else Sampler(options, seed, index)
+        self._raw_prompt, self._max_length, self._eos = raw_prompt, options.max_length, eos
+        self._detokenizer, self._stream = detokenizer, detokenizer.stream()
+        self._logprobs, self._chosen = 0.0, 0
+        self.finished = False
+
+    def choose(self, best: int, best_logprob: float, logits_V: Floats | None) -> tuple[int, float]:
+        """The next token of this row and its log-probability."""
+        if self.sampler is None:
+            return best, best_logprob
+        assert logits_V is not None
+        return self.sampler.draw(logits_V)
+
+    def accept(self, token: int, logprob: float) -> Event | None:
+        """Append a token; returns what there is to tell, if anything."""
+        self._logprobs += logprob
+        self._chosen += 1
+        if token == self._eos:
+            return self.finish(STOP)
+        self.tokens.append(token)
+        piece = self._stream.push(token)
+        if len(self.tokens) >= self._max_length:
+            return self.finish(LENGTH, piece)
+        return Event(self.index, piece, self.score, len(self.tokens)) if piece else None
+
+    @property
+    def score(self) -> float:
+        """Mean log-probability of the chosen tokens; 0 before the first."""
+        return self._logprobs / self._chosen if self._chosen else 0.0
+
+    def finish(self, reason: str, pending: str = "") -> Event:
+        """End the text. One without any ink is replaced by the raw prompt.
+
+        Args:
+            reason: why it ends.
+            pending: the end of the streamed text that no event has carried yet.
+        """
+        self.finished = True
+        text = self._detokenizer.decode(self.tokens)
+        told = self._stream.text[: len(self._stream.text) - len(pending)]
+        if not text.strip():
+            fallback = reason if reason == DEADLINE else FALLBACK
+            return self._last(self._raw_prompt, fallback, self._raw_prompt, replaces=True)
+        if text.startswith(told):
+            return self._last(text[len(told) :], reason, text)
+        return self._last(text, reason, text, replaces=True)
+
+    def _last(self, piece: str, reason: str, text: str, replaces: bool = False) -> Event:
+        return Event(self.index, piece, self.score, len(self.tokens), reason, text, replaces)

@@ -1,0 +1,109 @@
+"""What a request may ask for, and the limits that the server puts on it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from neuro_latent_serving.errors import InvalidInput
+
+MAX_PROMPT_CHARACTERS = 32_768
+"""The longest raw prompt that is read at all, in characters; the models then read its first tokens."""
+
+MAX_NEW_TOKENS = 512
+MAX_SEQUENCES = 8
+MAX_DEADLINE_MS = 600_000
+MAX_INT64 = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationOptions:
+    """How to decode. Defaults are greedy.
+
+    Attributes:
+        max_length: the most tokens written, 1 to 512.
+        num_return_sequences: how many texts a prompt gets, 1 to 8; more than one needs a temperature above 0.
+        temperature: 0 is greedy; above 0 the logits are divided by it and a token is drawn.
+        top_k: draw among the k most likely tokens; 0 is off.
+        top_p: draw among the most likely tokens that together reach this probability; 1 is off.
+        num_beams: 1; beam search is not available in this version.
+        seed: the same seed gives the same text, whatever else is running; None draws one.
+        deadline_ms: stop after this time and return what is written so far; 0 is none.
+
+    Raises:
+        InvalidInput: a field is outside its limits.
+    """
+
+    max_length: int = 200
+    num_return_sequences: int = 1
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    num_beams: int = 1
+    seed: int | None = None
+    deadline_ms: int = 0
+
+    def __post_init__(self) -> None:
+        _check_range("max_length", self.max_length, 1, MAX_NEW_TOKENS)
+        _check_range("num_return_sequences", self.num_return_sequences, 1, MAX_SEQUENCES)
+        _check_range("top_k", self.top_k, 0, 2**31 - 1)
+        _check_range("deadline_ms", self.deadline_ms, 0, MAX_DEADLINE_MS)
+        if self.seed is not None:
+            _check_range("seed", self.seed, 0, MAX_INT64)
+        if not (math.isfinite(self.temperature) and 0 <= self.temperature <= 100):
+            raise InvalidInput(f"temperature must be between 0 (greedy) and 100, not {self.temperature:g}")
+        if not (math.isfinite(self.top_p) and 0 < self.top_p <= 1):
+            raise InvalidInput(f"top_p must be above 0 and at most 1, not {self.top_p:g}")
+        if self.num_beams != 1:
+            raise InvalidInput(f"num_beams must be 1 (beam search is not available in this version), not {self.num_beams}")
+        if self.num_return_sequences > 1 and self.temperature == 0:
+            raise InvalidInput(
+                f"num_return_sequences is {self.num_return_sequences} but temperature is 0: greedy decoding has only "
+                "one answer; set temperature above 0 (0.8, say)"
+            )
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> "GenerationOptions":
+        """Build from the fields that a request gave; None is the default.
+
+        Raises:
+            InvalidInput: a field is unknown or outside its limits.
+        """
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise InvalidInput(f"unknown option {unknown[0]!r}; known are {', '.join(sorted(known))}")
+        return cls(**{name: value for name, value in values.items() if value is not None})
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the most likely token is always taken."""
+        return self.temperature == 0 or self.top_k == 1
+
+
+def _check_range(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise InvalidInput(f"{name} must be between {low} and {high}, not {value}")
+
+
+def check_prompt(raw: bytes | str) -> str:
+    """The raw prompt as text.
+
+    Raises:
+        InvalidInput: it is not UTF-8, holds a NUL, is empty or blank, or is too long.
+    """
+    if isinstance(raw, bytes):
+        try:
+            text = raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InvalidInput(
+                f"raw_prompt is not valid UTF-8: byte 0x{raw[error.start]:02x} at position {error.start}"
+            ) from None
+    else:
+        text = raw
+    if len(text) > MAX_PROMPT_CHARACTERS:
+        raise InvalidInput(f"raw_prompt has {len(text)} characters; the limit is {MAX_PROMPT_CHARACTERS}")
+    if "\0" in text:
+        raise InvalidInput(f"raw_prompt holds a NUL character at position {text.index(chr(0))}")
+    if not text.strip():
+        raise InvalidInput("raw_prompt is empty" if not text else "raw_prompt holds only white space")
+    return text

@@ -1,0 +1,143 @@
+"""The decoder: owns the engine, answers a response a piece (decoupled)."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+from neuro_latent_client.protocol import RAW_PROMPT
+
+from neuro_latent_serving.engine import Engine, EngineConfig, Event, Request
+from neuro_latent_serving.errors import InvalidInput, ServingError
+from neuro_latent_serving.options import check_prompt
+from neuro_latent_serving.triton.messages import (
+    array,
+    bytes_tensor,
+    error_response,
+    log,
+    model_parameters,
+    required,
+    row_options,
+    tensor,
+)
+
+CANCELLATION_POLL_S = 0.02
+"""Asking Triton whether a request was cancelled crosses a process boundary, so it is not asked every step."""
+
+
+class DecoderModel:
+    """Encoder states in, pieces of text out.
+
+    The input ``whole`` (BOOL) asks for one response a text instead of one a piece; ``t5_decoder_unary`` sets it.
+    """
+
+    def initialize(self, args: dict[str, str]) -> None:
+        parameters = model_parameters(args)
+        folder = Path(args["model_repository"]) / args["model_version"]
+        self._version = parameters["model_version"]
+        self._engine = Engine(
+            folder,
+            folder / "generator_tokenizer.json",
+            EngineConfig(
+                decoder_start_id=int(parameters["decoder_start_id"]),
+                eos_id=int(parameters["eos_id"]),
+                slots=int(parameters["slots"]),
+                queue=int(parameters["queue"]),
+                threads=int(parameters["threads"]),
+            ),
+        )
+        # Sending crosses a process boundary; the engine's thread must not wait for it.
+        self._outbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._postman = threading.Thread(target=self._send_all, name="responses", daemon=True)
+        self._postman.start()
+
+    def execute(self, requests: list[Any]) -> None:
+        for request in requests:
+            sender = request.get_response_sender()
+            try:
+                self._engine.submit(self._parse(request, sender))
+            except Exception as error:
+                sender.send(error_response(error), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+    def is_ready(self) -> bool:
+        """Asked by Triton's readiness endpoint."""
+        return self._engine.healthy
+
+    def finalize(self) -> None:
+        self._engine.close()
+        self._outbox.put(None)
+        self._postman.join()
+
+    def _parse(self, request: Any, sender: Any) -> Request:
+        hidden = required(request, "encoder_hidden_states")
+        if len(hidden) != 1:
+            raise InvalidInput(f"the streaming model takes one raw_prompt a request, not {len(hidden)}")
+        t5_mask = required(request, "t5_mask")[0]
+        soft_tokens = hidden.shape[1] - len(t5_mask)
+        if soft_tokens < 0:
+            raise InvalidInput("t5_mask is longer than encoder_hidden_states")
+        truncated = array(request, "truncated")
+        whole = array(request, "whole")
+        only_whole = whole is not None and bool(whole.all())
+        cut = truncated is not None and bool(truncated.any())
+
+        def on_event(event: Event) -> None:
+            if not only_whole or event.finish_reason:
+                self._outbox.put(lambda: sender.send(self._response(event, cut, only_whole)))
+
+        def on_end(error: ServingError | None) -> None:
+            final = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+            if error is None:
+                self._outbox.put(lambda: sender.send(flags=final))
+            else:
+                self._outbox.put(lambda: sender.send(error_response(error), flags=final))
+
+        return Request(
+            raw_prompt=check_prompt(required(request, RAW_PROMPT)[0, 0]),
+            hidden_QD=hidden[0],
+            mask_Q=np.concatenate([np.ones(soft_tokens, dtype=np.int64), t5_mask]),
+            options=row_options(request, 1)[0],
+            on_event=on_event,
+            on_end=on_end,
+            is_cancelled=_polled(sender.is_cancelled),
+        )
+
+    def _response(self, event: Event, truncated: bool, whole: bool) -> Any:
+        return pb_utils.InferenceResponse(
+            output_tensors=[
+                bytes_tensor("enhanced_prompt", [[event.text if whole else event.piece]]),
+                tensor("score", [[event.score]], np.float32),
+                tensor("generated_tokens", [[event.generated_tokens]], np.int32),
+                bytes_tensor("finish_reason", [[event.finish_reason]]),
+                tensor("truncated", [[truncated]], np.bool_),
+                bytes_tensor("model_version", [[self._version]]),
+                tensor("sequence_index", [[event.sequence_index]], np.int32),
+                tensor("replaces", [[event.replaces]], np.bool_),
+            ]
+        )
+
+    def _send_all(self) -> None:
+        while (send := self._outbox.get()) is not None:
+            try:
+                send()
+            except Exception as error:
+                # The client is gone or Triton is stopping: nobody is left to tell, and the others must go on.
+                log.warning("a response could not be sent: %s", type(error).__name__)
+
+
+def _polled(is_cancelled: Callable[[], bool]) -> Callable[[], bool]:
+    """Ask at most once in CANCELLATION_POLL_S."""
+    asked = time.monotonic()
+
+    def ask() -> bool:
+        nonlocal asked
+        if time.monotonic() - asked < CANCELLATION_POLL_S:
+            return False
+        asked = time.monotonic()
+        return is_cancelled()
+
+    return ask

@@ -1,0 +1,46 @@
+"""A step of the ensembles that is one ONNX graph: encoder, projector, T5 encoder."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from neuro_latent_serving.sessions import default_threads, open_session
+from neuro_latent_serving.triton.messages import error_response, model_parameters, required
+
+
+class GraphModel:
+    """Runs ``model.onnx``; requests that Triton batched (equal shapes) go through the graph together."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        parameters = model_parameters(args)
+        path = Path(args["model_repository"]) / args["model_version"] / "model.onnx"
+        self._session = open_session(path, int(parameters["threads"]) or default_threads())
+        self._inputs = [i.name for i in self._session.get_inputs()]
+        self._output = self._session.get_outputs()[0].name
+        self._warm_up()
+
+    def _warm_up(self) -> None:
+        """Run once, so that the first request does not pay for the first allocation."""
+        feeds = {
+            i.name: np.ones(
+                [size if isinstance(size, int) else 1 for size in i.shape],
+                dtype=np.int64 if i.type == "tensor(int64)" else np.float32,
+            )
+            for i in self._session.get_inputs()
+        }
+        self._session.run(None, feeds)
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        try:
+            rows = [[required(r, name) for name in self._inputs] for r in requests]
+            feeds = {name: np.concatenate(part) for name, part in zip(self._inputs, zip(*rows, strict=True), strict=True)}
+            (output,) = self._session.run(None, feeds)
+        except Exception as error:
+            return [error_response(error) for _ in requests]
+        ends = np.cumsum([len(row[0]) for row in rows])[:-1]
+        return [
+            pb_utils.InferenceResponse(output_tensors=[pb_utils.Tensor(self._output, np.ascontiguousarray(part))])
+            for part in np.split(output, ends)
+        ]

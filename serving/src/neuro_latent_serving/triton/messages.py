@@ -1,0 +1,98 @@
+"""Between Triton's requests and the library's types."""
+
+import json
+import logging
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import triton_python_backend_utils as pb_utils
+from neuro_latent_client.protocol import OPTION_TYPES
+
+from neuro_latent_serving.errors import EngineBusy, EngineClosed, InvalidInput
+from neuro_latent_serving.options import GenerationOptions
+
+log = logging.getLogger("neuro_latent_serving")
+
+KNOWN_PARAMETERS = {"triton_enable_empty_final_response", "binary_data_output"}
+"""Request parameters that Triton's own front ends and clients set."""
+
+
+def model_parameters(args: dict[str, str]) -> dict[str, str]:
+    """The ``parameters`` of a model's ``config.pbtxt``."""
+    config = json.loads(args["model_config"])
+    return {name: value["string_value"] for name, value in config.get("parameters", {}).items()}
+
+
+def array(request: Any, name: str) -> npt.NDArray[Any] | None:
+    """An input tensor as an array, None when the request left it out."""
+    tensor = pb_utils.get_input_tensor_by_name(request, name)
+    return None if tensor is None else tensor.as_numpy()
+
+
+def required(request: Any, name: str) -> npt.NDArray[Any]:
+    """An input tensor as an array.
+
+    Raises:
+        InvalidInput: it is not there.
+    """
+    value = array(request, name)
+    if value is None:
+        raise InvalidInput(f"the input {name} is missing")
+    return value
+
+
+def refuse_unknown_parameters(request: Any) -> None:
+    """Triton's ``generate`` turns every JSON key that is no input into a request parameter, without a word.
+
+    Raises:
+        InvalidInput: there is a parameter that nothing here knows.
+    """
+    names = set(json.loads(request.parameters() or "{}"))
+    if unknown := sorted(names - KNOWN_PARAMETERS):
+        raise InvalidInput(
+            f"unknown input {unknown[0]!r}; known are raw_prompt, {', '.join(sorted(OPTION_TYPES))}"
+        )
+
+
+def row_options(request: Any, rows: int) -> list[GenerationOptions]:
+    """The options of each row of a request.
+
+    Raises:
+        InvalidInput: an option is out of its limits, or has not one value a row.
+    """
+    columns: dict[str, npt.NDArray[Any]] = {}
+    for name in OPTION_TYPES:
+        value = array(request, name)
+        if value is not None:
+            if value.shape != (rows, 1):
+                raise InvalidInput(f"{name} must have shape [{rows}, 1], not {list(value.shape)}")
+            columns[name] = value[:, 0]
+    return [
+        GenerationOptions.from_values({name: column[row].item() for name, column in columns.items()})
+        for row in range(rows)
+    ]
+
+
+def bytes_tensor(name: str, values: list[list[str]]) -> Any:
+    """A BYTES tensor from rows of texts."""
+    return pb_utils.Tensor(name, np.array([[v.encode() for v in row] for row in values], dtype=np.object_))
+
+
+def tensor(name: str, values: Any, dtype: type) -> Any:
+    """A tensor from rows of numbers."""
+    return pb_utils.Tensor(name, np.array(values, dtype=dtype))
+
+
+def error_response(error: Exception) -> Any:
+    """An error as Triton sends it: what a client may see, with the right code; anything else only goes to the log."""
+    if isinstance(error, InvalidInput):
+        code = pb_utils.TritonError.INVALID_ARG
+    elif isinstance(error, EngineBusy | EngineClosed):
+        code = pb_utils.TritonError.UNAVAILABLE
+    else:
+        log.error("request failed", exc_info=error)
+        return pb_utils.InferenceResponse(
+            error=pb_utils.TritonError("internal error; the server's log has the details", pb_utils.TritonError.INTERNAL)
+        )
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), code))

@@ -1,0 +1,58 @@
+"""The first step of both ensembles: checks the request, makes token ids of the prompt."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+from neuro_latent_client.protocol import RAW_PROMPT
+
+from neuro_latent_serving.options import check_prompt
+from neuro_latent_serving.tokenization import TextTokenizer
+from neuro_latent_serving.triton.messages import (
+    error_response,
+    model_parameters,
+    refuse_unknown_parameters,
+    required,
+    row_options,
+)
+
+
+class TokenizerModel:
+    """``raw_prompt`` -> ids and masks for the encoder and for T5, and whether either was cut."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        parameters = model_parameters(args)
+        folder = Path(args["model_repository"]) / args["model_version"]
+        self._encoder = TextTokenizer(
+            folder / "encoder_tokenizer.json",
+            int(parameters["encoder_max_tokens"]),
+            int(parameters["encoder_pad_id"]),
+        )
+        self._generator = TextTokenizer(
+            folder / "generator_tokenizer.json",
+            int(parameters["source_max_tokens"]),
+            int(parameters["source_pad_id"]),
+        )
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        return [self._answer(request) for request in requests]
+
+    def _answer(self, request: Any) -> Any:
+        try:
+            refuse_unknown_parameters(request)
+            raw = required(request, RAW_PROMPT)
+            texts = [check_prompt(value) for value in raw[:, 0]]
+            row_options(request, len(texts))
+            encoder, generator = self._encoder.encode(texts), self._generator.encode(texts)
+        except Exception as error:
+            return error_response(error)
+        return pb_utils.InferenceResponse(
+            output_tensors=[
+                pb_utils.Tensor("encoder_ids", encoder.ids_BL),
+                pb_utils.Tensor("encoder_mask", encoder.mask_BL),
+                pb_utils.Tensor("t5_ids", generator.ids_BL),
+                pb_utils.Tensor("t5_mask", generator.mask_BL),
+                pb_utils.Tensor("truncated", np.array(encoder.truncated_B | generator.truncated_B)[:, None]),
+            ]
+        )

@@ -1,0 +1,313 @@
+"""What the client does, the same over gRPC and HTTP."""
+
+import pickle
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from neuro_latent_client import (
+    Client,
+    DeadlineError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    NeuroLatentError,
+    Piece,
+    ServerError,
+    ServerUnavailableError,
+    protocol,
+)
+
+
+@pytest.fixture(params=["optimize", "stream"])
+def ask(request, client):
+    """Ask by either method, to the end."""
+
+    def whole_stream(*args, **kwargs):
+        with client.stream(*args, **kwargs) as stream:
+            list(stream)
+        return stream.result
+
+    return client.optimize if request.param == "optimize" else whole_stream
+
+
+@pytest.fixture(params=["grpc", "http"])
+def dead_url(request):
+    """An address where nothing listens."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        yield f"{request.param}://127.0.0.1:{unused.getsockname()[1]}"
+
+
+def test_optimize_returns_text_and_its_facts(client, script, url):
+    answer = client.optimize("Créate a 函数\n\0")
+    assert answer.text == "Créate a 函数\n\0, well: 0"
+    assert (answer.score, answer.finish_reason) == (-0.25, "stop")
+    assert answer.sequences[0].generated_tokens == 5
+    assert (answer.truncated, answer.model_version) == (True, "mini-1")
+    assert answer.raw_prompt == "Créate a 函数\n\0"
+    assert url.startswith(answer.transport)
+    assert answer.elapsed_ms > 0
+    assert answer.request_id == script.seen[0]["request_id"]
+    assert len(answer.request_id) == 32
+
+
+def test_several_sequences_come_in_order(client):
+    answer = client.optimize("x", num_return_sequences=3)
+    assert [sequence.text for sequence in answer.sequences] == ["x, well: 0", "x, well: 1", "x, well: 2"]
+    assert [sequence.score for sequence in answer.sequences] == [-0.25, -0.5, -0.75]
+
+
+def test_only_options_that_were_set_are_sent(ask, script):
+    ask("x")
+    assert script.seen[0]["inputs"] == {"raw_prompt": "x"}
+
+
+def test_every_option_arrives_with_its_value(ask, script):
+    options = {
+        "max_length": 64,
+        "num_return_sequences": 2,
+        "temperature": 0.5,
+        "top_k": 0,
+        "top_p": 1,
+        "num_beams": 4,
+        "seed": 2**62,
+        "deadline_ms": 50,
+    }
+    assert options.keys() == protocol.OPTION_TYPES.keys()
+    ask("x", **options)
+    assert script.seen[0]["inputs"] == {"raw_prompt": "x", **options}
+
+
+def test_each_method_asks_its_own_model(client, script):
+    client.optimize("x")
+    list(client.stream("x"))
+    assert [request["model"] for request in script.seen] == [protocol.UNARY_MODEL, protocol.STREAM_MODEL]
+    assert script.seen[0]["request_id"] != script.seen[1]["request_id"]
+
+
+def test_headers_are_sent(url, script):
+    with Client(url, headers={"X-Tenant": "seven"}) as client:
+        client.optimize("x")
+        list(client.stream("x"))
+    assert [headers["x-tenant"] for headers in script.headers] == ["seven", "seven"]
+
+
+def test_stream_gives_pieces_then_the_whole(client, script):
+    with client.stream("x") as stream:
+        pieces = list(stream)
+    assert pieces == [Piece("Write ", 0), Piece("a\u2028test.", 0)]
+    assert stream.result.text == "Write a\u2028test."
+    assert (stream.result.finish_reason, stream.result.model_version) == ("stop", "mini-1")
+    assert stream.result.request_id == script.seen[0]["request_id"]
+    assert list(stream) == []
+
+
+def test_stream_pieces_arrive_before_the_end(client, script):
+    script.delay_s = 0.3
+    start = time.perf_counter()
+    with client.stream("x") as stream:
+        next(stream)
+        assert time.perf_counter() - start < 0.3
+
+
+def test_stream_remembers_that_the_prompt_was_cut(client, script, make_response):
+    script.responses = [{**make_response("a"), "truncated": [True]}, make_response("b", 0, "stop")]
+    with client.stream("x") as stream:
+        list(stream)
+    assert stream.result.truncated
+
+
+def test_a_replacing_piece_forgets_the_text_so_far(client, script, make_response):
+    script.responses = [make_response("bad bad "), make_response("good", 0, "fallback", replaces=True)]
+    with client.stream("x") as stream:
+        assert list(stream)[-1] == Piece("good", 0, replaces=True)
+    assert stream.result.text == "good"
+    assert stream.result.finish_reason == "fallback"
+
+
+def test_stream_keeps_sequences_apart(client, script, make_response):
+    script.responses = [
+        make_response("b1", 1),
+        make_response("a1", 0),
+        make_response("b2", 1, "length"),
+        make_response("a2", 0, "stop"),
+    ]
+    with client.stream("x", num_return_sequences=2) as stream:
+        list(stream)
+    assert [(s.text, s.finish_reason) for s in stream.result.sequences] == [("a1a2", "stop"), ("b1b2", "length")]
+
+
+def test_leaving_a_stream_early_cancels_on_the_server(client, script, make_response):
+    script.responses = [make_response("word ")] * 200
+    script.delay_s = 0.02
+    with client.stream("x") as stream:
+        next(stream)
+    assert script.cancelled.wait(2)
+    assert list(stream) == []
+    with pytest.raises(RuntimeError, match="iterate it to its end"):
+        _ = stream.result
+
+
+def test_another_thread_may_close_a_stream_that_waits(client, script):
+    script.delay_s = 1.0
+    with client.stream("x") as stream:
+        next(stream)
+        closer = threading.Timer(0.1, stream.close)
+        closer.start()
+        start = time.perf_counter()
+        assert list(stream) == []
+        assert time.perf_counter() - start < 0.8
+        closer.join()
+
+
+def test_a_finished_stream_is_not_cancelled(client, script):
+    with client.stream("x") as stream:
+        list(stream)
+    assert not script.cancelled.wait(0.1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "expected"),
+    [
+        ("invalid", "max_length: 0 is not in 1..512", InvalidRequestError),
+        ("busy", "the queue is full", ServerUnavailableError),
+        ("internal", "boom", ServerError),
+        ("no version", "Request for unknown model: 'x' has no available versions", ModelNotFoundError),
+    ],
+)
+def test_the_kind_of_failure_decides_the_error(ask, script, make_failure, kind, text, expected):
+    script.failure = make_failure(kind, f"in ensemble 'neuro_latent_optimizer', {text}")
+    with pytest.raises(NeuroLatentError, match=text) as caught:
+        ask("x")
+    assert type(caught.value) is expected
+    assert caught.value.request_id == script.seen[0]["request_id"]
+    assert caught.value.request_id in str(caught.value)
+    assert "in ensemble" not in str(caught.value)
+
+
+def test_unknown_model_says_what_to_do(ask, script):
+    script.models.clear()
+    with pytest.raises(ModelNotFoundError, match="neuro-latent export"):
+        ask("x")
+
+
+def test_failure_inside_a_stream_comes_after_its_pieces(client, script, make_failure):
+    script.failure, script.failure_after = make_failure("internal", "boom"), 1
+    stream = client.stream("x")
+    assert next(stream).text == "Write "
+    with pytest.raises(ServerError, match="boom"):
+        next(stream)
+    assert list(stream) == []
+
+
+def test_the_timeout_limits_the_whole_call(ask, script, make_response):
+    script.delay_s = 0.4
+    script.responses = [make_response("word ")] * 10  # each wait is short, their sum is not
+    start = time.perf_counter()
+    with pytest.raises(DeadlineError, match=r"within 0\.3 s") as caught:
+        ask("x", timeout=0.3)
+    assert time.perf_counter() - start < 1.5
+    assert isinstance(caught.value, TimeoutError)
+
+
+def test_many_short_waits_do_not_outlast_the_timeout(client, script, make_response):
+    script.delay_s = 0.1
+    script.responses = [make_response("word ")] * 30
+    start = time.perf_counter()
+    with pytest.raises(DeadlineError), client.stream("x", timeout=0.35) as stream:
+        list(stream)
+    assert 0.3 < time.perf_counter() - start < 1.0
+
+
+def test_stream_without_an_end_is_an_error(client, script, make_response):
+    script.responses = [make_response("half a ")]
+    with pytest.raises(ServerError, match="ended before the text was whole"):
+        list(client.stream("x"))
+
+
+def test_answer_outside_the_contract_is_an_error(client, script):
+    answer = script.unary({"raw_prompt": "x"})
+    script.answer = {name: values for name, values in answer.items() if name != "score"}
+    with pytest.raises(ServerError, match="lacks 'score'"):
+        client.optimize("x")
+    script.answer = {**answer, "score": [-1.0, -2.0]}
+    with pytest.raises(ServerError, match="different lengths"):
+        client.optimize("x")
+
+
+def test_nobody_there(dead_url):
+    with Client(dead_url) as client:
+        with pytest.raises(ServerUnavailableError, match="neuro-latent serve"):
+            client.optimize("x")
+        with pytest.raises(ServerUnavailableError):
+            list(client.stream("x"))
+        health = client.health()
+    assert (health.live, health.ready, health.model_version) == (False, False, None)
+    assert "unavailable" in health.problem
+
+
+@pytest.mark.parametrize(
+    ("raw_prompt", "options", "words"),
+    [
+        (b"x", {}, "raw_prompt: must be str, not bytes"),
+        ("half \ud83d", {}, "raw_prompt: character 5"),
+        ("x", {"max_length": "9"}, "max_length: must be int, not str"),
+        ("x", {"max_length": True}, "max_length: must be int, not bool"),
+        ("x", {"max_length": 2**31}, "max_length: 2147483648 does not fit in INT32"),
+        ("x", {"seed": 2**63}, "does not fit in INT64"),
+        ("x", {"temperature": float("nan")}, "temperature: nan is not a finite"),
+        ("x", {"top_p": 1e39}, "top_p: 1e\\+39 is not a finite"),
+        ("x", {"timeout": 0}, "timeout: 0 is not above 0"),
+    ],
+)
+def test_what_the_wire_cannot_carry_is_refused_here(ask, script, raw_prompt, options, words):
+    with pytest.raises(InvalidRequestError, match=words):
+        ask(raw_prompt, **options)
+    assert script.seen == []
+
+
+def test_limits_belong_to_the_server(ask, script):
+    ask("", max_length=-5, temperature=-1)
+    assert script.seen[0]["inputs"] == {"raw_prompt": "", "max_length": -5, "temperature": -1}
+
+
+def test_health_of_a_ready_server(client, url):
+    health = client.health()
+    assert (health.live, health.ready, health.model_version, health.problem) == (True, True, "2", "")
+    assert (health.url, health.elapsed_ms > 0) == (url, True)
+
+
+@pytest.mark.parametrize(
+    ("change", "live", "words"),
+    [
+        (lambda script: setattr(script, "live", False), False, "not as a live Triton"),
+        (lambda script: setattr(script, "ready", False), True, "the server is not ready"),
+        (lambda script: script.models.discard(protocol.STREAM_MODEL), True, protocol.STREAM_MODEL),
+        (lambda script: script.models.discard(protocol.UNARY_MODEL), True, protocol.UNARY_MODEL),
+    ],
+)
+def test_health_says_what_is_missing(client, script, change, live, words):
+    change(script)
+    health = client.health()
+    assert (health.live, health.ready) == (live, False)
+    assert words in health.problem
+
+
+def test_threads_share_a_client(client):
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(client.optimize, [f"prompt {i}" for i in range(40)]))
+    assert [answer.text for answer in answers] == [f"prompt {i}, well: 0" for i in range(40)]
+
+
+def test_a_closed_client_says_so(client):
+    client.close()
+    for call in (lambda: client.optimize("x"), lambda: client.stream("x"), client.health):
+        with pytest.raises(RuntimeError, match="closed"):
+            call()
+
+
+def test_errors_survive_pickling():
+    error = pickle.loads(pickle.dumps(ServerError("boom", request_id="abc")))
+    assert (str(error), error.request_id) == ("boom (request abc)", "abc")

@@ -1,0 +1,220 @@
+"""The command: exit codes, what it prints, and signals, with a script in place of tritonserver."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+import neuro_latent_serving.server as package
+from neuro_latent_serving.server import ServeError, UsageError, adapter
+from neuro_latent_serving.server.adapter import adapter_weights, export_command, export_run
+from neuro_latent_serving.server.repository import sha256
+
+SOURCE = Path(package.__file__).parents[2]
+FREE = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
+
+Serve = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def serve(fake_server, tmp_path: Path) -> Iterator[Serve]:
+    """Start ``neuro-latent serve`` in a process of its own, in tmp_path."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*options: str | Path, fake: str = "") -> "subprocess.Popen[str]":
+        if fake:  # the command has no option for this
+            text = fake_server.program.read_text()
+            fake_server.program.write_text(text.replace('fake = options.get("fake", "")', f"fake = {fake!r}"))
+        command = [sys.executable, "-m", "neuro_latent_serving.server", "--tritonserver", str(fake_server.program)]
+        process = subprocess.Popen(
+            [*command, *map(str, options)],
+            env={**os.environ, "PYTHONPATH": str(SOURCE), "NO_COLOR": "1"},
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def ready_line(process: "subprocess.Popen[str]") -> dict:
+    assert process.stdout is not None
+    assert select.select([process.stdout], [], [], 30)[0], "not ready within 30 seconds"
+    return json.loads(process.stdout.readline())
+
+
+def result(process: "subprocess.Popen[str]", timeout: float = 30) -> tuple[int, str]:
+    _, shown = process.communicate(timeout=timeout)
+    return process.returncode, shown
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_ready_line_and_an_orderly_stop(serve: Serve, repository: Path, run_root: Path, number: int) -> None:
+    process = serve("--repository", repository, *FREE, "--json")
+    facts = ready_line(process)
+    assert facts["server"] == "triton"
+    assert facts["models"] == [{"name": "echo", "version": "1"}]
+    assert facts["http"].startswith("http://127.0.0.1:")
+    assert facts["grpc"].startswith("grpc://127.0.0.1:")
+    process.send_signal(number)
+    code, shown = result(process)
+    assert code == 0, shown
+    assert "ready in" in shown
+    assert "Ctrl-C stops it" in shown
+    assert not psutil.pid_exists(facts["pid"])
+    assert not list(run_root.iterdir())
+
+
+def test_a_second_signal_stops_at_once(serve: Serve, repository: Path) -> None:
+    process = serve("--repository", repository, *FREE, "--json", fake="stubborn")
+    facts = ready_line(process)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    code, shown = result(process, timeout=10)  # the drain alone would take 35 seconds
+    assert code == 0, shown
+    assert not psutil.pid_exists(facts["pid"])
+
+
+def test_verbose_shows_the_log_of_the_server(serve: Serve, repository: Path) -> None:
+    process = serve("--repository", repository, *FREE, "--json", "--verbose", "--drain-timeout", "0", fake="stubborn")
+    ready_line(process)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
+    assert "I am stubborn" in result(process)[1]
+
+
+def test_nothing_of_the_server_outlives_a_killed_command(serve: Serve, fake_server, repository, run_root) -> None:
+    process = serve("--repository", repository, *FREE, "--json", fake="child")
+    pids = [ready_line(process)["pid"], fake_server.child]
+    process.kill()
+    deadline = time.monotonic() + 10
+    while (any(map(psutil.pid_exists, pids)) or list(run_root.iterdir())) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(psutil.pid_exists, pids))
+    assert not list(run_root.iterdir())
+    prefix = next(word for word in fake_server.started["arguments"] if "shm-region" in word).rpartition("=")[2]
+    assert not list(Path("/dev/shm").glob(f"{prefix}*"))
+
+
+def test_failures_are_told_and_end_with_1(serve: Serve, repository: Path) -> None:
+    code, shown = result(serve("--repository", repository, *FREE, fake="exit"))
+    assert code == 1
+    assert "error: tritonserver did not start" in shown
+    assert "model echo: no such file: model.onnx" in shown
+    (repository / "echo/1/model.onnx").unlink()
+    code, shown = result(serve("--repository", repository, *FREE))
+    assert code == 1
+    assert "neuro-latent export" in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (["--http-port", "80"], "--http-port 80"),
+        (["--http-port", "abc"], "--http-port"),
+        (["--host", "::1"], "--host ::1"),
+        (["--ready-timeout", "0"], "--ready-timeout 0"),
+        (["--run", "none"], "no trained adapter"),
+        ([], "repository: no such folder"),  # the default
+    ],
+)
+def test_wrong_usage_ends_with_2(serve: Serve, options: list[str], part: str) -> None:
+    code, shown = result(serve(*options))
+    assert code == 2
+    assert part in shown
+
+
+def test_another_host_is_warned_about(serve: Serve, repository: Path) -> None:
+    process = serve("--repository", repository, *FREE, "--json", "--host", "0.0.0.0")
+    assert ready_line(process)["http"].startswith("http://127.0.0.1:")
+    process.terminate()
+    code, shown = result(process)
+    assert code == 0
+    assert "warning: listening on 0.0.0.0" in shown
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = tmp_path / "run"
+    (folder / "adapter").mkdir(parents=True)
+    (folder / "adapter" / "adapter_model.safetensors").write_bytes(b"weights")
+    return folder
+
+
+def test_a_run_whose_adapter_is_in_the_repository_is_served_as_it_is(serve: Serve, run: Path, repository: Path) -> None:
+    file = repository / "manifest.json"
+    manifest = json.loads(file.read_text())
+    manifest["adapter"]["sha256"] = sha256(adapter_weights(run))
+    file.write_text(json.dumps(manifest))
+    repository.rename(run / "repository")
+    process = serve("--run", run, *FREE, "--json")
+    ready_line(process)
+    process.terminate()
+    code, shown = result(process)
+    assert (code, "exporting" in shown) == (0, False)
+
+
+def test_a_run_without_an_adapter_is_wrong_usage(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no trained adapter"):
+        adapter_weights(tmp_path)
+
+
+def test_export_is_called_in_this_environment(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapter.importlib.util, "find_spec", lambda name: object())
+    command = export_command(run, run / "repository")
+    assert command[-5:] == ["export", "--adapter", str(run), "--output", str(run / "repository")]
+    assert Path(command[0]).parent == Path(sys.executable).parent
+
+
+def test_export_is_needed_and_not_installed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapter.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ServeError, match="pip install neuro-latent-export"):
+        export_run(run, run / "repository", lambda: False)
+
+
+def fake_export(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+    monkeypatch.setattr(adapter, "export_command", lambda *_: [sys.executable, "-c", program])
+    monkeypatch.setattr(sys, "stderr", sys.__stderr__)  # a real file, for the child
+
+
+def test_a_run_is_exported(run: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = sha256(adapter_weights(run))
+    file = repository / "manifest.json"
+    fake_export(
+        monkeypatch,
+        f"from pathlib import Path; f = Path({str(file)!r}); "
+        f"f.write_text(f.read_text().replace('of another adapter', {digest!r}))",
+    )
+    assert export_run(run, repository, lambda: False)
+
+
+def test_an_export_that_fails_or_leaves_another_adapter(run: Path, repository: Path, monkeypatch) -> None:
+    fake_export(monkeypatch, "raise SystemExit(3)")
+    with pytest.raises(ServeError, match="failed, exit code 3"):
+        export_run(run, repository, lambda: False)
+    fake_export(monkeypatch, "pass")
+    with pytest.raises(ServeError, match="left another adapter"):
+        export_run(run, repository, lambda: False)
+
+
+def test_an_export_can_be_broken_off(run: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_export(monkeypatch, "import time; time.sleep(60)")
+    began = time.monotonic()
+    assert not export_run(run, repository, lambda: True)
+    assert time.monotonic() - began < 15

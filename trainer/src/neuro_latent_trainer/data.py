@@ -1,0 +1,407 @@
+"""Training data: records of JSON, JSON lines, CSV and Parquet files, and what is wrong with the other rows.
+
+No row is dropped in silence: each row of the file is in ``Dataset.records`` or in ``Dataset.bad_rows``.
+"""
+
+import csv
+import gzip
+import hashlib
+import json
+import lzma
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from neuro_latent_trainer.jsonl import parse_json_line
+
+MAX_SHOWN = 20
+"""The most bad rows that :func:`render_bad_rows` spells out."""
+
+MAX_CSV_FIELD = 2**31 - 1
+"""Characters of one CSV field: the largest limit that the csv module takes on every platform."""
+
+
+class DataError(Exception):
+    """A data file that cannot be trained on: unreadable, empty, or with rows that are wrong."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One raw prompt with what is known about it: an enhanced prompt, failed prompts, or both.
+
+    ``line`` is the line of the file where the record starts; in .json and .parquet, its position, from 1.
+    """
+
+    raw_prompt: str
+    enhanced_prompt: str | None
+    failed_prompts: tuple[str, ...]
+    source: str
+    licence: str
+    line: int
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that is not a record, and why; ``line`` as in :class:`Record`."""
+
+    path: Path
+    line: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path.name}:{self.line}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The rows of one file: those to train on and the others, each in the order of the file."""
+
+    records: tuple[Record, ...]
+    bad_rows: tuple[BadRow, ...]
+
+
+@dataclass(frozen=True)
+class _Columns:
+    raw: str = "raw_prompt"
+    enhanced: str = "enhanced_prompt"
+    failed: str = "failed_prompts"
+
+    def used(self) -> set[str]:
+        return {self.raw, self.enhanced, self.failed, "source", "licence"}
+
+
+_ROLES = tuple(asdict(_Columns()))
+
+_Row = tuple[int, dict[str, Any] | str]
+"""A line number with the row, or with the reason why there is none."""
+
+
+class _Table(NamedTuple):
+    columns: Sequence[str]
+    rows: list[_Row]
+
+
+def parse_columns(text: str) -> dict[str, str]:
+    """Read a column mapping like ``"raw=prompt,enhanced=success,failed=failed"``.
+
+    Raises:
+        ValueError: a part is not ``key=column``, or a key is unknown or given twice.
+    """
+    columns: dict[str, str] = {}
+    for part in text.split(","):
+        role, _, column = (side.strip() for side in part.partition("="))
+        if not role or not column:
+            raise ValueError(f"columns: {part.strip()!r} is not of the form key=column; keys: {', '.join(_ROLES)}")
+        if role in columns:
+            raise ValueError(f"columns: {role} is given twice")
+        columns[role] = column
+    _checked_columns(columns)
+    return columns
+
+
+def read_records(path: Path, columns: Mapping[str, str] | None = None, strict: bool = False) -> Dataset:
+    """Read a .json, .jsonl (also .jsonl.gz and .jsonl.xz), .csv or .parquet file.
+
+    Args:
+        path: the file; its name's ending tells the format.
+        columns: the file's names of the columns ``raw``, ``enhanced`` and ``failed``; those not named keep
+            ``raw_prompt``, ``enhanced_prompt`` and ``failed_prompts``.
+        strict: fail where there are bad rows instead of reporting them in the result.
+
+    Raises:
+        DataError: the file cannot be read, is empty, has no good row, or (``strict``) has a bad one.
+        ValueError: ``columns`` names an unknown key or a column that the file does not have.
+    """
+    path = Path(path)
+    names = _checked_columns(columns or {})
+    table = _read_table(path, names)
+    if not table.rows:
+        raise DataError(f"{path} holds no records")
+    if table.columns:
+        _check_present(path, table.columns, names, given=set((columns or {}).values()))
+    dataset = _dataset(path, table.rows, names)
+    if dataset.bad_rows and (strict or not dataset.records):
+        raise DataError(render_bad_rows(dataset.bad_rows))
+    return dataset
+
+
+def render_bad_rows(bad_rows: Sequence[BadRow]) -> str:
+    """How many rows are bad, and the first :data:`MAX_SHOWN` of them, one a line."""
+    lines = [f"{len(bad_rows)} bad {'row' if len(bad_rows) == 1 else 'rows'}:"]
+    lines += [str(row) for row in bad_rows[:MAX_SHOWN]]
+    if len(bad_rows) > MAX_SHOWN:
+        lines.append(f"... and {len(bad_rows) - MAX_SHOWN} more")
+    return "\n".join(lines)
+
+
+def split_records(records: Sequence[Record], validation_share: float, seed: int) -> tuple[list[Record], list[Record]]:
+    """Split into (training, validation) by a hash of the raw prompt and the seed.
+
+    A raw prompt keeps its side whatever other records there are, and all its records are on that side. The share is
+    met on average; two distinct raw prompts or more leave no side empty.
+
+    Raises:
+        ValueError: ``validation_share`` is not between 0 and 1.
+    """
+    if not 0 < validation_share < 1:
+        raise ValueError(f"validation_share must be above 0 and below 1, got {validation_share}")
+    places = {r.raw_prompt: _place(r.raw_prompt, seed) for r in records}
+    held_out = {raw for raw, place in places.items() if place < validation_share}
+    if len(places) > 1 and not held_out:
+        held_out.add(min(places, key=lambda raw: places[raw]))
+    if len(places) > 1 and len(held_out) == len(places):
+        held_out.remove(max(places, key=lambda raw: places[raw]))
+    train = [r for r in records if r.raw_prompt not in held_out]
+    return train, [r for r in records if r.raw_prompt in held_out]
+
+
+def _place(raw_prompt: str, seed: int) -> float:
+    """A number in [0, 1), uniform over prompts."""
+    digest = hashlib.sha256(f"{seed}\n{raw_prompt}".encode()).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48
+
+
+def _checked_columns(columns: Mapping[str, str]) -> _Columns:
+    for role in columns:
+        if role not in _ROLES:
+            raise ValueError(f"columns: unknown key {role!r}; known keys: {', '.join(_ROLES)}")
+    names = _Columns(**columns)
+    if len({names.raw, names.enhanced, names.failed}) < len(_ROLES):
+        raise ValueError(
+            f"columns: two keys name one column (raw={names.raw}, enhanced={names.enhanced}, failed={names.failed})"
+        )
+    return names
+
+
+def _check_present(path: Path, present: Sequence[str], names: _Columns, given: set[str]) -> None:
+    listing = f"its columns are: {', '.join(present)}"
+    if absent := sorted(given.difference(present)):
+        raise ValueError(f"{path} has no column {' and no column '.join(absent)}; {listing}")
+    hint = "name yours with columns raw=...,enhanced=...,failed=..."
+    if names.raw not in present:
+        raise DataError(f"{path} has no column {names.raw}; {listing}; {hint}")
+    if names.enhanced not in present and names.failed not in present:
+        raise DataError(f"{path} has neither a column {names.enhanced} nor {names.failed}; {listing}; {hint}")
+
+
+def _read_table(path: Path, names: _Columns) -> _Table:
+    if not path.exists():
+        raise DataError(f"{path} does not exist")
+    if not path.is_file():
+        raise DataError(f"{path} is a {'directory' if path.is_dir() else 'special file'}, not a data file")
+    reader = next((r for suffix, r in _READERS.items() if path.name.lower().endswith(suffix)), None)
+    if reader is None:
+        raise DataError(f"{path}: unknown file type {path.suffix!r}; known are {', '.join(_READERS)}")
+    if path.stat().st_size == 0:
+        raise DataError(f"{path} is empty")
+    try:
+        return reader(path, names)
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+
+
+def _dataset(path: Path, rows: Iterable[_Row], names: _Columns) -> Dataset:
+    records, bad_rows = [], []
+    for line, row in rows:
+        try:
+            if isinstance(row, str):
+                raise ValueError(row)
+            records.append(_record(row, line, names))
+        except ValueError as error:
+            bad_rows.append(BadRow(path, line, str(error)))
+    return Dataset(tuple(records), tuple(bad_rows))
+
+
+def _record(row: dict[str, Any], line: int, names: _Columns) -> Record:
+    """The record of one row; raises ValueError with the reason if it is a bad one."""
+    raw = _text(row, names.raw)
+    if raw is None:
+        raise ValueError(f"{names.raw} is {'missing' if row.get(names.raw) is None else 'empty'}")
+    enhanced = _text(row, names.enhanced)
+    failed = _failed(row, names.failed)
+    if enhanced is None and not failed:
+        raise ValueError(f"neither {names.enhanced} nor {names.failed} has text")
+    return Record(raw, enhanced, failed, _text(row, "source") or "", _text(row, "licence") or "", line)
+
+
+def _text(row: Mapping[str, Any], column: str) -> str | None:
+    """The text of a column, None where it is absent or blank."""
+    value = row.get(column)
+    if value is None:
+        return None
+    _check_text(value, column)
+    return value if value.strip() else None
+
+
+def _failed(row: Mapping[str, Any], column: str) -> tuple[str, ...]:
+    value = row.get(column)
+    if not isinstance(value, list):
+        text = _text(row, column)
+        return () if text is None else (text,)
+    for number, item in enumerate(value, start=1):
+        _check_text(item, f"{column} item {number}")
+        if not item.strip():
+            raise ValueError(f"{column} item {number} is empty")
+    return tuple(value)
+
+
+def _check_text(value: object, name: str) -> None:
+    if not isinstance(value, str):
+        raise ValueError(f"{name} must be text, found {type(value).__name__}")
+    if "\0" in value:
+        raise ValueError(f"{name} holds a NUL character")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{name} holds characters that are not valid UTF-8") from None
+
+
+def _table(rows: Iterable[_Row], names: _Columns) -> _Table:
+    """Rows with only the columns that are used, and the names of all the columns seen."""
+    columns: dict[str, None] = {}
+    kept: list[_Row] = []
+    for line, row in rows:
+        if isinstance(row, dict):
+            columns.update(dict.fromkeys(row))
+            row = {column: row[column] for column in names.used() & row.keys()}
+        kept.append((line, row))
+    return _Table(tuple(columns), kept)
+
+
+def _read_json(path: Path, names: _Columns) -> _Table:
+    try:
+        content = json.loads(path.read_bytes().decode("utf-8-sig"))
+    except json.JSONDecodeError as error:
+        hint = "; a file of one object a line is named .jsonl" if error.msg == "Extra data" else ""
+        raise DataError(f"{path}:{error.lineno}: not valid JSON ({error.msg} at column {error.colno}){hint}") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not valid JSON ({error})") from None
+    items = content.get("data") if isinstance(content, dict) else content
+    if not isinstance(items, list):
+        raise DataError(f'{path}: expected a list of objects or {{"data": [...]}}')
+    rows = (item if isinstance(item, dict) else f"expected an object, found {type(item).__name__}" for item in items)
+    return _table(enumerate(rows, start=1), names)
+
+
+def _read_jsonl(path: Path, names: _Columns) -> _Table:
+    with _open_binary(path) as file:
+        return _table(_json_lines(path, file), names)
+
+
+def _open_binary(path: Path) -> BinaryIO:
+    suffix = path.suffix.lower()
+    if suffix == ".gz":
+        return gzip.open(path)  # type: ignore[return-value]  # a BinaryIO in all that is used here
+    return lzma.open(path) if suffix == ".xz" else path.open("rb")  # type: ignore[return-value]
+
+
+def _json_lines(path: Path, file: BinaryIO) -> Iterator[_Row]:
+    # Lines of bytes: text lines would also end at the characters like U+2028 that JSON allows inside of strings.
+    for number, line in enumerate(file, start=1):
+        if not line.strip():
+            continue
+        try:
+            text = line.rstrip(b"\r\n").decode("utf-8-sig" if number == 1 else "utf-8")
+            yield number, parse_json_line(text, path, number)
+        except UnicodeDecodeError:
+            yield number, "not valid UTF-8"
+        except RecursionError:
+            yield number, "not valid JSON (nested too deeply)"
+        except ValueError as error:
+            yield number, str(error).removeprefix(f"{path}:{number}: ")
+
+
+def _read_csv(path: Path, names: _Columns) -> _Table:
+    limit = csv.field_size_limit(MAX_CSV_FIELD)
+    try:
+        # Bytes that are not UTF-8 become lone surrogates, which _check_text reports with their row.
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            return _table(_csv_rows(path, csv.reader(file, strict=True), names), names)
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _csv_rows(path: Path, reader: Any, names: _Columns) -> Iterator[_Row]:
+    header: list[str] | None = None
+    while True:
+        start = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            if header is None:
+                raise DataError(f"{path}:{start}: the header is not valid CSV ({error})") from None
+            yield start, f"not valid CSV ({error})"
+            continue
+        if cells is None:
+            return
+        if not cells:
+            continue
+        if header is None:
+            header = _csv_header(path, cells)
+        elif len(cells) != len(header):
+            yield start, f"the number of fields is {len(cells)}, in the header {len(header)}"
+        else:
+            row: dict[str, Any] = dict(zip(header, cells, strict=True))
+            if names.failed in row:
+                row[names.failed] = _failed_cell(row[names.failed])
+            yield start, row
+
+
+def _csv_header(path: Path, cells: list[str]) -> list[str]:
+    header = [cell.strip() for cell in cells]
+    if len(set(header)) < len(header):
+        raise DataError(f"{path}: two columns of the header have one name: {', '.join(header)}")
+    return header
+
+
+def _failed_cell(cell: str) -> list[Any] | str:
+    """Several failed prompts fit one CSV cell as a JSON list; any other text is one failed prompt."""
+    if cell.lstrip().startswith("["):
+        try:
+            items = json.loads(cell)
+        except (ValueError, RecursionError):
+            return cell
+        if isinstance(items, list) and all(isinstance(item, str) for item in items):
+            return items
+    return cell
+
+
+def _read_parquet(path: Path, names: _Columns) -> _Table:
+    # Imported here: the other formats must work where pyarrow does not load, as pyarrow 26 beside NumPy 1.
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise DataError(f"{path}: .parquet needs pyarrow, which does not load here ({error})") from error
+    try:
+        with pq.ParquetFile(path) as file:
+            present = file.schema_arrow.names
+            wanted = [column for column in present if column in names.used()]
+            rows = (row for batch in file.iter_batches(columns=wanted) for row in _parquet_rows(batch))
+            return _Table(present, list(enumerate(rows, start=1)))
+    except pa.ArrowException as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+
+
+def _parquet_rows(batch: Any) -> Iterator[dict[str, Any] | str]:
+    try:
+        yield from batch.to_pylist()
+    except UnicodeDecodeError:
+        if batch.num_rows == 1:
+            yield "not valid UTF-8"
+            return
+        # One text fails the whole batch: take the rows one by one to find it.
+        for number in range(batch.num_rows):
+            yield from _parquet_rows(batch.slice(number, 1))
+
+
+_READERS: dict[str, Callable[[Path, _Columns], _Table]] = {
+    ".jsonl": _read_jsonl,
+    ".jsonl.gz": _read_jsonl,
+    ".jsonl.xz": _read_jsonl,
+    ".json": _read_json,
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+}
