@@ -7,7 +7,7 @@ from ._failures import Failures
 from ._transport import Tensors
 from .results import GeneratedSequence
 
-MODEL_VERSION: Final = "model_version"
+MODEL_VERSION: Final = "adapter_version"
 """The output that names the adapter's version."""
 
 T = TypeVar("T", str, int, float, bool)

@@ -36,6 +36,8 @@ OUTPUT_TYPES: Final[dict[str, TritonType]] = {
     "finish_reason": "BYTES",  # stop, length, deadline, fallback; stream: "" while the sequence goes on
     "truncated": "BOOL",  # the raw prompt was longer than what the models read
     "model_version": "BYTES",
+    # The same text again: Triton's generate endpoints write a "model_version" of their own ("1") over the tensor.
+    "adapter_version": "BYTES",
 }
 """Outputs of both ensembles."""
 

@@ -15,7 +15,7 @@ from typing import Any
 from neuro_latent_trainer import adapter_folder
 from neuro_latent_trainer.backbones import fingerprint
 from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
-from neuro_latent_trainer.sample import sample_records
+from neuro_latent_trainer.sample import sample_rows
 
 from neuro_latent_export import parity
 from neuro_latent_export.graphs import OPSET, Sizes, graph_specs, write_graph
@@ -106,7 +106,7 @@ def file_entry(path: Path) -> dict[str, Any]:
 
 def parity_prompts(count: int) -> list[str]:
     """Prompts of the sample data set, as many as asked for."""
-    return [record.raw_prompt for record in sample_records()[:count]]
+    return [row["raw_prompt"] for row in sample_rows()[:count]]
 
 
 def _versions() -> dict[str, str]:

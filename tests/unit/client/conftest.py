@@ -41,7 +41,8 @@ def response(text: str, index: int = 0, finish_reason: str = "", replaces: bool 
         "generated_tokens": [3],
         "finish_reason": [finish_reason],
         "truncated": [False],
-        "model_version": ["mini-1"],
+        "model_version": ["1"],
+        "adapter_version": ["mini-1"],
         "sequence_index": [index],
         "replaces": [replaces],
     }
@@ -82,7 +83,8 @@ class Script:
             "generated_tokens": [5 + i for i in range(n)],
             "finish_reason": ["stop"] * n,
             "truncated": [True],
-            "model_version": ["mini-1"],
+            "model_version": ["1"],
+        "adapter_version": ["mini-1"],
         }
 
     def stream(self) -> Iterator[dict[str, list[Any]]]:

@@ -6,18 +6,12 @@ Shape letters: ``B`` batch, ``E`` encoder width, ``P`` soft prompts, ``D`` gener
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from neuro_latent_trainer.backbones import POOLINGS, Pooling
-
-ProjectorForm = Literal["residual", "dense"]
-PROJECTOR_FORMS: tuple[str, ...] = get_args(ProjectorForm)
-
-INSTRUCTION = "Rewrite this request as a clear and detailed prompt: "
-"""The soft prompts of the residual form start as the generator's embeddings of this text."""
+from neuro_latent_trainer.choices import INSTRUCTION, POOLINGS, PROJECTOR_FORMS, Pooling, ProjectorForm
 
 
 @dataclass(frozen=True)

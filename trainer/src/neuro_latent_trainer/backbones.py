@@ -7,18 +7,14 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 import transformers
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedTokenizerBase
 
-Pooling = Literal["mean", "cls"]
-POOLINGS: tuple[str, ...] = get_args(Pooling)
-
-EMBEDDED = "neuro-latent-mini"
-"""The small pair shipped with this project: ``neuro-latent-mini/encoder`` and ``neuro-latent-mini/generator``."""
+from neuro_latent_trainer.choices import EMBEDDED, Pooling
 
 MODELS_VARIABLE = "NEURO_LATENT_MODELS"
 

@@ -130,7 +130,7 @@ def _train(
     # Imported here so that --help and --create-sample do not wait for torch.
     from neuro_latent_trainer import checkpoint
     from neuro_latent_trainer.backbones import BackboneError
-    from neuro_latent_trainer.data import DataError, parse_columns, read_records, render_bad_rows, split_records
+    from neuro_latent_trainer.data import DataError, Record, parse_columns, read_records, render_bad_rows, split_records
     from neuro_latent_trainer.progress import RunLog
     from neuro_latent_trainer.training import Run
 
@@ -142,18 +142,22 @@ def _train(
         )
     try:
         mapping = parse_columns(columns) if columns else None
-        train_data = read_records(data_path, columns=mapping, strict=strict)
-        if train_data.bad_rows:
-            console.print(render_bad_rows(train_data.bad_rows), style="yellow", highlight=False)
+
+        def read(path: Path) -> list[Record]:
+            data = read_records(path, columns=mapping, strict=strict)
+            if data.bad_rows:
+                console.print(render_bad_rows(data.bad_rows), style="yellow", highlight=False, markup=False)
+            return list(data.records)
+
+        train_records = read(data_path)
         if val_path is None:
-            train_records, val_records = split_records(train_data.records, config.validation_share, config.seed)
+            train_records, val_records = split_records(train_records, config.validation_share, config.seed)
         else:
-            train_records = train_data.records
-            val_records = read_records(val_path, columns=mapping, strict=strict).records
+            val_records = read(val_path)
         console.print(f"{len(train_records)} training records, {len(val_records)} held out", highlight=False)
         with RunLog(output_dir, console) as log:
             run = Run(
-                config, list(train_records), list(val_records), output_dir, log, _device(device), data_path.name
+                config, train_records, val_records, output_dir, log, _device(device), data_path.name
             )
             if resume is not None:
                 path = checkpoint.newest(output_dir) if resume == "last" else Path(resume)

@@ -3,8 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from neuro_latent_trainer.adapter import INSTRUCTION, PROJECTOR_FORMS, ProjectorForm
-from neuro_latent_trainer.backbones import EMBEDDED, POOLINGS, Pooling
+from neuro_latent_trainer.choices import EMBEDDED, INSTRUCTION, POOLINGS, PROJECTOR_FORMS, Pooling, ProjectorForm
 
 
 @dataclass(frozen=True)
@@ -75,11 +74,12 @@ class TrainConfig:
         for name, low, high in (
             ("dropout", 0.0, 1.0),
             ("input_mask", 0.0, 1.0),
-            ("validation_share", 0.0, 1.0),
             ("warmup_share", 0.0, 1.0),
         ):
             if not low <= getattr(self, name) < high:
                 raise ValueError(f"{name} must be in [{low}, {high}), not {getattr(self, name)}")
+        if not 0 < self.validation_share < 1:
+            raise ValueError(f"validation_share must be between 0 and 1, not {self.validation_share}")
         for name in ("learning_rate", "clip_norm", "contrastive_temperature"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
 
 from neuro_latent_trainer import adapter_folder
@@ -111,6 +112,8 @@ class PromptOptimizer(nn.Module):
             encoder_outputs=BaseModelOutput(last_hidden_state=hidden_BQD),
             attention_mask=mask_BQ,
             max_new_tokens=max_length,
+            # Given, because generate() sizes its own cache by the encoder's layers, which T5s may have fewer of.
+            past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache()),
             **{"do_sample": False, **options},
         )
         rows = []

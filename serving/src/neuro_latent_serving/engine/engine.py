@@ -134,9 +134,9 @@ class Engine:
             )
         with self._changed:
             if self._closing or not self._thread.is_alive():
-                raise EngineClosed(self._failure or "the server is shutting down")
+                raise EngineClosed(self._failure or "the server is stopping")
             if len(self._waiting) >= self.config.queue:
-                raise EngineBusy(f"the server is busy: {self.config.queue} requests are waiting already; try again later")
+                raise EngineBusy(f"the server is too busy: its queue holds {self.config.queue} requests already; try again later")
             self._waiting.append(request)
             self._changed.notify()
 
@@ -147,7 +147,7 @@ class Engine:
             self._changed.notify()
         self._thread.join(timeout)
         if self._thread.is_alive():
-            self._failure = "the server is shutting down"
+            self._failure = "the server is stopping"
             self._thread.join()
 
     # The loop; everything below runs on the engine's thread ------------------------------------------------------
@@ -166,7 +166,7 @@ class Engine:
                     self._step()
         except Exception as error:
             # The cause goes to the server's log through the thread's exception hook, not to clients.
-            self._failure = f"the decode engine failed ({type(error).__name__}); the server must be restarted"
+            self._failure = f"unavailable: the decode engine failed ({type(error).__name__}); the server must be restarted"
             raise
         finally:
             self._end_all()
@@ -180,7 +180,7 @@ class Engine:
         running = list(dict.fromkeys(r for r, _ in self._rows))
         self._rows = []
         for request in [*(r.request for r in running), *left]:
-            request.on_end(EngineClosed(self._failure or "the server is shutting down"))
+            request.on_end(EngineClosed(self._failure or "the server is stopping"))
 
     def _leave(self) -> None:
         """Take out what was cancelled, and end what is overdue."""

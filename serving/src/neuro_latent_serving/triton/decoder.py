@@ -115,6 +115,7 @@ class DecoderModel:
                 bytes_tensor("finish_reason", [[event.finish_reason]]),
                 tensor("truncated", [[truncated]], np.bool_),
                 bytes_tensor("model_version", [[self._version]]),
+                bytes_tensor("adapter_version", [[self._version]]),
                 tensor("sequence_index", [[event.sequence_index]], np.int32),
                 tensor("replaces", [[event.replaces]], np.bool_),
             ]

@@ -14,7 +14,7 @@ from neuro_latent_serving.options import GenerationOptions
 
 log = logging.getLogger("neuro_latent_serving")
 
-KNOWN_PARAMETERS = {"triton_enable_empty_final_response", "binary_data_output"}
+KNOWN_PARAMETERS = {"id", "triton_enable_empty_final_response", "binary_data_output"}
 """Request parameters that Triton's own front ends and clients set."""
 
 

@@ -57,6 +57,7 @@ class UnaryDecoderModel:
                     "finish_reason",
                     "truncated",
                     "model_version",
+                    "adapter_version",
                     "sequence_index",
                 ],
                 inputs=[
@@ -78,6 +79,7 @@ class UnaryDecoderModel:
                 bytes_tensor("finish_reason", columns["finish_reason"]),
                 tensor("truncated", [[row[0]] for row in columns["truncated"]], np.bool_),
                 bytes_tensor("model_version", [[row[0]] for row in columns["model_version"]]),
+                bytes_tensor("adapter_version", [[row[0]] for row in columns["adapter_version"]]),
             ]
         )
 
@@ -95,7 +97,7 @@ class UnaryDecoderModel:
             if values:  # the final response is empty
                 found.append(values)
         if not found:
-            raise EngineBusy("the request was cancelled by the server; try again")
+            raise EngineBusy("the server is stopping; try again")
         return sorted(found, key=lambda values: values["sequence_index"])
 
 

@@ -1,0 +1,15 @@
+"""Names and choices that the command line shows; imports nothing heavy."""
+
+from typing import Final, Literal, get_args
+
+EMBEDDED: Final = "neuro-latent-mini"
+"""The small pair shipped with this project: ``neuro-latent-mini/encoder`` and ``neuro-latent-mini/generator``."""
+
+Pooling = Literal["mean", "cls"]
+POOLINGS: tuple[str, ...] = get_args(Pooling)
+
+ProjectorForm = Literal["residual", "dense"]
+PROJECTOR_FORMS: tuple[str, ...] = get_args(ProjectorForm)
+
+INSTRUCTION: Final = "Rewrite this request as a clear and detailed prompt: "
+"""The soft prompts of the residual form start as the generator's embeddings of this text."""
