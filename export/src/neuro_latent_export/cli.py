@@ -16,9 +16,7 @@ def export(
         Path, typer.Option(help="Adapter folder, or a training run (its newest adapter is taken).", metavar="DIR")
     ],
     output: Annotated[Path, typer.Option(help="Model repository to write.", metavar="REPO")] = Path("repository"),
-    encoder: Annotated[
-        str | None, typer.Option(help="Frozen encoder, if not the one that the adapter names.")
-    ] = None,
+    encoder: Annotated[str | None, typer.Option(help="Frozen encoder, if not the one that the adapter names.")] = None,
     generator: Annotated[str | None, typer.Option(help="Frozen T5, if not the one that the adapter names.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as one JSON line on stdout.")] = False,
 ) -> None:
@@ -34,23 +32,27 @@ def export(
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     console = Console(stderr=True)
     # Imported here so that --help does not wait for torch.
-    from neuro_latent_trainer.adapter_folder import AdapterError
-    from neuro_latent_trainer.backbones import BackboneError
-
     from neuro_latent_export.parity import ParityError
     from neuro_latent_export.repository import ExportError, export_repository
+    from neuro_latent_trainer.adapter_folder import AdapterError
+    from neuro_latent_trainer.backbones import BackboneError
 
     # The exporter speaks of optional packages and of its own stages; none of it is of use to the user.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         with console.status("exporting") as status, warnings.catch_warnings():
             warnings.simplefilter("ignore")
+
+            def report(text: str) -> None:
+                status.update(text)
+                console.print(text, highlight=False)
+
             manifest = export_repository(
                 adapter,
                 output,
                 encoder=encoder,
                 generator=generator,
-                log=lambda text: (status.update(text), console.print(text, highlight=False))[0],
+                log=report,
             )
     except (AdapterError, BackboneError, ParityError, ExportError, OSError, ValueError) as error:
         console.print(f"error: {error}", style="red", highlight=False, markup=False)

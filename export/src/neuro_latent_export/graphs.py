@@ -3,14 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import onnx_ir
 import torch
-from neuro_latent_trainer.backbones import pool
-from neuro_latent_trainer.model import PromptOptimizer
 from torch import Tensor, nn
 from torch.export import Dim
 
 from neuro_latent_export.t5_graphs import PrefillGraph, StepGraph, T5EncoderGraph
+from neuro_latent_trainer.backbones import pool
+from neuro_latent_trainer.model import PromptOptimizer
 
 OPSET = 18
 
@@ -179,10 +181,8 @@ def write_graph(spec: GraphSpec, path: Path, log: Callable[[str], None] = lambda
     """Trace a module and write it as ONNX with named inputs, outputs and dynamic axes."""
     log(f"exporting {spec.path}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    axes = [
-        {i: Dim.DYNAMIC for i, size in enumerate(tensor.shape) if isinstance(size, str)} for tensor in spec.inputs
-    ]
-    shapes = tuple(axes)
+    axes = [{i: Dim.DYNAMIC for i, size in enumerate(tensor.shape) if isinstance(size, str)} for tensor in spec.inputs]
+    shapes: tuple[Any, ...] = tuple(axes)
     if spec.variadic_from is not None:
         shapes = (*axes[: spec.variadic_from], tuple(axes[spec.variadic_from :]))
     program = torch.onnx.export(
@@ -201,10 +201,8 @@ def write_graph(spec: GraphSpec, path: Path, log: Callable[[str], None] = lambda
     program.save(str(path))
 
 
-def _name_axes(model, spec: GraphSpec) -> None:  # type: ignore[no-untyped-def]  # onnx_ir.Model
+def _name_axes(model: onnx_ir.Model, spec: GraphSpec) -> None:
     """Give the dynamic axes of inputs and outputs their names, so that a reader of the graph finds them."""
-    import onnx_ir
-
     for values, tensors in ((model.graph.inputs, spec.inputs), (model.graph.outputs, spec.outputs)):
         for value, tensor in zip(values, tensors, strict=True):
             value.shape = onnx_ir.Shape(tensor.shape)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import torch
-from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
 from torch import Tensor
 
 from neuro_latent_export.graphs import GraphSpec, Sizes, cache_names, example_inputs
+from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
 
 GRAPH_TOLERANCE = 2e-4
 """The largest difference allowed between ONNX and torch in float32, relative to the largest value of the output."""
@@ -86,7 +86,9 @@ def check_graph(spec: GraphSpec, session: ort.InferenceSession) -> GraphParity:
                 difference = float(np.abs(want_array - got).max()) / scale
                 worst = max(worst, difference if np.isfinite(difference) else np.inf)
     if worst > GRAPH_TOLERANCE:
-        raise ParityError(f"{spec.path}: differs from torch by {worst:.2e} of its largest value; allowed {GRAPH_TOLERANCE}")
+        raise ParityError(
+            f"{spec.path}: differs from torch by {worst:.2e} of its largest value; allowed {GRAPH_TOLERANCE}"
+        )
     return GraphParity(spec.path, worst)
 
 
@@ -119,7 +121,7 @@ def greedy(
         )
     }
     empty = np.zeros((rows, sizes.heads, 0, sizes.head_width), dtype=np.float32)
-    cache |= {name: empty for name in cache_names("past_key_values", "decoder", sizes.decoder_layers)}
+    cache |= dict.fromkeys(cache_names("past_key_values", "decoder", sizes.decoder_layers), empty)
     mask_BQ = np.concatenate([np.ones((rows, sizes.soft_prompt_tokens), np.int64), feeds["t5_mask"]], axis=1)
     names = ["next_token", *cache_names("present", "decoder", sizes.decoder_layers)]
     token_B = np.full(rows, start, dtype=np.int64)

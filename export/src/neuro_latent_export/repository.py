@@ -8,17 +8,16 @@ import shutil
 import string
 import tempfile
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from neuro_latent_export import parity
+from neuro_latent_export.graphs import OPSET, Sizes, graph_specs, write_graph
 from neuro_latent_trainer import adapter_folder
 from neuro_latent_trainer.backbones import fingerprint
 from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
 from neuro_latent_trainer.sample import sample_rows
-
-from neuro_latent_export import parity
-from neuro_latent_export.graphs import OPSET, Sizes, graph_specs, write_graph
 
 MANIFEST = "manifest.json"
 TEMPLATES = "model_repository"
@@ -157,7 +156,7 @@ def export_repository(
         generation = parity.check_generation(model, sessions, parity_prompts(parity.PROMPTS))
         manifest = {
             "format": 1,
-            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "model_version": model_version,
             "precision": "float32",
             "opset": OPSET,

@@ -7,6 +7,8 @@ Shape letters: ``B`` batch, ``P`` soft prompts, ``S`` source tokens, ``Q = P + S
 ``D`` model width, ``N`` heads, ``H`` head width, ``V`` vocabulary.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -27,7 +29,7 @@ def attend(q_BNLH: Tensor, k_BNKH: Tensor, v_BNKH: Tensor, bias: Tensor) -> Tens
     return (weights @ v_BNKH).transpose(1, 2).flatten(-2)
 
 
-def position_table(attention: nn.Module, bidirectional: bool) -> Tensor:
+def position_table(attention: Any, bidirectional: bool) -> Tensor:
     """Position bias by clipped distance, so that no bucket arithmetic is left in the graph.
 
     Buckets do not change beyond ``max_distance``, so the table is exact for any length. Returns [2*M + 1, N] for
@@ -41,17 +43,21 @@ def position_table(attention: nn.Module, bidirectional: bool) -> Tensor:
         num_buckets=attention.relative_attention_num_buckets,
         max_distance=most,
     )
-    return attention.relative_attention_bias.weight.detach()[buckets]
+    table: Tensor = attention.relative_attention_bias.weight.detach()[buckets]
+    return table
 
 
 class T5EncoderGraph(nn.Module):
     """Soft prompts and prompt tokens -> encoder hidden states."""
 
-    def __init__(self, t5: nn.Module) -> None:
+    bias_table: Tensor
+
+    def __init__(self, t5: Any) -> None:
         super().__init__()
-        self.embed = t5.get_input_embeddings()
-        self.blocks, self.final_norm = t5.encoder.block, t5.encoder.final_layer_norm
-        self.heads = t5.config.num_heads
+        self.embed: nn.Embedding = t5.get_input_embeddings()
+        self.blocks: Any = t5.encoder.block
+        self.final_norm: nn.Module = t5.encoder.final_layer_norm
+        self.heads: int = t5.config.num_heads
         self.register_buffer("bias_table", position_table(self.blocks[0].layer[0].SelfAttention, True))
 
     def forward(self, soft_prompts: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -68,16 +74,17 @@ class T5EncoderGraph(nn.Module):
             q, k, v = (split_heads(p(n_BQD), self.heads) for p in (attention.q, attention.k, attention.v))
             x_BQD = x_BQD + attention.o(attend(q, k, v, bias))
             x_BQD = x_BQD + block.layer[1].DenseReluDense(block.layer[1].layer_norm(x_BQD))
-        return self.final_norm(x_BQD)
+        hidden_BQD: Tensor = self.final_norm(x_BQD)
+        return hidden_BQD
 
 
 class PrefillGraph(nn.Module):
     """Encoder hidden states -> cross-attention keys and values of every decoder layer, computed once a request."""
 
-    def __init__(self, t5: nn.Module) -> None:
+    def __init__(self, t5: Any) -> None:
         super().__init__()
-        self.attentions = nn.ModuleList(block.layer[1].EncDecAttention for block in t5.decoder.block)
-        self.heads = t5.config.num_heads
+        self.attentions: Any = nn.ModuleList(block.layer[1].EncDecAttention for block in t5.decoder.block)
+        self.heads: int = t5.config.num_heads
 
     def forward(self, encoder_hidden_states: Tensor) -> tuple[Tensor, ...]:
         """[B, Q, D] -> for each layer key and value [B, N, Q, H]."""
@@ -95,11 +102,15 @@ class StepGraph(nn.Module):
     only, so rows of different age share one bias and differ only in their mask.
     """
 
-    def __init__(self, t5: nn.Module) -> None:
+    bias_table: Tensor
+
+    def __init__(self, t5: Any) -> None:
         super().__init__()
-        self.embed, self.head = t5.decoder.embed_tokens, t5.lm_head
-        self.blocks, self.final_norm = t5.decoder.block, t5.decoder.final_layer_norm
-        self.heads = t5.config.num_heads
+        self.embed: nn.Embedding = t5.decoder.embed_tokens
+        self.head: nn.Linear = t5.lm_head
+        self.blocks: Any = t5.decoder.block
+        self.final_norm: nn.Module = t5.decoder.final_layer_norm
+        self.heads: int = t5.config.num_heads
         tied = getattr(t5.config, "scale_decoder_outputs", t5.config.tie_word_embeddings)
         self.output_scale = t5.config.d_model**-0.5 if tied else 1.0
         self.register_buffer("bias_table", position_table(self.blocks[0].layer[0].SelfAttention, False))

@@ -55,7 +55,9 @@ class GenerationOptions:
         if not (math.isfinite(self.top_p) and 0 < self.top_p <= 1):
             raise InvalidInput(f"top_p must be above 0 and at most 1, not {self.top_p:g}")
         if self.num_beams != 1:
-            raise InvalidInput(f"num_beams must be 1 (beam search is not available in this version), not {self.num_beams}")
+            raise InvalidInput(
+                f"num_beams must be 1 (beam search is not available in this version), not {self.num_beams}"
+            )
         if self.num_return_sequences > 1 and self.temperature == 0:
             raise InvalidInput(
                 f"num_return_sequences is {self.num_return_sequences} but temperature is 0: greedy decoding has only "

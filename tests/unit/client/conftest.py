@@ -16,8 +16,9 @@ from typing import Any
 
 import grpc
 import pytest
-from neuro_latent_client import Client, protocol
 from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from neuro_latent_client import Client, protocol
 
 STATUSES = {  # kind of failure: gRPC code, HTTP status
     "invalid": (grpc.StatusCode.INVALID_ARGUMENT, 400),
@@ -84,7 +85,7 @@ class Script:
             "finish_reason": ["stop"] * n,
             "truncated": [True],
             "model_version": ["1"],
-        "adapter_version": ["mini-1"],
+            "adapter_version": ["mini-1"],
         }
 
     def stream(self) -> Iterator[dict[str, list[Any]]]:

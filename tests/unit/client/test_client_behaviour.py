@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
 from neuro_latent_client import (
     Client,
     DeadlineError,

@@ -6,11 +6,12 @@ import subprocess
 import sys
 from importlib.metadata import EntryPoint, EntryPoints
 
-import neuro_latent_client
 import pytest
 import typer
-from neuro_latent_client.cli import _lazy, app
 from typer.testing import CliRunner
+
+import neuro_latent_client
+from neuro_latent_client.cli import _lazy, app
 
 
 @pytest.fixture

@@ -4,8 +4,9 @@ import dataclasses
 import subprocess
 import sys
 
-import neuro_latent_client
 import pytest
+
+import neuro_latent_client
 from neuro_latent_client import Client, InvalidRequestError, NeuroLatentError, Piece
 from neuro_latent_client._endpoint import parse_url
 

@@ -69,9 +69,7 @@ def read(path: Path) -> SavedAdapter:
         raise AdapterError(f"cannot read the adapter in {folder}: {error}") from error
 
 
-def write(
-    folder: Path, adapter: Adapter, encoder: str, generator: str, training: dict[str, Any], card: str
-) -> None:
+def write(folder: Path, adapter: Adapter, encoder: str, generator: str, training: dict[str, Any], card: str) -> None:
     """Write an adapter folder; the weights last and by rename, so that a reader never sees half of one."""
     folder.mkdir(parents=True, exist_ok=True)
     values = {

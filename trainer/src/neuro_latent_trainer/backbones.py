@@ -28,16 +28,14 @@ class Encoder:
     """A frozen text encoder with its tokenizer."""
 
     name: str
-    model: nn.Module
+    model: Any  # a transformers model; its call and its config are untyped
     tokenizer: PreTrainedTokenizerBase
     width: int
     max_tokens: int
 
     def tokenize(self, texts: list[str], device: torch.device | str = "cpu") -> dict[str, Tensor]:
         """``input_ids`` and ``attention_mask``, int64 [B, L], truncated to what the positions can hold."""
-        batch = self.tokenizer(
-            texts, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
-        )
+        batch = self.tokenizer(texts, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt")
         return {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
 
 
@@ -46,7 +44,7 @@ class Generator:
     """A frozen T5 with its tokenizer."""
 
     name: str
-    model: nn.Module
+    model: Any  # a transformers T5; its call and its config are untyped
     tokenizer: PreTrainedTokenizerBase
     width: int
     eos_id: int
@@ -55,11 +53,10 @@ class Generator:
     @property
     def embeddings(self) -> nn.Embedding:
         """The input embedding table, [vocabulary, D]."""
-        return self.model.get_input_embeddings()
+        table: nn.Embedding = self.model.get_input_embeddings()
+        return table
 
-    def tokenize(
-        self, texts: list[str], max_tokens: int, device: torch.device | str = "cpu"
-    ) -> dict[str, Tensor]:
+    def tokenize(self, texts: list[str], max_tokens: int, device: torch.device | str = "cpu") -> dict[str, Tensor]:
         """``input_ids`` and ``attention_mask``, int64 [B, S], each row ending with ``</s>``."""
         batch = self.tokenizer(texts, padding=True, truncation=True, max_length=max_tokens, return_tensors="pt")
         return {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
@@ -126,12 +123,12 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
-def freeze(model: nn.Module) -> nn.Module:
+def freeze(model: Any) -> Any:
     """Evaluation mode, no gradients for the parameters."""
     return model.eval().requires_grad_(False)
 
 
-def max_positions(model: nn.Module) -> int:
+def max_positions(model: Any) -> int:
     """How many tokens the encoder's position table can hold, special tokens included.
 
     RoBERTa-like models start counting after the padding index, BERT-like ones at 0.

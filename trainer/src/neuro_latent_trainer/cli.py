@@ -28,7 +28,8 @@ def train(
         bool, typer.Option("--create-sample", help="Write a sample data set to --data-path and stop.")
     ] = False,
     val_path: Annotated[
-        Path | None, typer.Option(help="Validation data; without it a share of --data-path is held out.", metavar="FILE")
+        Path | None,
+        typer.Option(help="Validation data; without it a share of --data-path is held out.", metavar="FILE"),
     ] = None,
     columns: Annotated[
         str, typer.Option(help="Names of the file's columns, as raw=NAME,enhanced=NAME,failed=NAME.", metavar="MAP")
@@ -47,9 +48,13 @@ def train(
     input_mask: Annotated[
         float, typer.Option(help="Share of the prompt's tokens hidden from T5 in training.")
     ] = DEFAULTS.input_mask,
-    max_source_tokens: Annotated[int, typer.Option(help="Longest raw prompt in training.")] = DEFAULTS.max_source_tokens,
+    max_source_tokens: Annotated[
+        int, typer.Option(help="Longest raw prompt in training.")
+    ] = DEFAULTS.max_source_tokens,
     max_target_tokens: Annotated[int, typer.Option(help="Longest target in training.")] = DEFAULTS.max_target_tokens,
-    validation_share: Annotated[float, typer.Option(help="Share held out without --val-path.")] = DEFAULTS.validation_share,
+    validation_share: Annotated[
+        float, typer.Option(help="Share held out without --val-path.")
+    ] = DEFAULTS.validation_share,
     sample_every: Annotated[int, typer.Option(help="Steps between sample texts; 0 is never.")] = DEFAULTS.sample_every,
     save_every: Annotated[int, typer.Option(help="Steps between checkpoints within an epoch.")] = DEFAULTS.save_every,
     seed: Annotated[int, typer.Option(help="Seed of weights, order and masks.")] = DEFAULTS.seed,
@@ -156,9 +161,7 @@ def _train(
             val_records = read(val_path)
         console.print(f"{len(train_records)} training records, {len(val_records)} held out", highlight=False)
         with RunLog(output_dir, console) as log:
-            run = Run(
-                config, train_records, val_records, output_dir, log, _device(device), data_path.name
-            )
+            run = Run(config, train_records, val_records, output_dir, log, _device(device), data_path.name)
             if resume is not None:
                 path = checkpoint.newest(output_dir) if resume == "last" else Path(resume)
                 run.restore(path)

@@ -26,9 +26,7 @@ class EmbeddingCache:
         self._keys_path, self._vectors_path = self.folder / "keys.bin", self.folder / "vectors.f32"
         for path in (self._keys_path, self._vectors_path):
             path.touch()
-        rows = min(
-            self._keys_path.stat().st_size // KEY_BYTES, self._vectors_path.stat().st_size // (4 * self.width)
-        )
+        rows = min(self._keys_path.stat().st_size // KEY_BYTES, self._vectors_path.stat().st_size // (4 * self.width))
         self._truncate(rows)
         keys = self._keys_path.read_bytes()
         self._row = {keys[i * KEY_BYTES : (i + 1) * KEY_BYTES]: i for i in range(rows)}

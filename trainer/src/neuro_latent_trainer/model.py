@@ -36,7 +36,8 @@ class PromptOptimizer(nn.Module):
             )
         self.encoder, self.generator, self.adapter = encoder, generator, adapter
         # Registered so that .to() and .train() reach them; train() below keeps them in evaluation mode.
-        self.encoder_model, self.generator_model = encoder.model, generator.model
+        self.encoder_model: Any = encoder.model
+        self.generator_model: Any = generator.model
 
     def train(self, mode: bool = True) -> "PromptOptimizer":
         super().train(mode)

@@ -46,7 +46,9 @@ class RunLog:
 
     def advance(self, n: int, note: str = "") -> None:
         if self._task is not None:
-            self._progress.update(self._task, advance=n, **({"note": note} if note else {}))
+            self._progress.advance(self._task, n)
+            if note:
+                self._progress.update(self._task, note=note)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         self._record("train", step, values)

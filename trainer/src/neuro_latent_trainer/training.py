@@ -124,9 +124,7 @@ class Run:
         self.model.adapter.standardizer.fit(self.cache.get(targets).to(device))
 
         self.parameters = [*self.model.adapter.parameters(), *self.head.parameters()]
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay
-        )
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
         self.batches_an_epoch = math.ceil(len(self.train_examples) / config.batch_size)
         self.total_steps = self.batches_an_epoch * (config.phase1_epochs + config.phase2_epochs)
         self.position = Position(phase=1 if config.phase1_epochs else 2)
@@ -232,7 +230,9 @@ class Run:
             soft_BPD = self.model.adapter.projector(intent_BE)
             hidden_BQD, mask_BQ = self.model.encode_soft(soft_BPD, batch.source_ids_BS, batch.source_mask_BS)
             count = int((batch.labels_BT >= 0).sum())
-            nats += count * generation_loss(self.model.logits(hidden_BQD, mask_BQ, batch.labels_BT), batch.labels_BT).item()
+            nats += (
+                count * generation_loss(self.model.logits(hidden_BQD, mask_BQ, batch.labels_BT), batch.labels_BT).item()
+            )
             tokens += count
             size = len(batch.raw_BE)
             target_BE = self.model.adapter.standardizer(batch.enhanced_BE)
@@ -358,4 +358,3 @@ class Run:
             seconds=self.seconds,
             interrupted=interrupted,
         )
-

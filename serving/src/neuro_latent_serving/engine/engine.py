@@ -136,7 +136,9 @@ class Engine:
             if self._closing or not self._thread.is_alive():
                 raise EngineClosed(self._failure or "the server is stopping")
             if len(self._waiting) >= self.config.queue:
-                raise EngineBusy(f"the server is too busy: its queue holds {self.config.queue} requests already; try again later")
+                raise EngineBusy(
+                    f"the server is too busy: its queue holds {self.config.queue} requests already; try again later"
+                )
             self._waiting.append(request)
             self._changed.notify()
 
@@ -166,7 +168,9 @@ class Engine:
                     self._step()
         except Exception as error:
             # The cause goes to the server's log through the thread's exception hook, not to clients.
-            self._failure = f"unavailable: the decode engine failed ({type(error).__name__}); the server must be restarted"
+            self._failure = (
+                f"unavailable: the decode engine failed ({type(error).__name__}); the server must be restarted"
+            )
             raise
         finally:
             self._end_all()

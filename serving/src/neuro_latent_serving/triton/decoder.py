@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from neuro_latent_client.protocol import RAW_PROMPT
 
+from neuro_latent_client.protocol import RAW_PROMPT
 from neuro_latent_serving.engine import Engine, EngineConfig, Event, Request
 from neuro_latent_serving.errors import InvalidInput, ServingError
 from neuro_latent_serving.options import check_prompt

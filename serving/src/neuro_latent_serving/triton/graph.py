@@ -35,7 +35,9 @@ class GraphModel:
     def execute(self, requests: list[Any]) -> list[Any]:
         try:
             rows = [[required(r, name) for name in self._inputs] for r in requests]
-            feeds = {name: np.concatenate(part) for name, part in zip(self._inputs, zip(*rows, strict=True), strict=True)}
+            feeds = {
+                name: np.concatenate(part) for name, part in zip(self._inputs, zip(*rows, strict=True), strict=True)
+            }
             (output,) = self._session.run(None, feeds)
         except Exception as error:
             return [error_response(error) for _ in requests]

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
-from neuro_latent_client.protocol import OPTION_TYPES
 
+from neuro_latent_client.protocol import OPTION_TYPES
 from neuro_latent_serving.errors import EngineBusy, EngineClosed, InvalidInput
 from neuro_latent_serving.options import GenerationOptions
 
@@ -50,9 +50,7 @@ def refuse_unknown_parameters(request: Any) -> None:
     """
     names = set(json.loads(request.parameters() or "{}"))
     if unknown := sorted(names - KNOWN_PARAMETERS):
-        raise InvalidInput(
-            f"unknown input {unknown[0]!r}; known are raw_prompt, {', '.join(sorted(OPTION_TYPES))}"
-        )
+        raise InvalidInput(f"unknown input {unknown[0]!r}; known are raw_prompt, {', '.join(sorted(OPTION_TYPES))}")
 
 
 def row_options(request: Any, rows: int) -> list[GenerationOptions]:
@@ -93,6 +91,8 @@ def error_response(error: Exception) -> Any:
     else:
         log.error("request failed", exc_info=error)
         return pb_utils.InferenceResponse(
-            error=pb_utils.TritonError("internal error; the server's log has the details", pb_utils.TritonError.INTERNAL)
+            error=pb_utils.TritonError(
+                "internal error; the server's log has the details", pb_utils.TritonError.INTERNAL
+            )
         )
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), code))

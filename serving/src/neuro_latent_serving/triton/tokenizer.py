@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from neuro_latent_client.protocol import RAW_PROMPT
 
+from neuro_latent_client.protocol import RAW_PROMPT
 from neuro_latent_serving.options import check_prompt
 from neuro_latent_serving.tokenization import TextTokenizer
 from neuro_latent_serving.triton.messages import (

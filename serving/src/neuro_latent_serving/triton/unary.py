@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from neuro_latent_client.protocol import OPTION_TYPES, RAW_PROMPT
 
+from neuro_latent_client.protocol import OPTION_TYPES, RAW_PROMPT
 from neuro_latent_serving.errors import EngineBusy, InvalidInput, ServingError
 from neuro_latent_serving.triton.messages import array, bytes_tensor, error_response, required, tensor
 

@@ -1,9 +1,10 @@
-"""``python -m neuro_latent_trainer.pretrain``: make the backbones of ``models/neuro-latent-mini``."""
+"""``neuro-latent pretrain``: make the backbones of ``models/neuro-latent-mini``."""
 
 import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -12,11 +13,17 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional as F
 
+from neuro_latent_trainer.backbones import pool
 from neuro_latent_trainer.pretrain import models, tasks, tokenizer, tokens
 from neuro_latent_trainer.pretrain.loop import Batch, LoopConfig, pretrain
+from neuro_latent_trainer.pretrain.publish import publish_backbones
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Pre-train the small backbones of models/neuro-latent-mini: prepare, generator, encoder, publish.",
+)
 HELD_OUT_BATCHES = 20
+REQUEST_TEMPERATURE = 0.05
 
 CorpusOption = Annotated[Path, typer.Option(help="JSON lines (.jsonl or .jsonl.xz) with text and kind.", exists=True)]
 PairsOption = Annotated[
@@ -73,7 +80,8 @@ def generator(work: WorkOption, minutes: MinutesOption = 60.0, seed: SeedOption 
     device = pick_device()
     torch.manual_seed(seed)
     text_tokenizer, train, held_out = _samplers(work)
-    model = models.small_generator(text_tokenizer.get_vocab_size()).to(device)
+    model: Any = models.small_generator(text_tokenizer.get_vocab_size())
+    model.to(device)
 
     def loss(batch: Batch) -> Tensor:
         with autocast(device):
@@ -86,7 +94,7 @@ def generator(work: WorkOption, minutes: MinutesOption = 60.0, seed: SeedOption 
         kept = batch["labels"] != tasks.IGNORE
         return F.cross_entropy(logits[kept].float(), batch["labels"][kept])
 
-    def batches(stream_seed: int):
+    def batches(stream_seed: int) -> Iterator[dict[str, np.ndarray]]:
         return tasks.generator_batches(tasks.GeneratorTasks(train), config.batch_size, stream_seed)
 
     evaluation = tasks.generator_batches(tasks.GeneratorTasks(held_out), config.batch_size, seed=1)
@@ -97,39 +105,49 @@ def generator(work: WorkOption, minutes: MinutesOption = 60.0, seed: SeedOption 
 
 @app.command()
 def encoder(work: WorkOption, minutes: MinutesOption = 15.0, seed: SeedOption = 0) -> None:
-    """Pre-train the small RoBERTa: masked language modelling."""
-    config = LoopConfig(minutes=minutes, seed=seed, batch_size=64)
+    """Pre-train the small RoBERTa: masked language modelling, and short requests that must find their texts."""
+    config = LoopConfig(minutes=minutes, seed=seed, batch_size=64, learning_rate=2e-3, embedding_rate=2e-3)
     device = pick_device()
     torch.manual_seed(seed)
     text_tokenizer, train, held_out = _samplers(work)
     encoder_tokenizer = Tokenizer.from_file(str(work / "encoder_tokenizer.json"))
-    special = {name: encoder_tokenizer.token_to_id(name) for name in tokenizer.ENCODER_SPECIALS}
-    unknown = special["<unk>"]
-    to_encoder = np.array(
-        [
-            encoder_tokenizer.token_to_id(text_tokenizer.id_to_token(i)) or unknown
-            for i in range(text_tokenizer.get_vocab_size())
-        ]
-    )
-    model = models.small_encoder(encoder_tokenizer.get_vocab_size()).to(device)
+    encoder_vocabulary = encoder_tokenizer.get_vocab()
+    special = {name: encoder_vocabulary[name] for name in tokenizer.ENCODER_SPECIALS}
+    to_encoder = np.full(text_tokenizer.get_vocab_size(), special["<unk>"])
+    for piece, i in text_tokenizer.get_vocab().items():
+        to_encoder[i] = encoder_vocabulary.get(piece, special["<unk>"])
+    model: Any = models.small_encoder(encoder_tokenizer.get_vocab_size())
+    model.to(device)
 
     def loss(batch: Batch) -> Tensor:
         with autocast(device):
-            hidden = model.roberta(
-                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
-            ).last_hidden_state
+            hidden = model.roberta(batch["input_ids"], batch["attention_mask"]).last_hidden_state
             kept = batch["labels"] != tasks.IGNORE
             logits = model.lm_head(hidden[kept])
-        return F.cross_entropy(logits.float(), batch["labels"][kept])
+            asked = model.roberta(batch["request_ids"], batch["request_mask"]).last_hidden_state
+        texts = F.normalize(pool(hidden.float(), batch["attention_mask"], "mean"), dim=-1)
+        requests = F.normalize(pool(asked.float(), batch["request_mask"], "mean"), dim=-1)
+        found = requests @ texts.T / REQUEST_TEMPERATURE
+        own = torch.arange(len(found), device=device)
+        return (
+            F.cross_entropy(logits.float(), batch["labels"][kept])
+            + (F.cross_entropy(found, own) + F.cross_entropy(found.T, own)) / 2
+        )
 
-    def batches(stream_seed: int):
-        return tasks.masked_lm_batches(train, to_encoder, special, config.batch_size, stream_seed)
+    def batches(stream_seed: int) -> Iterator[dict[str, np.ndarray]]:
+        return tasks.encoder_batches(train, to_encoder, special, config.batch_size, stream_seed)
 
-    evaluation = tasks.masked_lm_batches(held_out, to_encoder, special, config.batch_size, seed=1)
+    evaluation = tasks.encoder_batches(held_out, to_encoder, special, config.batch_size, seed=1)
     fixed = list(itertools.islice(evaluation, HELD_OUT_BATCHES))
     summary = pretrain(model, loss, batches, fixed, config, work / "encoder", device)
     typer.echo(json.dumps(summary))
 
 
-if __name__ == "__main__":
-    app()
+@app.command()
+def publish(
+    work: WorkOption,
+    output: Annotated[Path, typer.Option(help="Folder to write, in hub format.")] = Path("models/neuro-latent-mini"),
+) -> None:
+    """Write encoder/ and generator/ of the output folder from the newest checkpoints, in float16."""
+    for name in publish_backbones(work, output):
+        typer.echo(name)

@@ -43,7 +43,8 @@ def make_optimizers(model: nn.Module, config: LoopConfig) -> list[torch.optim.Op
     Muon (Jordan et al. 2024) orthogonalises the update of a matrix; ``match_rms_adamw`` (Liu et al. 2025) gives it
     AdamW's scale. T5's embeddings start with a spread of 1, so they need a rate far above the matrices'.
     """
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         is_embedding = "embed" in name or "shared" in name or "lm_head" in name or "bias" in name
         (others if parameter.ndim != 2 or is_embedding else matrices).append(parameter)

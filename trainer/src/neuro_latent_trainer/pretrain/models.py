@@ -1,10 +1,16 @@
 """The two small architectures: RoBERTa and T5, built from scratch."""
 
+from typing import Any
+
 from transformers import RobertaConfig, RobertaForMaskedLM, T5Config, T5ForConditionalGeneration
 
 VOCABULARY = 8192
 ENCODER_TOKENS = 256
 """The longest text the encoder reads, in tokens, special tokens included."""
+
+
+# The arguments of the base configuration are not in the signatures that transformers gives to type checkers.
+_T5Config: Any = T5Config
 
 
 def small_encoder(vocab_size: int) -> RobertaForMaskedLM:
@@ -30,7 +36,7 @@ def small_encoder(vocab_size: int) -> RobertaForMaskedLM:
 def small_generator(vocab_size: int) -> T5ForConditionalGeneration:
     """A T5 of 3 + 3 layers and width 256 (about 7 M parameters), embeddings shared with the LM head."""
     return T5ForConditionalGeneration(
-        T5Config(
+        _T5Config(
             vocab_size=vocab_size,
             d_model=256,
             d_kv=64,

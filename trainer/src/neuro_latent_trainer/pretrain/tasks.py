@@ -1,6 +1,7 @@
 """Training examples from token ids.
 
-Encoder: masked language modelling (RoBERTa). Generator, a mixture:
+Encoder: masked language modelling (RoBERTa), and a short request must find the text that it was made of. Generator, a
+mixture:
 
 * span corruption (T5, Raffel et al. 2020, section 3.1.4): 15 % of the tokens, spans of 3 on average;
 * continuation: the start of a text -> the rest of it;
@@ -107,9 +108,7 @@ class Sampler:
         return self.vocabulary.strip(ids), kind
 
 
-def span_corruption(
-    ids: np.ndarray, vocabulary: Vocabulary, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def span_corruption(ids: np.ndarray, vocabulary: Vocabulary, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Replace random spans by sentinels; the target lists what was removed."""
     n_spans = max(1, round(len(ids) * 0.15 / 3))
     starts = np.sort(rng.choice(len(ids), size=min(n_spans, len(ids)), replace=False))
@@ -134,9 +133,7 @@ def continuation(ids: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray,
     return ids[:cut], ids[cut:]
 
 
-def expansion(
-    ids: np.ndarray, vocabulary: Vocabulary, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def expansion(ids: np.ndarray, vocabulary: Vocabulary, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Make a short request out of a text; the target is the whole text."""
     if rng.random() < 0.25:
         ends = np.flatnonzero(vocabulary.ends_sentence[ids])
@@ -206,35 +203,40 @@ def generator_batches(tasks: GeneratorTasks, batch_size: int, seed: int) -> Iter
             }
 
 
-def masked_lm_batches(
+def encoder_batches(
     sampler: Sampler, to_encoder: np.ndarray, special: dict[str, int], batch_size: int, seed: int
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Batches for masked language modelling: 20 % of the tokens predicted, 90 % of these masked, 10 % random.
+    """Batches for the encoder: texts to fill in, and for each a short request made of it by :func:`expansion`.
 
-    ``to_encoder`` maps generator ids to encoder ids [V]. A third of the rows are short requests made by
-    :func:`expansion`, because raw prompts are short.
+    ``input_ids``, ``attention_mask``, ``labels`` [B, L]: 20 % of the tokens are predicted, 90 % of these masked, 10 %
+    replaced by a random token. ``request_ids``, ``request_mask`` [B, R]: the requests, unmasked. ``to_encoder`` maps
+    generator ids to encoder ids [V].
     """
     rng = np.random.default_rng(seed)
     low = max(special.values()) + 1
+
+    def framed(ids: np.ndarray) -> np.ndarray:
+        return np.concatenate([[special["<s>"]], to_encoder[ids], [special["</s>"]]])
+
     while True:
         rows = []
         for _ in range(8 * batch_size):
             ids, _ = sampler.chunk(rng)
-            if rng.random() < 0.33:
-                ids, _ = expansion(ids, sampler.vocabulary, rng)
-            rows.append(np.concatenate([[special["<s>"]], to_encoder[ids], [special["</s>"]]]))
-        rows.sort(key=len)
+            request, _ = expansion(ids, sampler.vocabulary, rng)
+            rows.append((framed(ids), framed(request)))
+        rows.sort(key=lambda row: len(row[0]))
         for group in rng.permutation(8):
             part = rows[group * batch_size : (group + 1) * batch_size]
-            ids = pad(part, special["<pad>"])
-            inner = ids >= low
-            predicted = inner & (rng.random(ids.shape) < 0.2)
-            labels = np.where(predicted, ids, IGNORE)
+            ids = pad([text for text, _ in part], special["<pad>"])
+            requests = pad([request for _, request in part], special["<pad>"])
+            predicted = (ids >= low) & (rng.random(ids.shape) < 0.2)
             noise = rng.random(ids.shape)
             masked = np.where(predicted & (noise < 0.9), special["<mask>"], ids)
             masked = np.where(predicted & (noise >= 0.9), rng.integers(low, to_encoder.max(), ids.shape), masked)
             yield {
                 "input_ids": masked,
                 "attention_mask": (ids != special["<pad>"]).astype(int),
-                "labels": labels,
+                "labels": np.where(predicted, ids, IGNORE),
+                "request_ids": requests,
+                "request_mask": (requests != special["<pad>"]).astype(int),
             }

@@ -1,0 +1,41 @@
+# The few commands of this project, the same at a desk and in CI. `make help` lists them.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+export ORT_DISABLE_TELEMETRY := 1
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: help install demo test lint format clean
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(INSTALLED)  ## a virtual environment in .venv with everything, at the versions of constraints.txt
+
+# torch first and by its exact version: a range could bring several GB of CUDA packages.
+$(INSTALLED): constraints.txt requirements-dev.txt client/pyproject.toml serving/pyproject.toml trainer/pyproject.toml export/pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --requirement requirements-dev.txt
+	touch $@
+
+demo: install  ## export the embedded model, serve it, improve a few prompts, stop
+	@$(BIN)/python -m benchmarks.demo
+
+test: install  ## all tests, the real server included
+	$(BIN)/pytest
+
+lint: install  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict client/src serving/src
+	$(BIN)/mypy trainer/src export/src benchmarks
+
+format: install  ## let ruff format and fix
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove the virtual environment and what demo and tests left
+	rm -rf $(VENV) repository .pytest_cache .mypy_cache .ruff_cache .hypothesis
