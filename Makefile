@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+DISTRIBUTIONS := client serving trainer export
+TOOLS := hypothesis mypy psutil pytest ruff
 export ORT_DISABLE_TELEMETRY := 1
 export HF_HUB_OFFLINE ?= 1
 
@@ -14,11 +17,13 @@ help:  ## this list
 
 install: $(INSTALLED)  ## a virtual environment in .venv with everything, at the versions of constraints.txt
 
-# torch first and by its exact version: a range could bring several GB of CUDA packages.
-$(INSTALLED): constraints.txt requirements-dev.txt client/pyproject.toml serving/pyproject.toml trainer/pyproject.toml export/pyproject.toml
+# torch first and by its exact version: a range could bring several GB of CUDA packages. The four distributions are
+# built and installed as a user's pip would, which brings what they depend on, and then linked to the checkout.
+$(INSTALLED): constraints.txt Makefile $(DISTRIBUTIONS:=/pyproject.toml)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --requirement requirements-dev.txt
+	$(PIP) --constraint constraints.txt torch==2.13.0
+	$(PIP) --constraint constraints.txt ./client "./serving[server]" ./trainer ./export $(TOOLS)
+	$(PIP) --no-deps $(foreach folder,$(DISTRIBUTIONS),--editable ./$(folder))
 	touch $@
 
 demo: install  ## export the embedded model, serve it, improve a few prompts, stop

@@ -60,7 +60,7 @@ def write_backbones(folder: Path, gated: bool = False) -> tuple[Path, Path]:
             decoder_start_token_id=0,
         )
     )
-    # Random embeddings of spread 1 make a T5 that repeats one token; smaller ones and a livelier bias write varied text.
+    # Random embeddings of spread 1 make a T5 that repeats one token; smaller ones and a livelier bias vary its text.
     with torch.no_grad():
         t5.shared.weight.mul_(0.3)
         for stack in (t5.encoder, t5.decoder):

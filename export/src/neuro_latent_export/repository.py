@@ -4,6 +4,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import string
 import tempfile
@@ -108,6 +109,31 @@ def parity_prompts(count: int) -> list[str]:
     return [row["raw_prompt"] for row in sample_rows()[:count]]
 
 
+def pair_name(generator: str) -> str:
+    """A short name for a pair of backbones: the last part of its generator's that says something."""
+    path = Path(os.path.abspath(generator))
+    name = path.parent.name if path.name == "generator" else path.name
+    return re.sub(r"[^\w.-]+", "-", name) or "model"
+
+
+def _publish(building: Path, output: Path) -> None:
+    """Put ``building`` in the place of ``output``; what was there goes only after that."""
+    if not output.exists():
+        building.rename(output)
+        return
+    old = building.with_name(building.name + ".old")
+    output.rename(old)
+    try:
+        building.rename(output)
+    except OSError:
+        old.rename(output)
+        raise
+    if old.is_symlink():
+        old.unlink()
+    else:
+        shutil.rmtree(old)
+
+
 def _versions() -> dict[str, str]:
     names = ("neuro-latent-export", "torch", "transformers", "onnx", "onnxscript", "onnxruntime", "tokenizers")
     return {name: importlib.metadata.version(name) for name in names}
@@ -133,12 +159,12 @@ def export_repository(
     """
     if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not (output / MANIFEST).is_file())):
         raise ExportError(f"{output} exists and is no exported repository; choose another --output or remove it")
+    output = Path(os.path.abspath(output))
     folder = adapter_folder.locate(adapter)
     log(f"loading {folder} and its frozen models")
     model = PromptOptimizer.from_pretrained(folder, encoder=encoder, generator=generator)
     weights = file_entry(folder / adapter_folder.WEIGHTS_FILE)
-    version = f"{model.generator.name.rsplit('/', 2)[-2] if '/' in model.generator.name else model.generator.name}"
-    model_version = f"{version}-{weights['sha256'][:12]}"
+    model_version = f"{pair_name(model.generator.name)}-{weights['sha256'][:12]}"
 
     output.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
@@ -171,9 +197,7 @@ def export_repository(
             "artifacts": {relative: file_entry(building / relative) for relative in sorted(artifacts)},
         }
         (building / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        if output.exists():
-            shutil.rmtree(output)
-        building.rename(output)
+        _publish(building, output)
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return manifest

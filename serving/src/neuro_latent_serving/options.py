@@ -1,6 +1,8 @@
 """What a request may ask for, and the limits that the server puts on it."""
 
 import math
+import numbers
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -50,6 +52,9 @@ class GenerationOptions:
         _check_range("deadline_ms", self.deadline_ms, 0, MAX_DEADLINE_MS)
         if self.seed is not None:
             _check_range("seed", self.seed, 0, MAX_INT64)
+        for name in ("temperature", "top_p"):
+            if not isinstance(getattr(self, name), numbers.Real):
+                raise InvalidInput(f"{name} must be a number, not {getattr(self, name)!r}")
         if not (math.isfinite(self.temperature) and 0 <= self.temperature <= 100):
             raise InvalidInput(f"temperature must be between 0 (greedy) and 100, not {self.temperature:g}")
         if not (math.isfinite(self.top_p) and 0 < self.top_p <= 1):
@@ -83,6 +88,8 @@ class GenerationOptions:
 
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+        raise InvalidInput(f"{name} must be a whole number between {low} and {high}, not {value!r}")
     if not low <= value <= high:
         raise InvalidInput(f"{name} must be between {low} and {high}, not {value}")
 
@@ -102,6 +109,8 @@ def check_prompt(raw: bytes | str) -> str:
             ) from None
     else:
         text = raw
+        if lone := re.search("[\ud800-\udfff]", text):
+            raise InvalidInput(f"raw_prompt is not valid Unicode: a lone surrogate at position {lone.start()}")
     if len(text) > MAX_PROMPT_CHARACTERS:
         raise InvalidInput(f"raw_prompt has {len(text)} characters; the limit is {MAX_PROMPT_CHARACTERS}")
     if "\0" in text:

@@ -63,7 +63,10 @@ class AdapterConfig:
 
 
 class Standardizer(nn.Module):
-    """Subtract the mean and divide by the spread of the training set's embeddings, per dimension."""
+    """Subtract the mean and divide by the spread of the training set's embeddings, per dimension.
+
+    A dimension without any spread (as all have when there is one record) is only centred.
+    """
 
     mean: Tensor
     spread: Tensor
@@ -76,7 +79,8 @@ class Standardizer(nn.Module):
     def fit(self, embeddings: Tensor) -> None:
         """Take the statistics from ``embeddings`` [N, E]."""
         self.mean.copy_(embeddings.mean(0))
-        self.spread.copy_(embeddings.std(0, correction=0).clamp(min=1e-6))
+        spread = embeddings.std(0, correction=0)
+        self.spread.copy_(torch.where(spread > 1e-6, spread, 1.0))
 
     def forward(self, embedding_BE: Tensor) -> Tensor:
         return (embedding_BE - self.mean) / self.spread

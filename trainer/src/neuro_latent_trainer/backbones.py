@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedTokenizerBase
 
@@ -106,7 +107,7 @@ def _load(what: str, name: str, loader: Any, **options: Any) -> Any:
     transformers.logging.disable_progress_bar()
     try:
         return loader.from_pretrained(path, **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if Path(path).is_dir():
             raise BackboneError(f"cannot load the {what} from the folder {path!r}: {_first_line(error)}") from error
         raise BackboneError(
@@ -145,7 +146,13 @@ def load_encoder(name: str, device: torch.device | str = "cpu") -> Encoder:
     Raises:
         BackboneError: it cannot be found or loaded; the message says what to do.
     """
-    model = freeze(_load("encoder", name, AutoModel, dtype=torch.float32, attn_implementation="eager")).to(device)
+    model = _load("encoder", name, AutoModel, dtype=torch.float32, attn_implementation="eager")
+    if model.config.is_encoder_decoder:
+        raise BackboneError(f"the encoder {name!r} is a {model.config.model_type!r}; give a RoBERTa- or BERT-like model")
+    if getattr(model, "pooler", None) is not None:
+        # Never used, and random where the checkpoint has none: the fingerprint would differ from load to load.
+        model.pooler = None
+    model = freeze(model).to(device)
     tokenizer = _load("encoder tokenizer", name, AutoTokenizer)
     return Encoder(name, model, tokenizer, model.config.hidden_size, max_positions(model))
 
@@ -171,5 +178,5 @@ def fingerprint(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -8,6 +8,7 @@ from neuro_latent_trainer.config import TrainConfig
 
 def model_card(config: TrainConfig, adapter: AdapterConfig, training: dict[str, Any]) -> str:
     """Markdown with what the adapter is, what it was trained on, its figures and its limits."""
+    width = adapter.encoder_width
     return f"""---
 library_name: neuro-latent
 license: apache-2.0
@@ -21,9 +22,9 @@ prompt. It works only with the two frozen models it was trained for.
 
 | | |
 |---|---|
-| encoder | `{config.encoder}` (width {adapter.encoder_width}, {adapter.pooling} pooling) |
+| encoder | `{config.encoder}` (width {width}, {adapter.pooling} pooling) |
 | generator | `{config.generator}` (width {adapter.generator_width}) |
-| black box | Linear {adapter.encoder_width} → {adapter.black_box_width}, ReLU, Dropout {adapter.dropout}, Linear → {adapter.encoder_width} |
+| black box | {width} → {adapter.black_box_width} → {width}, ReLU, dropout {adapter.dropout} |
 | projector | {adapter.projector}, {adapter.soft_prompt_tokens} soft prompts |
 
 ## Training

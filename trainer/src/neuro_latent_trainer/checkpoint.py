@@ -43,14 +43,17 @@ def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint.
 
     Raises:
-        CheckpointError: it is missing or damaged.
+        CheckpointError: it is missing, damaged, or something else.
     """
     try:
-        return torch.load(path, weights_only=True, map_location="cpu")
+        state = torch.load(path, weights_only=True, map_location="cpu")
     except FileNotFoundError:
         raise CheckpointError(f"no checkpoint at {path}") from None
     except Exception as error:
         raise CheckpointError(f"cannot read the checkpoint {path}: {type(error).__name__}") from error
+    if not isinstance(state, dict) or "position" not in state:
+        raise CheckpointError(f"{path} is no checkpoint of a training run")
+    return state
 
 
 def all_in(run: Path) -> list[Path]:

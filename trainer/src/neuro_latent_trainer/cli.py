@@ -66,8 +66,9 @@ def train(
 ) -> None:
     """Train an adapter in two phases: distillation, then contrastive.
 
-    The run folder gets phase1_epoch_N.pt, phase2_epoch_N.pt and neuro_final_model.pt (each can be resumed from), adapter/
-    (what export and serve take; there after the first epoch), metrics.jsonl, samples.jsonl and tensorboard/.
+    The run folder gets phase1_epoch_N.pt, phase2_epoch_N.pt and neuro_final_model.pt (each can be resumed from),
+    adapter/ (what export and serve take; there after the first epoch), metrics.jsonl, samples.jsonl, tensorboard/.
+
     Ctrl-C ends the current step, writes a checkpoint and stops; --resume last goes on with the same losses.
 
     First steps:
@@ -114,8 +115,10 @@ def _create_sample(path: Path, console: Console, as_json: bool) -> None:
         count = write_sample(path)
     except (OSError, ValueError) as error:
         _fail(console, str(error))
-    console.print(f"{count} sample records written to {path}. Train on them with:")
-    console.print(f"  neuro-latent train --data-path {path} --output-dir runs/first", highlight=False)
+    console.print(f"{count} sample records written to {path}. Train on them with:", markup=False, soft_wrap=True)
+    console.print(
+        f"  neuro-latent train --data-path {path} --output-dir runs/first", highlight=False, markup=False, soft_wrap=True
+    )
     if as_json:
         typer.echo(json.dumps({"data_path": str(path), "records": count}))
 
@@ -160,12 +163,16 @@ def _train(
         else:
             val_records = read(val_path)
         console.print(f"{len(train_records)} training records, {len(val_records)} held out", highlight=False)
+        if unused := sum(r.enhanced_prompt is None for r in train_records + val_records):
+            console.print(f"{unused} of them have no enhanced prompt and are not used", style="yellow", highlight=False)
+        checkpoint_path = checkpoint.newest(output_dir) if resume == "last" else resume and Path(resume)
         with RunLog(output_dir, console) as log:
             run = Run(config, train_records, val_records, output_dir, log, _device(device), data_path.name)
-            if resume is not None:
-                path = checkpoint.newest(output_dir) if resume == "last" else Path(resume)
-                run.restore(path)
-                console.print(f"resumed from {path} at step {run.position.step}", highlight=False)
+            if checkpoint_path:
+                run.restore(checkpoint_path)
+                console.print(
+                    f"resumed from {checkpoint_path} at step {run.position.step}", highlight=False, markup=False
+                )
 
             def stop(signum: int, frame: FrameType | None) -> None:
                 run.stop_requested = True
@@ -177,7 +184,7 @@ def _train(
             finally:
                 for signum, handler in previous.items():
                     signal.signal(signum, handler)
-    except (DataError, BackboneError, checkpoint.CheckpointError, FloatingPointError, ValueError) as error:
+    except (DataError, BackboneError, checkpoint.CheckpointError, FloatingPointError, ValueError, OSError) as error:
         _fail(console, str(error), code=2 if isinstance(error, ValueError) else 1)
     if summary.interrupted:
         _fail(console, f"stopped at step {summary.steps}; go on with --resume last", code=130)
@@ -186,7 +193,7 @@ def _train(
         f"{summary.steps} steps in {summary.seconds:.0f} s. Serve it with:",
         highlight=False,
     )
-    console.print(f"  neuro-latent serve --run {output_dir}", highlight=False)
+    console.print(f"  neuro-latent serve --run {output_dir}", highlight=False, markup=False, soft_wrap=True)
     if as_json:
         typer.echo(json.dumps(asdict(summary)))
 
@@ -197,11 +204,16 @@ def _device(name: str):  # type: ignore[no-untyped-def]  # torch is imported lat
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.device(name)
+        device = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"--device must be auto, cpu, cuda or cuda:N, not {name!r}") from None
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ValueError(f"--device must be auto, cpu, cuda or cuda:N, not {name!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"--device is {name!r}, but PyTorch finds {torch.cuda.device_count()} GPUs here")
+    return device
 
 
 def _fail(console: Console, message: str, code: int = 1) -> None:
-    console.print(f"error: {message}", style="red", highlight=False, markup=False)
+    console.print(f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
     raise typer.Exit(code)

@@ -1,5 +1,6 @@
 """All settings of a training run, in one frozen and validated place; the command line takes its defaults from here."""
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -66,25 +67,23 @@ class TrainConfig:
             ("max_validation_records", 1),
             ("sample_every", 0),
             ("save_every", 0),
+            ("seed", 0),
         ):
             if getattr(self, name) < low:
                 raise ValueError(f"{name} must be at least {low}, not {getattr(self, name)}")
         if self.phase1_epochs + self.phase2_epochs == 0:
             raise ValueError("phase1_epochs and phase2_epochs are both 0: there is nothing to train")
-        for name, low, high in (
-            ("dropout", 0.0, 1.0),
-            ("input_mask", 0.0, 1.0),
-            ("warmup_share", 0.0, 1.0),
-        ):
-            if not low <= getattr(self, name) < high:
-                raise ValueError(f"{name} must be in [{low}, {high}), not {getattr(self, name)}")
+        for name in ("dropout", "input_mask", "warmup_share"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}")
         if not 0 < self.validation_share < 1:
             raise ValueError(f"validation_share must be between 0 and 1, not {self.validation_share}")
         for name in ("learning_rate", "clip_norm", "contrastive_temperature"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
-        if not self.kl_weight >= 0:
-            raise ValueError(f"kl_weight must be at least 0, not {self.kl_weight}")
+        for name in ("kl_weight", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
         if self.projector not in PROJECTOR_FORMS:
             raise ValueError(f"projector must be one of {', '.join(PROJECTOR_FORMS)}, not {self.projector!r}")
         if self.pooling not in POOLINGS:

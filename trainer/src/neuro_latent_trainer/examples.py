@@ -1,5 +1,7 @@
 """Records as tensors: tokenized once, batched by length, in an order that only the seed and the epoch decide."""
 
+import hashlib
+import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,6 +60,14 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.records)
+
+    def digest(self) -> str:
+        """SHA-256 over all that training sees of the records, in their order."""
+        digest = hashlib.sha256()
+        for record in self.records:
+            texts = (record.raw_prompt, record.enhanced_prompt, *record.failed_prompts[:MAX_FAILED])
+            digest.update(json.dumps(texts).encode())
+        return digest.hexdigest()
 
     def order(self, batch_size: int, seed: tuple[int, ...]) -> list[list[int]]:
         """Row numbers of each batch of an epoch: shuffled, rows of similar length together."""

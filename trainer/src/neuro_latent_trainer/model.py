@@ -59,14 +59,22 @@ class PromptOptimizer(nn.Module):
     def from_pretrained(
         cls, folder: str | Path, *, encoder: str | None = None, generator: str | None = None, device: str = "cpu"
     ) -> "PromptOptimizer":
-        """Load an adapter folder with the backbones that it names (or the ones given here)."""
+        """Load an adapter folder with the backbones that it names (or the ones given here).
+
+        Raises:
+            AdapterError, BackboneError: the adapter or a backbone cannot be loaded.
+            ValueError: they do not fit together.
+        """
         saved = adapter_folder.read(Path(folder))
         model = cls(
             load_encoder(encoder or saved.encoder, device),
             load_generator(generator or saved.generator, device),
             Adapter(saved.config).to(device),
         )
-        model.adapter.load_state_dict(saved.tensors)
+        try:
+            model.adapter.load_state_dict(saved.tensors)
+        except RuntimeError as error:
+            raise adapter_folder.AdapterError(f"the weights in {folder} do not fit its configuration: {error}") from None
         return model.eval()
 
     @property

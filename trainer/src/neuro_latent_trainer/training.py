@@ -120,6 +120,7 @@ class Run:
         self.validation_examples = Examples(validation, generator, self.cache, *limits)
         if not len(self.train_examples) or not len(self.validation_examples):
             raise ValueError("training and validation each need at least one record with an enhanced prompt")
+        self.data_digest = f"{self.train_examples.digest()}-{self.validation_examples.digest()}"
         targets = [r.enhanced_prompt or "" for r in self.train_examples.records]
         self.model.adapter.standardizer.fit(self.cache.get(targets).to(device))
 
@@ -147,6 +148,7 @@ class Run:
             "position": asdict(self.position),
             "config": self.config.to_dict(),
             "records": len(self.train_examples),
+            "data": self.data_digest,
             "validation_start": self.validation_start,
             "seconds": self.seconds,
         }
@@ -168,6 +170,8 @@ class Run:
             raise checkpoint.CheckpointError(
                 f"{path} was made on {state['records']} training records; there are {len(self.train_examples)} now"
             )
+        if state["data"] != self.data_digest:
+            raise checkpoint.CheckpointError(f"{path} was made on other training or validation records")
         self.model.adapter.load_state_dict(state["adapter"])
         self.head.load_state_dict(state["head"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -220,10 +224,11 @@ class Run:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Mean losses over the validation records: cross-entropy in nats a token, MSE, and R² of the intent."""
+        """Mean losses over the validation records: cross-entropy in nats a token, MSE, and R² of the intent
+        over the mean predictor."""
         self.model.eval()
         examples = self.validation_examples
-        nats = tokens = squared = rows = 0.0
+        nats = tokens = squared = by_mean = rows = 0.0
         for start in range(0, len(examples), 64):
             batch = examples.batch(list(range(start, min(start + 64, len(examples))))).to(self.device)
             intent_BE = self.model.adapter.intent(batch.raw_BE)
@@ -237,9 +242,10 @@ class Run:
             size = len(batch.raw_BE)
             target_BE = self.model.adapter.standardizer(batch.enhanced_BE)
             squared += size * distillation_loss(intent_BE, target_BE).item()
+            by_mean += size * target_BE.square().mean().item()  # predicting the training set's mean, 0 when standardised
             rows += size
         self.model.train()
-        return {"loss": nats / tokens, "distillation": squared / rows}
+        return {"loss": nats / tokens, "distillation": squared / rows, "intent_r2": 1 - squared / max(by_mean, 1e-12)}
 
     # The loop --------------------------------------------------------------------------------------------------
 
@@ -255,21 +261,26 @@ class Run:
         """One optimizer step; returns the losses.
 
         Raises:
-            FloatingPointError: the loss is not finite; nothing was changed by this step.
+            FloatingPointError: the loss or its gradient is not finite; the weights are as they were.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(self.position.step)
         self.optimizer.zero_grad(set_to_none=True)
         losses = self.losses(batch.to(self.device), phase)
         if not torch.isfinite(losses["total"]):
-            raise FloatingPointError(
-                f"the loss is {losses['total'].item()} at step {self.position.step}; "
-                "lower learning_rate, then go on from the last checkpoint"
-            )
+            raise FloatingPointError(self._not_finite("loss", losses["total"]))
         losses["total"].backward()
-        nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
+        if not torch.isfinite(norm):
+            raise FloatingPointError(self._not_finite("gradient's norm", norm))
         self.optimizer.step()
         return {name: value.item() for name, value in losses.items()}
+
+    def _not_finite(self, what: str, value: Tensor) -> str:
+        return (
+            f"the {what} is {value.item()} at step {self.position.step}; "
+            "train again, into another folder, with a lower learning rate"
+        )
 
     def _epochs(self) -> Iterator[tuple[int, int]]:
         """The (phase, epoch) pairs that are left."""

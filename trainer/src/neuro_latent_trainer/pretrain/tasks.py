@@ -64,8 +64,8 @@ class Vocabulary:
             text: np.array(tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)
             for text in (EXPAND_PROMPT, EXPAND_TEXT, CONTINUE)
         }
-        self.eos = tokenizer.token_to_id("</s>")
-        self.first_sentinel = tokenizer.token_to_id("<extra_id_0>")
+        self.eos = ids["</s>"]
+        self.first_sentinel = ids["<extra_id_0>"]
 
     def strip(self, ids: np.ndarray) -> np.ndarray:
         """Drop blank tokens and the space at the start, as a text that someone typed has none."""

@@ -1,0 +1,71 @@
+"""The whole path by its commands: train -> serve --run (which exports) -> optimize, on the tiny pair."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from neuro_latent_trainer.model import PromptOptimizer
+from tests import tiny
+
+pytestmark = pytest.mark.triton
+
+COMMAND = str(Path(sys.executable).parent / "neuro-latent")
+ENVIRONMENT = {**os.environ, "ORT_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def run(*arguments: str) -> str:
+    """Run ``neuro-latent`` and return its stdout."""
+    done = subprocess.run([COMMAND, *arguments], capture_output=True, text=True, timeout=300, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@contextmanager
+def served(*arguments: str) -> Iterator[dict[str, object]]:
+    """``neuro-latent serve`` in the background; ends it as Ctrl-C would and checks that it ended well."""
+    command = [COMMAND, "serve", *arguments, "--http-port", "0", "--grpc-port", "0", "--metrics-port", "0", "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, process.communicate(timeout=30)[1]
+        yield json.loads(line)
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+
+
+def test_a_trained_run_is_exported_served_and_answers_as_torch_does(tmp_path: Path) -> None:
+    encoder, generator = tiny.write_backbones(tmp_path / "pair")
+    data, run_dir = tmp_path / "sample.jsonl", tmp_path / "run"
+    run("train", "--create-sample", "--data-path", str(data))
+    trained = json.loads(
+        run(
+            *("train", "--data-path", str(data), "--output-dir", str(run_dir), "--json"),
+            *("--encoder", str(encoder), "--generator", str(generator)),
+            *("--phase1-epochs", "1", "--phase2-epochs", "1", "--batch-size", "16"),
+        ).splitlines()[-1]
+    )
+    assert trained["validation_loss_end"] < trained["validation_loss_start"]
+
+    prompt = "Create a function"
+    torch_text = PromptOptimizer.from_pretrained(run_dir).generate([prompt], 24)[0]
+    with served("--run", str(run_dir)) as server:
+        for url in (server["grpc"], server["http"]):
+            answer = json.loads(run("optimize", prompt, "--url", str(url), "--max-length", "24", "--json"))
+            assert answer["sequences"][0]["text"] == torch_text or answer["sequences"][0]["finish_reason"] == "fallback"
+
+    manifest = json.loads((run_dir / "repository" / "manifest.json").read_text())
+    assert manifest["parity"]["generation"]["identical"] == manifest["parity"]["generation"]["prompts"] >= 50
+
+    made = (run_dir / "repository" / "manifest.json").stat().st_mtime_ns
+    with served("--run", str(run_dir)):
+        assert (run_dir / "repository" / "manifest.json").stat().st_mtime_ns == made, "exported again without need"
