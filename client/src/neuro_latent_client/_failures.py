@@ -62,7 +62,7 @@ class Failures:
         """An error that came inside a stream, where Triton gives no status that can be relied on: go by its text.
 
         Triton 24.10 answers any error before the first piece of ``generate_stream`` with 400, a full queue and an
-        internal failure included, and any later one inside a 200.
+        internal failure included, and any later one inside a 200. In a gRPC stream an error is a text without a status.
         """
         if names_unknown_model(text):
             return self.model_not_found(text)

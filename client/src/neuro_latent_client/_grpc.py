@@ -43,6 +43,8 @@ class GrpcTransport:
         return _decode(response, failures)
 
     def stream(self, request: InferRequest) -> "GrpcResponseStream":
+        # Without the header triton_grpc_error, which gives the errors of a stream a status code: Triton 24.10 can crash
+        # (segmentation fault) when a stream that carries it fails or is cancelled.
         call = self._stub.ModelStreamInfer(iter([_encode(request)]), timeout=request.timeout_s, metadata=self._metadata)
         return GrpcResponseStream(call, request.timeout_s, Failures(self._address, request.model, request.request_id))
 
@@ -93,8 +95,6 @@ class GrpcResponseStream:
             if self._closed:
                 raise StopIteration from None
             raise _error_of(error, self._timeout_s, self._failures) from error
-        # The header triton_grpc_error would give a status, but Triton 24.10 (a segmentation fault, some in a hundred
-        # streams that fail or are cancelled) does not survive it.
         if response.error_message:
             raise self._failures.without_status(response.error_message)
         return _decode(response.infer_response, self._failures)

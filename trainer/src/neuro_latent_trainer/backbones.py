@@ -148,7 +148,9 @@ def load_encoder(name: str, device: torch.device | str = "cpu") -> Encoder:
     """
     model = _load("encoder", name, AutoModel, dtype=torch.float32, attn_implementation="eager")
     if model.config.is_encoder_decoder:
-        raise BackboneError(f"the encoder {name!r} is a {model.config.model_type!r}; give a RoBERTa- or BERT-like model")
+        raise BackboneError(
+            f"the encoder {name!r} is a {model.config.model_type!r}; give a RoBERTa- or BERT-like model"
+        )
     if getattr(model, "pooler", None) is not None:
         # Never used, and random where the checkpoint has none: the fingerprint would differ from load to load.
         model.pooler = None

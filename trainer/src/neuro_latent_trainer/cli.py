@@ -117,7 +117,10 @@ def _create_sample(path: Path, console: Console, as_json: bool) -> None:
         _fail(console, str(error))
     console.print(f"{count} sample records written to {path}. Train on them with:", markup=False, soft_wrap=True)
     console.print(
-        f"  neuro-latent train --data-path {path} --output-dir runs/first", highlight=False, markup=False, soft_wrap=True
+        f"  neuro-latent train --data-path {path} --output-dir runs/first",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
     )
     if as_json:
         typer.echo(json.dumps({"data_path": str(path), "records": count}))

@@ -74,7 +74,9 @@ class PromptOptimizer(nn.Module):
         try:
             model.adapter.load_state_dict(saved.tensors)
         except RuntimeError as error:
-            raise adapter_folder.AdapterError(f"the weights in {folder} do not fit its configuration: {error}") from None
+            raise adapter_folder.AdapterError(
+                f"the weights in {folder} do not fit its configuration: {error}"
+            ) from None
         return model.eval()
 
     @property

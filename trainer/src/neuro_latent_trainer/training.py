@@ -242,7 +242,9 @@ class Run:
             size = len(batch.raw_BE)
             target_BE = self.model.adapter.standardizer(batch.enhanced_BE)
             squared += size * distillation_loss(intent_BE, target_BE).item()
-            by_mean += size * target_BE.square().mean().item()  # predicting the training set's mean, 0 when standardised
+            by_mean += (
+                size * target_BE.square().mean().item()
+            )  # predicting the training set's mean, 0 when standardised
             rows += size
         self.model.train()
         return {"loss": nats / tokens, "distillation": squared / rows, "intent_r2": 1 - squared / max(by_mean, 1e-12)}

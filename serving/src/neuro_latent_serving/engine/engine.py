@@ -1,5 +1,6 @@
 """The engine: a queue, one thread that decodes all requests together, and callbacks."""
 
+import logging
 import secrets
 import threading
 import time
@@ -18,6 +19,8 @@ from neuro_latent_serving.options import GenerationOptions
 from neuro_latent_serving.sessions import default_threads
 from neuro_latent_serving.tokenization import Detokenizer
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class EngineConfig:
@@ -29,6 +32,9 @@ class EngineConfig:
         slots: how many texts decode together.
         queue: how many requests may wait for a slot; one more is refused.
         threads: of ONNX Runtime; 0 takes every core this process may use.
+
+    Raises:
+        ValueError: a size is out of its range.
     """
 
     decoder_start_id: int
@@ -37,8 +43,13 @@ class EngineConfig:
     queue: int = 128
     threads: int = 0
 
+    def __post_init__(self) -> None:
+        for name, low in (("slots", 1), ("queue", 1), ("threads", 0)):
+            if getattr(self, name) < low:
+                raise ValueError(f"{name} must be at least {low}, not {getattr(self, name)}")
 
-@dataclass
+
+@dataclass(eq=False)  # a request is itself only; comparing arrays has no one answer
 class Request:
     """One prompt to decode.
 
@@ -74,6 +85,13 @@ class _Running:
 
     request: Request
     sequences: list[Sequence]
+    ended: bool = False
+
+    def end(self, error: ServingError | None = None) -> None:
+        """Say that there is nothing more to come; only the first time counts."""
+        if not self.ended:
+            self.ended = True
+            self.request.on_end(error)
 
 
 class Engine:
@@ -181,10 +199,13 @@ class Engine:
             self._closing = True
             left = list(self._waiting)
             self._waiting.clear()
-        running = list(dict.fromkeys(r for r, _ in self._rows))
+        unfinished = [*dict.fromkeys(r for r, _ in self._rows), *(_Running(request, []) for request in left)]
         self._rows = []
-        for request in [*(r.request for r in running), *left]:
-            request.on_end(EngineClosed(self._failure or "the server is stopping"))
+        for running in unfinished:
+            try:
+                running.end(EngineClosed(self._failure or "the server is stopping"))
+            except Exception:
+                log.exception("a request could not be told that the engine has stopped")
 
     def _leave(self) -> None:
         """Take out what was cancelled, and end what is overdue."""
@@ -192,12 +213,12 @@ class Engine:
             if running.request.is_cancelled():
                 for sequence in running.sequences:
                     sequence.finished = True
-                running.request.on_end(None)
+                running.end()
             elif running.request.overdue:
                 for sequence in running.sequences:
                     if not sequence.finished:
                         running.request.on_event(sequence.finish(DEADLINE))
-                running.request.on_end(None)
+                running.end()
         self._compact()
 
     def _compact(self) -> None:
@@ -208,27 +229,26 @@ class Engine:
 
     def _admit(self) -> None:
         """Give free slots to waiting requests, first come, first served."""
-        while True:
+        self._drop_waiting()
+        while self._waiting:
+            request = self._waiting[0]
+            if len(self._rows) + request.options.num_return_sequences > self.config.slots:
+                return  # those behind it wait too: a large request must not starve
+            self._start(request)
             with self._changed:
-                if not self._waiting:
-                    return
-                request = self._waiting[0]
-                needed = request.options.num_return_sequences
-                if len(self._rows) + needed > self.config.slots:
-                    # Those behind it wait too: a large request must not starve.
-                    self._drop_waiting()
-                    return
-                self._waiting.popleft()
-            if request.is_cancelled():
-                request.on_end(None)
-            else:
-                self._start(request)
+                self._waiting.popleft()  # only now, so that it is answered should its start fail
 
     def _drop_waiting(self) -> None:
         """Answer waiting requests that were cancelled or whose deadline has passed."""
-        for request in [r for r in self._waiting if r.is_cancelled() or r.overdue]:
-            self._waiting.remove(request)
-            if not request.is_cancelled():
+        with self._changed:
+            waiting = list(self._waiting)
+        for request in waiting:
+            cancelled = request.is_cancelled()
+            if not (cancelled or request.overdue):
+                continue
+            with self._changed:
+                self._waiting.remove(request)
+            if not cancelled:
                 for sequence in self._sequences(request):
                     request.on_event(sequence.finish(DEADLINE))
             request.on_end(None)
@@ -245,8 +265,8 @@ class Engine:
         running = _Running(request, self._sequences(request))
         real = int(np.flatnonzero(request.mask_Q)[-1]) + 1  # padding at the end costs time in every step
         cross = self._decoder.prefill(np.ascontiguousarray(request.hidden_QD[:real], dtype=np.float32))
-        self._rows += [(running, sequence) for sequence in running.sequences]
         self._cache.join(cross, request.mask_Q[:real].astype(np.int64), copies=len(running.sequences))
+        self._rows += [(running, sequence) for sequence in running.sequences]
 
     def _step(self) -> None:
         """One token for every row."""
@@ -273,5 +293,5 @@ class Engine:
             if event is not None:
                 running.request.on_event(event)
             if sequence.finished and all(s.finished for s in running.sequences):
-                running.request.on_end(None)
+                running.end()
         self._compact()
