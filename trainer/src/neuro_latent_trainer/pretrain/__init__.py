@@ -8,5 +8,6 @@ One stage a module, in the order in which they run::
     models.py      the two small configurations, built from scratch
     loop.py        the optimizer, the schedule, checkpoints, the resumable loop
     publish.py     checkpoints -> a folder in hub format, in half precision
+    select.py      prompt pairs -> those that the embedded adapter is trained on
     cli.py         one sub-command a stage
 """

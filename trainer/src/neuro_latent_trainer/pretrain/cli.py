@@ -17,10 +17,11 @@ from neuro_latent_trainer.backbones import pool
 from neuro_latent_trainer.pretrain import models, tasks, tokenizer, tokens
 from neuro_latent_trainer.pretrain.loop import Batch, LoopConfig, pretrain
 from neuro_latent_trainer.pretrain.publish import publish_backbones
+from neuro_latent_trainer.pretrain.select import select_pairs
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Pre-train the small backbones of models/neuro-latent-mini: prepare, generator, encoder, publish.",
+    help="Pre-train the small backbones of models/neuro-latent-mini: prepare, generator, encoder, publish, select.",
 )
 HELD_OUT_BATCHES = 20
 REQUEST_TEMPERATURE = 0.05
@@ -81,6 +82,7 @@ def generator(work: WorkOption, minutes: MinutesOption = 60.0, seed: SeedOption 
     torch.manual_seed(seed)
     text_tokenizer, train, held_out = _samplers(work)
     model: Any = models.small_generator(text_tokenizer.get_vocab_size())
+    models.wire_copying(model)
     model.to(device)
 
     def loss(batch: Batch) -> Tensor:
@@ -141,6 +143,16 @@ def encoder(work: WorkOption, minutes: MinutesOption = 15.0, seed: SeedOption = 
     fixed = list(itertools.islice(evaluation, HELD_OUT_BATCHES))
     summary = pretrain(model, loss, batches, fixed, config, work / "encoder", device)
     typer.echo(json.dumps(summary))
+
+
+@app.command()
+def select(
+    pairs: Annotated[Path, typer.Option(help="Prompt pairs, JSON lines.", exists=True)],
+    output: Annotated[Path, typer.Option(help="JSON lines to write, for `neuro-latent train`.")],
+    seed: SeedOption = 0,
+) -> None:
+    """Choose the prompt pairs that the embedded adapter is trained on."""
+    typer.echo(json.dumps(select_pairs(pairs, output, seed)))
 
 
 @app.command()

@@ -1,0 +1,116 @@
+"""Small training runs over the tiny pair."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+import torch
+
+from neuro_latent_trainer.config import TrainConfig
+from neuro_latent_trainer.data import Record
+from neuro_latent_trainer.sample import sample_rows
+from neuro_latent_trainer.training import Run
+
+torch.set_num_threads(1)
+
+SMALL = {
+    "phase1_epochs": 2,
+    "phase2_epochs": 2,
+    "batch_size": 8,
+    "black_box_width": 32,
+    "bottleneck_width": 16,
+    "soft_prompt_tokens": 4,
+    "max_source_tokens": 16,
+    "max_target_tokens": 24,
+    "sample_every": 0,
+    "save_every": 0,
+}
+
+
+def sample_records(start: int, end: int) -> list[Record]:
+    return [
+        Record(row["raw_prompt"], row["enhanced_prompt"], tuple(row["failed_prompts"]), "", "", number)
+        for number, row in enumerate(sample_rows()[start:end], start=1)
+    ]
+
+
+class Crash(Exception):
+    """As if the machine lost power."""
+
+
+@dataclass
+class Recorder:
+    """An observer that keeps what it is told and can stop or crash the run after a step."""
+
+    stop_after: int | None = None
+    crash_after: int | None = None
+    run: Run | None = None
+    losses: dict[int, dict[str, float]] = field(default_factory=dict)
+    validations: dict[int, dict[str, float]] = field(default_factory=dict)
+    texts: dict[int, list[tuple[str, str]]] = field(default_factory=dict)
+
+    def stage(self, name: str, total: int) -> None: ...
+
+    def advance(self, n: int, note: str = "") -> None: ...
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        self.losses[step] = values
+        if step == self.crash_after:
+            raise Crash
+        if step == self.stop_after:
+            assert self.run is not None
+            self.run.stop_requested = True
+
+    def validation(self, step: int, values: dict[str, float]) -> None:
+        self.validations[step] = values
+
+    def samples(self, step: int, pairs: list[tuple[str, str]]) -> None:
+        self.texts[step] = pairs
+
+
+class MakeRun(Protocol):
+    def __call__(
+        self,
+        name: str = "run",
+        observer: Any = None,
+        train: list[Record] | None = None,
+        validation: list[Record] | None = None,
+        **settings: Any,
+    ) -> Run: ...
+
+
+@pytest.fixture
+def small_config(pair: Any) -> Callable[..., TrainConfig]:
+    """A configuration of a run that takes about a second."""
+    names = {"encoder": str(pair.encoder), "generator": str(pair.generator)}
+    return lambda **settings: TrainConfig(**{**names, **SMALL, **settings})
+
+
+@pytest.fixture
+def make_run(small_config: Callable[..., TrainConfig], tmp_path: Path) -> MakeRun:
+    """A run of 5 batches an epoch in ``tmp_path/name``; its observer is a :class:`Recorder` unless one is given."""
+
+    def make(
+        name: str = "run",
+        observer: Any = None,
+        train: list[Record] | None = None,
+        validation: list[Record] | None = None,
+        **settings: Any,
+    ) -> Run:
+        observer = observer or Recorder()
+        run = Run(
+            small_config(**settings),
+            sample_records(0, 40) if train is None else train,
+            sample_records(40, 48) if validation is None else validation,
+            tmp_path / name,
+            observer,
+            torch.device("cpu"),
+            "sample.jsonl",
+        )
+        if isinstance(observer, Recorder):
+            observer.run = run
+        return run
+
+    return make

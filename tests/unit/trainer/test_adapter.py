@@ -1,0 +1,206 @@
+"""The adapter: both projectors, its configuration, its folder."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neuro_latent_trainer import adapter_folder
+from neuro_latent_trainer.adapter import Adapter, AdapterConfig, Standardizer
+from neuro_latent_trainer.adapter_folder import AdapterError
+from neuro_latent_trainer.backbones import Encoder, Generator, load_encoder, load_generator
+from neuro_latent_trainer.choices import PROJECTOR_FORMS
+from neuro_latent_trainer.model import PromptOptimizer
+
+SIZES = {"encoder_width": 12, "generator_width": 8}
+
+
+@pytest.fixture(scope="module")
+def frozen(pair: Any) -> tuple[Encoder, Generator]:
+    return load_encoder(str(pair.encoder)), load_generator(str(pair.generator))
+
+
+def fresh(frozen: tuple[Encoder, Generator], **settings: Any) -> PromptOptimizer:
+    widths = {"encoder_width": frozen[0].width, "generator_width": frozen[1].width}
+    return PromptOptimizer.create(*frozen, AdapterConfig(**widths, **settings)).eval()
+
+
+@pytest.mark.parametrize("form", PROJECTOR_FORMS)
+@given(
+    batch=st.integers(1, 4), encoder=st.integers(1, 20), generator=st.integers(2, 20), prompts=st.integers(1, 9)
+)
+def test_every_form_has_the_shapes_of_its_configuration(
+    form: Any, batch: int, encoder: int, generator: int, prompts: int
+) -> None:
+    config = AdapterConfig(encoder, generator, 16, prompts, projector=form, bottleneck_width=4)
+    adapter = Adapter(config).eval()
+    embedding = torch.randn(batch, encoder)
+    assert adapter.intent(embedding).shape == (batch, encoder)
+    soft = adapter(embedding)
+    assert soft.shape == (batch, prompts, generator)
+    assert torch.equal(soft, adapter.projector(adapter.intent(embedding)))
+
+
+def test_the_dense_form_is_the_specifications_one_linear_layer() -> None:
+    adapter = Adapter(AdapterConfig(768, 512, projector="dense"))
+    linears = [tuple(p.shape) for p in adapter.parameters() if p.ndim == 2]
+    assert linears == [(1024, 768), (768, 1024), (20 * 512, 768)]
+    assert adapter.black_box.dropout.p == 0.1
+
+
+def test_at_step_zero_the_residual_form_is_the_instruction_and_a_small_residual(
+    frozen: tuple[Encoder, Generator],
+) -> None:
+    model = fresh(frozen, soft_prompt_tokens=7)
+    table = frozen[1].embeddings.weight
+    ids = frozen[1].tokenizer(model.adapter.config.instruction, add_special_tokens=False)["input_ids"]
+    assert len(ids) >= 7
+    assert torch.equal(model.adapter.projector.base, table[ids[:7]])
+    soft = model.adapter(model.embed(["Create a function", "Sort a list of numbers"]))
+    residual = soft - table[ids[:7]]
+    assert 0 < residual.std() < 0.2 * table.std()
+    assert not torch.equal(soft[0], soft[1])
+
+
+def test_a_short_instruction_is_repeated_and_an_empty_one_is_the_end_token(frozen: tuple[Encoder, Generator]) -> None:
+    table = frozen[1].embeddings.weight
+    ids = frozen[1].tokenizer("a", add_special_tokens=False)["input_ids"]
+    repeated = fresh(frozen, instruction="a", soft_prompt_tokens=5).adapter.projector.base
+    assert torch.equal(repeated, table[(ids * 5)[:5]])
+    empty = fresh(frozen, instruction="", soft_prompt_tokens=2).adapter.projector.base
+    assert torch.equal(empty, table[[frozen[1].eos_id] * 2])
+
+
+def test_the_dense_form_starts_at_the_scale_of_the_embedding_table(frozen: tuple[Encoder, Generator]) -> None:
+    torch.manual_seed(0)
+    projector = fresh(frozen, projector="dense").adapter.projector
+    soft = projector(torch.randn(500, frozen[0].width))
+    table = frozen[1].embeddings.weight
+    assert soft.std().item() == pytest.approx(table.std().item(), rel=0.1)
+    torch.testing.assert_close(soft.mean((0, 1)), table.mean(0), atol=0.1 * table.std().item(), rtol=0)
+
+
+def test_standardised_training_targets_have_mean_zero_and_spread_one() -> None:
+    standardizer = Standardizer(4)
+    values = torch.randn(100, 4) * torch.tensor([1.0, 10.0, 0.01, 0.0]) + 3
+    standardizer.fit(values)
+    out = standardizer(values)
+    torch.testing.assert_close(out.mean(0), torch.zeros(4), atol=1e-3, rtol=0)
+    torch.testing.assert_close(out.std(0, correction=0), torch.tensor([1.0, 1.0, 1.0, 0.0]), atol=1e-3, rtol=0)
+
+
+def test_a_dimension_without_spread_is_not_blown_up() -> None:
+    standardizer = Standardizer(3)
+    standardizer.fit(torch.ones(1, 3))
+    assert standardizer(torch.full((1, 3), 1.5)).abs().max() <= 0.5
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("encoder_width", 0),
+        ("generator_width", -1),
+        ("black_box_width", 0),
+        ("soft_prompt_tokens", 2.5),
+        ("bottleneck_width", "8"),
+        ("dropout", 1.0),
+        ("dropout", float("nan")),
+        ("projector", "deep"),
+        ("pooling", "max"),
+    ],
+)
+def test_a_bad_setting_is_named_with_its_value(field: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=field) as caught:
+        AdapterConfig.from_dict({**SIZES, field: value})
+    assert repr(value) in str(caught.value)
+
+
+def test_unknown_settings_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"unknown adapter settings: heads, layers$"):
+        AdapterConfig.from_dict({**SIZES, "layers": 2, "heads": 1})
+
+
+def test_a_configuration_survives_its_dictionary() -> None:
+    config = AdapterConfig(**SIZES, projector="dense", pooling="cls", instruction="Improve: ")
+    assert AdapterConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_an_adapter_folder_gives_back_what_was_written(tmp_path: Path) -> None:
+    adapter = Adapter(AdapterConfig(**SIZES))
+    adapter_folder.write(tmp_path / "adapter", adapter, "an/encoder", "a/generator", {"steps": 3}, "# Card\n")
+    for place in (tmp_path, tmp_path / "adapter"):  # a run, and the folder itself
+        saved = adapter_folder.read(place)
+        assert (saved.config, saved.encoder, saved.generator) == (adapter.config, "an/encoder", "a/generator")
+        assert saved.training == {"steps": 3}
+        assert all(torch.equal(saved.tensors[name], value) for name, value in adapter.state_dict().items())
+    assert sorted(p.name for p in (tmp_path / "adapter").iterdir()) == [
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+
+
+def test_a_loaded_adapter_computes_what_the_saved_one_did(adapter: Path, optimizer: PromptOptimizer) -> None:
+    again = PromptOptimizer.from_pretrained(adapter)
+    embedding = again.embed(["Create a function"])
+    assert torch.equal(again.adapter(embedding), optimizer.adapter(embedding))
+    assert not again.training
+
+
+def test_a_folder_without_an_adapter_says_what_was_expected(tmp_path: Path) -> None:
+    with pytest.raises(AdapterError, match=r"adapter_config\.json and adapter_model\.safetensors"):
+        adapter_folder.read(tmp_path)
+
+
+@pytest.fixture
+def copy(adapter: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(adapter, tmp_path / "copy"))
+
+
+def edit(folder: Path, **changes: Any) -> None:
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def damage_config(folder: Path) -> None:
+    (folder / "adapter_config.json").write_text("{")
+
+
+def damage_weights(folder: Path) -> None:
+    weights = folder / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+
+def drop_the_encoder(folder: Path) -> None:
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "encoder"}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (damage_config, "cannot read the adapter"),
+        (damage_weights, "cannot read the adapter"),
+        (drop_the_encoder, "encoder"),
+        (lambda folder: edit(folder, format=2), "format 2, expected 1"),
+        (lambda folder: edit(folder, adapter={**SIZES, "layers": 2}), "unknown adapter settings: layers"),
+        (lambda folder: edit(folder, adapter={**SIZES, "dropout": 2}), "dropout must be"),
+    ],
+)
+def test_a_damaged_adapter_is_one_clear_error(copy: Path, damage: Any, words: str) -> None:
+    damage(copy)
+    with pytest.raises(AdapterError, match=words) as caught:
+        adapter_folder.read(copy)
+    assert str(copy) in str(caught.value)
+
+
+def test_weights_that_do_not_fit_their_configuration_are_an_adapter_error(copy: Path) -> None:
+    config = json.loads((copy / "adapter_config.json").read_text())["adapter"]
+    edit(copy, adapter={**config, "bottleneck_width": 3})
+    with pytest.raises(AdapterError, match="do not fit its configuration"):
+        PromptOptimizer.from_pretrained(copy)

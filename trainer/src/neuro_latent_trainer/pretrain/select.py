@@ -1,0 +1,39 @@
+"""Which prompt pairs the embedded adapter is trained on.
+
+The pair file holds rewrites of user prompts (what the product is for), titles with long prompts whose content cannot
+be inferred from the title, synthetic pairs, and narrow question-repair tasks that outnumber the rest by far.
+"""
+
+import json
+import random
+from pathlib import Path
+
+from neuro_latent_trainer.jsonl import parse_json_line
+
+LIMITS = {
+    "oneprompted_v2": 2000,
+    "oneprompted_v1_synthetic": 1500,
+    "awesome_chatgpt_prompts": 600,
+    "disfl_qa": 300,
+    "rar": 300,
+}
+"""The most rows of each source; ``rar`` stands for all sources of that name."""
+
+MAX_WORDS = 90
+"""Longer enhanced prompts are left out: the small generator cannot learn them, and a cut one teaches it not to end."""
+
+
+def select_pairs(pairs: Path, output: Path, seed: int = 0) -> dict[str, int]:
+    """Write the chosen rows of ``pairs`` to ``output`` (JSON lines); returns how many of each source."""
+    with pairs.open(encoding="utf-8") as file:
+        rows = [parse_json_line(line, pairs, number) for number, line in enumerate(file, start=1)]
+    random.Random(seed).shuffle(rows)
+    taken = dict.fromkeys(LIMITS, 0)
+    with output.open("w", encoding="utf-8") as chosen:
+        for row in rows:
+            source = "rar" if row["source"].startswith("rar_") else row["source"]
+            if taken.get(source, 0) >= LIMITS.get(source, 0) or len(row["enhanced_prompt"].split()) > MAX_WORDS:
+                continue
+            taken[source] += 1
+            chosen.write(json.dumps(row, ensure_ascii=False) + "\n")
+    return taken
