@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import warnings
 from pathlib import Path
 from typing import Annotated
@@ -29,7 +28,6 @@ def export(
 
       neuro-latent serve --repository repository
     """
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     console = Console(stderr=True)
     # Imported here so that --help does not wait for torch.
     from neuro_latent_export.parity import ParityError

@@ -5,11 +5,6 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-# ONNX Runtime has telemetry on by default; whoever opens a session here has it off.
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-if hasattr(ort, "disable_telemetry_events"):
-    ort.disable_telemetry_events()
-
 
 def default_threads() -> int:
     """The cores that this process may use."""

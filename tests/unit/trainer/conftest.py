@@ -1,6 +1,5 @@
 """Small training runs over the tiny pair."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +14,7 @@ from neuro_latent_trainer.training import Run
 
 torch.set_num_threads(1)
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "phase1_epochs": 2,
     "phase2_epochs": 2,
     "batch_size": 8,
@@ -81,16 +80,8 @@ class MakeRun(Protocol):
     ) -> Run: ...
 
 
-@pytest.fixture
-def small_config(pair: Any) -> Callable[..., TrainConfig]:
-    """A configuration of a run that takes about a second."""
-    names = {"encoder": str(pair.encoder), "generator": str(pair.generator)}
-    return lambda **settings: TrainConfig(**{**names, **SMALL, **settings})
-
-
-@pytest.fixture
-def make_run(small_config: Callable[..., TrainConfig], tmp_path: Path) -> MakeRun:
-    """A run of 5 batches an epoch in ``tmp_path/name``; its observer is a :class:`Recorder` unless one is given."""
+def run_maker(pair: Any, folder: Path) -> MakeRun:
+    """Makes runs of 5 batches an epoch in ``folder/name``; the observer is a :class:`Recorder` unless one is given."""
 
     def make(
         name: str = "run",
@@ -101,10 +92,10 @@ def make_run(small_config: Callable[..., TrainConfig], tmp_path: Path) -> MakeRu
     ) -> Run:
         observer = observer or Recorder()
         run = Run(
-            small_config(**settings),
+            TrainConfig(encoder=str(pair.encoder), generator=str(pair.generator), **{**SMALL, **settings}),
             sample_records(0, 40) if train is None else train,
             sample_records(40, 48) if validation is None else validation,
-            tmp_path / name,
+            folder / name,
             observer,
             torch.device("cpu"),
             "sample.jsonl",
@@ -114,3 +105,8 @@ def make_run(small_config: Callable[..., TrainConfig], tmp_path: Path) -> MakeRu
         return run
 
     return make
+
+
+@pytest.fixture
+def make_run(pair: Any, tmp_path: Path) -> MakeRun:
+    return run_maker(pair, tmp_path)

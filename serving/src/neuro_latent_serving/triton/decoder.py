@@ -32,7 +32,8 @@ CANCELLATION_POLL_S = 0.02
 class DecoderModel:
     """Encoder states in, pieces of text out.
 
-    The input ``whole`` (BOOL) asks for one response a text instead of one a piece; ``t5_decoder_unary`` sets it.
+    The input ``whole`` (BOOL) asks for one response a text instead of one a piece, and for errors that name their
+    class; ``t5_decoder_unary`` sets it.
     """
 
     def initialize(self, args: dict[str, str]) -> None:
@@ -57,11 +58,11 @@ class DecoderModel:
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:
-            sender = request.get_response_sender()
+            sender, whole = request.get_response_sender(), _is_set(request, "whole")
             try:
-                self._engine.submit(self._parse(request, sender))
+                self._engine.submit(self._parse(request, sender, whole))
             except Exception as error:
-                sender.send(error_response(error), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+                sender.send(error_response(error, tagged=whole), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     def is_ready(self) -> bool:
         """Asked by Triton's readiness endpoint."""
@@ -72,7 +73,7 @@ class DecoderModel:
         self._outbox.put(None)
         self._postman.join()
 
-    def _parse(self, request: Any, sender: Any) -> Request:
+    def _parse(self, request: Any, sender: Any, whole: bool) -> Request:
         hidden = required(request, "encoder_hidden_states")
         if len(hidden) != 1:
             raise InvalidInput(f"the streaming model takes one raw_prompt a request, not {len(hidden)}")
@@ -80,21 +81,18 @@ class DecoderModel:
         soft_tokens = hidden.shape[1] - len(t5_mask)
         if soft_tokens < 0:
             raise InvalidInput("t5_mask is longer than encoder_hidden_states")
-        truncated = array(request, "truncated")
-        whole = array(request, "whole")
-        only_whole = whole is not None and bool(whole.all())
-        cut = truncated is not None and bool(truncated.any())
+        truncated = _is_set(request, "truncated")
 
         def on_event(event: Event) -> None:
-            if not only_whole or event.finish_reason:
-                self._outbox.put(lambda: sender.send(self._response(event, cut, only_whole)))
+            if not whole or event.finish_reason:
+                self._outbox.put(lambda: sender.send(self._response(event, truncated, whole)))
 
         def on_end(error: ServingError | None) -> None:
             final = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
             if error is None:
                 self._outbox.put(lambda: sender.send(flags=final))
             else:
-                self._outbox.put(lambda: sender.send(error_response(error), flags=final))
+                self._outbox.put(lambda: sender.send(error_response(error, tagged=whole), flags=final))
 
         return Request(
             raw_prompt=check_prompt(required(request, RAW_PROMPT)[0, 0]),
@@ -128,6 +126,12 @@ class DecoderModel:
             except Exception as error:
                 # The client is gone or Triton is stopping: nobody is left to tell, and the others must go on.
                 log.warning("a response could not be sent: %s", type(error).__name__)
+
+
+def _is_set(request: Any, name: str) -> bool:
+    """Whether a BOOL input is there and true."""
+    value = array(request, name)
+    return value is not None and bool(value.all())
 
 
 def _polled(is_cancelled: Callable[[], bool]) -> Callable[[], bool]:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from neuro_latent_client.protocol import OPTION_TYPES
-from neuro_latent_serving.errors import EngineBusy, EngineClosed, InvalidInput
+from neuro_latent_serving.errors import EngineBusy, EngineClosed, InvalidInput, ServingError
 from neuro_latent_serving.options import GenerationOptions
 
 log = logging.getLogger("neuro_latent_serving")
@@ -82,8 +82,11 @@ def tensor(name: str, values: Any, dtype: type) -> Any:
     return pb_utils.Tensor(name, np.array(values, dtype=dtype))
 
 
-def error_response(error: Exception) -> Any:
-    """An error as Triton sends it: what a client may see, with the right code; anything else only goes to the log."""
+def error_response(error: Exception, tagged: bool = False) -> Any:
+    """An error as Triton sends it: what a client may see, with the right code; anything else only goes to the log.
+
+    ``tagged`` puts the name of the class before the text, for :func:`passed_on`.
+    """
     if isinstance(error, InvalidInput):
         code = pb_utils.TritonError.INVALID_ARG
     elif isinstance(error, EngineBusy | EngineClosed):
@@ -95,4 +98,13 @@ def error_response(error: Exception) -> Any:
                 "internal error; the server's log has the details", pb_utils.TritonError.INTERNAL
             )
         )
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), code))
+    text = f"{type(error).__name__}: {error}" if tagged else str(error)
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(text, code))
+
+
+def passed_on(text: str) -> ServingError:
+    """The error of a tagged response. Triton 24.10 drops the code of an error that comes back through BLS."""
+    for kind in (InvalidInput, EngineBusy, EngineClosed):
+        if text.startswith(tag := f"{kind.__name__}: "):
+            return kind(text.removeprefix(tag))
+    return ServingError(text)

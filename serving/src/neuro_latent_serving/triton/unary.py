@@ -11,8 +11,8 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from neuro_latent_client.protocol import OPTION_TYPES, RAW_PROMPT
-from neuro_latent_serving.errors import EngineBusy, InvalidInput, ServingError
-from neuro_latent_serving.triton.messages import array, bytes_tensor, error_response, required, tensor
+from neuro_latent_serving.errors import EngineBusy, InvalidInput
+from neuro_latent_serving.triton.messages import array, bytes_tensor, error_response, passed_on, required, tensor
 
 ENGINE_MODEL = "t5_decoder"
 PER_ROW = ("encoder_hidden_states", "t5_mask", RAW_PROMPT, "truncated", *OPTION_TYPES)
@@ -89,7 +89,7 @@ class UnaryDecoderModel:
         found: list[dict[str, Any]] = []
         for response in stream:
             if response.has_error():
-                raise _passed_on(response.error())
+                raise passed_on(response.error().message())
             values = {}
             for output in response.output_tensors():
                 value = output.as_numpy().ravel()[0]
@@ -99,9 +99,3 @@ class UnaryDecoderModel:
         if not found:
             raise EngineBusy("the server is stopping; try again")
         return sorted(found, key=lambda values: values["sequence_index"])
-
-
-def _passed_on(error: Any) -> ServingError:
-    """An error of the engine, in the same class as it had there."""
-    kinds = {pb_utils.TritonError.INVALID_ARG: InvalidInput, pb_utils.TritonError.UNAVAILABLE: EngineBusy}
-    return kinds.get(error.code(), ServingError)(error.message())

@@ -108,7 +108,7 @@ def generator(work: WorkOption, minutes: MinutesOption = 60.0, seed: SeedOption 
 @app.command()
 def encoder(work: WorkOption, minutes: MinutesOption = 15.0, seed: SeedOption = 0) -> None:
     """Pre-train the small RoBERTa: masked language modelling, and short requests that must find their texts."""
-    config = LoopConfig(minutes=minutes, seed=seed, batch_size=64, learning_rate=2e-3, embedding_rate=2e-3)
+    config = LoopConfig(minutes=minutes, seed=seed, batch_size=64, learning_rate=1.5e-3, embedding_rate=1.5e-3)
     device = pick_device()
     torch.manual_seed(seed)
     text_tokenizer, train, held_out = _samplers(work)

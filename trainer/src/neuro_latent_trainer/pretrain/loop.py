@@ -26,15 +26,15 @@ class LoopConfig:
     minutes: float = 60.0
     max_steps: int = 1_000_000
     batch_size: int = 48
-    learning_rate: float = 6e-3
-    embedding_rate: float = 4e-2
+    learning_rate: float = 1.5e-3
+    embedding_rate: float = 1.5e-2
     weight_decay: float = 0.05
     clip_norm: float = 1.0
     seed: int = 0
     report_every: int = 50
     evaluate_every: int = 1000
     evaluate_batches: int = 20
-    checkpoint_every: int = 500
+    checkpoint_every: int = 200
 
 
 def make_optimizers(model: nn.Module, config: LoopConfig) -> list[torch.optim.Optimizer]:

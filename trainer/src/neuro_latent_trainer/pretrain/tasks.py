@@ -32,18 +32,18 @@ class Mixture:
     kinds: dict[str, float] = field(
         default_factory=lambda: {
             "prompt": 0.35,
-            "instruction_response": 0.25,
-            "prose": 0.1,
+            "instruction_response": 0.2,
+            "prose": 0.05,
             "qa": 0.05,
-            "enhanced": 0.25,
+            "enhanced": 0.35,
         }
     )
-    span_corruption: float = 0.2
-    continuation: float = 0.2
-    expansion: float = 0.6
+    span_corruption: float = 0.1
+    continuation: float = 0.15
+    expansion: float = 0.75
     instruction_dropout: float = 0.2
     min_chunk: int = 16
-    max_chunk: int = 96
+    max_chunk: int = 80
 
 
 class Vocabulary:

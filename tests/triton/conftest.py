@@ -1,0 +1,72 @@
+"""One tritonserver for the tests of this folder, which serves a tiny random pair, and the torch model it must equal."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from neuro_latent_client import Client
+from neuro_latent_export.repository import export_repository
+from neuro_latent_serving.server import FREE_PORTS, ServerConfig, TritonServer
+from neuro_latent_trainer.model import PromptOptimizer
+from neuro_latent_trainer.sample import sample_rows
+from tests import tiny
+from tests.triton.wire import TIMEOUT
+
+PROMPTS = 24
+
+
+@pytest.fixture(scope="session")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("served")
+    return tiny.write_adapter(folder / "adapter", *tiny.write_backbones(folder / "pair"))
+
+
+@pytest.fixture(scope="session")
+def repository(adapter: Path) -> Path:
+    """The model repository as ``neuro-latent export`` writes it; nobody may change it."""
+    output = adapter.parent / "repository"
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():  # as the command does: the exporter warns of its own use of torch
+        warnings.simplefilter("ignore")
+        export_repository(adapter, output)
+    return output
+
+
+@pytest.fixture(scope="session")
+def server(repository: Path) -> Iterator[TritonServer]:
+    # Triton 24.10 never unloads an ensemble of which a gRPC stream was left early; stopping it takes all of the time.
+    with TritonServer(repository, ServerConfig(ports=FREE_PORTS, drain_timeout=3)) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def grpc(server: TritonServer) -> Iterator[Client]:
+    with Client(server.grpc_url, timeout=TIMEOUT) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def http(server: TritonServer) -> Iterator[Client]:
+    with Client(server.http_url, timeout=TIMEOUT) as client:
+        yield client
+
+
+@pytest.fixture(params=["grpc", "http"])
+def client(request: pytest.FixtureRequest) -> Client:
+    """Each transport in turn."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session")
+def oracle(adapter: Path) -> PromptOptimizer:
+    torch.set_num_threads(1)  # the server wants the cores
+    return PromptOptimizer.from_pretrained(adapter)
+
+
+@pytest.fixture(scope="session")
+def prompts() -> list[str]:
+    return [row["raw_prompt"] for row in sample_rows()[:PROMPTS]]

@@ -1,0 +1,89 @@
+"""``neuro-latent export``: exit codes, messages, the JSON line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from click.testing import Result
+from typer.testing import CliRunner
+
+from neuro_latent_export import parity
+from neuro_latent_export.cli import export
+
+app = typer.Typer()
+app.command()(export)
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "400"})
+
+
+def test_an_export_says_how_to_serve_it_and_prints_its_manifest_last(
+    adapter: Path, traced: None, tmp_path: Path
+) -> None:
+    output = tmp_path / "repository"
+    done = run("--adapter", adapter, "--output", output, "--json")
+    assert done.exit_code == 0, done.output
+    (line,) = done.stdout.splitlines()
+    assert json.loads(line) == json.loads((output / "manifest.json").read_text())
+    assert f"neuro-latent serve --repository {output}" in done.stderr
+    assert "12 of 12 prompts token-identical to torch" in done.stderr
+
+
+def test_without_json_nothing_is_on_stdout(adapter: Path, traced: None, tmp_path: Path) -> None:
+    done = run("--adapter", adapter, "--output", tmp_path / "repository")
+    assert (done.exit_code, done.stdout) == (0, "")
+
+
+def no_adapter(options: dict[str, Any], tmp_path: Path) -> str:
+    options["--adapter"] = tmp_path / "nowhere"
+    return "no adapter in"
+
+
+def no_encoder(options: dict[str, Any], tmp_path: Path) -> str:
+    options["--encoder"] = "./nowhere"
+    return "no such folder: './nowhere'"
+
+
+def swapped(options: dict[str, Any], tmp_path: Path) -> str:
+    options["--generator"] = options["--encoder"]
+    return "cannot load the generator from the folder"
+
+
+def no_repository(options: dict[str, Any], tmp_path: Path) -> str:
+    (tmp_path / "repository").write_text("precious")
+    return "exists and is no exported repository; choose another --output or remove it"
+
+
+def below_a_file(options: dict[str, Any], tmp_path: Path) -> str:
+    (tmp_path / "file").write_text("precious")
+    options["--output"] = tmp_path / "file" / "repository"
+    return "file"
+
+
+@pytest.mark.parametrize("mistake", [no_adapter, no_encoder, swapped, no_repository, below_a_file])
+def test_a_failure_is_one_line_and_exit_code_one(adapter: Path, pair: Any, tmp_path: Path, mistake: Any) -> None:
+    options = {"--adapter": adapter, "--output": tmp_path / "repository", "--encoder": pair.encoder}
+    words = mistake(options, tmp_path)
+    done = run(*(part for option in options.items() for part in option), "--json")
+    assert done.exit_code == 1
+    assert done.stdout == ""
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert words in error
+    assert "Traceback" not in done.output
+
+
+def test_a_repository_that_differs_from_torch_is_exit_code_one_and_not_written(
+    adapter: Path, traced: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parity, "GRAPH_TOLERANCE", -1.0)
+    done = run("--adapter", adapter, "--output", tmp_path / "repository")
+    assert done.exit_code == 1
+    assert "error: encoder/1/model.onnx: differs from torch by" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_option_is_wrong_usage() -> None:
+    assert run("--output", "somewhere").exit_code == 2

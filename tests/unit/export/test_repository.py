@@ -1,0 +1,232 @@
+"""The exported repository: what is in it, and that nothing wrong is ever published."""
+
+import hashlib
+import importlib.metadata
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import T5ForConditionalGeneration
+
+from neuro_latent_export import parity, t5_graphs
+from neuro_latent_export import repository as repository_module
+from neuro_latent_export.parity import ParityError
+from neuro_latent_export.repository import ExportError, export_repository, fill_templates, pair_name, templates_folder
+from neuro_latent_trainer.adapter_folder import AdapterError
+from neuro_latent_trainer.backbones import BackboneError, fingerprint
+from neuro_latent_trainer.model import PromptOptimizer
+from tests import tiny
+from tests.unit.export.conftest import tree
+
+
+@pytest.fixture
+def manifest(repository: Path) -> dict[str, Any]:
+    return json.loads((repository / "manifest.json").read_text())
+
+
+def test_the_manifest_says_what_was_exported_and_how_it_was_checked(
+    manifest: dict[str, Any], adapter: Path, pair: Any, optimizer: PromptOptimizer
+) -> None:
+    weights = hashlib.sha256((adapter / "adapter_model.safetensors").read_bytes()).hexdigest()
+    assert manifest["format"] == 1
+    assert manifest["precision"] == "float32"
+    assert manifest["adapter"]["sha256"] == weights
+    assert manifest["adapter"]["config"] == optimizer.adapter.config.to_dict()
+    assert manifest["model_version"].endswith(f"-{weights[:12]}")
+    for name, model in (("encoder", optimizer.encoder_model), ("generator", optimizer.generator_model)):
+        assert manifest["backbones"][name] == {"name": str(getattr(pair, name)), "sha256": fingerprint(model)}
+    assert manifest["versions"]["torch"] == importlib.metadata.version("torch")
+    generation = manifest["parity"]["generation"]
+    assert generation["identical"] == generation["prompts"] >= 50
+    assert len(manifest["parity"]["graphs"]) == 5
+    assert all(g["max_difference"] <= g["tolerance"] for g in manifest["parity"]["graphs"])
+
+
+def test_the_manifest_has_hash_and_size_of_every_artifact(repository: Path, manifest: dict[str, Any]) -> None:
+    made = {str(p.relative_to(repository)) for p in repository.rglob("*") if p.suffix in (".onnx", ".json")}
+    assert set(manifest["artifacts"]) == made - {"manifest.json"}
+    for relative, entry in manifest["artifacts"].items():
+        data = (repository / relative).read_bytes()
+        assert entry == {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+
+
+def test_every_template_is_there_and_filled(repository: Path, optimizer: PromptOptimizer) -> None:
+    templates = {p.relative_to(templates_folder()) for p in templates_folder().rglob("config.pbtxt")}
+    assert {p.relative_to(repository) for p in repository.rglob("config.pbtxt")} == templates
+    for path in repository.rglob("config.pbtxt"):
+        text = path.read_text()
+        assert "$" not in text, path
+        assert re.search(rf'^name: "{path.parent.name}"$', text, re.MULTILINE)
+    assert "dims: [ 5, 24 ]" in (repository / "projector" / "config.pbtxt").read_text()
+    assert f'string_value: "{tiny.ENCODER_TOKENS}"' in (repository / "tokenizer" / "config.pbtxt").read_text()
+
+
+def test_a_template_that_names_an_unknown_value_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "templates" / "encoder").mkdir(parents=True)
+    (tmp_path / "templates" / "encoder" / "config.pbtxt").write_text("dims: [ ${encoder_widht} ]")
+    monkeypatch.setattr(repository_module, "templates_folder", lambda: tmp_path / "templates")
+    with pytest.raises(ExportError, match=r"encoder/config\.pbtxt: cannot fill the template: 'encoder_widht'"):
+        fill_templates({"encoder_width": "32"}, tmp_path / "out")
+
+
+def test_nothing_is_left_beside_a_new_repository(adapter: Path, traced: None, tmp_path: Path, repository: Path) -> None:
+    output = tmp_path / "deep" / "repository"
+    manifest = export_repository(adapter, output)
+    assert json.loads((output / "manifest.json").read_text()) == manifest
+    assert [p.name for p in output.parent.iterdir()] == ["repository"]
+    assert output.stat().st_mode & 0o777 == 0o755
+    assert set(tree(output)) == set(tree(repository))
+
+
+def test_a_training_run_is_exported_by_its_adapter(adapter: Path, traced: None, tmp_path: Path) -> None:
+    shutil.copytree(adapter, tmp_path / "run" / "adapter")
+    manifest = export_repository(tmp_path / "run", tmp_path / "repository")
+    assert (tmp_path / "repository" / "manifest.json").is_file()
+    assert manifest["adapter"]["bytes"] == (adapter / "adapter_model.safetensors").stat().st_size
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_repository_that_is_there_is_replaced_whole(
+    adapter: Path, traced: None, tmp_path: Path, linked: bool
+) -> None:
+    output = tmp_path / "repository"
+    old = tmp_path / "elsewhere" if linked else output
+    (old / "stale").mkdir(parents=True)
+    (old / "manifest.json").write_text("{}")
+    if linked:
+        output.symlink_to(old)
+    export_repository(adapter, output)
+    assert not (output / "stale").exists()
+    assert json.loads((output / "manifest.json").read_text())["format"] == 1
+    assert {p.name for p in tmp_path.iterdir()} <= {"repository", "elsewhere"}
+
+
+def test_an_empty_folder_may_become_a_repository_even_the_working_folder(
+    adapter: Path, traced: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    export_repository(adapter, Path("."))
+    assert (tmp_path / "empty" / "manifest.json").is_file()
+    assert [p.name for p in tmp_path.iterdir()] == ["empty"]
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_an_output_that_is_no_repository_is_left_alone(adapter: Path, tmp_path: Path, what: str) -> None:
+    output = tmp_path / "notes"
+    if what == "file":
+        output.write_text("precious")
+    else:
+        output.mkdir()
+        (output / "thesis.txt").write_text("precious")
+    with pytest.raises(ExportError, match="exists and is no exported repository"):
+        export_repository(adapter, output)
+    assert (output if what == "file" else output / "thesis.txt").read_text() == "precious"
+    assert [p.name for p in tmp_path.iterdir()] == ["notes"]
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    """A repository that must survive a refused export."""
+    output = tmp_path / "repository"
+    output.mkdir()
+    (output / "manifest.json").write_text('{"format": 1, "model_version": "good"}')
+    return output
+
+
+def refuse(adapter: Path, published: Path, words: str, **options: Any) -> None:
+    with pytest.raises(ParityError, match=words):
+        export_repository(adapter, published, **options)
+    assert json.loads((published / "manifest.json").read_text())["model_version"] == "good"
+    assert [p.name for p in published.parent.iterdir()] == ["repository"]
+
+
+def test_graphs_of_other_weights_are_refused(pair: Any, traced: None, published: Path, tmp_path_factory: Any) -> None:
+    other = tiny.write_adapter(tmp_path_factory.mktemp("other"), pair.encoder, pair.generator, instruction="Other: ")
+    refuse(other, published, r"projector/1/model\.onnx: differs from torch by")
+
+
+def test_a_generation_that_differs_is_refused_though_every_graph_agrees(
+    pair: Any, traced: None, published: Path, tmp_path_factory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tiny.write_adapter(tmp_path_factory.mktemp("other"), pair.encoder, pair.generator, instruction="Other: ")
+    monkeypatch.setattr(parity, "GRAPH_TOLERANCE", float("inf"))
+    monkeypatch.setattr(parity, "check_graph", lambda spec, session: parity.GraphParity(spec.path, 0.0))
+    refuse(other, published, r"prompt \d+: the exported graphs write other tokens than torch from \d+ on")
+
+
+def test_graphs_with_a_wrong_position_bias_are_refused(
+    adapter: Path, traced: None, published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = t5_graphs.position_table
+    monkeypatch.setattr(t5_graphs, "position_table", lambda attention, both: right(attention, both).roll(1, 0))
+    refuse(adapter, published, r"t5_encoder/1/model\.onnx: differs from torch")
+
+
+def test_a_mistake_in_our_own_modules_is_found_by_the_generation(
+    pair: Any, traced: None, published: Path, tmp_path_factory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Graphs are compared with the modules that they were traced from; only the generation is compared with T5."""
+    folder = tmp_path_factory.mktemp("other")
+    generator = Path(shutil.copytree(pair.generator, folder / "generator"))
+    t5 = T5ForConditionalGeneration.from_pretrained(generator)
+    with torch.no_grad():
+        bias = t5.decoder.block[0].layer[0].SelfAttention.relative_attention_bias.weight
+        bias.copy_(bias.roll(1, 0))
+    t5.save_pretrained(generator)
+    adapter = tiny.write_adapter(folder / "adapter", pair.encoder, generator)
+    right = t5_graphs.position_table
+    monkeypatch.setattr(  # the modules have the tables of the shared export's graphs
+        t5_graphs, "position_table", lambda attention, both: right(attention, both) if both else shared_table(right, pair)
+    )
+    refuse(adapter, published, r"prompt \d+: the exported graphs write other tokens than torch")
+
+
+def shared_table(right: Any, pair: Any) -> torch.Tensor:
+    t5 = T5ForConditionalGeneration.from_pretrained(pair.generator)
+    return right(t5.decoder.block[0].layer[0].SelfAttention, False)
+
+
+def test_an_adapter_and_backbones_that_cannot_be_loaded_leave_the_old_repository(
+    adapter: Path, published: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(AdapterError, match="no adapter in"):
+        export_repository(tmp_path / "nowhere", published)
+    with pytest.raises(BackboneError, match="no such folder: './nowhere'"):
+        export_repository(adapter, published, encoder="./nowhere")
+    with pytest.raises(BackboneError, match="no such folder: './nowhere'"):
+        export_repository(adapter, published, generator="./nowhere")
+    assert "good" in (published / "manifest.json").read_text()
+
+
+def test_backbones_at_another_place_can_be_named(adapter: Path, pair: Any, traced: None, tmp_path: Path) -> None:
+    moved = {name: str(shutil.copytree(getattr(pair, name), tmp_path / "my pair" / name)) for name in ("encoder", "generator")}
+    manifest = export_repository(adapter, tmp_path / "repository", **moved)
+    assert {name: manifest["backbones"][name]["name"] for name in moved} == moved
+    assert manifest["model_version"].startswith("my-pair-")
+    assert 'string_value: "my-pair-' in (tmp_path / "repository" / "t5_decoder" / "config.pbtxt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("generator", "name"),
+    [
+        ("google-t5/t5-small", "t5-small"),
+        ("neuro-latent-mini/generator", "neuro-latent-mini"),
+        ("/models/my t5/generator/", "my-t5"),
+        ("t5-small", "t5-small"),
+        ("/", "model"),
+    ],
+)
+def test_a_version_is_named_after_the_part_that_says_something(generator: str, name: str) -> None:
+    assert pair_name(generator) == name
+
+
+def test_exported_tokenizers_neither_pad_nor_cut(repository: Path) -> None:
+    for path in repository.rglob("*_tokenizer.json"):
+        spec = json.loads(path.read_text())
+        assert spec["padding"] is None
+        assert spec["truncation"] is None

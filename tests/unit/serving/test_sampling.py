@@ -1,0 +1,79 @@
+"""The choice of the next token, against Hugging Face's filters and against the probabilities."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+from neuro_latent_serving.engine.sampling import Sampler, filter_logits, log_softmax
+from neuro_latent_serving.options import GenerationOptions
+
+logits = arrays.arrays(np.float32, st.integers(2, 60), elements=st.floats(-30, 30, width=32))
+
+
+def hugging_face(logits_V: np.ndarray, options: GenerationOptions) -> np.ndarray:
+    scores = torch.from_numpy(logits_V.astype(np.float64))[None]
+    scores = TemperatureLogitsWarper(options.temperature)(None, scores)
+    if options.top_k:
+        scores = TopKLogitsWarper(options.top_k)(None, scores)
+    if options.top_p < 1:
+        scores = TopPLogitsWarper(options.top_p)(None, scores)
+    return scores[0].numpy()
+
+
+def test_the_filters_are_those_of_hugging_face() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        logits_V = rng.normal(0, 4, 200).astype(np.float32)
+        options = GenerationOptions(
+            temperature=rng.uniform(0.2, 2), top_k=int(rng.integers(0, 50)), top_p=rng.choice([rng.uniform(0.05, 1), 1.0])
+        )
+        np.testing.assert_allclose(filter_logits(logits_V, options), hugging_face(logits_V, options), rtol=1e-12)
+
+
+@pytest.mark.parametrize("values", [{"top_k": 3}, {"top_p": 0.3}, {"top_k": 5, "top_p": 0.5}])
+def test_among_equal_logits_as_many_stay_as_with_hugging_face(values: dict[str, float]) -> None:
+    logits_V = np.array([2.0, 1.0, 2.0, 2.0, 0.0, 2.0], dtype=np.float32)
+    options = GenerationOptions.from_values({"temperature": 1.0, **values})
+    assert sorted(filter_logits(logits_V, options)) == pytest.approx(sorted(hugging_face(logits_V, options)))
+
+
+@given(logits)
+def test_log_softmax_sums_to_one(logits_V: np.ndarray) -> None:
+    assert np.exp(log_softmax(logits_V)).sum() == pytest.approx(1)
+
+
+def test_log_softmax_does_not_overflow() -> None:
+    assert log_softmax(np.array([1e30, -1e30, 1e30])) == pytest.approx([-np.log(2), -2e30, -np.log(2)])
+
+
+def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
+    probabilities = np.array([0.5, 0.25, 0.15, 0.1, 0.0])
+    with np.errstate(divide="ignore"):
+        logits_V = np.log(probabilities)
+    sampler = Sampler(GenerationOptions(temperature=1.0), seed=4, sequence_index=0)
+    drawn = np.array([sampler.draw(logits_V)[0] for _ in range(4000)])
+    share = np.bincount(drawn, minlength=5) / len(drawn)
+    assert share == pytest.approx(probabilities, abs=4 * 0.5 / len(drawn) ** 0.5)
+    assert share[4] == 0
+
+
+@given(logits, st.integers(1, 5), st.floats(0.05, 1), st.integers(0, 2**63 - 1))
+def test_a_token_that_was_cut_is_never_drawn(logits_V: np.ndarray, top_k: int, top_p: float, seed: int) -> None:
+    options = GenerationOptions(temperature=0.7, top_k=top_k, top_p=top_p)
+    token, logprob = Sampler(options, seed, 0).draw(logits_V)
+    assert np.isfinite(filter_logits(logits_V, options)[token])
+    assert logprob == log_softmax(logits_V)[token]  # of the model itself, before temperature and cuts
+
+
+def draws(seed: int, index: int) -> list[int]:
+    sampler = Sampler(GenerationOptions(temperature=1.0), seed, index)
+    return [sampler.draw(np.zeros(1000, dtype=np.float32))[0] for _ in range(8)]
+
+
+def test_a_seed_repeats_its_draws_and_each_sequence_has_its_own() -> None:
+    assert draws(7, 0) == draws(7, 0)
+    assert len({tuple(draws(seed, index)) for seed in (0, 7, 2**63 - 1) for index in (0, 1)}) == 6

@@ -1,0 +1,317 @@
+"""Pre-training of the small backbones: tokenizers, corpus, tasks, batches, the loop."""
+
+import itertools
+import json
+import lzma
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from neuro_latent_trainer.pretrain import tasks, tokens
+from neuro_latent_trainer.pretrain import tokenizer as tokenizers
+from neuro_latent_trainer.pretrain.loop import LoopConfig, learning_rate_factor, pretrain
+from tests import tiny
+
+SPECIALS = (*tokenizers.ENCODER_SPECIALS, *tokenizers.GENERATOR_SPECIALS, *tokenizers.sentinel_tokens())
+plain_texts = st.text(st.characters(codec="utf-8")).filter(lambda text: not any(s in text for s in SPECIALS))
+
+
+@pytest.fixture(scope="module")
+def generator() -> Tokenizer:
+    return tokenizers.generator_tokenizer(tiny.sample_texts(), tiny.VOCABULARY)
+
+
+@pytest.fixture(scope="module")
+def encoder(generator: Tokenizer) -> Tokenizer:
+    return tokenizers.encoder_tokenizer(generator)
+
+
+@pytest.fixture(scope="module")
+def store(generator: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> tokens.TokenStore:
+    folder = tmp_path_factory.mktemp("tokens")
+    documents = ((text, i % len(tokens.KINDS)) for i, text in enumerate(tiny.sample_texts()))
+    tokens.write_token_store(documents, generator, folder)
+    return tokens.open_token_store(folder)
+
+
+@pytest.fixture(scope="module")
+def vocabulary(generator: Tokenizer, store: tokens.TokenStore) -> tasks.Vocabulary:
+    return tasks.Vocabulary(generator, np.bincount(store.ids, minlength=generator.get_vocab_size()))
+
+
+@pytest.fixture(scope="module")
+def sampler(store: tokens.TokenStore, vocabulary: tasks.Vocabulary) -> tasks.Sampler:
+    return tasks.Sampler(store, store.split()[0], tasks.Mixture(), vocabulary)
+
+
+# Tokenizers ---------------------------------------------------------------------------------------------------------
+
+
+@given(plain_texts)
+def test_any_text_survives_both_tokenizers(generator: Tokenizer, encoder: Tokenizer, text: str) -> None:
+    for tokenizer in (generator, encoder):
+        assert tokenizer.decode(tokenizer.encode(text).ids, skip_special_tokens=True) == text
+
+
+@given(plain_texts)
+def test_encoder_and_generator_cut_a_text_into_the_same_pieces(
+    generator: Tokenizer, encoder: Tokenizer, text: str
+) -> None:
+    ours, theirs = generator.encode(text), encoder.encode(text)
+    assert ours.tokens == [*theirs.tokens[1:-1], "</s>"]
+    assert (theirs.tokens[0], theirs.tokens[-1]) == ("<s>", "</s>")
+
+
+def test_special_tokens_are_where_t5_and_roberta_have_them(generator: Tokenizer, encoder: Tokenizer) -> None:
+    assert [generator.token_to_id(t) for t in ("<pad>", "</s>", "<unk>")] == [0, 1, 2]
+    assert [encoder.token_to_id(t) for t in ("<s>", "<pad>", "</s>", "<unk>")] == [0, 1, 2, 3]
+    first = generator.token_to_id("<extra_id_0>")
+    assert [generator.token_to_id(t) for t in tokenizers.sentinel_tokens()] == list(range(first, first + 32))
+    assert generator.get_vocab_size() == first + 32 == tiny.VOCABULARY
+
+
+def test_every_digit_is_a_token_of_its_own(generator: Tokenizer) -> None:
+    assert [t for t in generator.encode("In 2026, 1234.5").tokens if t.isdigit()] == list("202612345")
+
+
+# The corpus ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.xz"])
+def test_documents_are_read_from_the_corpus_and_then_the_targets_of_the_pairs(tmp_path: Path, suffix: str) -> None:
+    corpus, pairs = tmp_path / f"corpus{suffix}", tmp_path / "pairs.jsonl"
+    lines = "".join(json.dumps({"text": text, "kind": kind}) + "\n" for text, kind in (("one", "prose"), ("two", "qa")))
+    corpus.write_bytes(lzma.compress(lines.encode()) if suffix.endswith("xz") else lines.encode())
+    pairs.write_text('{"raw_prompt": "secret", "enhanced_prompt": "three"}\n')
+    named = [(text, tokens.KINDS[kind]) for text, kind in tokens.read_documents(corpus, pairs)]
+    assert named == [("one", "prose"), ("two", "qa"), ("three", "enhanced")]
+
+
+def test_a_bad_line_of_the_corpus_is_named(tmp_path: Path) -> None:
+    (tmp_path / "corpus.jsonl").write_text('{"text": "a", "kind": "qa"}\n{"text": \n')
+    with pytest.raises(ValueError, match=r"corpus\.jsonl:2: not valid JSON"):
+        list(tokens.read_documents(tmp_path / "corpus.jsonl", None))
+
+
+def test_a_token_store_gives_back_its_documents(store: tokens.TokenStore, generator: Tokenizer) -> None:
+    texts = tiny.sample_texts()
+    assert len(store.kinds) == len(texts)
+    for index in (0, 1, len(texts) - 1):
+        assert generator.decode(store.document(index).tolist()) == texts[index]
+        assert store.kinds[index] == index % len(tokens.KINDS)
+    train, held_out = store.split()
+    assert not set(train) & set(held_out)
+    assert len(train) + len(held_out) == len(texts)
+    assert len(held_out) == -(-len(texts) // tokens.HELD_OUT_EVERY)
+
+
+# Tasks --------------------------------------------------------------------------------------------------------------
+
+seeds = st.integers(0, 10**6)
+
+
+@given(seed=seeds)
+def test_span_corruption_can_be_undone(sampler: tasks.Sampler, vocabulary: tasks.Vocabulary, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    ids, _ = sampler.chunk(rng)
+    source, target = tasks.span_corruption(ids, vocabulary, rng)
+    spans: dict[int, list[int]] = {}
+    for token in target.tolist():
+        if token >= vocabulary.first_sentinel:
+            spans[token] = []
+            current = spans[token]
+        else:
+            current.append(token)
+    sentinels = [t for t in source.tolist() if t >= vocabulary.first_sentinel]
+    assert sentinels == list(spans) == list(range(vocabulary.first_sentinel, vocabulary.first_sentinel + len(spans)))
+    assert sentinels
+    rebuilt = [part for token in source.tolist() for part in spans.get(token, [token])]
+    assert rebuilt == ids.tolist()
+
+
+@given(seed=seeds)
+def test_a_continuation_is_the_rest_of_the_text(sampler: tasks.Sampler, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    ids, _ = sampler.chunk(rng)
+    source, target = tasks.continuation(ids, rng)
+    assert [*source, *target] == ids.tolist()
+    assert 4 <= len(source) <= max(4, len(ids) // 2)
+
+
+@given(seed=seeds)
+def test_the_request_of_an_expansion_is_a_subsequence_of_its_text(
+    sampler: tasks.Sampler, vocabulary: tasks.Vocabulary, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    ids, _ = sampler.chunk(rng)
+    source, target = tasks.expansion(ids, vocabulary, rng)
+    assert target is ids
+    assert 0 < len(source) <= len(ids)
+    rest = iter(ids.tolist())
+    first, *others = source.tolist()
+    assert any(t == first or vocabulary.without_space[t] == first for t in rest), "typed without a space before it"
+    assert all(any(t == wanted for t in rest) for wanted in others)
+
+
+@given(seed=seeds)
+def test_a_chunk_has_ink_at_its_start_and_a_length_within_the_limits(sampler: tasks.Sampler, seed: int) -> None:
+    ids, kind = sampler.chunk(np.random.default_rng(seed))
+    assert 0 < len(ids) <= sampler.mixture.max_chunk
+    assert not sampler.vocabulary.is_blank[ids[0]]
+    assert not sampler.vocabulary.starts_word[ids[0]] or ids[0] == sampler.vocabulary.without_space[ids[0]]
+    assert tokens.KINDS[kind] in sampler.mixture.kinds
+
+
+def test_generator_batches_are_padded_masked_and_end_with_the_end_token(sampler: tasks.Sampler) -> None:
+    for batch in itertools.islice(tasks.generator_batches(tasks.GeneratorTasks(sampler), 6, seed=3), 8):
+        ids, mask, labels = batch["input_ids"], batch["attention_mask"], batch["labels"]
+        assert ids.shape == mask.shape
+        assert len(ids) == len(labels) == 6
+        lengths = mask.sum(axis=1)
+        assert lengths.max() == ids.shape[1]
+        for row in range(6):
+            assert mask[row].tolist() == [1] * lengths[row] + [0] * (ids.shape[1] - lengths[row])
+            assert ids[row, lengths[row] - 1] == sampler.vocabulary.eos
+            assert not ids[row, lengths[row] :].any()
+            real = labels[row][labels[row] != tasks.IGNORE]
+            assert real[-1] == sampler.vocabulary.eos
+            assert (labels[row, len(real) :] == tasks.IGNORE).all()
+
+
+def test_encoder_batches_mask_a_fifth_of_the_tokens_and_label_only_these(
+    sampler: tasks.Sampler, generator: Tokenizer, encoder: Tokenizer
+) -> None:
+    special = {name: encoder.token_to_id(name) for name in tokenizers.ENCODER_SPECIALS}
+    vocabulary = encoder.get_vocab()
+    to_encoder = np.full(generator.get_vocab_size(), special["<unk>"])
+    for piece, i in generator.get_vocab().items():
+        to_encoder[i] = vocabulary.get(piece, special["<unk>"])
+    predicted = masked = changed = inner = 0
+    for batch in itertools.islice(tasks.encoder_batches(sampler, to_encoder, special, 8, seed=1), 24):
+        ids, labels = batch["input_ids"], batch["labels"]
+        chosen = labels != tasks.IGNORE
+        real = np.where(chosen, labels, ids)
+        for row, mask in zip(real, batch["attention_mask"], strict=True):
+            assert (row[0], row[mask.sum() - 1]) == (special["<s>"], special["</s>"])
+            assert (row[mask == 0] == special["<pad>"]).all()
+        for row, mask in zip(batch["request_ids"], batch["request_mask"], strict=True):
+            assert (row[0], row[mask.sum() - 1]) == (special["<s>"], special["</s>"])
+            assert special["<mask>"] not in row
+        assert (real[chosen] > max(special.values())).all()
+        inner += (real > max(special.values())).sum()
+        predicted += chosen.sum()
+        masked += (ids[chosen] == special["<mask>"]).sum()
+        changed += (ids[chosen] != labels[chosen]).sum()
+        assert (ids == special["<mask>"]).sum() == (ids[chosen] == special["<mask>"]).sum()
+    assert predicted / inner == pytest.approx(0.2, abs=0.02)
+    assert masked / predicted == pytest.approx(0.9, abs=0.04)
+    assert changed / predicted > 0.97
+
+
+def test_batches_of_one_seed_repeat_and_of_another_differ(sampler: tasks.Sampler) -> None:
+    first = [next(tasks.generator_batches(tasks.GeneratorTasks(sampler), 4, seed))["input_ids"] for seed in (0, 0, 1)]
+    assert np.array_equal(first[0], first[1])
+    assert not np.array_equal(first[0], first[2])
+
+
+# The loop -----------------------------------------------------------------------------------------------------------
+
+
+class Line(torch.nn.Module):
+    """Learns y = 2 x."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.hidden = torch.nn.Linear(1, 4)
+        self.out = torch.nn.Linear(4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(torch.relu(self.hidden(x)))
+
+
+class Stream:
+    """Batches of the line, and which seeds were asked for."""
+
+    def __init__(self, poison_at: int | None = None) -> None:
+        self.seeds: list[int] = []
+        self.poison_at = poison_at
+
+    def __call__(self, seed: int) -> Any:
+        self.seeds.append(seed)
+        rng = np.random.default_rng(seed)
+        for number in itertools.count():
+            x = rng.random((8, 1), dtype=np.float32) * (np.inf if number == self.poison_at else 1)
+            yield {"input_ids": x, "attention_mask": np.ones((8, 1), int), "labels": 2 * x}
+
+
+def run_loop(folder: Path, stream: Stream, steps: int, log: Any = lambda text: None) -> tuple[Line, dict[str, Any]]:
+    model = Line()
+
+    def loss(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return (model(batch["input_ids"]) - batch["labels"]).square().mean()
+
+    config = LoopConfig(
+        max_steps=steps, learning_rate=0.02, embedding_rate=0.02, report_every=10, evaluate_every=20, checkpoint_every=5
+    )
+    held_out = list(itertools.islice(Stream()(99), 2))
+    return model, pretrain(model, loss, stream, held_out, config, folder, torch.device("cpu"), log)
+
+
+def test_the_loop_learns_reports_and_keeps_its_curves(tmp_path: Path) -> None:
+    said: list[str] = []
+    _, summary = run_loop(tmp_path, Stream(), 60, said.append)
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    held_out = [row["held_out_loss"] for row in rows if "held_out_loss" in row]
+    assert held_out[-1] == summary["held_out_loss"] < 0.5 * held_out[0]
+    assert [row["step"] for row in rows if "loss" in row] == [10, 20, 30, 40, 50, 60]
+    assert summary["steps"] == 60
+    assert summary["tokens"] == 60 * 16
+    assert len(said) == len(rows)
+    assert json.loads((tmp_path / "loop.json").read_text())["max_steps"] == 60
+
+
+def test_the_loop_goes_on_where_it_was_with_batches_it_has_not_seen(tmp_path: Path) -> None:
+    stream, said = Stream(), list[str]()
+    first, _ = run_loop(tmp_path, stream, 20)
+    saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert saved["step"] == 20
+    assert all(torch.equal(v, first.state_dict()[k]) for k, v in saved["model"].items())
+    second, summary = run_loop(tmp_path, stream, 30, said.append)
+    assert said[0].startswith("resumed at step 20")
+    assert stream.seeds == [0, 20]
+    assert (summary["steps"], summary["tokens"]) == (30, 30 * 16)
+    assert not torch.equal(second.hidden.weight, first.hidden.weight)
+
+
+def test_a_loop_that_is_done_only_evaluates(tmp_path: Path) -> None:
+    first, before = run_loop(tmp_path, Stream(), 10)
+    again, after = run_loop(tmp_path, Stream(), 10)
+    assert torch.equal(first.out.weight, again.out.weight)
+    assert after["held_out_loss"] == before["held_out_loss"]
+    assert after["steps"] == 10
+
+
+def test_a_loss_that_is_not_finite_stops_the_loop_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(FloatingPointError, match=r"the loss is (nan|inf) at step 7; lower the learning rate"):
+        run_loop(tmp_path, Stream(poison_at=7), 20)
+    saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert saved["step"] == 5
+    assert all(torch.isfinite(v).all() for v in saved["model"].values())
+
+
+@given(st.floats(0, 1))
+@settings(max_examples=50)
+def test_the_rate_stays_within_its_bounds(progress: float) -> None:
+    assert 0.02 <= learning_rate_factor(progress) <= 1
+
+
+def test_the_rate_warms_up_stays_and_falls() -> None:
+    assert [learning_rate_factor(p) for p in (0.0, 0.01, 0.02, 0.3, 1.0)] == [0.02, 0.5, 1.0, 1.0, 0.02]
+    assert learning_rate_factor(0.675) == pytest.approx(0.5)

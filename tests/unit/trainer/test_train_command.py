@@ -1,0 +1,259 @@
+"""``neuro-latent train``: exit codes, messages, stopping and going on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer
+from click.testing import Result
+from typer.testing import CliRunner
+
+from neuro_latent_trainer.cli import train
+from neuro_latent_trainer.sample import encode_rows, sample_rows
+from tests.unit.trainer.conftest import SMALL
+
+app = typer.Typer()
+app.command()(train)
+
+FAST = {"--phase1-epochs": 1, "--phase2-epochs": 1, "--batch-size": 8, "--soft-prompt-tokens": 4}
+
+
+def run(options: dict[str, Any], *flags: str) -> Result:
+    arguments = [str(part) for option in options.items() for part in option]
+    return CliRunner().invoke(app, [*arguments, *flags], env={"COLUMNS": "400"})
+
+
+@pytest.fixture
+def options(pair: Any, tmp_path: Path) -> dict[str, Any]:
+    """Options of a run of a second on 48 records of the sample."""
+    data = tmp_path / "data.jsonl"
+    data.write_bytes(encode_rows(sample_rows()[:48], ".jsonl"))
+    names = {"--encoder": pair.encoder, "--generator": pair.generator}
+    return {"--data-path": data, "--output-dir": tmp_path / "run", "--validation-share": 0.2, **names, **FAST}
+
+
+def error_line(done: Result) -> str:
+    assert "Traceback" not in done.output
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    return line
+
+
+def test_create_sample_writes_a_set_that_can_be_trained_on(tmp_path: Path) -> None:
+    done = run({"--data-path": tmp_path / "sample.jsonl"}, "--create-sample", "--json")
+    assert done.exit_code == 0
+    assert json.loads(done.stdout) == {"data_path": str(tmp_path / "sample.jsonl"), "records": len(sample_rows())}
+    assert f"neuro-latent train --data-path {tmp_path / 'sample.jsonl'}" in done.stderr
+    assert len((tmp_path / "sample.jsonl").read_text().splitlines()) >= 300
+
+
+def test_create_sample_at_an_impossible_place_is_exit_code_one(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert "file" in error_line(run({"--data-path": tmp_path / "file" / "sample.jsonl"}, "--create-sample"))
+
+
+def test_a_run_ends_with_one_json_line_and_says_how_to_serve_it(options: dict[str, Any]) -> None:
+    done = run(options, "--json")
+    assert done.exit_code == 0, done.output
+    (line,) = done.stdout.splitlines()
+    summary = json.loads(line)
+    assert summary["steps"] == 10
+    assert summary["output_dir"] == str(options["--output-dir"])
+    assert not summary["interrupted"]
+    assert Path(summary["adapter"], "adapter_model.safetensors").is_file()
+    assert f"neuro-latent serve --run {options['--output-dir']}" in done.stderr
+    assert "training records" in done.stderr
+
+
+def test_a_folder_that_holds_a_run_is_refused_and_left_as_it_is(options: dict[str, Any]) -> None:
+    assert run(options).exit_code == 0
+    final = options["--output-dir"] / "neuro_final_model.pt"
+    before = final.read_bytes()
+    done = run(options)
+    assert done.exit_code == 1
+    assert "already holds a run" in error_line(done)
+    assert "--resume last" in error_line(done)
+    assert final.read_bytes() == before
+
+
+def test_resuming_the_last_of_a_finished_run_changes_nothing(options: dict[str, Any]) -> None:
+    assert run(options).exit_code == 0
+    before = (options["--output-dir"] / "adapter" / "adapter_model.safetensors").read_bytes()
+    done = run({**options, "--resume": "last"}, "--json")
+    assert done.exit_code == 0, done.output
+    assert "resumed from" in done.stderr
+    assert json.loads(done.stdout)["steps"] == 10
+    assert (options["--output-dir"] / "adapter" / "adapter_model.safetensors").read_bytes() == before
+
+
+def test_resuming_what_is_not_there_fails_before_any_work(options: dict[str, Any]) -> None:
+    done = run({**options, "--resume": "last"})
+    assert done.exit_code == 1
+    assert "no checkpoint in" in error_line(done)
+    assert not options["--output-dir"].exists()
+    assert "no checkpoint at" in error_line(run({**options, "--resume": "elsewhere.pt"}))
+
+
+def test_resuming_with_other_settings_names_them(options: dict[str, Any]) -> None:
+    assert run(options).exit_code == 0
+    done = run({**options, "--resume": "last", "--batch-size": 4, "--seed": 7})
+    assert done.exit_code == 1
+    assert "batch_size 8 there, 4 here, seed 0 there, 7 here" in error_line(done)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--phase1-epochs", -1, "phase1_epochs must be at least 0, not -1"),
+        ("--batch-size", 0, "batch_size must be at least 1, not 0"),
+        ("--learning-rate", 0, "learning_rate must be above 0"),
+        ("--learning-rate", "nan", "learning_rate must be above 0"),
+        ("--learning-rate", "inf", "learning_rate must be above 0"),
+        ("--kl-weight", -1, "kl_weight must be at least 0"),
+        ("--kl-weight", "nan", "kl_weight must be at least 0"),
+        ("--projector", "deep", "projector must be one of residual, dense, not 'deep'"),
+        ("--pooling", "max", "pooling must be one of mean, cls, not 'max'"),
+        ("--input-mask", 1, "input_mask must be in [0.0, 1.0), not 1"),
+        ("--validation-share", 0, "validation_share must be between 0 and 1"),
+        ("--seed", -3, "seed must be at least 0, not -3"),
+        ("--device", "tpu", "--device must be auto, cpu, cuda or cuda:N, not 'tpu'"),
+        ("--device", "cuda:99", "--device is 'cuda:99', but PyTorch finds"),
+        ("--columns", "raw", "columns"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_value(options: dict[str, Any], option: str, value: Any, words: str) -> None:
+    done = run({**options, option: value})
+    assert done.exit_code in (1, 2)
+    assert words in error_line(done)
+    assert not list(options["--output-dir"].rglob("*.pt"))
+
+
+def test_no_epochs_at_all_is_wrong_usage(options: dict[str, Any]) -> None:
+    done = run({**options, "--phase1-epochs": 0, "--phase2-epochs": 0})
+    assert done.exit_code == 2
+    assert "nothing to train" in error_line(done)
+
+
+def test_a_missing_option_and_an_unknown_one_are_wrong_usage(options: dict[str, Any]) -> None:
+    assert run({}).exit_code == 2
+    assert run({**options, "--lerning-rate": 1}).exit_code == 2
+
+
+def no_data(options: dict[str, Any]) -> str:
+    options["--data-path"] = "nowhere.jsonl"
+    return "nowhere.jsonl"
+
+
+def unknown_column(options: dict[str, Any]) -> str:
+    options["--columns"] = "raw=question,enhanced=enhanced_prompt"
+    return "question"
+
+
+def no_backbone(options: dict[str, Any]) -> str:
+    options["--encoder"] = "./nowhere"
+    return "no such folder: './nowhere'"
+
+
+def swapped(options: dict[str, Any]) -> str:
+    options["--generator"] = options["--encoder"]
+    return "cannot load the generator from the folder"
+
+
+def output_is_a_file(options: dict[str, Any]) -> str:
+    options["--output-dir"].write_text("precious")
+    return str(options["--output-dir"])
+
+
+@pytest.mark.parametrize("mistake", [no_data, unknown_column, no_backbone, swapped, output_is_a_file])
+def test_a_failure_is_one_line_and_exit_code_one(options: dict[str, Any], mistake: Callable[..., str]) -> None:
+    words = mistake(options)
+    done = run(options)
+    assert done.exit_code == 1
+    assert words in error_line(done)
+
+
+def test_columns_are_mapped(options: dict[str, Any], tmp_path: Path) -> None:
+    rows = [{"q": row["raw_prompt"], "a": row["enhanced_prompt"]} for row in sample_rows()[:24]]
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    done = run({**options, "--columns": "raw=q,enhanced=a"}, "--json")  # and no failed prompts at all
+    assert done.exit_code == 0, done.output
+
+
+def test_bad_rows_are_reported_with_their_lines_and_the_rest_is_trained_on(options: dict[str, Any]) -> None:
+    data = options["--data-path"]
+    data.write_text('{"raw_prompt": ""}\nnot json\n' + data.read_text())
+    done = run(options)
+    assert done.exit_code == 0, done.output
+    for place in ("data.jsonl:1", "data.jsonl:2"):
+        assert place in done.stderr
+    strict = run({**options, "--output-dir": data.parent / "strict"}, "--strict")
+    assert strict.exit_code == 1
+    assert "data.jsonl:1" in strict.stderr
+
+
+def test_records_that_are_not_used_are_counted(options: dict[str, Any]) -> None:
+    data = options["--data-path"]
+    data.write_text('{"raw_prompt": "Sort a list", "failed_prompts": ["Sort"]}\n' * 2 + data.read_text())
+    done = run(options)
+    assert done.exit_code == 0, done.output
+    assert "2 of them have no enhanced prompt and are not used" in done.stderr
+
+
+def test_validation_data_of_its_own(options: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "val.jsonl").write_bytes(encode_rows(sample_rows()[100:106], ".jsonl"))
+    done = run({**options, "--val-path": tmp_path / "val.jsonl"})
+    assert done.exit_code == 0, done.output
+    assert "48 training records, 6 held out" in done.stderr
+
+
+def wait_for_steps(process: subprocess.Popen[str], metrics: Path, steps: int) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if metrics.is_file() and metrics.read_text().count('"kind": "train"') >= steps:
+            return
+        time.sleep(0.01)
+    process.kill()
+    pytest.fail(f"no step within two minutes: {process.communicate()[1]}")
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT])
+def test_ctrl_c_leaves_a_checkpoint_and_the_run_goes_on_from_it(
+    options: dict[str, Any], tmp_path: Path, signum: int
+) -> None:
+    options |= {"--phase1-epochs": 8, "--phase2-epochs": 8}
+    command = [sys.executable, "-c", "import typer; from neuro_latent_trainer.cli import train; typer.run(train)"]
+    command += [str(part) for option in options.items() for part in option]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    wait_for_steps(process, tmp_path / "run" / "metrics.jsonl", 3)
+    process.send_signal(signum)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert "--resume last" in errors
+    stopped = max(torch.load(p, weights_only=True)["position"]["step"] for p in (tmp_path / "run").glob("*.pt"))
+    assert 3 <= stopped < 80
+
+    done = run({**options, "--resume": "last"}, "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["steps"] == 80
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if row["kind"] == "train"] == list(range(1, 81))
+
+
+def test_the_command_shows_the_defaults_of_the_configuration() -> None:
+    from neuro_latent_trainer.config import TrainConfig
+
+    done = run({}, "--help")
+    assert done.exit_code == 0
+    for name in SMALL:
+        option = f"--{name.replace('_', '-')}"
+        if option in done.stdout:
+            assert f"[default: {getattr(TrainConfig(), name)}]" in done.stdout, name
