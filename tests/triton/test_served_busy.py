@@ -107,16 +107,16 @@ def wait_until_they_decode(narrow: TritonServer) -> None:
     raise TimeoutError("the requests did not reach the decoder")
 
 
-@pytest.mark.xfail(
-    raises=DeadlineError,
-    strict=True,
-    reason="Triton 24.10 tells a step of an ensemble that is running nothing of a cancellation: streams that were left "
-    "keep their slots to their end",
-)
-def test_streams_that_were_left_free_their_slots(narrow: TritonServer) -> None:
-    with Client(narrow.grpc_url) as client:
-        streams = [client.stream(PROMPT, max_length=512) for _ in range(QUEUE)]
-        wait_until_they_decode(narrow)
-        for stream in streams:
-            stream.close()
-        client.optimize(PROMPT, max_length=1, timeout=SOON)
+def test_streams_that_were_left_free_their_slots(narrow: TritonServer, client: Client) -> None:
+    streams = [client.stream(PROMPT, max_length=512) for _ in range(QUEUE)]
+    wait_until_they_decode(narrow)
+    for stream in streams:
+        stream.close()
+    client.optimize(PROMPT, max_length=1, timeout=SOON)
+
+
+def test_unary_requests_whose_client_gave_up_free_their_slots(narrow: TritonServer, client: Client) -> None:
+    for _ in range(8):
+        with pytest.raises(DeadlineError):
+            client.optimize(PROMPT, max_length=512, timeout=0.03)
+    client.optimize(PROMPT, max_length=1, timeout=SOON)

@@ -1,5 +1,6 @@
 """gRPC: Triton's generated stubs on a grpcio channel."""
 
+import contextlib
 import struct
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -10,10 +11,11 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from . import protocol
 from ._endpoint import Endpoint
 from ._failures import Failures, names_unknown_model
-from ._request import InferRequest, Scalar
+from ._request import CANCEL_TIMEOUT_S, InferRequest, Scalar
 from ._transport import Tensors
 from .errors import NeuroLatentError
 
+_INPUT_TYPES: Final = {**protocol.INPUT_TYPES, protocol.CANCEL_INPUT: "BYTES"}
 _STRUCT_CODES: Final = {"INT32": "i", "INT64": "q", "FP32": "f", "BOOL": "?"}
 
 
@@ -47,6 +49,13 @@ class GrpcTransport:
         # (segmentation fault) when a stream that carries it fails or is cancelled.
         call = self._stub.ModelStreamInfer(iter([_encode(request)]), timeout=request.timeout_s, metadata=self._metadata)
         return GrpcResponseStream(call, request.timeout_s, Failures(self._address, request.model, request.request_id))
+
+    def cancel(self, request_id: str) -> None:
+        request = InferRequest(protocol.CANCEL_MODEL, "", {protocol.CANCEL_INPUT: request_id}, CANCEL_TIMEOUT_S)
+        # ValueError: the channel is closed already.
+        with contextlib.suppress(NeuroLatentError, ValueError):
+            for _ in self.stream(request):
+                pass
 
     def server_live(self, timeout_s: float) -> bool:
         response = self._call(self._stub.ServerLive, service_pb2.ServerLiveRequest(), timeout_s)
@@ -107,7 +116,7 @@ class GrpcResponseStream:
 def _encode(request: InferRequest) -> Any:
     message = service_pb2.ModelInferRequest(model_name=request.model, id=request.request_id)
     for name, value in request.inputs.items():
-        triton_type = protocol.INPUT_TYPES[name]
+        triton_type = _INPUT_TYPES[name]
         message.inputs.add(name=name, datatype=triton_type, shape=[1, 1])
         message.raw_input_contents.append(_pack(triton_type, value))
     return message

@@ -13,7 +13,7 @@ import httpx2
 from . import protocol
 from ._endpoint import Endpoint
 from ._failures import Failures, names_unknown_model
-from ._request import InferRequest
+from ._request import CANCEL_TIMEOUT_S, InferRequest
 from ._transport import Tensors
 from .errors import NeuroLatentError
 
@@ -59,6 +59,12 @@ class HttpTransport:
         if is_event:
             raise failures.without_status(_reason(response))
         raise _error_of(response.status_code, _reason(response), request.timeout_s, failures)
+
+    def cancel(self, request_id: str) -> None:
+        path = f"/v2/models/{protocol.CANCEL_MODEL}/generate_stream"
+        # RuntimeError: the pool is closed already.
+        with contextlib.suppress(NeuroLatentError, RuntimeError):
+            self._send("POST", path, CANCEL_TIMEOUT_S, Failures(self._address), {protocol.CANCEL_INPUT: request_id})
 
     def server_live(self, timeout_s: float) -> bool:
         return self._get("/v2/health/live", timeout_s).status_code == 200

@@ -6,6 +6,7 @@ Limits (how many tokens, which temperature) belong to the server, which says the
 import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from . import protocol
 from .errors import InvalidRequestError
@@ -15,6 +16,9 @@ Scalar = str | int | float | bool
 _INTEGER_BITS = {"INT32": 32, "INT64": 64}
 _FP32_MAX = 3.4028234663852886e38
 _LONGEST_TIMEOUT_S = 1e6  # clocks of the network libraries overflow far above it
+
+CANCEL_TIMEOUT_S: Final = 1.0
+"""How long a cancellation may take: it is a courtesy to the server, and the caller wants to go on."""
 
 
 @dataclass(frozen=True, slots=True)

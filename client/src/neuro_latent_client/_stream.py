@@ -37,9 +37,11 @@ class OptimizationStream:
         self,
         responses: ResponseStream,
         finish: Callable[[tuple[GeneratedSequence, ...], bool, str], Optimization],
+        cancel: Callable[[], None],
         failures: Failures,
     ) -> None:
         self._responses = responses
+        self._cancel = cancel
         self._finish = finish
         self._failures = failures
         self._drafts: dict[int, _Draft] = {}
@@ -76,8 +78,11 @@ class OptimizationStream:
 
     def close(self) -> None:
         """Stop. What the server has not written yet is cancelled there; a stream that has ended is left as it is."""
+        left_early = not self._over
         self._over = True
         self._responses.close()
+        if left_early:
+            self._cancel()
 
     @property
     def result(self) -> Optimization:

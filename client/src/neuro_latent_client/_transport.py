@@ -26,6 +26,9 @@ class Transport(Protocol):
 
     def stream(self, request: InferRequest) -> ResponseStream: ...
 
+    def cancel(self, request_id: str) -> None:
+        """Tell the server that nobody waits for a request any more; does its best for a moment, and never raises."""
+
     def server_live(self, timeout_s: float) -> bool: ...
 
     def server_ready(self, timeout_s: float) -> bool: ...

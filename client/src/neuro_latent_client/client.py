@@ -13,7 +13,7 @@ from ._failures import Failures
 from ._request import InferRequest, Scalar, check_timeout, make_inputs
 from ._stream import OptimizationStream, milliseconds_since
 from ._transport import connect
-from .errors import NeuroLatentError
+from .errors import DeadlineError, NeuroLatentError
 from .results import GeneratedSequence, Health, Optimization
 
 _HEALTH_TIMEOUT_S = 5.0
@@ -107,7 +107,11 @@ class Client:
             "deadline_ms": deadline_ms,
         }
         request = self._request(protocol.UNARY_MODEL, make_inputs(raw_prompt, options), timeout)
-        tensors = self._transport.infer(request)
+        try:
+            tensors = self._transport.infer(request)
+        except DeadlineError:
+            self._transport.cancel(request.request_id)
+            raise
         failures = self._failures(request)
         return self._optimization(
             request,
@@ -152,7 +156,8 @@ class Client:
         }
         request = self._request(protocol.STREAM_MODEL, make_inputs(raw_prompt, options), timeout)
         finish = partial(self._optimization, request, start_s)
-        return OptimizationStream(self._transport.stream(request), finish, self._failures(request))
+        cancel = partial(self._transport.cancel, request.request_id)
+        return OptimizationStream(self._transport.stream(request), finish, cancel, self._failures(request))
 
     def health(self, *, timeout: float = _HEALTH_TIMEOUT_S) -> Health:
         """Whether the server and both models can answer. A server that cannot be reached is ``live=False``, no error.

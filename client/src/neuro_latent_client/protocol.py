@@ -48,4 +48,8 @@ STREAM_OUTPUT_TYPES: Final[dict[str, TritonType]] = {
 }
 """Outputs of the streaming ensemble."""
 
+CANCEL_MODEL: Final = "t5_decoder"
+CANCEL_INPUT: Final = "cancel"
+"""Decoupled; with this BYTES input alone ([1, 1], a request id) it stops decoding that request and answers nothing."""
+
 FINISH_REASONS: Final = ("stop", "length", "deadline", "fallback")

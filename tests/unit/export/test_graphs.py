@@ -58,7 +58,9 @@ def assert_as_torch(spec: GraphSpec, session: ort.InferenceSession, axes: dict[s
     got = session.run(None, {t.name: v.numpy() for t, v in zip(spec.inputs, inputs, strict=True)})
     for tensor, want, array in zip(spec.outputs, expected, got, strict=True):
         assert array.shape == tuple(want.shape), tensor.name
-        np.testing.assert_allclose(array, want.numpy(), atol=2e-4 * max(1.0, float(want.abs().max())), err_msg=tensor.name)
+        np.testing.assert_allclose(
+            array, want.numpy(), atol=2e-4 * max(1.0, float(want.abs().max())), err_msg=tensor.name
+        )
 
 
 def by_path(model: PromptOptimizer) -> dict[str, GraphSpec]:
@@ -117,11 +119,15 @@ def test_the_modules_compute_what_hugging_face_computes(
         # one decoder step with the cache of a past longer than the largest distance with a bias of its own
         tokens = torch.randint(3, 500, (2, 150))
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        t5.decoder(tokens[:, :-1], encoder_hidden_states=hidden, encoder_attention_mask=whole_mask, past_key_values=cache)
+        t5.decoder(
+            tokens[:, :-1], encoder_hidden_states=hidden, encoder_attention_mask=whole_mask, past_key_values=cache
+        )
         past = []
         for own, cross in zip(cache.self_attention_cache.layers, cache.cross_attention_cache.layers, strict=True):
             past += [own.keys, own.values, cross.keys, cross.values]
-        logits, best, logprob, *_ = StepGraph(t5)(tokens[:, -1:], torch.ones(2, 150, dtype=torch.long), whole_mask, *past)
+        logits, best, logprob, *_ = StepGraph(t5)(
+            tokens[:, -1:], torch.ones(2, 150, dtype=torch.long), whole_mask, *past
+        )
         expected = t5(
             encoder_outputs=(hidden,), attention_mask=whole_mask, decoder_input_ids=tokens, use_cache=False
         ).logits[:, -1]

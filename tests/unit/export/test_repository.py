@@ -181,7 +181,9 @@ def test_a_mistake_in_our_own_modules_is_found_by_the_generation(
     adapter = tiny.write_adapter(folder / "adapter", pair.encoder, generator)
     right = t5_graphs.position_table
     monkeypatch.setattr(  # the modules have the tables of the shared export's graphs
-        t5_graphs, "position_table", lambda attention, both: right(attention, both) if both else shared_table(right, pair)
+        t5_graphs,
+        "position_table",
+        lambda attention, both: right(attention, both) if both else shared_table(right, pair),
     )
     refuse(adapter, published, r"prompt \d+: the exported graphs write other tokens than torch")
 
@@ -196,15 +198,18 @@ def test_an_adapter_and_backbones_that_cannot_be_loaded_leave_the_old_repository
 ) -> None:
     with pytest.raises(AdapterError, match="no adapter in"):
         export_repository(tmp_path / "nowhere", published)
-    with pytest.raises(BackboneError, match="no such folder: './nowhere'"):
+    with pytest.raises(BackboneError, match=r"no such folder: '\./nowhere'"):
         export_repository(adapter, published, encoder="./nowhere")
-    with pytest.raises(BackboneError, match="no such folder: './nowhere'"):
+    with pytest.raises(BackboneError, match=r"no such folder: '\./nowhere'"):
         export_repository(adapter, published, generator="./nowhere")
     assert "good" in (published / "manifest.json").read_text()
 
 
 def test_backbones_at_another_place_can_be_named(adapter: Path, pair: Any, traced: None, tmp_path: Path) -> None:
-    moved = {name: str(shutil.copytree(getattr(pair, name), tmp_path / "my pair" / name)) for name in ("encoder", "generator")}
+    moved = {
+        name: str(shutil.copytree(getattr(pair, name), tmp_path / "my pair" / name))
+        for name in ("encoder", "generator")
+    }
     manifest = export_repository(adapter, tmp_path / "repository", **moved)
     assert {name: manifest["backbones"][name]["name"] for name in moved} == moved
     assert manifest["model_version"].startswith("my-pair-")

@@ -29,7 +29,9 @@ def test_the_filters_are_those_of_hugging_face() -> None:
     for _ in range(300):
         logits_V = rng.normal(0, 4, 200).astype(np.float32)
         options = GenerationOptions(
-            temperature=rng.uniform(0.2, 2), top_k=int(rng.integers(0, 50)), top_p=rng.choice([rng.uniform(0.05, 1), 1.0])
+            temperature=rng.uniform(0.2, 2),
+            top_k=int(rng.integers(0, 50)),
+            top_p=rng.choice([rng.uniform(0.05, 1), 1.0]),
         )
         np.testing.assert_allclose(filter_logits(logits_V, options), hugging_face(logits_V, options), rtol=1e-12)
 

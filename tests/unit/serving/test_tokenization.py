@@ -13,7 +13,14 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from neuro_latent_serving.tokenization import BUCKETS, Detokenizer, TextTokenizer
 
 REFERENCES = {"roberta-base": (512, 1), "t5-small": (512, 0)}
-TEXTS = ["Create a function", "", "  two  spaces ", "naïve café 漢字 🙂\u200d🔥", "x = {user_id: 42}\n\treturn x", "word " * 900]
+TEXTS = [
+    "Create a function",
+    "",
+    "  two  spaces ",
+    "naïve café 漢字 🙂\u200d🔥",
+    "x = {user_id: 42}\n\treturn x",
+    "word " * 900,
+]
 
 
 @pytest.fixture(scope="module")

@@ -31,9 +31,7 @@ def fresh(frozen: tuple[Encoder, Generator], **settings: Any) -> PromptOptimizer
 
 
 @pytest.mark.parametrize("form", PROJECTOR_FORMS)
-@given(
-    batch=st.integers(1, 4), encoder=st.integers(1, 20), generator=st.integers(2, 20), prompts=st.integers(1, 9)
-)
+@given(batch=st.integers(1, 4), encoder=st.integers(1, 20), generator=st.integers(2, 20), prompts=st.integers(1, 9))
 def test_every_form_has_the_shapes_of_its_configuration(
     form: Any, batch: int, encoder: int, generator: int, prompts: int
 ) -> None:

@@ -11,7 +11,11 @@ from neuro_latent_trainer.losses import IGNORE
 from neuro_latent_trainer.model import PromptOptimizer
 from tests import tiny
 
-PROMPTS = ["Create a function", "sort", "Explain to a beginner how a hash table finds a key, with one example in Python."]
+PROMPTS = [
+    "Create a function",
+    "sort",
+    "Explain to a beginner how a hash table finds a key, with one example in Python.",
+]
 LENGTH = 24
 
 

@@ -60,9 +60,7 @@ def test_two_runs_with_one_seed_are_identical_and_another_seed_differs(whole: Ru
     assert other.observer.losses[1] != whole.observer.losses[1]
 
 
-def test_a_run_stopped_anywhere_and_resumed_is_bit_identical_to_one_that_was_not(
-    whole: Run, make_run: MakeRun
-) -> None:
+def test_a_run_stopped_anywhere_and_resumed_is_bit_identical_to_one_that_was_not(whole: Run, make_run: MakeRun) -> None:
     stops = [3, 5, 10, 13, 19, 20]  # within an epoch, at its end, between the phases, at the very end
     losses: dict[int, dict[str, float]] = {}
     for stop in [*stops, None]:
@@ -117,7 +115,14 @@ def test_a_run_folder_holds_a_checkpoint_an_epoch_the_final_model_and_the_adapte
 def test_the_model_card_names_backbones_data_and_figures(whole: Run) -> None:
     card = (whole.output_dir / "adapter" / "README.md").read_text()
     first, last = (whole.observer.validations[step]["loss"] for step in (0, STEPS))
-    for part in (whole.config.encoder, whole.config.generator, "sample.jsonl", "40 records", f"{first:.4f}", f"{last:.4f}"):
+    for part in (
+        whole.config.encoder,
+        whole.config.generator,
+        "sample.jsonl",
+        "40 records",
+        f"{first:.4f}",
+        f"{last:.4f}",
+    ):
         assert part in card
 
 

@@ -97,7 +97,9 @@ class Examples:
             raw_BE=self.cache.get([r.raw_prompt for r in records]),
             enhanced_BE=self.cache.get([r.enhanced_prompt or "" for r in records]),
             failed_BKE=failed_BKE,
-            failed_mask_BK=torch.tensor([[k < len(f) for k in range(most)] for f in failed]).reshape(len(rows), most).bool(),
+            failed_mask_BK=torch.tensor([[k < len(f) for k in range(most)] for f in failed])
+            .reshape(len(rows), most)
+            .bool(),
         )
 
 

@@ -1,7 +1,5 @@
 """The decoder: owns the engine, answers a response a piece (decoupled)."""
 
-import queue
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,22 +16,25 @@ from neuro_latent_serving.triton.messages import (
     array,
     bytes_tensor,
     error_response,
-    log,
     model_parameters,
     required,
     row_options,
     tensor,
 )
+from neuro_latent_serving.triton.outbox import Mailbox, Outbox
 
 CANCELLATION_POLL_S = 0.02
 """Asking Triton whether a request was cancelled crosses a process boundary, so it is not asked every step."""
+
+REMEMBERED_CANCELLATIONS = 4096
 
 
 class DecoderModel:
     """Encoder states in, pieces of text out.
 
     The input ``whole`` (BOOL) asks for one response a text instead of one a piece, and for errors that name their
-    class; ``t5_decoder_unary`` sets it.
+    class; ``t5_decoder_unary`` sets it. A request with only ``cancel`` cancels the request of that id: Triton tells a
+    running step of an ensemble nothing of a cancellation, so the client says it here.
     """
 
     def initialize(self, args: dict[str, str]) -> None:
@@ -51,15 +52,17 @@ class DecoderModel:
                 threads=int(parameters["threads"]),
             ),
         )
-        # Sending crosses a process boundary; the engine's thread must not wait for it.
-        self._outbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._postman = threading.Thread(target=self._send_all, name="responses", daemon=True)
-        self._postman.start()
+        self._outbox = Outbox()
+        self._cancelled: dict[str, None] = {}
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:
             sender, whole = request.get_response_sender(), _is_set(request, "whole")
             try:
+                if (cancel := array(request, "cancel")) is not None:
+                    self._cancel(cancel[0, 0].decode(errors="replace"))
+                    sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+                    continue
                 self._engine.submit(self._parse(request, sender, whole))
             except Exception as error:
                 sender.send(error_response(error, tagged=whole), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
@@ -70,8 +73,13 @@ class DecoderModel:
 
     def finalize(self) -> None:
         self._engine.close()
-        self._outbox.put(None)
-        self._postman.join()
+        self._outbox.close()
+
+    def _cancel(self, request_id: str) -> None:
+        """Remember the id; the request itself may still be on its way through the ensemble."""
+        self._cancelled[request_id] = None
+        if len(self._cancelled) > REMEMBERED_CANCELLATIONS:
+            del self._cancelled[next(iter(self._cancelled))]
 
     def _parse(self, request: Any, sender: Any, whole: bool) -> Request:
         hidden = required(request, "encoder_hidden_states")
@@ -83,16 +91,21 @@ class DecoderModel:
             raise InvalidInput("t5_mask is longer than encoder_hidden_states")
         truncated = _is_set(request, "truncated")
 
-        def on_event(event: Event) -> None:
-            if not whole or event.finish_reason:
-                self._outbox.put(lambda: sender.send(self._response(event, truncated, whole)))
+        request_id: str = request.request_id()
+        asked = _polled(sender.is_cancelled)
 
-        def on_end(error: ServingError | None) -> None:
+        def send_end(error: ServingError | None) -> None:
             final = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
             if error is None:
-                self._outbox.put(lambda: sender.send(flags=final))
+                sender.send(flags=final)
             else:
-                self._outbox.put(lambda: sender.send(error_response(error, tagged=whole), flags=final))
+                sender.send(error_response(error, tagged=whole), flags=final)
+
+        mailbox = Mailbox(self._outbox, lambda event: sender.send(self._response(event, truncated, whole)), send_end)
+
+        def on_event(event: Event) -> None:
+            if not whole or event.finish_reason:
+                mailbox.put(event)
 
         return Request(
             raw_prompt=check_prompt(required(request, RAW_PROMPT)[0, 0]),
@@ -100,8 +113,8 @@ class DecoderModel:
             mask_Q=np.concatenate([np.ones(soft_tokens, dtype=np.int64), t5_mask]),
             options=row_options(request, 1)[0],
             on_event=on_event,
-            on_end=on_end,
-            is_cancelled=_polled(sender.is_cancelled),
+            on_end=mailbox.end,
+            is_cancelled=lambda: (bool(request_id) and request_id in self._cancelled) or asked(),
         )
 
     def _response(self, event: Event, truncated: bool, whole: bool) -> Any:
@@ -118,14 +131,6 @@ class DecoderModel:
                 tensor("replaces", [[event.replaces]], np.bool_),
             ]
         )
-
-    def _send_all(self) -> None:
-        while (send := self._outbox.get()) is not None:
-            try:
-                send()
-            except Exception as error:
-                # The client is gone or Triton is stopping: nobody is left to tell, and the others must go on.
-                log.warning("a response could not be sent: %s", type(error).__name__)
 
 
 def _is_set(request: Any, name: str) -> bool:

@@ -50,6 +50,7 @@ class UnaryDecoderModel:
         streams = [
             pb_utils.InferenceRequest(
                 model_name=ENGINE_MODEL,
+                request_id=request.request_id(),
                 requested_output_names=[
                     "enhanced_prompt",
                     "score",

@@ -109,7 +109,6 @@ def pretrain(
         log(f"resumed at step {step} after {seconds / 60:.1f} minutes")
     evaluation = [to_device(batch, device) for batch in held_out]
     stream = train_batches(config.seed + step)
-    history = (folder / "log.jsonl").open("a", encoding="utf-8")
     (folder / "loop.json").write_text(json.dumps(asdict(config), indent=2))
 
     def save() -> None:
@@ -126,8 +125,8 @@ def pretrain(
 
     def report(**values: float) -> None:
         row = {"step": step, "tokens": tokens, "minutes": round(seconds / 60, 2), **values}
-        history.write(json.dumps(row) + "\n")
-        history.flush()
+        with (folder / "log.jsonl").open("a", encoding="utf-8") as history:
+            history.write(json.dumps(row) + "\n")
         log("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
 
     model.train()
@@ -163,5 +162,4 @@ def pretrain(
     save()
     final = held_out_loss(model, loss, evaluation)
     report(held_out_loss=final)
-    history.close()
     return {"steps": step, "tokens": tokens, "seconds": seconds, "held_out_loss": final}
