@@ -60,16 +60,20 @@ def write_backbones(folder: Path, gated: bool = False) -> tuple[Path, Path]:
             decoder_start_token_id=0,
         )
     )
-    # Random embeddings of spread 1 make a T5 that repeats one token; smaller ones and a livelier bias vary its text.
-    with torch.no_grad():
-        t5.shared.weight.mul_(0.3)
-        for stack in (t5.encoder, t5.decoder):
-            stack.block[0].layer[0].SelfAttention.relative_attention_bias.weight.normal_(0, 2)
-            for name, parameter in stack.named_parameters():
-                if name.endswith((".q.weight", ".k.weight", ".v.weight", ".o.weight", ".wi.weight", ".wo.weight")):
-                    parameter.mul_(3)
+    enliven(t5)
     t5.save_pretrained(generator)
     return encoder, generator
+
+
+@torch.no_grad()
+def enliven(t5: T5ForConditionalGeneration) -> None:
+    """Make a random T5 write varied text: with its usual weights it repeats its start token and nothing else."""
+    t5.shared.weight.mul_(0.3)
+    for stack in (t5.encoder, t5.decoder):
+        stack.block[0].layer[0].SelfAttention.relative_attention_bias.weight.normal_(0, 2)
+        for name, parameter in stack.named_parameters():
+            if name.endswith((".q.weight", ".k.weight", ".v.weight", ".o.weight", ".wi.weight", ".wo.weight")):
+                parameter.mul_(3)
 
 
 def write_adapter(folder: Path, encoder: Path, generator: Path, **config: object) -> Path:

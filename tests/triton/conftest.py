@@ -1,7 +1,5 @@
 """One tritonserver for the tests of this folder, which serves a tiny random pair, and the torch model it must equal."""
 
-import logging
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,31 +7,12 @@ import pytest
 import torch
 
 from neuro_latent_client import Client
-from neuro_latent_export.repository import export_repository
 from neuro_latent_serving.server import FREE_PORTS, ServerConfig, TritonServer
 from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.sample import sample_rows
-from tests import tiny
 from tests.triton.wire import TIMEOUT
 
 PROMPTS = 24
-
-
-@pytest.fixture(scope="session")
-def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("served")
-    return tiny.write_adapter(folder / "adapter", *tiny.write_backbones(folder / "pair"))
-
-
-@pytest.fixture(scope="session")
-def repository(adapter: Path) -> Path:
-    """The model repository as ``neuro-latent export`` writes it; nobody may change it."""
-    output = adapter.parent / "repository"
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings():  # as the command does: the exporter warns of its own use of torch
-        warnings.simplefilter("ignore")
-        export_repository(adapter, output)
-    return output
 
 
 @pytest.fixture(scope="session")
@@ -62,9 +41,10 @@ def client(request: pytest.FixtureRequest) -> Client:
 
 
 @pytest.fixture(scope="session")
-def oracle(adapter: Path) -> PromptOptimizer:
+def oracle(optimizer: PromptOptimizer) -> PromptOptimizer:
+    """What the server must write."""
     torch.set_num_threads(1)  # the server wants the cores
-    return PromptOptimizer.from_pretrained(adapter)
+    return optimizer
 
 
 @pytest.fixture(scope="session")

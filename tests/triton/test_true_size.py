@@ -51,7 +51,7 @@ def write_reference_pair(folder: Path) -> tuple[Path, Path]:
         ),
         add_pooling_layer=False,
     ).save_pretrained(encoder)
-    T5ForConditionalGeneration(
+    t5 = T5ForConditionalGeneration(
         T5Config(
             vocab_size=32128,
             d_model=512,
@@ -64,7 +64,9 @@ def write_reference_pair(folder: Path) -> tuple[Path, Path]:
             eos_token_id=1,
             decoder_start_token_id=0,
         )
-    ).save_pretrained(generator)
+    )
+    tiny.enliven(t5)
+    t5.save_pretrained(generator)
     return encoder, generator
 
 
@@ -80,6 +82,8 @@ def test_the_reference_sizes_give_the_same_text_as_hugging_face_through_triton(t
 
     model = PromptOptimizer.from_pretrained(adapter)
     expected = [model.generate([prompt], TOKENS)[0] for prompt in PROMPTS]
+    assert len(set(expected)) == len(PROMPTS), "the random model must write something of its own for every prompt"
+    assert all(text.strip() for text in expected)
     with TritonServer(tmp_path / "repository", ServerConfig(ports=FREE_PORTS)) as server:
         for url in (server.grpc_url, server.http_url):
             with Client(url, timeout=60) as client:

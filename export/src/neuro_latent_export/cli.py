@@ -1,8 +1,6 @@
 """``neuro-latent export``."""
 
 import json
-import logging
-import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -35,11 +33,8 @@ def export(
     from neuro_latent_trainer.adapter_folder import AdapterError
     from neuro_latent_trainer.backbones import BackboneError
 
-    # The exporter speaks of optional packages and of its own stages; none of it is of use to the user.
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
-        with console.status("exporting") as status, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with console.status("exporting") as status:
 
             def report(text: str) -> None:
                 status.update(text)

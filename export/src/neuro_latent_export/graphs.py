@@ -1,6 +1,9 @@
 """The five graphs of the product and how each is traced: modules, example inputs, names, dynamic axes."""
 
-from collections.abc import Callable
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -185,20 +188,35 @@ def write_graph(spec: GraphSpec, path: Path, log: Callable[[str], None] = lambda
     shapes: tuple[Any, ...] = tuple(axes)
     if spec.variadic_from is not None:
         shapes = (*axes[: spec.variadic_from], tuple(axes[spec.variadic_from :]))
-    program = torch.onnx.export(
-        spec.module.eval(),
-        example_inputs(spec, EXAMPLE_AXES),
-        dynamo=True,
-        dynamic_shapes=shapes,
-        input_names=[t.name for t in spec.inputs],
-        output_names=[t.name for t in spec.outputs],
-        opset_version=OPSET,
-        external_data=False,
-        verbose=False,
-    )
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            spec.module.eval(),
+            example_inputs(spec, EXAMPLE_AXES),
+            dynamo=True,
+            dynamic_shapes=shapes,
+            input_names=[t.name for t in spec.inputs],
+            output_names=[t.name for t in spec.outputs],
+            opset_version=OPSET,
+            external_data=False,
+            verbose=False,
+        )
     assert program is not None
     _name_axes(program.model, spec)
     program.save(str(path))
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """The exporter warns of its own use of torch and of packages that nobody needs; none of it is for the user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _name_axes(model: onnx_ir.Model, spec: GraphSpec) -> None:

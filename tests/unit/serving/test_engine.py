@@ -350,14 +350,13 @@ def test_requests_start_in_the_order_of_their_arrival_and_a_large_one_does_not_s
     assert ended == ["first", "large", "small"]
 
 
-@pytest.mark.parametrize("finished_texts", [0, 1])
 def test_a_cancelled_request_leaves_and_frees_its_slots(
-    start: Callable[..., Engine], ask: Callable[..., Asker], finished_texts: int
+    start: Callable[..., Engine], ask: Callable[..., Asker]
 ) -> None:
     engine = start(slots=2)
     gate = Gate(engine)
     gate.delay_s = 0.002
-    long = ask(max_length=400, num_return_sequences=2, temperature=3.0, cancel_after=3)
+    long = ask(max_length=400, num_return_sequences=2, temperature=3.0, seed=1, cancel_after=3)
     next_one = ask(PROMPTS[1], max_length=3)
     for asker in (long, next_one):
         engine.submit(asker.request)
@@ -373,6 +372,7 @@ def test_a_cancelled_waiting_request_leaves_without_an_event_though_its_twin_wai
     engine = start(slots=1)
     gate = Gate(engine)
     running, twin, cancelled = ask(), ask(PROMPTS[1], max_length=2), ask(PROMPTS[1], max_length=2)
+    cancelled.request.hidden_QD = twin.request.hidden_QD.copy()  # arrays that cannot be compared with one answer
     asked: list[bool] = []
 
     def only_the_first_time() -> bool:  # as a polled flag answers
@@ -397,13 +397,13 @@ def test_a_deadline_while_running_gives_what_is_written_so_far(
 ) -> None:
     engine = start()
     gate = Gate(engine)
-    gate.delay_s = 0.03
+    gate.delay_s = 0.05
     gate.open()
-    asker = ask(PROMPTS[1], deadline_ms=150, max_length=400)
+    asker = ask(PROMPTS[1], deadline_ms=600, max_length=400)
     engine.submit(asker.request)
     answer = asker.answer
     assert answer.finish_reason == "deadline"
-    assert 0 < answer.generated_tokens < 10
+    assert 0 < answer.generated_tokens <= 12
     assert answer.text == optimizer.generate(PROMPTS[1:2], answer.generated_tokens)[0]
     assert asker.joined() == answer.text
 
@@ -516,7 +516,7 @@ def test_closing_ends_with_an_error_what_does_not_finish_in_time(
     engine = start(slots=1)
     gate = Gate(engine)
     gate.delay_s = 0.02
-    askers = [ask(text, max_length=500, temperature=5.0) for text in PROMPTS[:3]]
+    askers = [ask(text, max_length=500, temperature=5.0, seed=1) for text in PROMPTS[:3]]
     for asker in askers:
         engine.submit(asker.request)
     gate.open()

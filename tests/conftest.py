@@ -1,4 +1,4 @@
-"""Tiny random models shared by the unit tests; torch is imported only where one of them is asked for."""
+"""Tiny random models that all tests share; torch is imported only where one of them is asked for."""
 
 import os
 from dataclasses import dataclass
@@ -67,14 +67,8 @@ def optimizer(adapter: Path) -> "PromptOptimizer":
 @pytest.fixture(scope="session")
 def repository(adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The exported model repository of ``adapter``, made once (tens of seconds); nobody may change it."""
-    import logging
-    import warnings
-
     from neuro_latent_export.repository import export_repository
 
     output = tmp_path_factory.mktemp("exported") / "repository"
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings():  # as the command does: the exporter warns of its own use of torch
-        warnings.simplefilter("ignore")
-        export_repository(adapter, output)
+    export_repository(adapter, output)
     return output
