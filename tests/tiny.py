@@ -87,5 +87,6 @@ def write_adapter(folder: Path, encoder: Path, generator: Path, **config: object
     with torch.no_grad():  # so that soft prompts differ from prompt to prompt
         for parameter in model.adapter.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.2)
-    adapter_folder.write(folder, model.adapter, str(encoder), str(generator), {}, "a random adapter for tests\n")
+    names = (adapter_folder.BackboneName(str(encoder)), adapter_folder.BackboneName(str(generator)))
+    adapter_folder.write(folder, model.adapter, *names, {}, "a random adapter for tests\n")
     return folder

@@ -63,9 +63,9 @@ class GenerationOptions:
             raise InvalidInput(
                 f"num_beams must be 1 (beam search is not available in this version), not {self.num_beams}"
             )
-        if self.num_return_sequences > 1 and self.temperature == 0:
+        if self.num_return_sequences > 1 and self.greedy:
             raise InvalidInput(
-                f"num_return_sequences is {self.num_return_sequences} but temperature is 0: greedy decoding has only "
+                f"num_return_sequences is {self.num_return_sequences}, but temperature 0 (or top_k 1) is greedy and has only "
                 "one answer; set temperature above 0 (0.8, say)"
             )
 

@@ -69,9 +69,7 @@ def test_the_limits_themselves_are_allowed() -> None:
 
 
 def test_several_greedy_answers_are_refused_with_the_way_out() -> None:
-    with pytest.raises(
-        InvalidInput, match=r"num_return_sequences is 3 but temperature is 0: .*set temperature above 0"
-    ):
+    with pytest.raises(InvalidInput, match=r"num_return_sequences is 3, but temperature 0 .*set temperature above 0"):
         GenerationOptions(num_return_sequences=3)
 
 

@@ -130,10 +130,11 @@ def test_a_configuration_survives_its_dictionary() -> None:
 
 def test_an_adapter_folder_gives_back_what_was_written(tmp_path: Path) -> None:
     adapter = Adapter(AdapterConfig(**SIZES))
-    adapter_folder.write(tmp_path / "adapter", adapter, "an/encoder", "a/generator", {"steps": 3}, "# Card\n")
+    names = adapter_folder.BackboneName("an/encoder", "ab"), adapter_folder.BackboneName("a/generator")
+    adapter_folder.write(tmp_path / "adapter", adapter, *names, {"steps": 3}, "# Card\n")
     for place in (tmp_path, tmp_path / "adapter"):  # a run, and the folder itself
         saved = adapter_folder.read(place)
-        assert (saved.config, saved.encoder, saved.generator) == (adapter.config, "an/encoder", "a/generator")
+        assert (saved.config, saved.encoder, saved.generator) == (adapter.config, *names)
         assert saved.training == {"steps": 3}
         assert all(torch.equal(saved.tensors[name], value) for name, value in adapter.state_dict().items())
     assert sorted(p.name for p in (tmp_path / "adapter").iterdir()) == [

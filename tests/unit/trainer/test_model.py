@@ -1,11 +1,14 @@
 """The whole model: generation against a hand-written loop, padding, what is frozen."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from neuro_latent_trainer.adapter import Adapter, AdapterConfig
+from neuro_latent_trainer.adapter_folder import AdapterError
 from neuro_latent_trainer.backbones import fingerprint, load_encoder, load_generator
 from neuro_latent_trainer.losses import IGNORE
 from neuro_latent_trainer.model import PromptOptimizer
@@ -98,3 +101,14 @@ def test_generating_changes_no_frozen_weight(pair: Any, optimizer: PromptOptimiz
     optimizer.generate(PROMPTS, 4)
     assert fingerprint(optimizer.encoder_model) == fingerprint(load_encoder(str(pair.encoder)).model)
     assert fingerprint(optimizer.generator_model) == fingerprint(load_generator(str(pair.generator)).model)
+
+
+def test_an_adapter_refuses_backbones_that_changed_under_their_name(pair: Any, tmp_path: Path) -> None:
+    folder = tiny.write_adapter(tmp_path / "adapter", pair.encoder, pair.generator)
+    path = folder / "adapter_config.json"
+    values = json.loads(path.read_text())
+    values["generator"]["sha256"] = "0" * 64
+    path.write_text(json.dumps(values))
+    with pytest.raises(AdapterError, match=r"other weights of .*generator.* with --generator"):
+        PromptOptimizer.from_pretrained(folder)
+    assert PromptOptimizer.from_pretrained(folder, generator=str(pair.generator)).generate(["a"], 2)

@@ -1,7 +1,7 @@
 """The adapter folder: ``adapter_config.json``, ``adapter_model.safetensors``, ``README.md`` (the model card)."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,20 @@ class AdapterError(RuntimeError):
 
 
 @dataclass(frozen=True)
+class BackboneName:
+    """A frozen model that an adapter belongs to: its name, and the fingerprint of its weights ("" is not recorded)."""
+
+    name: str
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
 class SavedAdapter:
     """What an adapter folder holds."""
 
     config: AdapterConfig
-    encoder: str
-    generator: str
+    encoder: BackboneName
+    generator: BackboneName
     tensors: dict[str, Tensor]
     training: dict[str, Any]
 
@@ -58,8 +66,8 @@ def read(path: Path) -> SavedAdapter:
             raise AdapterError(f"{folder / CONFIG_FILE}: format {values.get('format')!r}, expected {FORMAT}")
         return SavedAdapter(
             config=AdapterConfig.from_dict(values["adapter"]),
-            encoder=values["encoder"],
-            generator=values["generator"],
+            encoder=BackboneName(**values["encoder"]),
+            generator=BackboneName(**values["generator"]),
             tensors=load_file(folder / WEIGHTS_FILE),
             training=values.get("training", {}),
         )
@@ -69,14 +77,21 @@ def read(path: Path) -> SavedAdapter:
         raise AdapterError(f"cannot read the adapter in {folder}: {error}") from error
 
 
-def write(folder: Path, adapter: Adapter, encoder: str, generator: str, training: dict[str, Any], card: str) -> None:
+def write(
+    folder: Path,
+    adapter: Adapter,
+    encoder: BackboneName,
+    generator: BackboneName,
+    training: dict[str, Any],
+    card: str,
+) -> None:
     """Write an adapter folder; the weights last and by rename, so that a reader never sees half of one."""
     folder.mkdir(parents=True, exist_ok=True)
     values = {
         "format": FORMAT,
         "adapter": adapter.config.to_dict(),
-        "encoder": encoder,
-        "generator": generator,
+        "encoder": asdict(encoder),
+        "generator": asdict(generator),
         "training": training,
     }
     (folder / CONFIG_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -14,7 +14,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from neuro_latent_trainer import adapter_folder
 from neuro_latent_trainer.adapter import Adapter, AdapterConfig
-from neuro_latent_trainer.backbones import Encoder, Generator, load_encoder, load_generator, pool
+from neuro_latent_trainer.backbones import Encoder, Generator, fingerprint, load_encoder, load_generator, pool
 
 MAX_SOURCE_TOKENS = 512
 """The most tokens of a raw prompt that the generator reads (T5 was trained on 512)."""
@@ -62,15 +62,25 @@ class PromptOptimizer(nn.Module):
         """Load an adapter folder with the backbones that it names (or the ones given here).
 
         Raises:
-            AdapterError, BackboneError: the adapter or a backbone cannot be loaded.
+            AdapterError, BackboneError: the adapter or a backbone cannot be loaded, or a backbone that the adapter
+                names has other weights than it was trained for.
             ValueError: they do not fit together.
         """
         saved = adapter_folder.read(Path(folder))
         model = cls(
-            load_encoder(encoder or saved.encoder, device),
-            load_generator(generator or saved.generator, device),
+            load_encoder(encoder or saved.encoder.name, device),
+            load_generator(generator or saved.generator.name, device),
             Adapter(saved.config).to(device),
         )
+        for option, given, named, backbone in (
+            ("--encoder", encoder, saved.encoder, model.encoder_model),
+            ("--generator", generator, saved.generator, model.generator_model),
+        ):
+            if given is None and named.sha256 and fingerprint(backbone) != named.sha256:
+                raise adapter_folder.AdapterError(
+                    f"the adapter in {folder} was trained for other weights of {named.name!r} than are there now; "
+                    f"train it again, or give the weights it was trained for with {option}"
+                )
         try:
             model.adapter.load_state_dict(saved.tensors)
         except RuntimeError as error:

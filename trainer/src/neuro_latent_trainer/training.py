@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from neuro_latent_trainer import adapter_folder, checkpoint
 from neuro_latent_trainer.adapter import AdapterConfig
+from neuro_latent_trainer.adapter_folder import BackboneName
 from neuro_latent_trainer.backbones import fingerprint, load_encoder, load_generator
 from neuro_latent_trainer.card import model_card
 from neuro_latent_trainer.checkpoint import Position
@@ -104,13 +105,17 @@ class Run:
                 instruction=config.instruction,
             ),
         )
+        self.backbone_names = (
+            BackboneName(config.encoder, fingerprint(encoder.model)),
+            BackboneName(config.generator, fingerprint(generator.model)),
+        )
         self.head = ContrastiveHead(encoder.width).to(device)
         table_VD = generator.embeddings.weight.detach()
         self.table_mean, self.table_variance = table_VD.mean(0), table_VD.var(0, correction=0)
 
         validation = validation[: config.max_validation_records]
         self.cache = EmbeddingCache(
-            output_dir / "embeddings", fingerprint(encoder.model), config.pooling, encoder.width
+            output_dir / "embeddings", self.backbone_names[0].sha256, config.pooling, encoder.width
         )
         texts = all_texts(train) + all_texts(validation)
         observer.stage("embedding texts", len(self.cache.missing(texts)))
@@ -354,8 +359,8 @@ class Run:
         adapter_folder.write(
             self.output_dir / "adapter",
             self.model.adapter,
-            self.config.encoder,
-            self.config.generator,
+            self.backbone_names[0],
+            self.backbone_names[1],
             training,
             model_card(self.config, self.model.adapter.config, training),
         )

@@ -140,14 +140,13 @@ def _is_set(request: Any, name: str) -> bool:
 
 
 def _polled(is_cancelled: Callable[[], bool]) -> Callable[[], bool]:
-    """Ask at most once in CANCELLATION_POLL_S."""
-    asked = time.monotonic()
+    """Ask at most once in CANCELLATION_POLL_S, and remember a yes."""
+    asked, cancelled = time.monotonic(), False
 
     def ask() -> bool:
-        nonlocal asked
-        if time.monotonic() - asked < CANCELLATION_POLL_S:
-            return False
-        asked = time.monotonic()
-        return is_cancelled()
+        nonlocal asked, cancelled
+        if not cancelled and time.monotonic() - asked >= CANCELLATION_POLL_S:
+            asked, cancelled = time.monotonic(), is_cancelled()
+        return cancelled
 
     return ask

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from neuro_latent_trainer.backbones import pool
+from neuro_latent_trainer.losses import IGNORE
 from neuro_latent_trainer.pretrain import models, tasks, tokenizer, tokens
 from neuro_latent_trainer.pretrain.loop import Batch, LoopConfig, pretrain
 from neuro_latent_trainer.pretrain.publish import publish_backbones
@@ -93,7 +94,7 @@ def generator(work: WorkOption, minutes: MinutesOption = 60.0, seed: SeedOption 
                 decoder_input_ids=model._shift_right(batch["labels"]),
                 use_cache=False,
             ).logits
-        kept = batch["labels"] != tasks.IGNORE
+        kept = batch["labels"] != IGNORE
         return F.cross_entropy(logits[kept].float(), batch["labels"][kept])
 
     def batches(stream_seed: int) -> Iterator[dict[str, np.ndarray]]:
@@ -124,7 +125,7 @@ def encoder(work: WorkOption, minutes: MinutesOption = 15.0, seed: SeedOption = 
     def loss(batch: Batch) -> Tensor:
         with autocast(device):
             hidden = model.roberta(batch["input_ids"], batch["attention_mask"]).last_hidden_state
-            kept = batch["labels"] != tasks.IGNORE
+            kept = batch["labels"] != IGNORE
             logits = model.lm_head(hidden[kept])
             asked = model.roberta(batch["request_ids"], batch["request_mask"]).last_hidden_state
         texts = F.normalize(pool(hidden.float(), batch["attention_mask"], "mean"), dim=-1)

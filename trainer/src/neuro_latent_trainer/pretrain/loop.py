@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from neuro_latent_trainer.losses import IGNORE
+
 Batch = dict[str, Tensor]
 
 
@@ -149,7 +151,7 @@ def pretrain(
         if not math.isfinite(running[-1]):
             raise FloatingPointError(f"the loss is {running[-1]} at step {step}; lower the learning rate")
         step += 1
-        tokens += int((batch["labels"] != -100).sum()) + int(batch["attention_mask"].sum())
+        tokens += int((batch["labels"] != IGNORE).sum()) + int(batch["attention_mask"].sum())
         seconds += time.monotonic() - started
         if step % config.report_every == 0:
             speed = (tokens - mark[1]) / (time.monotonic() - mark[0])

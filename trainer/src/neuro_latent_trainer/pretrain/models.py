@@ -60,7 +60,7 @@ COPY_HEADS = 2
 
 
 @torch.no_grad()
-def wire_copying(t5: T5ForConditionalGeneration, seed: int = 0) -> None:
+def wire_copying(t5: Any, seed: int = 0) -> None:
     """Start a fresh T5 with a circuit that copies from the source, in the way of mimetic initialisation.
 
     Copying is what a rewriter needs most, and what a T5 from random weights learns last (an induction circuit over two
@@ -71,7 +71,7 @@ def wire_copying(t5: T5ForConditionalGeneration, seed: int = 0) -> None:
     * cross-attention heads compare ``P`` of the decoder's current token with what ``R`` holds, so they look at the
       source token that followed the same token, and write that token's embedding into the stream, slice by slice.
 
-    Needs at least COPY_HEADS heads; ``Trockman and Kolter 2023`` is the idea, the circuit is ours.
+    Needs a T5 with at least COPY_HEADS heads. The idea is Trockman and Kolter 2023, the circuit is ours.
     """
     config = t5.config
     width, head_width = config.d_model, config.d_kv

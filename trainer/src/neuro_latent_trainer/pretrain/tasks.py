@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from tokenizers import Tokenizer
 
+from neuro_latent_trainer.choices import INSTRUCTION
+from neuro_latent_trainer.losses import IGNORE
 from neuro_latent_trainer.pretrain.tokens import KINDS, TokenStore
 
-EXPAND_PROMPT = "Rewrite this request as a clear and detailed prompt: "
+EXPAND_PROMPT = INSTRUCTION
 EXPAND_TEXT = "Write a text about: "
 CONTINUE = "Continue this text: "
-
-IGNORE = -100
 
 
 @dataclass(frozen=True)
