@@ -17,11 +17,14 @@ help:  ## this list
 
 install: $(INSTALLED)  ## a virtual environment in .venv with everything, at the versions of constraints.txt
 
-# torch first and by its exact version: a range could bring several GB of CUDA packages. The four distributions are
-# built and installed as a user's pip would, which brings what they depend on, and then linked to the checkout.
+# torch first and by its exact version, so that a CPU build at hand (on disk, or in TORCH_INDEX) is taken. The four
+# distributions are built and installed as a user's pip would, which brings what they depend on, and then linked to the
+# checkout.
 $(INSTALLED): constraints.txt Makefile $(DISTRIBUTIONS:=/pyproject.toml)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo "Python 3.11 is needed: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) --constraint constraints.txt torch==2.13.0
+	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
 	$(PIP) --constraint constraints.txt ./client "./serving[server]" ./trainer ./export $(TOOLS)
 	$(PIP) --no-deps $(foreach folder,$(DISTRIBUTIONS),--editable ./$(folder))
 	touch $@
@@ -43,4 +46,4 @@ format: install  ## let ruff format and fix
 	$(BIN)/ruff format .
 
 clean:  ## remove the virtual environment and what demo and tests left
-	rm -rf $(VENV) repository .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) repositories/demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -18,7 +18,7 @@ from neuro_latent_client import Client
 from neuro_latent_serving.server import FREE_PORTS, ServerConfig, TritonServer
 
 ADAPTER = Path("models/neuro-latent-mini/adapter")
-REPOSITORY = Path("repository")
+REPOSITORY = Path("repositories/demo")
 PROMPTS = (
     "Create a function",
     "write a poem about the sea",
@@ -83,7 +83,8 @@ def main() -> None:
             "server": {"name": "triton", "version": server.version, "ready": health.ready},
             "results": results,
         }
-    console.print("the server has stopped. Serve it yourself with:  .venv/bin/neuro-latent serve")
+    console.print("the server has stopped; to serve it yourself:", highlight=False)
+    console.print(f"  .venv/bin/neuro-latent serve --repository {REPOSITORY}", highlight=False)
     print(json.dumps(summary))
 
 

@@ -2,7 +2,8 @@
 
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
 
@@ -107,11 +108,8 @@ class Client:
             "deadline_ms": deadline_ms,
         }
         request = self._request(protocol.UNARY_MODEL, make_inputs(raw_prompt, options), timeout)
-        try:
+        with self._cancelling(request):
             tensors = self._transport.infer(request)
-        except DeadlineError:
-            self._transport.cancel(request.request_id)
-            raise
         failures = self._failures(request)
         return self._optimization(
             request,
@@ -157,7 +155,9 @@ class Client:
         request = self._request(protocol.STREAM_MODEL, make_inputs(raw_prompt, options), timeout)
         finish = partial(self._optimization, request, start_s)
         cancel = partial(self._transport.cancel, request.request_id)
-        return OptimizationStream(self._transport.stream(request), finish, cancel, self._failures(request))
+        with self._cancelling(request):  # over HTTP the server answers nothing before the first piece
+            responses = self._transport.stream(request)
+        return OptimizationStream(responses, finish, cancel, self._failures(request))
 
     def health(self, *, timeout: float = _HEALTH_TIMEOUT_S) -> Health:
         """Whether the server and both models can answer. A server that cannot be reached is ``live=False``, no error.
@@ -200,6 +200,15 @@ class Client:
         self._check_open()
         timeout_s = self._timeout_s if timeout is None else check_timeout(timeout)
         return InferRequest(model, uuid.uuid4().hex, inputs, timeout_s)
+
+    @contextmanager
+    def _cancelling(self, request: InferRequest) -> Iterator[None]:
+        """Cancel the request on the server when the caller gives up: a deadline, or Ctrl-C."""
+        try:
+            yield
+        except (DeadlineError, KeyboardInterrupt):
+            self._transport.cancel(request.request_id)
+            raise
 
     def _failures(self, request: InferRequest) -> Failures:
         return Failures(self._url, request.model, request.request_id)

@@ -44,7 +44,7 @@ OUTPUT_TYPES: Final[dict[str, TritonType]] = {
 STREAM_OUTPUT_TYPES: Final[dict[str, TritonType]] = {
     **OUTPUT_TYPES,
     "sequence_index": "INT32",  # which of the num_return_sequences this piece belongs to
-    "replaces": "BOOL",  # the piece replaces all text of its sequence so far (finish_reason fallback)
+    "replaces": "BOOL",  # the piece replaces all text of its sequence so far
 }
 """Outputs of the streaming ensemble."""
 

@@ -1,6 +1,7 @@
 """``neuro-latent export``."""
 
 import json
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,8 @@ def export(
 
       neuro-latent serve --repository repository
     """
+    # `serve --run` ends an export by SIGTERM; as an exception, so that the half-built folder is removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(stderr=True)
     # Imported here so that --help does not wait for torch.
     from neuro_latent_export.parity import ParityError

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from neuro_latent_export.graphs import GraphSpec, Sizes, cache_names, example_inputs
@@ -145,6 +147,28 @@ def greedy(
         if done.all():
             break
     return written
+
+
+def check_tokenizers(model: PromptOptimizer, folder: Path, prompts: list[str]) -> None:
+    """The ``tokenizer.json`` files that are served give the ids that torch was given, cut where it was cut.
+
+    Raises:
+        ParityError: a prompt has other ids.
+    """
+    for file, name, tokenize, most in (
+        ("encoder_tokenizer.json", "encoder", model.encoder.tokenize, model.encoder.max_tokens),
+        (
+            "generator_tokenizer.json",
+            "generator",
+            partial(model.generator.tokenize, max_tokens=MAX_SOURCE_TOKENS),
+            MAX_SOURCE_TOKENS,
+        ),
+    ):
+        served = Tokenizer.from_file(str(folder / "tokenizer" / "1" / file))
+        served.enable_truncation(most)
+        for number, prompt in enumerate([*prompts, " ".join(prompts * 40)]):
+            if served.encode(prompt).ids != tokenize([prompt])["input_ids"][0].tolist():
+                raise ParityError(f"prompt {number}: the served tokenizer of the {name} gives other ids than torch's")
 
 
 def check_generation(

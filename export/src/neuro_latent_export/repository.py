@@ -162,8 +162,11 @@ def export_repository(
     output = Path(os.path.abspath(output))
     folder = adapter_folder.locate(adapter)
     log(f"loading {folder} and its frozen models")
+    before = file_entry(folder / adapter_folder.WEIGHTS_FILE)
     model = PromptOptimizer.from_pretrained(folder, encoder=encoder, generator=generator)
     weights = file_entry(folder / adapter_folder.WEIGHTS_FILE)
+    if weights != before:
+        raise ExportError(f"{folder} was written to while it was read (by a training run?); export again")
     model_version = f"{pair_name(model.generator.name)}-{weights['sha256'][:12]}"
 
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -178,7 +181,8 @@ def export_repository(
             sessions[spec.path] = parity.open_session(building / spec.path)
             checked.append(parity.check_graph(spec, sessions[spec.path]))
             artifacts.append(spec.path)
-        log("comparing the whole generation with torch")
+        log("comparing tokenizers and the whole generation with torch")
+        parity.check_tokenizers(model, building, parity_prompts(parity.PROMPTS))
         generation = parity.check_generation(model, sessions, parity_prompts(parity.PROMPTS))
         manifest = {
             "format": 1,

@@ -65,8 +65,8 @@ class GenerationOptions:
             )
         if self.num_return_sequences > 1 and self.greedy:
             raise InvalidInput(
-                f"num_return_sequences is {self.num_return_sequences}, but temperature 0 (or top_k 1) is greedy and has only "
-                "one answer; set temperature above 0 (0.8, say)"
+                f"num_return_sequences is {self.num_return_sequences}, but temperature 0 (or top_k 1) is greedy and "
+                "has only one answer; set temperature above 0 (0.8, say)"
             )
 
     @classmethod

@@ -438,9 +438,8 @@ def thread_errors(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return errors
 
 
-@pytest.mark.parametrize("graph", ["prefill", "step"])
-def test_a_failing_graph_ends_every_request_with_an_error(
-    start: Callable[..., Engine], ask: Callable[..., Asker], thread_errors: list[Any], graph: str
+def test_a_failing_step_ends_every_request_with_an_error(
+    start: Callable[..., Engine], ask: Callable[..., Asker], thread_errors: list[Any]
 ) -> None:
     engine = start(slots=2)
     gate = Gate(engine)
@@ -454,24 +453,50 @@ def test_a_failing_graph_ends_every_request_with_an_error(
     def fail(*arguments: Any, **named: Any) -> Any:
         raise MemoryError("secret detail")
 
-    if graph == "prefill":
-        engine._decoder.prefill = fail  # type: ignore[method-assign]
-    else:
-        gate._step = fail
+    gate._step = fail
     gate.open()
     for asker in askers:
         (error,) = asker.wait().ends
         assert isinstance(error, EngineClosed)
-        assert "the decode engine failed (MemoryError)" in str(error)
+        assert "the decode engine has failed" in str(error)
+        assert "MemoryError" not in str(error)
         assert "secret" not in str(error)
         assert not asker.late
     engine._thread.join(PATIENCE_S)
     assert not engine.healthy
     assert engine.load == (0, 0)
-    with pytest.raises(EngineClosed, match="engine failed"):
+    with pytest.raises(EngineClosed, match="engine has failed"):
         engine.submit(ask().request)
     (caught,) = thread_errors
     assert caught.exc_type is MemoryError
+
+
+def test_a_request_whose_prefill_fails_gets_an_error_and_the_others_go_on(
+    start: Callable[..., Engine], ask: Callable[..., Asker]
+) -> None:
+    engine = start(slots=2)
+    gate = Gate(engine)
+    running = ask(PROMPTS[0])
+    engine.submit(running.request)
+    gate.reached()
+    prefill = engine._decoder.prefill
+
+    def fail_once(*arguments: Any) -> Any:
+        engine._decoder.prefill = prefill  # type: ignore[method-assign]
+        raise MemoryError("secret detail")
+
+    engine._decoder.prefill = fail_once  # type: ignore[method-assign]
+    failing, after = ask(PROMPTS[1]), ask(PROMPTS[2])
+    engine.submit(failing.request)
+    engine.submit(after.request)
+    gate.open()
+    (error,) = failing.wait().ends
+    assert isinstance(error, ServingError)
+    assert "internal error" in str(error)
+    assert "secret" not in str(error)
+    for asker in (running, after):
+        assert asker.wait().ends == [None]
+    assert engine.healthy
 
 
 def test_one_request_that_cannot_be_told_of_a_failure_does_not_keep_it_from_the_others(

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from neuro_latent_trainer.adapter import Adapter, AdapterConfig
@@ -85,7 +85,7 @@ def write(
     training: dict[str, Any],
     card: str,
 ) -> None:
-    """Write an adapter folder; the weights last and by rename, so that a reader never sees half of one."""
+    """Write an adapter folder, each file by rename, so that a reader never sees half of one."""
     folder.mkdir(parents=True, exist_ok=True)
     values = {
         "format": FORMAT,
@@ -94,8 +94,12 @@ def write(
         "generator": asdict(generator),
         "training": training,
     }
-    (folder / CONFIG_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(card, encoding="utf-8")
-    partial = folder / (WEIGHTS_FILE + ".partial")
-    save_file({k: v.detach().cpu().contiguous() for k, v in adapter.state_dict().items()}, partial)
-    partial.replace(folder / WEIGHTS_FILE)
+    tensors = {k: v.detach().cpu().contiguous() for k, v in adapter.state_dict().items()}
+    for name, content in (
+        (CONFIG_FILE, (json.dumps(values, indent=2) + "\n").encode()),
+        ("README.md", card.encode()),
+        (WEIGHTS_FILE, save(tensors)),
+    ):
+        partial = folder / f"{name}.partial"
+        partial.write_bytes(content)
+        partial.replace(folder / name)

@@ -111,7 +111,8 @@ def _load(what: str, name: str, loader: Any, **options: Any) -> Any:
         if Path(path).is_dir():
             raise BackboneError(f"cannot load the {what} from the folder {path!r}: {_first_line(error)}") from error
         raise BackboneError(
-            f"cannot load the {what} {name!r}: it is not in the local cache and the Hugging Face Hub gave no answer. "
+            f"cannot load the {what} {name!r}: not in the local cache, and not to be had from the Hugging Face Hub "
+            f"({_first_line(error)}). "
             f"Give a local folder in hub format (--{what.split()[0]} DIR), or use the embedded pair "
             f"(--encoder {EMBEDDED}/encoder --generator {EMBEDDED}/generator)."
         ) from error

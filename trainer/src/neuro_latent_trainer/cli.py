@@ -157,6 +157,9 @@ def _train(
         def read(path: Path) -> list[Record]:
             data = read_records(path, columns=mapping, strict=strict)
             if data.bad_rows:
+                output_dir.mkdir(parents=True, exist_ok=True)
+                report = output_dir / f"bad_rows_{path.name}.txt"
+                report.write_text("".join(f"{row}\n" for row in data.bad_rows), encoding="utf-8")
                 console.print(render_bad_rows(data.bad_rows), style="yellow", highlight=False, markup=False)
             return list(data.records)
 

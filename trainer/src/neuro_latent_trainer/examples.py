@@ -54,9 +54,9 @@ class Examples:
         self.sources: list[list[int]] = (
             tokenizer(raw, truncation=True, max_length=max_source_tokens)["input_ids"] if raw else []
         )
-        self.targets: list[list[int]] = (
-            tokenizer(enhanced, truncation=True, max_length=max_target_tokens)["input_ids"] if raw else []
-        )
+        # Cut here and not by the tokenizer, which would end a cut target with </s> and so teach to stop anywhere.
+        whole: list[list[int]] = tokenizer(enhanced)["input_ids"] if raw else []
+        self.targets = [ids[:max_target_tokens] for ids in whole]
 
     def __len__(self) -> int:
         return len(self.records)

@@ -4,6 +4,7 @@ Phase 1 (distillation): cross-entropy through the frozen T5, MSE to the enhanced
 Phase 2 (contrastive): the same cross-entropy, a little MSE, InfoNCE against failed prompts, KL.
 """
 
+import hashlib
 import json
 import math
 import time
@@ -71,6 +72,11 @@ class RunSummary:
     interrupted: bool
 
 
+def _recorded(name: str) -> str:
+    """A backbone's name as an adapter keeps it: a local folder by its whole path, to be found from anywhere."""
+    return str(Path(name).resolve()) if Path(name).is_dir() else name
+
+
 class Run:
     """One training run in one folder."""
 
@@ -106,13 +112,15 @@ class Run:
             ),
         )
         self.backbone_names = (
-            BackboneName(config.encoder, fingerprint(encoder.model)),
-            BackboneName(config.generator, fingerprint(generator.model)),
+            BackboneName(_recorded(config.encoder), fingerprint(encoder.model)),
+            BackboneName(_recorded(config.generator), fingerprint(generator.model)),
         )
         self.head = ContrastiveHead(encoder.width).to(device)
         table_VD = generator.embeddings.weight.detach()
         self.table_mean, self.table_variance = table_VD.mean(0), table_VD.var(0, correction=0)
 
+        # By hash, because the first rows of a file are often all of one kind.
+        validation = sorted(validation, key=lambda r: hashlib.sha256(r.raw_prompt.encode()).digest())
         validation = validation[: config.max_validation_records]
         self.cache = EmbeddingCache(
             output_dir / "embeddings", self.backbone_names[0].sha256, config.pooling, encoder.width
@@ -154,6 +162,7 @@ class Run:
             "config": self.config.to_dict(),
             "records": len(self.train_examples),
             "data": self.data_digest,
+            "backbones": [name.sha256 for name in self.backbone_names],
             "validation_start": self.validation_start,
             "seconds": self.seconds,
         }
@@ -177,6 +186,8 @@ class Run:
             )
         if state["data"] != self.data_digest:
             raise checkpoint.CheckpointError(f"{path} was made on other training or validation records")
+        if state["backbones"] != [name.sha256 for name in self.backbone_names]:
+            raise checkpoint.CheckpointError(f"{path} was made with other weights of the encoder or the generator")
         self.model.adapter.load_state_dict(state["adapter"])
         self.head.load_state_dict(state["head"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -316,21 +327,24 @@ class Run:
                 self.seconds = before + time.monotonic() - started
                 self._observe(losses)
                 if self.stop_requested and number + 1 < len(batches):
+                    validated = self.validate()
+                    self._write_adapter(validated["loss"])
                     checkpoint.save(self.output_dir / checkpoint.PARTIAL, self.state())
-                    return self._summary(validated.get("loss", math.nan), interrupted=True)
+                    return self._summary(validated["loss"], interrupted=True)
             last_of_phase = epoch + 1 == (self.config.phase1_epochs if phase == 1 else self.config.phase2_epochs)
             self.position = Position(
                 2 if last_of_phase else phase, 0 if last_of_phase and phase == 1 else epoch + 1, 0, self.position.step
             )
             validated = self.validate()
             self.observer.validation(self.position.step, validated)
+            self._write_adapter(validated["loss"])
             checkpoint.save(self.output_dir / checkpoint.epoch_file(phase, epoch + 1), self.state())
             (self.output_dir / checkpoint.PARTIAL).unlink(missing_ok=True)
-            self._write_adapter(validated["loss"])
             if self.stop_requested:
                 return self._summary(validated["loss"], interrupted=True)
-        if not validated:
+        if not validated:  # resumed at the end
             validated = self.validate()
+            self._write_adapter(validated["loss"])
         checkpoint.save(self.output_dir / checkpoint.FINAL, self.state())
         return self._summary(validated["loss"], interrupted=False)
 

@@ -19,11 +19,7 @@ _SERVING = ("neuro-latent-serving", "./serving")
 
 KNOWN_COMMANDS: Final = {
     "train": KnownCommand("Train an adapter on your prompts.", *_TRAINER),
-    "evaluate": KnownCommand("Measure an adapter against the baselines.", *_TRAINER),
     "pretrain": KnownCommand("Pre-train the small embedded backbones.", *_TRAINER),
     "export": KnownCommand("Write a Triton model repository from an adapter.", *_EXPORT),
     "serve": KnownCommand("Serve a model repository with Triton.", *_SERVING),
-    "feedback": KnownCommand("Rate an answer, so that it can be learned from.", *_SERVING),
-    "bench": KnownCommand("Measure latency and throughput.", *_SERVING),
-    "doctor": KnownCommand("Check this machine for what serving needs.", *_SERVING),
 }

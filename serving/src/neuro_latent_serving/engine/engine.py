@@ -184,11 +184,9 @@ class Engine:
                 self._admit()
                 if self._rows:
                     self._step()
-        except Exception as error:
+        except Exception:
             # The cause goes to the server's log through the thread's exception hook, not to clients.
-            self._failure = (
-                f"unavailable: the decode engine failed ({type(error).__name__}); the server must be restarted"
-            )
+            self._failure = "unavailable: the decode engine has failed; the server must be restarted"
             raise
         finally:
             self._end_all()
@@ -234,9 +232,16 @@ class Engine:
             request = self._waiting[0]
             if len(self._rows) + request.options.num_return_sequences > self.config.slots:
                 return  # those behind it wait too: a large request must not starve
-            self._start(request)
+            error: ServingError | None = None
+            try:
+                self._start(request)
+            except Exception:
+                log.exception("a request could not be started")
+                error = ServingError("internal error; the server's log has the details")
             with self._changed:
-                self._waiting.popleft()  # only now, so that it is answered should its start fail
+                self._waiting.popleft()
+            if error is not None:
+                request.on_end(error)
 
     def _drop_waiting(self) -> None:
         """Answer waiting requests that were cancelled or whose deadline has passed."""

@@ -34,8 +34,7 @@ def export_command(run: Path, repository: Path) -> list[str]:
     if importlib.util.find_spec("neuro_latent_export") is None:
         raise ServeError(
             f"{run} has to be exported before it can be served, and neuro-latent-export is not installed",
-            "Install it (pip install neuro-latent-export), or export elsewhere and serve the result with "
-            "--repository REPO.",
+            "Install it (pip install ./export), or export elsewhere and serve the result with --repository REPO.",
         )
     program = Path(sys.executable).parent / "neuro-latent"
     start = [str(program)] if program.is_file() else [sys.executable, "-m", "neuro_latent_client"]

@@ -50,7 +50,9 @@ def serve(
         Path | None,
         typer.Option(help="The tritonserver to run. Default: the one on PATH, else that of nvidia-pytriton."),
     ] = None,
-    verify: Annotated[bool, typer.Option("--verify", help="Compare the hash of every exported file first.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare the hash of every exported graph and tokenizer.")
+    ] = False,
     ready_timeout: Annotated[
         float, typer.Option(help="Seconds that the models may take to load.")
     ] = DEFAULTS.ready_timeout,

@@ -26,7 +26,8 @@ from neuro_latent_serving.triton.outbox import Mailbox, Outbox
 CANCELLATION_POLL_S = 0.02
 """Asking Triton whether a request was cancelled crosses a process boundary, so it is not asked every step."""
 
-REMEMBERED_CANCELLATIONS = 4096
+CANCELLATION_IS_REMEMBERED_S = 60.0
+"""A cancelled request may still be on its way through the ensemble; ids are the callers', so not for ever."""
 
 
 class DecoderModel:
@@ -53,7 +54,7 @@ class DecoderModel:
             ),
         )
         self._outbox = Outbox()
-        self._cancelled: dict[str, None] = {}
+        self._cancelled: dict[str, float] = {}
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:
@@ -67,19 +68,14 @@ class DecoderModel:
             except Exception as error:
                 sender.send(error_response(error, tagged=whole), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
-    def is_ready(self) -> bool:
-        """Asked by Triton's readiness endpoint."""
-        return self._engine.healthy
-
     def finalize(self) -> None:
         self._engine.close()
         self._outbox.close()
 
     def _cancel(self, request_id: str) -> None:
-        """Remember the id; the request itself may still be on its way through the ensemble."""
-        self._cancelled[request_id] = None
-        if len(self._cancelled) > REMEMBERED_CANCELLATIONS:
-            del self._cancelled[next(iter(self._cancelled))]
+        now = time.monotonic()
+        self._cancelled = {i: t for i, t in self._cancelled.items() if now - t < CANCELLATION_IS_REMEMBERED_S}
+        self._cancelled[request_id] = now
 
     def _parse(self, request: Any, sender: Any, whole: bool) -> Request:
         hidden = required(request, "encoder_hidden_states")
@@ -107,13 +103,17 @@ class DecoderModel:
             if not whole or event.finish_reason:
                 mailbox.put(event)
 
+        def on_end(error: ServingError | None) -> None:
+            self._cancelled.pop(request_id, None)
+            mailbox.end(error)
+
         return Request(
             raw_prompt=check_prompt(required(request, RAW_PROMPT)[0, 0]),
             hidden_QD=hidden[0],
             mask_Q=np.concatenate([np.ones(soft_tokens, dtype=np.int64), t5_mask]),
             options=row_options(request, 1)[0],
             on_event=on_event,
-            on_end=mailbox.end,
+            on_end=on_end,
             is_cancelled=lambda: (bool(request_id) and request_id in self._cancelled) or asked(),
         )
 

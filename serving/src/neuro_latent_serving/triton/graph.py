@@ -40,7 +40,9 @@ class GraphModel:
             }
             (output,) = self._session.run(None, feeds)
         except Exception as error:
-            return [error_response(error) for _ in requests]
+            if len(requests) > 1:  # one bad request must not take the others of its batch with it
+                return [self.execute([request])[0] for request in requests]
+            return [error_response(error)]
         ends = np.cumsum([len(row[0]) for row in rows])[:-1]
         return [
             pb_utils.InferenceResponse(output_tensors=[pb_utils.Tensor(self._output, np.ascontiguousarray(part))])

@@ -58,10 +58,12 @@ class Mailbox:
         with self._lock:
             events, self._events = self._events, []
             ended, self._ended = self._ended, False
-        for event in merge(events):
-            self._send_event(event)
-        if ended:
-            self._send_end(self._error)
+        try:
+            for event in merge(events):
+                self._send_event(event)
+        finally:
+            if ended:  # without its end a request stays in Triton for ever
+                self._send_end(self._error)
 
 
 class Outbox:

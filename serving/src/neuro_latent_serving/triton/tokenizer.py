@@ -7,6 +7,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from neuro_latent_client.protocol import RAW_PROMPT
+from neuro_latent_serving.errors import InvalidInput
 from neuro_latent_serving.options import check_prompt
 from neuro_latent_serving.tokenization import TextTokenizer
 from neuro_latent_serving.triton.messages import (
@@ -43,7 +44,8 @@ class TokenizerModel:
             refuse_unknown_parameters(request)
             raw = required(request, RAW_PROMPT)
             texts = [check_prompt(value) for value in raw[:, 0]]
-            row_options(request, len(texts))
+            if len({options.num_return_sequences for options in row_options(request, len(texts))}) > 1:
+                raise InvalidInput("num_return_sequences must be the same for all rows of a request")
             encoder, generator = self._encoder.encode(texts), self._generator.encode(texts)
         except Exception as error:
             return error_response(error)

@@ -11,7 +11,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from neuro_latent_client.protocol import OPTION_TYPES, RAW_PROMPT
-from neuro_latent_serving.errors import EngineBusy, InvalidInput
+from neuro_latent_serving.errors import EngineBusy
 from neuro_latent_serving.triton.messages import array, bytes_tensor, error_response, passed_on, required, tensor
 
 ENGINE_MODEL = "t5_decoder"
@@ -41,7 +41,10 @@ class UnaryDecoderModel:
             response = self._collect(request)
         except Exception as error:
             response = error_response(error)
-        sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        try:
+            sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        except Exception as error:  # a request that gets no final response stays in Triton for ever
+            sender.send(error_response(error), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     def _collect(self, request: Any) -> Any:
         given = {name: value for name in PER_ROW if (value := array(request, name)) is not None}
@@ -69,8 +72,6 @@ class UnaryDecoderModel:
             for row in range(rows)
         ]
         answers = [self._sequences(stream) for stream in streams]
-        if len({len(row) for row in answers}) != 1:
-            raise InvalidInput("num_return_sequences must be the same for all rows of a request")
         columns = {name: [[sequence[name] for sequence in row] for row in answers] for name in answers[0][0]}
         return pb_utils.InferenceResponse(
             output_tensors=[
@@ -98,5 +99,5 @@ class UnaryDecoderModel:
             if values:  # the final response is empty
                 found.append(values)
         if not found:
-            raise EngineBusy("the server is stopping; try again")
+            raise EngineBusy("the request was cancelled")
         return sorted(found, key=lambda values: values["sequence_index"])

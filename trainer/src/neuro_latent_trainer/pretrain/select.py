@@ -20,7 +20,7 @@ LIMITS = {
 """The most rows of each source; ``rar`` stands for all sources of that name."""
 
 MAX_WORDS = 90
-"""Longer enhanced prompts are left out: the small generator cannot learn them, and a cut one teaches it not to end."""
+"""Longer enhanced prompts are left out: the small generator cannot learn them."""
 
 
 def select_pairs(pairs: Path, output: Path, seed: int = 0) -> dict[str, int]:
