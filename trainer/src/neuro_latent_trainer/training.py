@@ -119,9 +119,10 @@ class Run:
         table_VD = generator.embeddings.weight.detach()
         self.table_mean, self.table_variance = table_VD.mean(0), table_VD.var(0, correction=0)
 
-        # By hash, because the first rows of a file are often all of one kind.
-        validation = sorted(validation, key=lambda r: hashlib.sha256(r.raw_prompt.encode()).digest())
-        validation = validation[: config.max_validation_records]
+        if len(validation) > config.max_validation_records:
+            # Chosen by hash, because the first rows of a file are often all of one kind.
+            validation = sorted(validation, key=lambda r: hashlib.sha256(r.raw_prompt.encode()).digest())
+            validation = validation[: config.max_validation_records]
         self.cache = EmbeddingCache(
             output_dir / "embeddings", self.backbone_names[0].sha256, config.pooling, encoder.width
         )
