@@ -202,7 +202,7 @@ def test_streams_left_early_and_streams_that_fail_do_not_hurt_the_server(
     for number in range(60):
         with client.stream(PROMPT, max_length=8) as stream:
             for _ in range(number % 5):
-                next(stream)
+                next(stream, None)  # pieces that wait are joined, so there may be fewer
         with pytest.raises(ValueError, match="raw_prompt"), client.stream("") as stream:
             list(stream)
     server.check()

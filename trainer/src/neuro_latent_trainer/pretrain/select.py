@@ -1,7 +1,8 @@
 """Which prompt pairs the embedded adapter is trained on.
 
-The pair file holds rewrites of user prompts (what the product is for), titles with long prompts whose content cannot
-be inferred from the title, synthetic pairs, and narrow question-repair tasks that outnumber the rest by far.
+The pair file holds rewrites of user prompts (what the product is for), synthetic pairs, titles with long prompts whose
+content cannot be inferred from the title (they teach to invent: left out), and narrow question-repair tasks that
+outnumber the rest by far (a few of one kind stay, so that a question may stay a question).
 """
 
 import json
@@ -13,11 +14,9 @@ from neuro_latent_trainer.jsonl import parse_json_line
 LIMITS = {
     "oneprompted_v2": 2000,
     "oneprompted_v1_synthetic": 1500,
-    "awesome_chatgpt_prompts": 600,
-    "disfl_qa": 300,
-    "rar": 300,
+    "disfl_qa": 150,
 }
-"""The most rows of each source; ``rar`` stands for all sources of that name."""
+"""The most rows of each source; the others are left out."""
 
 MAX_WORDS = 90
 """Longer enhanced prompts are left out: the small generator cannot learn them."""
@@ -31,7 +30,7 @@ def select_pairs(pairs: Path, output: Path, seed: int = 0) -> dict[str, int]:
     taken = dict.fromkeys(LIMITS, 0)
     with output.open("w", encoding="utf-8") as chosen:
         for row in rows:
-            source = "rar" if row["source"].startswith("rar_") else row["source"]
+            source = row["source"]
             if taken.get(source, 0) >= LIMITS.get(source, 0) or len(row["enhanced_prompt"].split()) > MAX_WORDS:
                 continue
             taken[source] += 1
