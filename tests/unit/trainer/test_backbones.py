@@ -152,8 +152,8 @@ def test_a_hub_that_cannot_be_reached_is_one_error_that_says_what_to_do(tmp_path
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=120)
     assert re.fullmatch(
         r"cannot load the generator 'google-t5/t5-small': not in the local cache, and not to be had from the "
-        r"Hugging Face Hub \(.+\)\. Give a local folder in hub format \(--generator DIR\), or use the embedded pair \(--encoder "
-        r"neuro-latent-mini/encoder --generator neuro-latent-mini/generator\)\.",
+        r"Hugging Face Hub \(.+\)\. Give a local folder in hub format \(--generator DIR\), or use the embedded pair "
+        r"\(--encoder neuro-latent-mini/encoder --generator neuro-latent-mini/generator\)\.",
         done.stdout.strip(),
     )
     assert done.returncode == 0, done.stderr
