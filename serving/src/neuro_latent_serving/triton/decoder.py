@@ -11,14 +11,15 @@ import triton_python_backend_utils as pb_utils
 from neuro_latent_client.protocol import RAW_PROMPT
 from neuro_latent_serving.engine import Engine, EngineConfig, Event, Request
 from neuro_latent_serving.errors import InvalidInput, ServingError
-from neuro_latent_serving.options import check_prompt
+from neuro_latent_serving.options import GenerationOptions, check_prompt
+from neuro_latent_serving.triton import bridge
 from neuro_latent_serving.triton.messages import (
     array,
     bytes_tensor,
     error_response,
+    given_options,
     model_parameters,
     required,
-    row_options,
     tensor,
 )
 from neuro_latent_serving.triton.outbox import Mailbox, Outbox
@@ -33,9 +34,8 @@ CANCELLATION_IS_REMEMBERED_S = 60.0
 class DecoderModel:
     """Encoder states in, pieces of text out.
 
-    The input ``whole`` (BOOL) asks for one response a text instead of one a piece, and for errors that name their
-    class; ``t5_decoder_unary`` sets it. A request with only ``cancel`` cancels the request of that id: Triton tells a
-    running step of an ensemble nothing of a cancellation, so the client says it here.
+    A request with only ``cancel`` cancels the request of that id: Triton tells a running step of an ensemble nothing of
+    a cancellation, so the client says it here. ``t5_decoder_unary`` reaches the same engine through :mod:`bridge`.
     """
 
     def initialize(self, args: dict[str, str]) -> None:
@@ -55,18 +55,19 @@ class DecoderModel:
         )
         self._outbox = Outbox()
         self._cancelled: dict[str, float] = {}
+        bridge.serve(self._submit_whole)
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:
-            sender, whole = request.get_response_sender(), _is_set(request, "whole")
+            sender = request.get_response_sender()
             try:
                 if (cancel := array(request, "cancel")) is not None:
                     self._cancel(cancel[0, 0].decode(errors="replace"))
                     sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
                     continue
-                self._engine.submit(self._parse(request, sender, whole))
+                self._submit_stream(request, sender)
             except Exception as error:
-                sender.send(error_response(error, tagged=whole), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+                sender.send(error_response(error), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     def finalize(self) -> None:
         self._engine.close()
@@ -77,50 +78,74 @@ class DecoderModel:
         self._cancelled = {i: t for i, t in self._cancelled.items() if now - t < CANCELLATION_IS_REMEMBERED_S}
         self._cancelled[request_id] = now
 
-    def _parse(self, request: Any, sender: Any, whole: bool) -> Request:
+    def _submit_stream(self, request: Any, sender: Any) -> None:
+        """A piece a response.
+
+        Raises:
+            ServingError: the request is wrong, or the engine does not take it.
+        """
         hidden = required(request, "encoder_hidden_states")
         if len(hidden) != 1:
             raise InvalidInput(f"the streaming model takes one raw_prompt a request, not {len(hidden)}")
-        t5_mask = required(request, "t5_mask")[0]
-        soft_tokens = hidden.shape[1] - len(t5_mask)
-        if soft_tokens < 0:
-            raise InvalidInput("t5_mask is longer than encoder_hidden_states")
         truncated = _is_set(request, "truncated")
-
-        request_id: str = request.request_id()
-        asked = _polled(sender.is_cancelled)
 
         def send_end(error: ServingError | None) -> None:
             final = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
             if error is None:
                 sender.send(flags=final)
             else:
-                sender.send(error_response(error, tagged=whole), flags=final)
+                sender.send(error_response(error), flags=final)
 
-        mailbox = Mailbox(self._outbox, lambda event: sender.send(self._response(event, truncated, whole)), send_end)
-
-        def on_event(event: Event) -> None:
-            if not whole or event.finish_reason:
-                mailbox.put(event)
-
-        def on_end(error: ServingError | None) -> None:
-            self._cancelled.pop(request_id, None)
-            mailbox.end(error)
-
-        return Request(
+        mailbox = Mailbox(self._outbox, lambda event: sender.send(self._response(event, truncated)), send_end)
+        row = bridge.DecodeRequest(
+            # Copies: the request's own memory is Triton's.
+            hidden_QD=np.array(hidden[0]),
+            t5_mask_S=np.array(required(request, "t5_mask")[0]),
             raw_prompt=check_prompt(required(request, RAW_PROMPT)[0, 0]),
-            hidden_QD=hidden[0],
-            mask_Q=np.concatenate([np.ones(soft_tokens, dtype=np.int64), t5_mask]),
-            options=row_options(request, 1)[0],
-            on_event=on_event,
-            on_end=on_end,
-            is_cancelled=lambda: (bool(request_id) and request_id in self._cancelled) or asked(),
+            options=given_options(request, 1)[0],
+            request_id=request.request_id(),
+        )
+        self._submit(row, mailbox.put, mailbox.end, _polled(sender.is_cancelled))
+
+    def _submit_whole(
+        self,
+        row: bridge.DecodeRequest,
+        on_event: Callable[[Event], None],
+        on_end: Callable[[ServingError | None], None],
+    ) -> None:
+        self._submit(row, on_event, on_end, lambda: False)
+
+    def _submit(
+        self,
+        row: bridge.DecodeRequest,
+        on_event: Callable[[Event], None],
+        on_end: Callable[[ServingError | None], None],
+        is_cancelled: Callable[[], bool],
+    ) -> None:
+        soft_tokens = len(row.hidden_QD) - len(row.t5_mask_S)
+        if soft_tokens < 0:
+            raise InvalidInput("t5_mask is longer than encoder_hidden_states")
+
+        def end(error: ServingError | None) -> None:
+            self._cancelled.pop(row.request_id, None)
+            on_end(error)
+
+        self._engine.submit(
+            Request(
+                raw_prompt=row.raw_prompt,
+                hidden_QD=row.hidden_QD,
+                mask_Q=np.concatenate([np.ones(soft_tokens, dtype=np.int64), row.t5_mask_S]),
+                options=GenerationOptions.from_values(row.options),
+                on_event=on_event,
+                on_end=end,
+                is_cancelled=lambda: (bool(row.request_id) and row.request_id in self._cancelled) or is_cancelled(),
+            )
         )
 
-    def _response(self, event: Event, truncated: bool, whole: bool) -> Any:
+    def _response(self, event: Event, truncated: bool) -> Any:
         return pb_utils.InferenceResponse(
             output_tensors=[
-                bytes_tensor("enhanced_prompt", [[event.text if whole else event.piece]]),
+                bytes_tensor("enhanced_prompt", [[event.piece]]),
                 tensor("score", [[event.score]], np.float32),
                 tensor("generated_tokens", [[event.generated_tokens]], np.int32),
                 bytes_tensor("finish_reason", [[event.finish_reason]]),

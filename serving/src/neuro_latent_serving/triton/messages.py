@@ -9,7 +9,7 @@ import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from neuro_latent_client.protocol import OPTION_TYPES
-from neuro_latent_serving.errors import EngineBusy, EngineClosed, InvalidInput, ServingError
+from neuro_latent_serving.errors import EngineBusy, EngineClosed, InvalidInput
 from neuro_latent_serving.options import GenerationOptions
 
 log = logging.getLogger("neuro_latent_serving")
@@ -53,11 +53,11 @@ def refuse_unknown_parameters(request: Any) -> None:
         raise InvalidInput(f"unknown input {unknown[0]!r}; known are raw_prompt, {', '.join(sorted(OPTION_TYPES))}")
 
 
-def row_options(request: Any, rows: int) -> list[GenerationOptions]:
-    """The options of each row of a request.
+def given_options(request: Any, rows: int) -> list[dict[str, Any]]:
+    """The options that a request gives, by row.
 
     Raises:
-        InvalidInput: an option is out of its limits, or has not one value a row.
+        InvalidInput: an option has not one value a row.
     """
     columns: dict[str, npt.NDArray[Any]] = {}
     for name in OPTION_TYPES:
@@ -66,10 +66,16 @@ def row_options(request: Any, rows: int) -> list[GenerationOptions]:
             if value.shape != (rows, 1):
                 raise InvalidInput(f"{name} must have shape [{rows}, 1], not {list(value.shape)}")
             columns[name] = value[:, 0]
-    return [
-        GenerationOptions.from_values({name: column[row].item() for name, column in columns.items()})
-        for row in range(rows)
-    ]
+    return [{name: column[row].item() for name, column in columns.items()} for row in range(rows)]
+
+
+def row_options(request: Any, rows: int) -> list[GenerationOptions]:
+    """The checked options of each row of a request.
+
+    Raises:
+        InvalidInput: an option is out of its limits, or has not one value a row.
+    """
+    return [GenerationOptions.from_values(values) for values in given_options(request, rows)]
 
 
 def bytes_tensor(name: str, values: list[list[str]]) -> Any:
@@ -82,11 +88,8 @@ def tensor(name: str, values: Any, dtype: type) -> Any:
     return pb_utils.Tensor(name, np.array(values, dtype=dtype))
 
 
-def error_response(error: Exception, tagged: bool = False) -> Any:
-    """An error as Triton sends it: what a client may see, with the right code; anything else only goes to the log.
-
-    ``tagged`` puts the name of the class before the text, for :func:`passed_on`.
-    """
+def error_response(error: Exception) -> Any:
+    """An error as Triton sends it: what a client may see, with the right code; anything else only goes to the log."""
     if isinstance(error, InvalidInput):
         code = pb_utils.TritonError.INVALID_ARG
     elif isinstance(error, EngineBusy | EngineClosed):
@@ -98,13 +101,4 @@ def error_response(error: Exception, tagged: bool = False) -> Any:
                 "internal error; the server's log has the details", pb_utils.TritonError.INTERNAL
             )
         )
-    text = f"{type(error).__name__}: {error}" if tagged else str(error)
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(text, code))
-
-
-def passed_on(text: str) -> ServingError:
-    """The error of a tagged response. Triton 24.10 drops the code of an error that comes back through BLS."""
-    for kind in (InvalidInput, EngineBusy, EngineClosed):
-        if text.startswith(tag := f"{kind.__name__}: "):
-            return kind(text.removeprefix(tag))
-    return ServingError(text)
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), code))

@@ -1,32 +1,54 @@
-"""One response a request: the same engine, asked through Triton (BLS), its texts collected.
+"""One response a request, from the engine in ``t5_decoder``.
 
-Triton's unary front ends refuse a decoupled model; this one is not decoupled, but answers later from its own thread,
+Triton's unary front ends refuse a decoupled model; this one is not decoupled, but answers later from its own threads,
 so that any number of requests decode together.
 """
 
+import queue
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from neuro_latent_client.protocol import OPTION_TYPES, RAW_PROMPT
+from neuro_latent_client.protocol import RAW_PROMPT
+from neuro_latent_serving.engine import Event
 from neuro_latent_serving.errors import EngineBusy
-from neuro_latent_serving.triton.messages import array, bytes_tensor, error_response, passed_on, required, tensor
-
-ENGINE_MODEL = "t5_decoder"
-PER_ROW = ("encoder_hidden_states", "t5_mask", RAW_PROMPT, "truncated", *OPTION_TYPES)
+from neuro_latent_serving.options import check_prompt
+from neuro_latent_serving.triton import bridge
+from neuro_latent_serving.triton.messages import (
+    bytes_tensor,
+    error_response,
+    given_options,
+    log,
+    model_parameters,
+    required,
+    tensor,
+)
 
 
 class UnaryDecoderModel:
-    """Collects what ``t5_decoder`` sends; the rows of a request decode at the same time."""
+    """Collects what the engine writes; the rows of a request decode at the same time."""
 
     def initialize(self, args: dict[str, str]) -> None:
+        self._version = model_parameters(args)["model_version"]
         self._threads: set[threading.Thread] = set()
+        # One thread sends all responses: Triton's objects are used by no more threads than they must be.
+        self._outbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._postman = threading.Thread(target=self._send_all, name="responses", daemon=True)
+        self._postman.start()
 
     def execute(self, requests: list[Any]) -> list[None]:
         for request in requests:
-            thread = threading.Thread(target=self._answer, args=(request,), name="unary", daemon=True)
+            sender = request.get_response_sender()
+            try:
+                rows = self._parse(request)
+                truncated = required(request, "truncated")
+            except Exception as error:
+                self._send(sender, error_response(error))
+                continue
+            thread = threading.Thread(target=self._answer, args=(sender, rows, truncated), name="unary", daemon=True)
             self._threads = {t for t in self._threads if t.is_alive()} | {thread}
             thread.start()
         return [None] * len(requests)
@@ -34,70 +56,70 @@ class UnaryDecoderModel:
     def finalize(self) -> None:
         for thread in self._threads:
             thread.join()
+        self._outbox.put(None)
+        self._postman.join()
 
-    def _answer(self, request: Any) -> None:
-        sender = request.get_response_sender()
-        try:
-            response = self._collect(request)
-        except Exception as error:
-            response = error_response(error)
+    @staticmethod
+    def _parse(request: Any) -> list[bridge.DecodeRequest]:
+        hidden, mask = required(request, "encoder_hidden_states"), required(request, "t5_mask")
+        prompts, options = required(request, RAW_PROMPT), given_options(request, len(hidden))
+        # Copies: the request's own memory is Triton's.
+        return [
+            bridge.DecodeRequest(
+                np.array(hidden[i]), np.array(mask[i]), check_prompt(prompts[i, 0]), options[i], request.request_id()
+            )
+            for i in range(len(hidden))
+        ]
+
+    def _answer(self, sender: Any, rows: list[bridge.DecodeRequest], truncated: Any) -> None:
+        answers: list[list[Event] | Exception] = [EngineBusy("not decoded")] * len(rows)
+
+        def decode(row: int) -> None:
+            try:
+                answers[row] = bridge.decode(rows[row])
+            except (OSError, EOFError):
+                answers[row] = EngineBusy("unavailable: the decode engine is not there; try again later")
+            except Exception as error:
+                answers[row] = error
+
+        others = [threading.Thread(target=decode, args=(row,), daemon=True) for row in range(1, len(rows))]
+        for thread in others:
+            thread.start()
+        decode(0)
+        for thread in others:
+            thread.join()
+        failed = next((answer for answer in answers if isinstance(answer, Exception)), None)
+        texts = [answer for answer in answers if not isinstance(answer, Exception)]
+        if failed is None and not all(texts):
+            failed = EngineBusy("the request was cancelled")
+        self._outbox.put(
+            lambda: self._send(sender, self._response(texts, truncated) if failed is None else error_response(failed))
+        )
+
+    def _response(self, texts: list[list[Event]], truncated: Any) -> Any:
+        version = [[self._version]] * len(texts)
+        return pb_utils.InferenceResponse(
+            output_tensors=[
+                bytes_tensor("enhanced_prompt", [[event.text for event in row] for row in texts]),
+                tensor("score", [[event.score for event in row] for row in texts], np.float32),
+                tensor("generated_tokens", [[event.generated_tokens for event in row] for row in texts], np.int32),
+                bytes_tensor("finish_reason", [[event.finish_reason for event in row] for row in texts]),
+                tensor("truncated", truncated, np.bool_),
+                bytes_tensor("model_version", version),
+                bytes_tensor("adapter_version", version),
+            ]
+        )
+
+    @staticmethod
+    def _send(sender: Any, response: Any) -> None:
         try:
             sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
         except Exception as error:  # a request that gets no final response stays in Triton for ever
             sender.send(error_response(error), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
-    def _collect(self, request: Any) -> Any:
-        given = {name: value for name in PER_ROW if (value := array(request, name)) is not None}
-        rows = len(required(request, "encoder_hidden_states"))
-        # All rows are submitted before the first is waited for.
-        streams = [
-            pb_utils.InferenceRequest(
-                model_name=ENGINE_MODEL,
-                request_id=request.request_id(),
-                requested_output_names=[
-                    "enhanced_prompt",
-                    "score",
-                    "generated_tokens",
-                    "finish_reason",
-                    "truncated",
-                    "model_version",
-                    "adapter_version",
-                    "sequence_index",
-                ],
-                inputs=[
-                    *(pb_utils.Tensor(name, value[row : row + 1]) for name, value in given.items()),
-                    pb_utils.Tensor("whole", np.array([[True]])),
-                ],
-            ).exec(decoupled=True)
-            for row in range(rows)
-        ]
-        answers = [self._sequences(stream) for stream in streams]
-        columns = {name: [[sequence[name] for sequence in row] for row in answers] for name in answers[0][0]}
-        return pb_utils.InferenceResponse(
-            output_tensors=[
-                bytes_tensor("enhanced_prompt", columns["enhanced_prompt"]),
-                tensor("score", columns["score"], np.float32),
-                tensor("generated_tokens", columns["generated_tokens"], np.int32),
-                bytes_tensor("finish_reason", columns["finish_reason"]),
-                tensor("truncated", [[row[0]] for row in columns["truncated"]], np.bool_),
-                bytes_tensor("model_version", [[row[0]] for row in columns["model_version"]]),
-                bytes_tensor("adapter_version", [[row[0]] for row in columns["adapter_version"]]),
-            ]
-        )
-
-    @staticmethod
-    def _sequences(stream: Any) -> list[dict[str, Any]]:
-        """The texts of one row, in the order of their sequence index."""
-        found: list[dict[str, Any]] = []
-        for response in stream:
-            if response.has_error():
-                raise passed_on(response.error().message())
-            values = {}
-            for output in response.output_tensors():
-                value = output.as_numpy().ravel()[0]
-                values[output.name()] = value.decode() if isinstance(value, bytes) else value.item()
-            if values:  # the final response is empty
-                found.append(values)
-        if not found:
-            raise EngineBusy("the request was cancelled")
-        return sorted(found, key=lambda values: values["sequence_index"])
+    def _send_all(self) -> None:
+        while (send := self._outbox.get()) is not None:
+            try:
+                send()
+            except Exception as error:
+                log.warning("a response could not be sent: %s", type(error).__name__)
