@@ -62,7 +62,7 @@ class Crowd(wire.RawStream):
 
     def fill(self) -> str:
         """Send requests until one is refused; the refusal."""
-        for _ in range(QUEUE + 2):
+        for _ in range(QUEUE + 12):  # some may be done before the last is sent
             self.send("t5_decoder", self._inputs)
         while True:
             _, error = self.arrived.get(timeout=wire.TIMEOUT)
