@@ -206,7 +206,9 @@ def test_an_entry_point_that_cannot_be_loaded_is_one_line(run, installed):
 
 def test_interrupting_a_stream_cancels_it(url, script, make_response):
     script.responses, script.delay_s = [make_response("word ")] * 400, 0.02
-    code = "from neuro_latent_client.cli import main; main()"
+    # A shell starts its background jobs with SIGINT ignored, and CI may be one.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "from neuro_latent_client.cli import main; main()"
     command = [sys.executable, "-c", code, "optimize", "x", "--url", url, "--stream"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout.read(5) == "word "
