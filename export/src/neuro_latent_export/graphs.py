@@ -1,4 +1,7 @@
-"""The five graphs of the product and how each is traced: modules, example inputs, names, dynamic axes."""
+"""The graphs that are traced from torch, and how: modules, example inputs, names, dynamic axes.
+
+The decoder's two graphs are built by hand in ``decoder_graphs.py``.
+"""
 
 import logging
 import warnings
@@ -6,14 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx_ir
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from neuro_latent_export.t5_graphs import PrefillGraph, StepGraph, T5EncoderGraph
+from neuro_latent_export.t5_graphs import T5EncoderGraph
 from neuro_latent_trainer.backbones import pool
 from neuro_latent_trainer.model import PromptOptimizer
 
@@ -53,8 +55,6 @@ class GraphSpec:
     module: nn.Module
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    variadic_from: int | None = None
-    """Index of the first input that the module takes as ``*args``."""
 
 
 @dataclass(frozen=True)
@@ -84,23 +84,11 @@ class Sizes:
         )
 
 
-def cache_names(prefix: str, kind: str, layers: int) -> list[str]:
-    """Key and value names of every layer, as optimum names them: ``present.0.decoder.key`` …"""
-    return [f"{prefix}.{i}.{kind}.{part}" for i in range(layers) for part in ("key", "value")]
-
-
 def graph_specs(model: PromptOptimizer) -> list[GraphSpec]:
-    """The graphs of a system, in the order in which a prompt passes them."""
+    """The traced graphs of a system, in the order in which a prompt passes them."""
     sizes = Sizes.of(model)
     t5 = model.generator_model
     ids = torch.int64
-    self_cache: Shape = ("batch", sizes.heads, "past", sizes.head_width)
-    grown: Shape = ("batch", sizes.heads, "columns", sizes.head_width)
-    cross: Shape = ("batch", sizes.heads, "encoder_tokens", sizes.head_width)
-    past = []
-    for i in range(sizes.decoder_layers):
-        past += [TensorSpec(f"past_key_values.{i}.decoder.{part}", self_cache) for part in ("key", "value")]
-        past += [TensorSpec(f"past_key_values.{i}.encoder.{part}", cross) for part in ("key", "value")]
     return [
         GraphSpec(
             "encoder/1/model.onnx",
@@ -127,46 +115,19 @@ def graph_specs(model: PromptOptimizer) -> list[GraphSpec]:
             ),
             (TensorSpec("encoder_hidden_states", ("batch", "encoder_tokens", sizes.generator_width)),),
         ),
-        GraphSpec(
-            "t5_decoder/1/prefill.onnx",
-            PrefillGraph(t5),
-            (TensorSpec("encoder_hidden_states", ("batch", "encoder_tokens", sizes.generator_width)),),
-            tuple(TensorSpec(name, cross) for name in cache_names("present", "encoder", sizes.decoder_layers)),
-        ),
-        GraphSpec(
-            "t5_decoder/1/step.onnx",
-            StepGraph(t5),
-            (
-                TensorSpec("decoder_input_ids", ("batch", 1), ids),
-                TensorSpec("self_attention_mask", ("batch", "columns"), ids),
-                TensorSpec("encoder_attention_mask", ("batch", "encoder_tokens"), ids),
-                *past,
-            ),
-            (
-                TensorSpec("logits", ("batch", sizes.vocabulary)),
-                TensorSpec("next_token", ("batch",), ids),
-                TensorSpec("next_logprob", ("batch",)),
-                *(TensorSpec(name, grown) for name in cache_names("present", "decoder", sizes.decoder_layers)),
-            ),
-            variadic_from=3,
-        ),
     ]
 
 
 def example_inputs(spec: GraphSpec, axes: dict[str, int], seed: int = 0) -> tuple[Tensor, ...]:
     """Random inputs with the given sizes of the dynamic axes.
 
-    Masks have zeros in them (at the end of the prompt, at the start of the self-attention cache) and every row has a
-    one.
+    Masks have zeros at their end, and every row has a one.
     """
     generator = torch.Generator().manual_seed(seed)
     tensors = []
     for tensor in spec.inputs:
         shape = [axes[s] if isinstance(s, str) else s for s in tensor.shape]
-        if tensor.name == "self_attention_mask":
-            values = torch.ones(shape, dtype=tensor.dtype)
-            values[0, : shape[1] // 3] = 0
-        elif tensor.name.endswith("mask"):
+        if tensor.name.endswith("mask"):
             values = torch.ones(shape, dtype=tensor.dtype)
             values[0, shape[1] - shape[1] // 3 :] = 0
         elif tensor.dtype == torch.int64:
@@ -177,7 +138,7 @@ def example_inputs(spec: GraphSpec, axes: dict[str, int], seed: int = 0) -> tupl
     return tuple(tensors)
 
 
-EXAMPLE_AXES = {"batch": 2, "tokens": 7, "encoder_tokens": 11, "past": 5, "columns": 6}
+EXAMPLE_AXES = {"batch": 2, "tokens": 7}
 
 
 def write_graph(spec: GraphSpec, path: Path, log: Callable[[str], None] = lambda text: None) -> None:
@@ -185,15 +146,12 @@ def write_graph(spec: GraphSpec, path: Path, log: Callable[[str], None] = lambda
     log(f"exporting {spec.path}")
     path.parent.mkdir(parents=True, exist_ok=True)
     axes = [{i: Dim.DYNAMIC for i, size in enumerate(tensor.shape) if isinstance(size, str)} for tensor in spec.inputs]
-    shapes: tuple[Any, ...] = tuple(axes)
-    if spec.variadic_from is not None:
-        shapes = (*axes[: spec.variadic_from], tuple(axes[spec.variadic_from :]))
     with _quiet_exporter():
         program = torch.onnx.export(
             spec.module.eval(),
             example_inputs(spec, EXAMPLE_AXES),
             dynamo=True,
-            dynamic_shapes=shapes,
+            dynamic_shapes=tuple(axes),
             input_names=[t.name for t in spec.inputs],
             output_names=[t.name for t in spec.outputs],
             opset_version=OPSET,

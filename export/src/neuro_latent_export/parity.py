@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime as ort
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from neuro_latent_export.graphs import GraphSpec, Sizes, cache_names, example_inputs
+from neuro_latent_export.decoder_graphs import cache_names
+from neuro_latent_export.graphs import GraphSpec, Sizes, example_inputs
 from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
 
 GRAPH_TOLERANCE = 2e-4
@@ -24,11 +26,15 @@ MAX_LENGTH = 48
 """How many tokens of each are compared."""
 BATCH = 16
 
-CHECKED_AXES = (
-    {"batch": 1, "tokens": 5, "encoder_tokens": 9, "past": 0, "columns": 1},
-    {"batch": 3, "tokens": 17, "encoder_tokens": 37, "past": 150, "columns": 151},
-)
-"""Sizes other than those of tracing: the first step with its empty cache, and a long one."""
+CHECKED_AXES = ({"batch": 1, "tokens": 5}, {"batch": 3, "tokens": 17})
+"""Sizes other than those of tracing."""
+
+DECODER_PATHS = ("t5_decoder/1/prefill.onnx", "t5_decoder/1/step.onnx")
+
+Ids = npt.NDArray[np.int64]
+
+Sessions = dict[str, ort.InferenceSession]
+"""By path in the repository."""
 
 
 class ParityError(RuntimeError):
@@ -94,16 +100,77 @@ def check_graph(spec: GraphSpec, session: ort.InferenceSession) -> GraphParity:
     return GraphParity(spec.path, worst)
 
 
-def greedy(
-    sessions: dict[str, ort.InferenceSession], sizes: Sizes, feeds: dict[str, np.ndarray], start: int, eos: int
-) -> list[list[int]]:
-    """Greedy decoding over the exported graphs, from token ids to token ids, for a batch of prompts.
+class StaticDecoder:
+    """The two decoder graphs over a cache of a fixed number of columns, for checks: simple, not fast.
+
+    ``B`` rows, ``W`` tokens a row, ``Q`` encoder tokens, ``D`` model width.
+    """
+
+    def __init__(
+        self, sessions: Sessions, sizes: Sizes, hidden_BQD: npt.NDArray[np.float32], mask_BQ: Ids, columns: int
+    ) -> None:
+        prefill, self._step = (sessions[path] for path in DECODER_PATHS)
+        rows = len(hidden_BQD)
+        cross = prefill.run(None, {"encoder_hidden_states": hidden_BQD})
+        shape = (rows, sizes.heads, columns, sizes.head_width)
+        self._feeds = {
+            "encoder_attention_mask": mask_BQ,
+            "candidates": np.zeros(1, dtype=np.int64),
+            **dict(zip(cache_names("past_key_values", "encoder", sizes.decoder_layers), cross, strict=True)),
+            # Not zeros: what a column holds before it is written may not matter.
+            **{
+                n: np.full(shape, 7.0, np.float32)
+                for n in cache_names("past_key_values", "decoder", sizes.decoder_layers)
+            },
+        }
+        self.lengths_B = np.zeros(rows, dtype=np.int64)
+        self._present = cache_names("present", "decoder", sizes.decoder_layers)
+
+    def run(self, tokens_BW: Ids, output: str) -> npt.NDArray[Any]:
+        """Feed some tokens a row; returns one output of the step, [B, W] or [B, W, vocabulary]."""
+        feeds = {"decoder_input_ids": tokens_BW, "cache_lengths": self.lengths_B, **self._feeds}
+        wanted, *present = self._step.run([output, *self._present], feeds)
+        self._feeds |= {n.replace("present", "past_key_values"): v for n, v in zip(self._present, present, strict=True)}
+        self.lengths_B = self.lengths_B + tokens_BW.shape[1]
+        result: npt.NDArray[Any] = wanted
+        return result
+
+
+@torch.no_grad()
+def check_decoder(t5: Any, sessions: Sessions, sizes: Sizes, tolerance: float = GRAPH_TOLERANCE) -> GraphParity:
+    """Compare the log-probabilities of random texts, fed in pieces of several widths, with Hugging Face's T5.
+
+    Raises:
+        ParityError: they differ by more than ``tolerance``, relative to the largest.
+    """
+    generator = torch.Generator().manual_seed(0)
+    worst = 0.0
+    for rows, encoder_tokens, pieces in ((1, 5, (1, 1, 1)), (3, 37, (4, 1, 150))):
+        columns = sum(pieces)
+        hidden_BQD = torch.randn(rows, encoder_tokens, sizes.generator_width, generator=generator)
+        mask_BQ = torch.ones(rows, encoder_tokens, dtype=torch.int64)
+        mask_BQ[0, encoder_tokens - encoder_tokens // 3 :] = 0
+        ids_BT = torch.randint(3, min(100, sizes.vocabulary), (rows, columns), generator=generator)
+        logits = t5(encoder_outputs=(hidden_BQD,), attention_mask=mask_BQ, decoder_input_ids=ids_BT).logits
+        want = logits.log_softmax(-1).numpy()
+        decoder = StaticDecoder(sessions, sizes, hidden_BQD.numpy(), mask_BQ.numpy(), columns)
+        parts = np.split(ids_BT.numpy(), np.cumsum(pieces)[:-1], axis=1)
+        got = np.concatenate([decoder.run(part, "logprobs") for part in parts], axis=1)
+        difference = float(np.abs(want - got).max() / np.abs(want).max())
+        worst = max(worst, difference if np.isfinite(difference) else np.inf)
+    if worst > tolerance:
+        raise ParityError(
+            f"the decoder graphs differ from torch by {worst:.2e} of the largest value; allowed {tolerance}"
+        )
+    return GraphParity(DECODER_PATHS[1], worst, tolerance)
+
+
+def encode(sessions: Sessions, feeds: dict[str, Ids]) -> npt.NDArray[np.float32]:
+    """T5 encoder states over soft prompts and prompt: [B, P + S, D].
 
     Args:
         sessions: by path in the repository.
         feeds: ``encoder_ids``, ``encoder_mask`` [B, L], ``t5_ids``, ``t5_mask`` [B, S], all int64.
-        start: T5's decoder start token.
-        eos: T5's end token.
     """
     (embedding_BE,) = sessions["encoder/1/model.onnx"].run(
         None, {"input_ids": feeds["encoder_ids"], "attention_mask": feeds["encoder_mask"]}
@@ -112,35 +179,33 @@ def greedy(
     (hidden_BQD,) = sessions["t5_encoder/1/model.onnx"].run(
         None, {"soft_prompts": soft_BPD, "input_ids": feeds["t5_ids"], "attention_mask": feeds["t5_mask"]}
     )
-    prefill, step = sessions["t5_decoder/1/prefill.onnx"], sessions["t5_decoder/1/step.onnx"]
-    rows = len(hidden_BQD)
-    cache = {
-        name.replace("present", "past_key_values"): value
-        for name, value in zip(
-            [o.name for o in prefill.get_outputs()],
-            prefill.run(None, {"encoder_hidden_states": hidden_BQD}),
-            strict=True,
-        )
-    }
-    empty = np.zeros((rows, sizes.heads, 0, sizes.head_width), dtype=np.float32)
-    cache |= dict.fromkeys(cache_names("past_key_values", "decoder", sizes.decoder_layers), empty)
-    mask_BQ = np.concatenate([np.ones((rows, sizes.soft_prompt_tokens), np.int64), feeds["t5_mask"]], axis=1)
-    names = ["next_token", *cache_names("present", "decoder", sizes.decoder_layers)]
+    result: npt.NDArray[np.float32] = hidden_BQD
+    return result
+
+
+def encoder_mask(sizes: Sizes, t5_mask_BS: Ids) -> Ids:
+    """The mask of soft prompts and prompt: int64 [B, P + S]."""
+    return np.concatenate([np.ones((len(t5_mask_BS), sizes.soft_prompt_tokens), np.int64), t5_mask_BS], axis=1)
+
+
+def greedy(sessions: Sessions, sizes: Sizes, feeds: dict[str, Ids], start: int, eos: int) -> list[list[int]]:
+    """Greedy decoding over the exported graphs, from token ids to token ids, for a batch of prompts.
+
+    Args:
+        sessions: by path in the repository.
+        sizes: of the system.
+        feeds: as for :func:`encode`.
+        start: T5's decoder start token.
+        eos: T5's end token.
+    """
+    mask_BQ = encoder_mask(sizes, feeds["t5_mask"])
+    decoder = StaticDecoder(sessions, sizes, encode(sessions, feeds), mask_BQ, MAX_LENGTH)
+    rows = len(mask_BQ)
     token_B = np.full(rows, start, dtype=np.int64)
     written: list[list[int]] = [[] for _ in range(rows)]
     done = np.zeros(rows, dtype=bool)
-    for column in range(MAX_LENGTH):
-        outputs = step.run(
-            names,
-            {
-                "decoder_input_ids": token_B[:, None],
-                "self_attention_mask": np.ones((rows, column + 1), np.int64),
-                "encoder_attention_mask": mask_BQ,
-                **cache,
-            },
-        )
-        token_B = outputs[0]
-        cache |= {n.replace("present", "past_key_values"): v for n, v in zip(names[1:], outputs[1:], strict=True)}
+    for _ in range(MAX_LENGTH):
+        token_B = decoder.run(token_B[:, None], "next_token")[:, 0]
         done |= token_B == eos
         for row in np.flatnonzero(~done):
             written[row].append(int(token_B[row]))
@@ -173,7 +238,7 @@ def check_tokenizers(model: PromptOptimizer, folder: Path, prompts: list[str]) -
 
 def check_generation(
     model: PromptOptimizer,
-    sessions: dict[str, ort.InferenceSession],
+    sessions: Sessions,
     prompts: list[str],
     progress: Callable[[int], None] = lambda n: None,
 ) -> GenerationParity:

@@ -13,8 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import onnx_ir
+
 from neuro_latent_export import parity
+from neuro_latent_export.decoder_graphs import OPSET as DECODER_OPSET
+from neuro_latent_export.decoder_graphs import build_prefill, build_step
 from neuro_latent_export.graphs import OPSET, Sizes, graph_specs, write_graph
+from neuro_latent_export.precision import FP32, Precision
 from neuro_latent_trainer import adapter_folder
 from neuro_latent_trainer.backbones import fingerprint
 from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
@@ -145,6 +150,7 @@ def export_repository(
     *,
     encoder: str | None = None,
     generator: str | None = None,
+    precision: Precision = FP32,
     log: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Export an adapter with its frozen models to a Triton model repository; returns its manifest.
@@ -181,6 +187,12 @@ def export_repository(
             sessions[spec.path] = parity.open_session(building / spec.path)
             checked.append(parity.check_graph(spec, sessions[spec.path]))
             artifacts.append(spec.path)
+        for relative, build in zip(parity.DECODER_PATHS, (build_prefill, build_step), strict=True):
+            log(f"building {relative}")
+            onnx_ir.save(build(model.generator_model, precision), building / relative)
+            sessions[relative] = parity.open_session(building / relative)
+            artifacts.append(relative)
+        checked.append(parity.check_decoder(model.generator_model, sessions, Sizes.of(model)))
         log("comparing tokenizers and the whole generation with torch")
         parity.check_tokenizers(model, building, parity_prompts(parity.PROMPTS))
         generation = parity.check_generation(model, sessions, parity_prompts(parity.PROMPTS))
@@ -188,8 +200,8 @@ def export_repository(
             "format": 1,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "model_version": model_version,
-            "precision": "float32",
-            "opset": OPSET,
+            "precision": precision.name,
+            "opset": {"encoders": OPSET, "decoder": DECODER_OPSET},
             "adapter": {**weights, "config": model.adapter.config.to_dict()},
             "backbones": {
                 "encoder": {"name": model.encoder.name, "sha256": fingerprint(model.encoder_model)},

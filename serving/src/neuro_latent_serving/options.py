@@ -14,6 +14,7 @@ MAX_PROMPT_CHARACTERS = 32_768
 
 MAX_NEW_TOKENS = 512
 MAX_SEQUENCES = 8
+MAX_BEAMS = 8
 MAX_DEADLINE_MS = 600_000
 MAX_INT64 = 2**63 - 1
 
@@ -24,11 +25,13 @@ class GenerationOptions:
 
     Attributes:
         max_length: the most tokens written, 1 to 512.
-        num_return_sequences: how many texts a prompt gets, 1 to 8; more than one needs a temperature above 0.
+        num_return_sequences: how many texts a prompt gets, 1 to 8; more than one needs a temperature above 0, or as
+            many beams.
         temperature: 0 is greedy; above 0 the logits are divided by it and a token is drawn.
         top_k: draw among the k most likely tokens; 0 is off.
         top_p: draw among the most likely tokens that together reach this probability; 1 is off.
-        num_beams: 1; beam search is not available in this version.
+        num_beams: 1 takes the most likely token each time; 2 to 8 search for the most likely text with this many beams.
+        length_penalty: of the beam search: above 0 prefers longer texts, below 0 shorter ones.
         seed: the same seed gives the same text, whatever else is running; None draws one.
         deadline_ms: stop after this time and return what is written so far; 0 is none.
 
@@ -42,6 +45,7 @@ class GenerationOptions:
     top_k: int = 0
     top_p: float = 1.0
     num_beams: int = 1
+    length_penalty: float = 1.0
     seed: int | None = None
     deadline_ms: int = 0
 
@@ -52,21 +56,29 @@ class GenerationOptions:
         _check_range("deadline_ms", self.deadline_ms, 0, MAX_DEADLINE_MS)
         if self.seed is not None:
             _check_range("seed", self.seed, 0, MAX_INT64)
-        for name in ("temperature", "top_p"):
+        for name in ("temperature", "top_p", "length_penalty"):
             if not isinstance(getattr(self, name), numbers.Real):
                 raise InvalidInput(f"{name} must be a number, not {getattr(self, name)!r}")
         if not (math.isfinite(self.temperature) and 0 <= self.temperature <= 100):
             raise InvalidInput(f"temperature must be between 0 (greedy) and 100, not {self.temperature:g}")
+        if not (math.isfinite(self.length_penalty) and abs(self.length_penalty) <= 10):
+            raise InvalidInput(f"length_penalty must be between -10 and 10, not {self.length_penalty:g}")
         if not (math.isfinite(self.top_p) and 0 < self.top_p <= 1):
             raise InvalidInput(f"top_p must be above 0 and at most 1, not {self.top_p:g}")
-        if self.num_beams != 1:
+        _check_range("num_beams", self.num_beams, 1, MAX_BEAMS)
+        if self.num_beams > 1 and self.temperature > 0:
             raise InvalidInput(
-                f"num_beams must be 1 (beam search is not available in this version), not {self.num_beams}"
+                f"num_beams is {self.num_beams} and temperature {self.temperature:g}: a beam search does not sample; "
+                "set temperature to 0 or num_beams to 1"
             )
-        if self.num_return_sequences > 1 and self.greedy:
+        if 1 < self.num_beams < self.num_return_sequences:
+            raise InvalidInput(
+                f"num_return_sequences must be at most num_beams ({self.num_beams}), not {self.num_return_sequences}"
+            )
+        if self.num_return_sequences > 1 and self.num_beams == 1 and self.greedy:
             raise InvalidInput(
                 f"num_return_sequences is {self.num_return_sequences}, but temperature 0 (or top_k 1) is greedy and "
-                "has only one answer; set temperature above 0 (0.8, say)"
+                "has only one answer; set temperature above 0 (0.8, say), or num_beams"
             )
 
     @classmethod

@@ -11,14 +11,19 @@ def default_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
-def open_session(path: Path, threads: int) -> ort.InferenceSession:
-    """A CPU session with ``threads`` threads that sleep when idle.
+def open_session(path: Path, threads: int, spin: bool = False) -> ort.InferenceSession:
+    """A CPU session with ``threads`` threads.
 
-    Several sessions share the cores in turn; threads that spin while they wait would take them from the one at work.
+    Args:
+        path: the graph.
+        threads: of each run, the caller's own included.
+        spin: whether threads wait for the next piece of a run awake. That is worth it for a graph of many small
+            nodes that runs all the time, and takes the cores from everybody else. Between runs they always sleep.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

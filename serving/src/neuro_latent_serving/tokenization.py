@@ -58,6 +58,11 @@ class Detokenizer:
         """The whole text, special tokens left out."""
         return self._tokenizer.decode(ids, skip_special_tokens=True)
 
+    def encode(self, text: str, most: int) -> list[int]:
+        """The first ``most`` token ids of a text, without special tokens."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids[:most]
+        return ids
+
     def stream(self) -> "TextStream":
         """A new stream of pieces."""
         return TextStream(self._tokenizer)

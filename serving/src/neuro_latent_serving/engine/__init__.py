@@ -2,14 +2,20 @@
 
 In the order in which a request passes them::
 
-    engine.py      the queue, the loop, what a caller submits and gets back
-    sequence.py    one text being written: tokens, score, limits, text stream
-    cache.py       the rows that decode together and their keys and values
-    decoder.py     the two ONNX graphs: prefill and step
-    sampling.py    which token comes next
+    request.py      what a caller submits
+    engine.py       the thread
+    loop.py         the queue, the slots, the step
+    writing.py      a request in its slots: texts of their own, or the beams of a search
+    decoder.py      the two ONNX graphs: prefill and step
+    cache.py        the keys and values of the rows in flight
+    speculation.py  drafts copied from the prompt, and when they pay
+    sampling.py, beams.py   which tokens come next
+    sequence.py     one answer: tokens, score, text stream
+    metrics.py      what is counted
 """
 
-from neuro_latent_serving.engine.engine import Engine, EngineConfig, Request
+from neuro_latent_serving.engine.engine import Engine, EngineConfig
+from neuro_latent_serving.engine.request import Request
 from neuro_latent_serving.engine.sequence import Event
 
 __all__ = ["Engine", "EngineConfig", "Event", "Request"]

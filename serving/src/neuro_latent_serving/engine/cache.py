@@ -1,93 +1,160 @@
-"""The rows that decode together, and their keys and values.
+"""The rows that decode together, and their keys and values, in memory that the step graph writes in place.
 
-The self-attention cache is right-aligned: the newest token of every row is the last column. A row that joined later
-has a masked hole at its start; T5's position bias depends on distances only, so rows of any age can share a step.
+Row ``b`` holds its tokens in its first ``lengths_B[b]`` columns; what lies behind is never looked at, so rows may have
+any lengths and a token that did not count is simply overwritten. Rows in flight are the first ones; when one leaves,
+the last takes its place. The tensors are kept as tight as the longest row, because attention walks over all columns.
 
-Shape letters: ``B`` rows, ``Q`` encoder tokens, ``T`` cached target tokens, ``N`` heads, ``H`` head width.
+Shape letters: ``B`` rows in flight, ``T`` columns, ``Q`` encoder tokens, ``N`` heads, ``H`` head width.
 """
+
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
-from neuro_latent_serving.engine.decoder import Decoder, Floats, Ids
+Ids = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
+COLUMN_STEP = 32
+"""Columns are added this many at a time at first, then by a quarter: each growth copies what the rows hold."""
+
+ENCODER_STEP = 16
 
 
-def _to_ort(array: Floats) -> ort.OrtValue:
-    return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+class SlotCache:
+    """Self-attention and cross-attention keys and values of up to ``slots`` rows."""
 
+    def __init__(
+        self, slots: int, heads: int, head_width: int, self_names: Sequence[str], cross_names: Sequence[str]
+    ) -> None:
+        self._slots, self._heads, self._head_width = slots, heads, head_width
+        self._self = {name: self._empty(0) for name in self_names}
+        self._cross = {name: self._empty(0) for name in cross_names}
+        self._columns = self._encoder_columns = 0
+        self._all_lengths = np.zeros(slots, dtype=np.int64)
+        self._encoder_lengths = np.zeros(slots, dtype=np.int64)
+        self._mask = np.zeros((slots, 0), dtype=np.int64)
+        self.rows = 0
+        self.reallocations = 0
+        """How often tensors were moved to memory of another size."""
 
-class RowCache:
-    """Keys and values of the rows in flight; its tensors are copied only when rows join or leave."""
-
-    def __init__(self, decoder: Decoder) -> None:
-        self._decoder = decoder
-        self._clear()
-
-    def _clear(self) -> None:
-        empty = np.zeros((0, self._decoder.heads, 0, self._decoder.head_width), dtype=np.float32)
-        self.self_cache = [_to_ort(empty) for _ in range(self._decoder.cache_tensors)]
-        self.cross_cache = [_to_ort(empty) for _ in range(self._decoder.cache_tensors)]
-        self.encoder_mask_BQ: Ids = np.zeros((0, 0), dtype=np.int64)
-        self.lengths_B: Ids = np.zeros(0, dtype=np.int64)
-        """Cached tokens of each row."""
+    def _empty(self, columns: int) -> Floats:
+        return np.zeros((self._slots, self._heads, columns, self._head_width), dtype=np.float32)
 
     @property
-    def rows(self) -> int:
-        """How many rows are in flight."""
-        return len(self.lengths_B)
+    def lengths_B(self) -> Ids:
+        """How many columns of each row count; the engine adds to it after a step."""
+        return self._all_lengths[: self.rows]
 
     @property
-    def columns(self) -> int:
-        """Columns of the self-attention cache: the length of the oldest row."""
-        return int(self.lengths_B.max(initial=0))
+    def encoder_mask_BQ(self) -> Ids:
+        """1 where an encoder token is real."""
+        return self._mask[: self.rows]
 
-    def self_mask(self) -> Ids:
-        """1 where a column holds a token of the row, the new token's column included: int64 [B, T+1]."""
-        column = np.arange(self.columns + 1)
-        mask: Ids = (column >= self.columns - self.lengths_B[:, None]).astype(np.int64)
-        return mask
+    @property
+    def layout(self) -> tuple[int, int, int]:
+        """Changes whenever the tensors lie elsewhere."""
+        return self._columns, self._encoder_columns, self.reallocations
 
-    def join(self, cross: list[Floats], encoder_mask_Q: Ids, copies: int) -> None:
-        """Add ``copies`` rows that share one prompt, with nothing decoded yet."""
-        if not self.rows:
-            self._clear()
-        wide = max(self.encoder_mask_BQ.shape[1], len(encoder_mask_Q))
-        new_mask = np.repeat(_pad_axis(encoder_mask_Q[None], wide, 1), copies, axis=0)
-        self.encoder_mask_BQ = np.concatenate([_pad_axis(self.encoder_mask_BQ, wide, 1), new_mask])
-        for i, tensor in enumerate(cross):
-            old = _pad_axis(self.cross_cache[i].numpy(), wide, 2)
-            new = np.repeat(_pad_axis(tensor, wide, 2), copies, axis=0)
-            self.cross_cache[i] = _to_ort(np.concatenate([old, new]))
-        shape = (copies, self._decoder.heads, self.columns, self._decoder.head_width)
-        fresh = np.zeros(shape, dtype=np.float32)
-        self.self_cache = [_to_ort(np.concatenate([t.numpy(), fresh])) for t in self.self_cache]
-        self.lengths_B = np.concatenate([self.lengths_B, np.zeros(copies, dtype=np.int64)])
+    @property
+    def bytes(self) -> int:
+        """Memory of all tensors, whether used or not."""
+        return sum(tensor.nbytes for tensor in [*self._self.values(), *self._cross.values()])
 
-    def advance(self, self_cache: list[ort.OrtValue]) -> None:
-        """Take the grown cache of a step."""
-        self.self_cache = self_cache
-        self.lengths_B = self.lengths_B + 1
+    def tensors(self) -> Iterator[tuple[str, Floats]]:
+        """Name in the step graph and tensor of the rows in flight."""
+        for name, tensor in [*self._self.items(), *self._cross.items()]:
+            yield name, tensor[: self.rows]
 
-    def keep(self, rows: npt.NDArray[np.intp]) -> None:
-        """Drop all rows but these, and the columns that no row needs any more."""
-        if len(rows) == self.rows:
+    def join(self, cross: Sequence[Floats], encoder_mask_Q: Ids, copies: int) -> range:
+        """Add ``copies`` rows that share one prompt, with nothing written yet; returns their numbers.
+
+        Args:
+            cross: keys and values of the prefill, each [1, N, Q, H], in the order of the names.
+            encoder_mask_Q: 1 where ``cross`` is real.
+            copies: how many rows.
+        """
+        new = range(self.rows, self.rows + copies)
+        if new.stop > self._slots:
+            raise ValueError(f"{copies} more rows do not fit: {self.rows} of {self._slots} are taken")
+        wide = len(encoder_mask_Q)
+        self.rows = new.stop
+        self._all_lengths[new.start : new.stop] = 0
+        self._encoder_lengths[new.start : new.stop] = wide
+        if wide > self._encoder_columns:
+            self._resize_encoder(_rounded(wide, ENCODER_STEP))
+        for tensor, part in zip(self._cross.values(), cross, strict=True):
+            tensor[new.start : new.stop, :, :wide] = part
+        self._mask[new.start : new.stop] = 0
+        self._mask[new.start : new.stop, :wide] = encoder_mask_Q
+        return new
+
+    def leave(self, gone: Sequence[int]) -> dict[int, int]:
+        """Free rows; returns which rows were moved: old number -> new number."""
+        moved: dict[int, int] = {}
+        holes = sorted(gone)
+        while holes:
+            last = self.rows - 1
+            if last == holes[-1]:
+                holes.pop()
+            else:  # the lowest hole first, so that no row moves twice
+                moved[last] = holes.pop(0)
+                self._copy_row(last, moved[last])
+            self.rows = last
+        return moved
+
+    def reorder(self, rows: Sequence[int], parents: Sequence[int]) -> None:
+        """Row ``rows[i]`` goes on with what row ``parents[i]`` holds; all belong to one request."""
+        pairs = [(row, parent) for row, parent in zip(rows, parents, strict=True) if row != parent]
+        if not pairs:
             return
-        if not len(rows):
-            self._clear()
-            return
-        before = self.columns
-        self.lengths_B = self.lengths_B[rows]
-        unused = before - self.columns
-        self.self_cache = [_to_ort(t.numpy()[rows, :, unused:]) for t in self.self_cache]
-        mask = self.encoder_mask_BQ[rows]
-        wide = int(np.flatnonzero(mask.any(axis=0)).max(initial=0)) + 1
-        self.encoder_mask_BQ = mask[:, :wide]
-        self.cross_cache = [_to_ort(t.numpy()[rows, :, :wide]) for t in self.cross_cache]
+        to, source = (list(side) for side in zip(*pairs, strict=True))
+        length = int(self._all_lengths[source].max())
+        for tensor in self._self.values():
+            tensor[to, :, :length] = tensor[source, :, :length]  # the right side is a copy
+        self._all_lengths[to] = self._all_lengths[source]
+
+    def fit(self, width: int) -> None:
+        """Make room for ``width`` more columns a row, and give back what is far too much."""
+        columns = _grown(int(self.lengths_B.max(initial=0)) + width)
+        if columns > self._columns or columns * 2 <= self._columns:
+            self._resize_self(columns)
+        wide = _rounded(int(self._encoder_lengths[: self.rows].max(initial=0)), ENCODER_STEP)
+        if wide * 2 <= self._encoder_columns:
+            self._resize_encoder(wide)
+
+    def _copy_row(self, source: int, to: int) -> None:
+        length, wide = int(self._all_lengths[source]), int(self._encoder_lengths[source])
+        for tensor in self._self.values():
+            tensor[to, :, :length] = tensor[source, :, :length]
+        for tensor in self._cross.values():
+            tensor[to, :, :wide] = tensor[source, :, :wide]
+        for vector in (self._all_lengths, self._encoder_lengths, self._mask):
+            vector[to] = vector[source]
+
+    def _resize_self(self, columns: int) -> None:
+        kept = min(columns, self._columns, int(self.lengths_B.max(initial=0)))
+        for name, tensor in self._self.items():
+            self._self[name] = self._empty(columns)
+            self._self[name][: self.rows, :, :kept] = tensor[: self.rows, :, :kept]
+        self._columns = columns
+        self.reallocations += 1
+
+    def _resize_encoder(self, columns: int) -> None:
+        kept = min(columns, self._encoder_columns)
+        for name, tensor in self._cross.items():
+            self._cross[name] = self._empty(columns)
+            self._cross[name][: self.rows, :, :kept] = tensor[: self.rows, :, :kept]
+        mask = np.zeros((self._slots, columns), dtype=np.int64)
+        mask[:, :kept] = self._mask[:, :kept]
+        self._mask = mask
+        self._encoder_columns = columns
+        self.reallocations += 1
 
 
-def _pad_axis(array: npt.NDArray[np.generic], size: int, axis: int) -> npt.NDArray[np.generic]:
-    missing = size - array.shape[axis]
-    if not missing:
-        return array
-    return np.pad(array, [(0, missing if i == axis else 0) for i in range(array.ndim)])
+def _rounded(size: int, step: int) -> int:
+    return -(-size // step) * step
+
+
+def _grown(columns: int) -> int:
+    return _rounded(columns, max(COLUMN_STEP, _rounded(columns // 4, COLUMN_STEP)))

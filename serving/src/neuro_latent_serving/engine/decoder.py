@@ -1,78 +1,152 @@
-"""The two decoder graphs: prefill (once a request) and step (once a token).
+"""The two decoder graphs: prefill (once a request) and step (some tokens of every row at once).
 
-Shape letters: ``B`` rows, ``Q`` encoder tokens, ``T`` cached target tokens, ``D`` model width, ``N`` heads,
-``H`` head width, ``V`` vocabulary.
+Shape letters: ``B`` rows, ``W`` tokens a row, ``Q`` encoder tokens, ``D`` model width, ``N`` heads, ``H`` head width,
+``V`` vocabulary, ``C`` candidates.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
+from neuro_latent_serving.engine.cache import SlotCache
 from neuro_latent_serving.sessions import open_session
 
 Ids = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
+CANDIDATES = 64
+"""How many of the best tokens the graph returns where a row samples or searches: a constant, because a row's result
+may not depend on what its mates asked for."""
+
+MAX_WIDTH = 8
+"""The most tokens a row may feed in one step."""
+
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step gives for every row; ``logits_BV`` only when asked for."""
+    """What a step gives; the arrays are overwritten by the next step.
 
-    next_token_B: Ids
-    next_logprob_B: Floats
-    logits_BV: Floats | None
-    self_cache: list[ort.OrtValue]
+    Attributes:
+        next_token_BW: the best token after each token that was fed.
+        next_logprob_BW: its log-probability.
+        candidate_tokens_BWC: the best tokens, best first; only when asked for.
+        candidate_logprobs_BWC: their log-probabilities; only when asked for.
+        logprobs_BWV: of the whole vocabulary; only when asked for.
+    """
+
+    next_token_BW: Ids
+    next_logprob_BW: Floats
+    candidate_tokens_BWC: Ids
+    candidate_logprobs_BWC: Floats
+    logprobs_BWV: Floats | None
 
 
 class Decoder:
-    """Runs ``prefill.onnx`` and ``step.onnx`` of a folder; sizes are read from the graphs."""
+    """Runs ``prefill.onnx`` and ``step.onnx`` of a folder over a cache that is written in place.
 
-    def __init__(self, folder: Path, threads: int) -> None:
+    All sizes are read from the graphs. Every tensor of a step lies in memory that is bound once, so that a step is one
+    call without copies.
+    """
+
+    def __init__(self, folder: Path, threads: int, slots: int) -> None:
         self._prefill = open_session(folder / "prefill.onnx", threads)
-        self._step = open_session(folder / "step.onnx", threads)
-        inputs = {i.name: i.shape for i in self._step.get_inputs()}
-        self._self_names = [n for n in inputs if n.startswith("past_key_values.") and ".decoder." in n]
-        self._cross_names = [n for n in inputs if n.startswith("past_key_values.") and ".encoder." in n]
-        self._present_names = [n.replace("past_key_values", "present") for n in self._self_names]
-        _, self.heads, _, self.head_width = inputs[self._self_names[0]]
+        self._step = open_session(folder / "step.onnx", threads, spin=threads > 1)
+        shapes = {tensor.name: tensor.shape for tensor in [*self._step.get_inputs(), *self._step.get_outputs()]}
+        self_names = [n for n in shapes if n.startswith("past_key_values.") and ".decoder." in n]
+        cross_names = [n for n in shapes if n.startswith("past_key_values.") and ".encoder." in n]
+        _, heads, _, head_width = shapes[self_names[0]]
         self.width: int = self._prefill.get_inputs()[0].shape[2]
+        self.vocabulary: int = shapes["logprobs"][2]
+        self.cache = SlotCache(slots, heads, head_width, self_names, cross_names)
+        self._candidates = min(CANDIDATES, self.vocabulary)
 
-    @property
-    def cache_tensors(self) -> int:
-        """How many self-attention tensors a cache has: key and value of every layer."""
-        return len(self._self_names)
+        self._tokens = np.zeros(slots * MAX_WIDTH, dtype=np.int64)
+        self._candidates_wanted = np.zeros(1, dtype=np.int64)
+        self._next_token = np.zeros(slots * MAX_WIDTH, dtype=np.int64)
+        self._next_logprob = np.zeros(slots * MAX_WIDTH, dtype=np.float32)
+        self._candidate_tokens = np.zeros(slots * MAX_WIDTH * self._candidates, dtype=np.int64)
+        self._candidate_logprobs = np.zeros(slots * MAX_WIDTH * self._candidates, dtype=np.float32)
+        self._logprobs: Floats | None = None  # megabytes, and few requests ask for it
+        self._slots = slots
+        self._bindings: dict[tuple[int, int, bool, bool], _Binding] = {}
+        self._bound_layout = self.cache.layout
 
     def prefill(self, hidden_QD: Floats) -> list[Floats]:
         """Cross-attention keys and values of one request: for each layer two [1, N, Q, H]."""
         outputs: list[Floats] = self._prefill.run(None, {"encoder_hidden_states": hidden_QD[None]})
         return outputs
 
-    def step(
-        self,
-        tokens_B: Ids,
-        self_mask_BT: Ids,
-        encoder_mask_BQ: Ids,
-        self_cache: list[ort.OrtValue],
-        cross_cache: list[ort.OrtValue],
-        with_logits: bool,
-    ) -> StepResult:
-        """Decode one token a row; ``self_mask_BT`` counts the new token's column."""
-        value = ort.OrtValue.ortvalue_from_numpy
-        feeds = {
-            "decoder_input_ids": value(tokens_B[:, None]),
-            "self_attention_mask": value(self_mask_BT),
-            "encoder_attention_mask": value(encoder_mask_BQ),
-            **dict(zip(self._self_names, self_cache, strict=True)),
-            **dict(zip(self._cross_names, cross_cache, strict=True)),
-        }
-        names = ["next_token", "next_logprob", *self._present_names, *(["logits"] if with_logits else [])]
-        outputs = self._step.run_with_ort_values(names, feeds)
-        return StepResult(
-            next_token_B=outputs[0].numpy(),
-            next_logprob_B=outputs[1].numpy(),
-            logits_BV=outputs[-1].numpy() if with_logits else None,
-            self_cache=outputs[2 : 2 + len(self._present_names)],
+    def step(self, tokens_BW: Ids, with_candidates: bool = False, with_logprobs: bool = False) -> StepResult:
+        """Feed ``tokens_BW`` to the cache's rows, each after what it holds; the cache's lengths stay as they are.
+
+        The caller says afterwards how many of the tokens count (:attr:`SlotCache.lengths_B`): what lies beyond is
+        overwritten by the next step.
+        """
+        rows, width = tokens_BW.shape
+        self.cache.fit(width)
+        if self._bound_layout != self.cache.layout:
+            self._bindings.clear()
+            self._bound_layout = self.cache.layout
+        key = (rows, width, with_candidates, with_logprobs)
+        binding = self._bindings.get(key) or self._bind(*key)
+        self._bindings[key] = binding
+        binding.tokens_BW[:] = tokens_BW
+        self._candidates_wanted[0] = self._candidates if with_candidates else 0
+        self._step.run_with_iobinding(binding.io)
+        return binding.result
+
+    def _bind(self, rows: int, width: int, with_candidates: bool, with_logprobs: bool) -> "_Binding":
+        io = self._step.io_binding()
+
+        def bind_input(name: str, array: npt.NDArray[np.generic]) -> None:
+            io.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+
+        def bind_output(name: str, array: npt.NDArray[np.generic]) -> None:
+            io.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+
+        count = self._candidates if with_candidates else 0
+        tokens_BW = _view(self._tokens, rows, width)
+        result = StepResult(
+            next_token_BW=_view(self._next_token, rows, width),
+            next_logprob_BW=_view(self._next_logprob, rows, width),
+            candidate_tokens_BWC=_view(self._candidate_tokens, rows, width, count),
+            candidate_logprobs_BWC=_view(self._candidate_logprobs, rows, width, count),
+            logprobs_BWV=_view(self._all_logprobs(), rows, width, self.vocabulary) if with_logprobs else None,
         )
+        bind_input("decoder_input_ids", tokens_BW)
+        bind_input("cache_lengths", self.cache.lengths_B)
+        bind_input("encoder_attention_mask", self.cache.encoder_mask_BQ)
+        bind_input("candidates", self._candidates_wanted)
+        for name, tensor in self.cache.tensors():
+            bind_input(name, tensor)
+            if ".decoder." in name:  # the same memory: the graph writes the new columns in place
+                bind_output(name.replace("past_key_values", "present"), tensor)
+        bind_output("next_token", result.next_token_BW)
+        bind_output("next_logprob", result.next_logprob_BW)
+        if with_candidates:
+            bind_output("candidate_tokens", result.candidate_tokens_BWC)
+            bind_output("candidate_logprobs", result.candidate_logprobs_BWC)
+        if result.logprobs_BWV is not None:
+            bind_output("logprobs", result.logprobs_BWV)
+        return _Binding(io, tokens_BW, result)
+
+    def _all_logprobs(self) -> Floats:
+        if self._logprobs is None:
+            self._logprobs = np.zeros(self._slots * MAX_WIDTH * self.vocabulary, dtype=np.float32)
+        return self._logprobs
+
+
+@dataclass(frozen=True)
+class _Binding:
+    """Memory bound for one number of rows and tokens."""
+
+    io: Any
+    tokens_BW: Ids
+    result: StepResult
+
+
+def _view(flat: npt.NDArray[Any], *shape: int) -> npt.NDArray[Any]:
+    return flat[: int(np.prod(shape))].reshape(shape)

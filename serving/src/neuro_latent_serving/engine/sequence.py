@@ -1,9 +1,8 @@
 """One text being written."""
 
+from collections.abc import Sequence as Items
 from dataclasses import dataclass
 
-from neuro_latent_serving.engine.sampling import Floats, Sampler
-from neuro_latent_serving.options import GenerationOptions
 from neuro_latent_serving.tokenization import Detokenizer
 
 STOP, LENGTH, DEADLINE, FALLBACK = "stop", "length", "deadline", "fallback"
@@ -33,37 +32,47 @@ class Event:
 
 
 class Sequence:
-    """Tokens, score and text stream of one row."""
+    """Tokens, score and text stream of one answer.
 
-    def __init__(
-        self, raw_prompt: str, options: GenerationOptions, seed: int, index: int, detokenizer: Detokenizer, eos: int
-    ) -> None:
+    Args:
+        index: which of the request's answers.
+        raw_prompt: takes the place of an answer without any ink.
+        max_length: the most tokens, the end token not counted.
+        detokenizer: of the generator.
+        eos: the end token.
+    """
+
+    def __init__(self, index: int, raw_prompt: str, max_length: int, detokenizer: Detokenizer, eos: int) -> None:
         self.index = index
         self.tokens: list[int] = []
-        self.sampler = None if options.greedy else Sampler(options, seed, index)
-        self._raw_prompt, self._max_length, self._eos = raw_prompt, options.max_length, eos
+        self._raw_prompt, self._max_length, self._eos = raw_prompt, max_length, eos
         self._detokenizer, self._stream = detokenizer, detokenizer.stream()
         self._logprobs, self._chosen = 0.0, 0
         self.finished = False
 
-    def choose(self, best: int, best_logprob: float, logits_V: Floats | None) -> tuple[int, float]:
-        """The next token of this row and its log-probability."""
-        if self.sampler is None:
-            return best, best_logprob
-        assert logits_V is not None
-        return self.sampler.draw(logits_V)
-
-    def accept(self, token: int, logprob: float) -> Event | None:
-        """Append a token; returns what there is to tell, if anything."""
-        self._logprobs += logprob
-        self._chosen += 1
-        if token == self._eos:
-            return self.finish(STOP)
-        self.tokens.append(token)
-        piece = self._stream.push(token)
-        if len(self.tokens) >= self._max_length:
-            return self.finish(LENGTH, piece)
+    def accept(self, tokens: Items[int], logprobs: Items[float]) -> Event | None:
+        """Append the tokens of one step, up to the end; returns what there is to tell, if anything."""
+        piece = ""
+        for token, logprob in zip(tokens, logprobs, strict=True):
+            self._logprobs += logprob
+            self._chosen += 1
+            if token == self._eos:
+                return self.finish(STOP, piece)
+            self.tokens.append(token)
+            piece += self._stream.push(token)
+            if len(self.tokens) >= self._max_length:
+                return self.finish(LENGTH, piece)
         return Event(self.index, piece, self.score, len(self.tokens)) if piece else None
+
+    @property
+    def left(self) -> int:
+        """How many tokens may still be written."""
+        return self._max_length - len(self.tokens)
+
+    def replace(self, tokens: Items[int], sum_logprob: float, chosen: int) -> None:
+        """Take a whole text at once, as a search has found it."""
+        self.tokens = list(tokens)
+        self._logprobs, self._chosen = sum_logprob, chosen
 
     @property
     def score(self) -> float:

@@ -1,0 +1,254 @@
+"""The decode loop: requests wait, get slots, write together, leave. One turn is one step of all rows.
+
+Only :meth:`DecodeLoop.submit` may be called from other threads; everything else belongs to the one that decodes.
+"""
+
+import logging
+import secrets
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from neuro_latent_serving.engine.decoder import MAX_WIDTH, Decoder
+from neuro_latent_serving.engine.metrics import Clock, EngineMetrics
+from neuro_latent_serving.engine.request import Request
+from neuro_latent_serving.engine.sequence import DEADLINE, FALLBACK, Event, Sequence
+from neuro_latent_serving.engine.speculation import StepCost, best_width
+from neuro_latent_serving.engine.writing import StepCounts, Writing, start_writing
+from neuro_latent_serving.errors import EngineBusy, ServingError
+from neuro_latent_serving.tokenization import Detokenizer
+
+log = logging.getLogger(__name__)
+
+PREFILL_TOKENS = 512
+"""Encoder tokens that are prefilled between two steps; one request is, however long. It bounds how long running texts
+wait for new ones."""
+
+DRAFT_PROMPT_TOKENS = 512
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """Sizes and special tokens.
+
+    Attributes:
+        decoder_start_id: T5's first decoder input.
+        eos_id: the token that ends a text.
+        slots: how many texts decode together.
+        queue: how many requests may wait for a slot; one more is refused.
+        speculation: whether greedy texts are drafted for.
+
+    Raises:
+        ValueError: a size is out of its range.
+    """
+
+    decoder_start_id: int
+    eos_id: int
+    slots: int = 16
+    queue: int = 128
+    speculation: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("slots", "queue"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+
+class DecodeLoop:
+    """Queue, slots and step of an engine, without a thread."""
+
+    def __init__(
+        self, decoder: Decoder, detokenizer: Detokenizer, config: LoopConfig, clock: Clock = time.monotonic
+    ) -> None:
+        self.config, self.metrics = config, EngineMetrics()
+        self._decoder, self._cache, self._detokenizer, self._clock = decoder, decoder.cache, detokenizer, clock
+        self._lock = threading.Lock()
+        self._waiting: deque[Request] = deque()
+        self._running: list[Writing] = []
+        self._without_token: set[Writing] = set()
+        self._cost = StepCost()
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self._waiting and not self._running
+
+    def submit(self, request: Request) -> None:
+        """Queue a request; from any thread.
+
+        Raises:
+            EngineBusy: the queue is full.
+        """
+        with self._lock:
+            if len(self._waiting) >= self.config.queue:
+                self.metrics.refused += 1
+                raise EngineBusy(
+                    f"the server is too busy: its queue holds {self.config.queue} requests already; try again later"
+                )
+            self._waiting.append(request)
+            self.metrics.waiting = len(self._waiting)
+
+    def turn(self) -> None:
+        """Let requests leave and join, then write one step of all."""
+        self._end_running()
+        self._end_waiting()
+        self._admit()
+        if self._running:
+            self._step()
+        self.metrics.slots_used = self._cache.rows
+
+    def abandon(self, error: ServingError) -> None:
+        """Answer every request that is left with an error."""
+        with self._lock:
+            left = [*(writing.request for writing in self._running), *self._waiting]
+            self._waiting.clear()
+        self._running.clear()
+        self.metrics.slots_used = self.metrics.waiting = 0
+        for request in left:
+            try:
+                request.on_end(error)
+            except Exception:
+                log.exception("a request could not be told that the engine has stopped")
+
+    # Leaving ------------------------------------------------------------------------------------------------------
+
+    def _end_running(self) -> None:
+        """Take out what was cancelled, and end what is overdue."""
+        now = self._clock()
+        for writing in list(self._running):
+            request = writing.request
+            if request.is_cancelled():
+                self.metrics.cancelled += 1
+                self._free(writing.rows)
+                self._finish(writing)
+            elif request.overdue(now):
+                self.metrics.overdue += 1
+                rows = list(writing.rows)
+                self._tell(request, writing.stop())
+                self._free(rows)
+                self._finish(writing)
+
+    def _end_waiting(self) -> None:
+        """Answer waiting requests that were cancelled or whose deadline has passed."""
+        now = self._clock()
+        with self._lock:
+            asked = [(request, request.is_cancelled()) for request in self._waiting]
+            gone = [(request, cancelled) for request, cancelled in asked if cancelled or request.overdue(now)]
+            for request, _ in gone:
+                self._waiting.remove(request)
+            self.metrics.waiting = len(self._waiting)
+        for request, cancelled in gone:
+            if cancelled:
+                self.metrics.cancelled += 1
+            else:
+                self.metrics.overdue += 1
+                self._tell(request, [sequence.finish(DEADLINE) for sequence in self._sequences(request)])
+            request.on_end(None)
+
+    def _free(self, rows: list[int]) -> None:
+        if rows:
+            moved = self._cache.leave(rows)
+            for writing in self._running:
+                writing.moved(moved)
+
+    def _finish(self, writing: Writing) -> None:
+        self._running.remove(writing)
+        self._without_token.discard(writing)
+        writing.request.on_end(None)
+
+    # Joining ------------------------------------------------------------------------------------------------------
+
+    def _admit(self) -> None:
+        """Give free slots to waiting requests, first come, first served."""
+        prefilled = 0
+        while self._waiting:
+            request = self._waiting[0]
+            if self._cache.rows + request.rows > self.config.slots:
+                return  # those behind it wait too: a large request must not starve
+            if prefilled and prefilled + len(request.mask_Q) > PREFILL_TOKENS:
+                return
+            prefilled += len(request.mask_Q)
+            with self._lock:
+                self._waiting.popleft()
+                self.metrics.waiting = len(self._waiting)
+            try:
+                self._start(request)
+            except Exception:
+                log.exception("a request could not be started")
+                request.on_end(ServingError("internal error; the server's log has the details"))
+
+    def _start(self, request: Request) -> None:
+        real = int(np.flatnonzero(request.mask_Q)[-1]) + 1  # padding at the end costs time in every step
+        options = request.options
+        drafts = self.config.speculation and options.greedy and options.num_beams == 1
+        prompt_ids = self._detokenizer.encode(request.raw_prompt, DRAFT_PROMPT_TOKENS) if drafts else None
+        cross = self._decoder.prefill(np.ascontiguousarray(request.hidden_QD[:real], dtype=np.float32))
+        rows = self._cache.join(cross, request.mask_Q[:real].astype(np.int64), request.rows)
+        writing = start_writing(
+            request,
+            self._sequences(request),
+            rows,
+            start_id=self.config.decoder_start_id,
+            eos_id=self.config.eos_id,
+            seed=options.seed if options.seed is not None else secrets.randbits(63),
+            prompt_ids=prompt_ids,
+        )
+        self._running.append(writing)
+        self._without_token.add(writing)
+        self.metrics.prefills += 1
+
+    def _sequences(self, request: Request) -> list[Sequence]:
+        return [
+            Sequence(i, request.raw_prompt, request.options.max_length, self._detokenizer, self.config.eos_id)
+            for i in range(request.options.num_return_sequences)
+        ]
+
+    # Writing ------------------------------------------------------------------------------------------------------
+
+    def _step(self) -> None:
+        """At least one token for every row."""
+        rows = self._cache.rows
+        offers = [offer for writing in self._running for offer in writing.offers(MAX_WIDTH - 1)]
+        width = best_width(offers, rows, MAX_WIDTH, self._cost)
+        tokens_BW = np.zeros((rows, width), dtype=np.int64)
+        for writing in self._running:
+            for row, feed in zip(writing.rows, writing.feeds(width), strict=True):
+                tokens_BW[row, : len(feed)] = feed
+        started = self._clock()
+        result = self._decoder.step(
+            tokens_BW,
+            with_candidates=any(writing.needs_candidates for writing in self._running),
+            with_logprobs=any(writing.needs_logprobs for writing in self._running),
+        )
+        seconds = self._clock() - started
+        self._cost.observe(rows * width, seconds)
+
+        counts, freed = StepCounts(), []
+        for writing in list(self._running):
+            events, done = writing.take(result, self._cache, counts)
+            freed += done
+            if writing in self._without_token:
+                self._without_token.discard(writing)
+                self.metrics.observe_first_token(self._clock() - writing.request.arrived)
+            self._tell(writing.request, events)
+            if not writing.rows:
+                self._finish(writing)
+        self._free(freed)
+        self._count(rows, seconds, counts)
+
+    def _count(self, rows: int, seconds: float, counts: StepCounts) -> None:
+        metrics = self.metrics
+        metrics.steps += 1
+        metrics.rows += rows
+        metrics.step_seconds += seconds
+        metrics.tokens += counts.tokens
+        metrics.drafted += counts.drafted
+        metrics.accepted += counts.accepted
+
+    def _tell(self, request: Request, events: list[Event]) -> None:
+        for event in events:
+            self.metrics.fallbacks += event.finish_reason == FALLBACK
+            request.on_event(event)

@@ -1,0 +1,45 @@
+"""What a caller submits."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from neuro_latent_serving.engine.decoder import Floats, Ids
+from neuro_latent_serving.engine.sequence import Event
+from neuro_latent_serving.errors import ServingError
+from neuro_latent_serving.options import GenerationOptions
+
+
+@dataclass(eq=False)  # a request is itself only; comparing arrays has no one answer
+class Request:
+    """One prompt to decode.
+
+    Attributes:
+        raw_prompt: what drafts are copied from, and the text that takes the answer's place when nothing was written.
+        hidden_QD: T5 encoder states.
+        mask_Q: 1 where ``hidden_QD`` is real.
+        options: how to decode.
+        on_event: called on the engine's thread with each piece; must be quick.
+        on_end: called on the engine's thread exactly once, after the last event, with the error if there was one.
+        is_cancelled: asked before every step; once true the request leaves.
+        arrived: when it came, on the monotonic clock.
+    """
+
+    raw_prompt: str
+    hidden_QD: Floats
+    mask_Q: Ids
+    options: GenerationOptions
+    on_event: Callable[[Event], None]
+    on_end: Callable[[ServingError | None], None]
+    is_cancelled: Callable[[], bool] = lambda: False
+    arrived: float = field(default_factory=time.monotonic)
+
+    @property
+    def rows(self) -> int:
+        """The slots that it takes: a row each for its texts, or for its beams."""
+        return max(self.options.num_beams, self.options.num_return_sequences)
+
+    def overdue(self, now: float) -> bool:
+        """Whether its deadline has passed."""
+        limit = self.options.deadline_ms
+        return bool(limit) and (now - self.arrived) * 1000 >= limit
