@@ -15,6 +15,7 @@ from .errors import (
     ServerError,
     ServerUnavailableError,
 )
+from .options import GenerationOptions
 from .results import GeneratedSequence, Health, Optimization, Piece
 
 __version__ = "0.1.0"
@@ -23,6 +24,7 @@ __all__ = [
     "Client",
     "DeadlineError",
     "GeneratedSequence",
+    "GenerationOptions",
     "Health",
     "InvalidRequestError",
     "ModelNotFoundError",

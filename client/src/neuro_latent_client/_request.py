@@ -10,6 +10,7 @@ from typing import Final
 
 from . import protocol
 from .errors import InvalidRequestError
+from .options import GenerationOptions
 
 Scalar = str | int | float | bool
 
@@ -35,17 +36,20 @@ class InferRequest:
     timeout_s: float
 
 
-def make_inputs(raw_prompt: str, options: Mapping[str, float | None]) -> dict[str, Scalar]:
+def make_inputs(raw_prompt: str, options: GenerationOptions) -> dict[str, Scalar]:
     """The inputs to send: the prompt and the options that are not None.
 
     Raises:
         InvalidRequestError: a value is of the wrong type, or its tensor type cannot hold it.
+        TypeError: an option of that name does not exist.
 
     >>> make_inputs("Create a function", {"seed": 7, "top_k": None})
     {'raw_prompt': 'Create a function', 'seed': 7}
     """
     inputs: dict[str, Scalar] = {protocol.RAW_PROMPT: _text(raw_prompt)}
     for name, value in options.items():
+        if name not in protocol.OPTION_TYPES:
+            raise TypeError(f"unexpected option {name!r}; known are {', '.join(protocol.OPTION_TYPES)}")
         if value is not None:
             triton_type = protocol.OPTION_TYPES[name]
             inputs[name] = _real(name, value) if triton_type == "FP32" else _integer(name, value, triton_type)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
+from typing import Unpack
 
 from . import protocol
 from ._answers import MODEL_VERSION, first, sequences_of
@@ -15,6 +16,7 @@ from ._request import InferRequest, Scalar, check_timeout, make_inputs
 from ._stream import OptimizationStream, milliseconds_since
 from ._transport import connect
 from .errors import DeadlineError, NeuroLatentError
+from .options import GenerationOptions
 from .results import GeneratedSequence, Health, Optimization
 
 _HEALTH_TIMEOUT_S = 5.0
@@ -58,32 +60,13 @@ class Client:
         self._transport.close()
 
     def optimize(
-        self,
-        raw_prompt: str,
-        *,
-        max_length: int | None = None,
-        num_return_sequences: int | None = None,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        num_beams: int | None = None,
-        seed: int | None = None,
-        deadline_ms: int | None = None,
-        timeout: float | None = None,
+        self, raw_prompt: str, *, timeout: float | None = None, **options: Unpack[GenerationOptions]
     ) -> Optimization:
         """Ask for a better prompt and wait for all of it.
 
-        An option that is None is not sent: the server's default holds.
-
         Args:
-            max_length: the most tokens written (server's default 200).
-            num_return_sequences: how many answers (1).
-            temperature: 0 is greedy (0), above it samples.
-            top_k: sample from the k likeliest tokens (0, off).
-            top_p: sample from the likeliest tokens that hold this probability (1, off).
-            num_beams: width of the beam search (1, off).
-            seed: makes sampling repeatable.
-            deadline_ms: after this time the server answers with what it has, ``finish_reason`` ``deadline`` (0, none).
+            raw_prompt: the prompt to improve.
+            options: how to write; see :class:`GenerationOptions`.
             timeout: seconds after which the client gives up; None is the client's.
 
         Raises:
@@ -97,16 +80,6 @@ class Client:
         'Write a Python function that ...'
         """
         start_s = time.perf_counter()
-        options = {
-            "max_length": max_length,
-            "num_return_sequences": num_return_sequences,
-            "temperature": temperature,
-            "top_k": top_k,
-            "top_p": top_p,
-            "num_beams": num_beams,
-            "seed": seed,
-            "deadline_ms": deadline_ms,
-        }
         request = self._request(protocol.UNARY_MODEL, make_inputs(raw_prompt, options), timeout)
         with self._cancelling(request):
             tensors = self._transport.infer(request)
@@ -120,18 +93,7 @@ class Client:
         )
 
     def stream(
-        self,
-        raw_prompt: str,
-        *,
-        max_length: int | None = None,
-        num_return_sequences: int | None = None,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        num_beams: int | None = None,
-        seed: int | None = None,
-        deadline_ms: int | None = None,
-        timeout: float | None = None,
+        self, raw_prompt: str, *, timeout: float | None = None, **options: Unpack[GenerationOptions]
     ) -> OptimizationStream:
         """Ask for a better prompt and get it piece by piece. Arguments and errors are those of :meth:`optimize`.
 
@@ -142,16 +104,6 @@ class Client:
         ...         print(piece.text, end="", flush=True)
         """
         start_s = time.perf_counter()
-        options = {
-            "max_length": max_length,
-            "num_return_sequences": num_return_sequences,
-            "temperature": temperature,
-            "top_k": top_k,
-            "top_p": top_p,
-            "num_beams": num_beams,
-            "seed": seed,
-            "deadline_ms": deadline_ms,
-        }
         request = self._request(protocol.STREAM_MODEL, make_inputs(raw_prompt, options), timeout)
         finish = partial(self._optimization, request, start_s)
         cancel = partial(self._transport.cancel, request.request_id)

@@ -21,7 +21,8 @@ OPTION_TYPES: Final[dict[str, TritonType]] = {
     "temperature": "FP32",  # 0 is greedy
     "top_k": "INT32",  # 0 is off
     "top_p": "FP32",  # 1 is off
-    "num_beams": "INT32",
+    "num_beams": "INT32",  # 1 is no search
+    "length_penalty": "FP32",  # of the beam search
     "seed": "INT64",
     "deadline_ms": "INT32",  # 0 is none
 }

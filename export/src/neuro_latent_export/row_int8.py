@@ -32,8 +32,8 @@ def quantize_rows(model: ir.Model, reduce_range: bool = True) -> int:
 
     Args:
         model: a graph whose ``MatMul`` and ``Gemm`` nodes are looked at; subgraphs are not.
-        reduce_range: weights in -64..64 instead of -127..127. x86 processors without VNNI (Intel before Ice Lake, AMD
-            before Zen 4) add pairs of uint8 x int8 products in 16 bits, where 2 * 255 * 127 does not fit and is cut
+        reduce_range: weights in -64..64 instead of -127..127. x86 processors without VNNI (Intel before Cascade Lake,
+            AMD before Zen 4) add pairs of uint8 x int8 products in 16 bits, where 2 * 255 * 127 does not fit and is cut
             off without a word, but 2 * 255 * 64 does. So this is the default: it costs a bit of the weights, no
             time, and gives every processor the same sums, so that what was checked at export holds where it is served.
     """
@@ -62,7 +62,8 @@ def _weight(node: ir.Node) -> Floats | None:
     defaults = {"alpha": 1.0, "beta": 1.0, "transA": 0}
     if any(a.name in defaults and a.value != defaults[a.name] for a in node.attributes.values()):
         return None
-    tensor = ir.convenience.get_const_tensor(node.inputs[1])
+    weight_value = node.inputs[1]
+    tensor = ir.convenience.get_const_tensor(weight_value) if weight_value is not None else None
     if tensor is None or tensor.dtype != ir.DataType.FLOAT or len(tensor.shape) != 2:
         return None
     weight = tensor.numpy()
@@ -114,6 +115,8 @@ class _Rows:
         name = f"row_int8.{name}"
         if name not in self.graph.initializers:
             tensor = ir.tensor(np.ascontiguousarray(array).reshape(np.shape(array)), name=name)
-            value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)
+            value = ir.Value(
+                name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(np.shape(array)), const_value=tensor
+            )
             self.graph.register_initializer(value)
         return self.graph.initializers[name]

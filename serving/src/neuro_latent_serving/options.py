@@ -12,6 +12,9 @@ from neuro_latent_serving.errors import InvalidInput
 MAX_PROMPT_CHARACTERS = 32_768
 """The longest raw prompt that is read at all, in characters; the models then read its first tokens."""
 
+MAX_ENCODER_TOKENS = 2048
+"""The most encoder states that the decoder takes; the ensembles never send more than soft prompts and 512 tokens."""
+
 MAX_NEW_TOKENS = 512
 MAX_SEQUENCES = 8
 MAX_BEAMS = 8
@@ -61,8 +64,8 @@ class GenerationOptions:
                 raise InvalidInput(f"{name} must be a number, not {getattr(self, name)!r}")
         if not (math.isfinite(self.temperature) and 0 <= self.temperature <= 100):
             raise InvalidInput(f"temperature must be between 0 (greedy) and 100, not {self.temperature:g}")
-        if not (math.isfinite(self.length_penalty) and abs(self.length_penalty) <= 10):
-            raise InvalidInput(f"length_penalty must be between -10 and 10, not {self.length_penalty:g}")
+        if not (math.isfinite(self.length_penalty) and -2 <= self.length_penalty <= 10):
+            raise InvalidInput(f"length_penalty must be between -2 and 10, not {self.length_penalty:g}")
         if not (math.isfinite(self.top_p) and 0 < self.top_p <= 1):
             raise InvalidInput(f"top_p must be above 0 and at most 1, not {self.top_p:g}")
         _check_range("num_beams", self.num_beams, 1, MAX_BEAMS)

@@ -73,6 +73,7 @@ def test_every_option_arrives_with_its_value(ask, script):
         "top_k": 0,
         "top_p": 1,
         "num_beams": 4,
+        "length_penalty": 0.5,
         "seed": 2**62,
         "deadline_ms": 50,
     }

@@ -83,8 +83,9 @@ def test_json_is_the_last_line_on_stdout(run, url, stream):
 
 
 def test_optimize_passes_every_option(run, url, script):
-    words = "--max-length 9 --num-return-sequences 2 --temperature 0.5 --top-k 3 --top-p 0.5 --num-beams 2 --seed 7"
-    result = run("optimize", "x", "--url", url, *words.split(), "--deadline-ms", 50, "--timeout", 5)
+    words = "--max-length 9 --num-return-sequences 2 --temperature 0.5 --top-k 3 --top-p 0.5 --num-beams 2"
+    more = "--length-penalty 0.5 --seed 7 --deadline-ms 50"
+    result = run("optimize", "x", "--url", url, *words.split(), *more.split(), "--timeout", 5)
     assert result.exit_code == 0
     assert script.seen[0]["inputs"] == {
         "raw_prompt": "x",
@@ -94,6 +95,7 @@ def test_optimize_passes_every_option(run, url, script):
         "top_k": 3,
         "top_p": 0.5,
         "num_beams": 2,
+        "length_penalty": 0.5,
         "seed": 7,
         "deadline_ms": 50,
     }

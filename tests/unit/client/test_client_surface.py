@@ -16,6 +16,7 @@ def test_public_names():
         "Client",
         "DeadlineError",
         "GeneratedSequence",
+        "GenerationOptions",
         "Health",
         "InvalidRequestError",
         "ModelNotFoundError",

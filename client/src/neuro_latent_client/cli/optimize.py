@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from neuro_latent_client.client import Client
 from neuro_latent_client.errors import InvalidRequestError
+from neuro_latent_client.options import GenerationOptions
 from neuro_latent_client.results import Optimization
 
 from ._options import DEFAULT_URL, Json, Url
@@ -24,6 +25,7 @@ def optimize(
     top_k: Annotated[int | None, typer.Option(help="Sample from the k likeliest tokens; 0 is off.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Sample from this much probability; 1 is off.")] = None,
     num_beams: Annotated[int | None, typer.Option(help="Width of the beam search; 1 is off.")] = None,
+    length_penalty: Annotated[float | None, typer.Option(help="Of the beam search; above 0 likes length.")] = None,
     seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
     deadline_ms: Annotated[int | None, typer.Option(help="The server answers with what it has by then.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds after which to give up.")] = 30.0,
@@ -32,13 +34,14 @@ def optimize(
     """Make a raw prompt better."""
     if stream and num_return_sequences not in (None, 1):
         raise typer.BadParameter("--stream shows one answer: leave out --stream or --num-return-sequences")
-    options: dict[str, Any] = {
+    options: GenerationOptions = {
         "max_length": max_length,
         "num_return_sequences": num_return_sequences,
         "temperature": temperature,
         "top_k": top_k,
         "top_p": top_p,
         "num_beams": num_beams,
+        "length_penalty": length_penalty,
         "seed": seed,
         "deadline_ms": deadline_ms,
     }
@@ -64,7 +67,7 @@ def _read_stdin() -> str:
     return text.removesuffix("\n").removesuffix("\r")
 
 
-def _show_stream(client: Client, prompt: str, options: dict[str, Any], *, to_stderr: bool) -> Optimization:
+def _show_stream(client: Client, prompt: str, options: GenerationOptions, *, to_stderr: bool) -> Optimization:
     with client.stream(prompt, **options) as stream:
         for piece in stream:
             if piece.replaces:

@@ -2,15 +2,22 @@
 
 import threading
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from neuro_latent_serving.engine.decoder import Decoder
 from neuro_latent_serving.engine.loop import DecodeLoop, LoopConfig
 from neuro_latent_serving.engine.metrics import EngineMetrics
 from neuro_latent_serving.engine.request import Request
-from neuro_latent_serving.errors import EngineClosed, InvalidInput
+from neuro_latent_serving.errors import EngineClosed, InvalidInput, ServingError
+from neuro_latent_serving.options import MAX_ENCODER_TOKENS, GenerationOptions
 from neuro_latent_serving.sessions import default_threads
 from neuro_latent_serving.tokenization import Detokenizer
+
+WARM_UP_LENGTHS = (32, 128)
+WARM_UP_TOKENS = 8
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,28 @@ class Engine:
         """Counters; read only."""
         return self._loop.metrics
 
+    @property
+    def load(self) -> tuple[int, int]:
+        """Slots in use, requests waiting."""
+        return self._loop.load
+
+    def warm_up(self) -> None:
+        """Write a few tokens, so that the first request does not pay for the first allocations."""
+        for length in WARM_UP_LENGTHS:
+            done = threading.Event()
+            self.submit(
+                Request(
+                    raw_prompt="warm up",
+                    hidden_QD=np.zeros((length, self._decoder.width), dtype=np.float32),
+                    mask_Q=np.ones(length, dtype=np.int64),
+                    options=GenerationOptions(max_length=WARM_UP_TOKENS),
+                    on_event=lambda event: None,
+                    on_end=partial(_set, done),
+                )
+            )
+            done.wait()
+        self._loop.metrics = EngineMetrics()
+
     def submit(self, request: Request) -> None:
         """Queue a request; returns at once.
 
@@ -75,6 +104,10 @@ class Engine:
         if request.hidden_QD.ndim != 2 or request.hidden_QD.shape[1] != self._decoder.width:
             raise InvalidInput(
                 f"encoder_hidden_states must be [tokens, {self._decoder.width}], not {list(request.hidden_QD.shape)}"
+            )
+        if len(request.hidden_QD) > MAX_ENCODER_TOKENS:
+            raise InvalidInput(
+                f"encoder_hidden_states has {len(request.hidden_QD)} tokens; the limit is {MAX_ENCODER_TOKENS}"
             )
         if request.mask_Q.shape != request.hidden_QD.shape[:1] or not request.mask_Q.any():
             raise InvalidInput("the attention mask must have one entry a token and at least one 1")
@@ -114,3 +147,7 @@ class Engine:
             with self._changed:
                 self._closing = True
             self._loop.abandon(EngineClosed(self._failure or "the server is stopping"))
+
+
+def _set(done: threading.Event, error: ServingError | None) -> None:
+    done.set()

@@ -76,6 +76,11 @@ class DecodeLoop:
         """Whether there is nothing to do."""
         return not self._waiting and not self._running
 
+    @property
+    def load(self) -> tuple[int, int]:
+        """Slots in use, requests waiting."""
+        return self._cache.rows, len(self._waiting)
+
     def submit(self, request: Request) -> None:
         """Queue a request; from any thread.
 
@@ -232,7 +237,7 @@ class DecodeLoop:
             freed += done
             if writing in self._without_token:
                 self._without_token.discard(writing)
-                self.metrics.observe_first_token(self._clock() - writing.request.arrived)
+                self.metrics.first_token_seconds.append(self._clock() - writing.request.arrived)
             self._tell(writing.request, events)
             if not writing.rows:
                 self._finish(writing)

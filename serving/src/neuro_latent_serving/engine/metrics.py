@@ -1,9 +1,8 @@
 """What the engine counts."""
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-
-FIRST_TOKEN_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
 @dataclass
@@ -20,8 +19,8 @@ class EngineMetrics:
         cancelled, overdue: requests that ended so.
         fallbacks: texts that the raw prompt had to replace.
         step_seconds: spent in the step graph.
-        first_token_seconds, first_tokens: sum and number, from arrival to the first token.
-        first_token_buckets: how many took at most FIRST_TOKEN_BUCKETS_S.
+        first_token_seconds: from arrival to the first token, of the latest requests; whoever reports them takes them
+            out.
         slots_used, waiting: now.
     """
 
@@ -36,18 +35,9 @@ class EngineMetrics:
     overdue: int = 0
     fallbacks: int = 0
     step_seconds: float = 0.0
-    first_token_seconds: float = 0.0
-    first_tokens: int = 0
-    first_token_buckets: list[int] = field(default_factory=lambda: [0] * len(FIRST_TOKEN_BUCKETS_S))
+    first_token_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))
     slots_used: int = 0
     waiting: int = 0
-
-    def observe_first_token(self, seconds: float) -> None:
-        """A request has its first token."""
-        self.first_token_seconds += seconds
-        self.first_tokens += 1
-        for i, limit in enumerate(FIRST_TOKEN_BUCKETS_S):
-            self.first_token_buckets[i] += seconds <= limit
 
 
 Clock = Callable[[], float]

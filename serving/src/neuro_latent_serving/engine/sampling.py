@@ -48,15 +48,12 @@ def _largest(values_N: Floats, count: int) -> Indices:
 def _nucleus(scores_N: npt.NDArray[np.float64], top_p: float) -> Indices:
     """The fewest of the most likely that together reach ``top_p``, in ascending order; the first of equal ones stay."""
     weights = np.exp(scores_N - scores_N.max())
-    enough = top_p * weights.sum()
-    count = 64  # mostly enough; to sort a whole vocabulary takes milliseconds
-    while True:
-        likely = _largest(scores_N, count)
-        order = likely[np.argsort(-scores_N[likely], kind="stable")]
-        reached = np.cumsum(weights[order])
-        if reached[-1] >= enough or len(order) == len(scores_N):
-            return np.sort(order[: 1 + np.searchsorted(reached[:-1], enough)])
-        count *= 8
+    total = weights.sum()
+    # Tokens below this weight are less than 1 - top_p together; so only the others, mostly few, have to be sorted.
+    likely = np.flatnonzero(weights >= (1 - top_p) * total / len(weights))
+    order = likely[np.argsort(-scores_N[likely], kind="stable")]
+    reached = np.cumsum(weights[order])
+    return np.sort(order[: 1 + np.searchsorted(reached[:-1], top_p * total)])
 
 
 class Sampler:

@@ -22,6 +22,7 @@ from neuro_latent_serving.triton.messages import (
     required,
     tensor,
 )
+from neuro_latent_serving.triton.metrics import EngineReport
 from neuro_latent_serving.triton.outbox import Mailbox, Outbox
 
 CANCELLATION_POLL_S = 0.02
@@ -51,9 +52,12 @@ class DecoderModel:
                 slots=int(parameters["slots"]),
                 queue=int(parameters["queue"]),
                 threads=int(parameters["threads"]),
+                speculation=parameters["speculation"] == "true",
             ),
         )
-        self._outbox = Outbox()
+        self._engine.warm_up()
+        report = EngineReport(self._engine.metrics, self._engine.config.slots, self._version)
+        self._outbox = Outbox(tick=report.publish)
         self._cancelled: dict[str, float] = {}
         bridge.serve(self._submit_whole)
 

@@ -7,7 +7,13 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from neuro_latent_serving.sessions import default_threads, open_session
+from neuro_latent_serving.tokenization import BUCKETS
 from neuro_latent_serving.triton.messages import error_response, model_parameters, required
+
+ARRAY_TYPES = {"tensor(int64)": np.int64, "tensor(float)": np.float32}
+
+WARM_UP_BUCKETS = 4
+"""The shortest ones: a longer prompt's own time makes up for the allocations."""
 
 
 class GraphModel:
@@ -22,15 +28,17 @@ class GraphModel:
         self._warm_up()
 
     def _warm_up(self) -> None:
-        """Run once, so that the first request does not pay for the first allocation."""
-        feeds = {
-            i.name: np.ones(
-                [size if isinstance(size, int) else 1 for size in i.shape],
-                dtype=np.int64 if i.type == "tensor(int64)" else np.float32,
-            )
-            for i in self._session.get_inputs()
-        }
-        self._session.run(None, feeds)
+        """Run each length that the tokenizer makes, so that the first requests do not pay for the first allocations."""
+        for length in BUCKETS[:WARM_UP_BUCKETS]:
+            feeds = {
+                i.name: np.ones([1, *self._sizes(i.shape[1:], length)], dtype=ARRAY_TYPES[i.type])
+                for i in self._session.get_inputs()
+            }
+            self._session.run(None, feeds)
+
+    @staticmethod
+    def _sizes(axes: list[int | str], length: int) -> list[int]:
+        return [size if isinstance(size, int) else length for size in axes]
 
     def execute(self, requests: list[Any]) -> list[Any]:
         try:

@@ -2,8 +2,10 @@
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Protocol
 
 from neuro_latent_serving.engine import Event
 from neuro_latent_serving.errors import ServingError
@@ -66,17 +68,32 @@ class Mailbox:
                 self._send_end(self._error)
 
 
-class Outbox:
-    """One thread that delivers mailboxes, in the order in which they have something to send."""
+class Delivery(Protocol):
+    """Something to be sent."""
 
-    def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[Mailbox | None] = queue.SimpleQueue()
+    def deliver(self) -> None:
+        """Send what there is now."""
+
+
+class Outbox:
+    """One thread that sends everything, in the order in which it has come: Triton's objects are used by no more
+    threads than they must be.
+
+    Args:
+        tick: called on that thread, at most every ``TICK_S`` seconds.
+    """
+
+    TICK_S = 0.5
+
+    def __init__(self, tick: Callable[[], None] | None = None) -> None:
+        self._tick, self._ticked = tick, 0.0
+        self._queue: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="responses", daemon=True)
         self._thread.start()
 
-    def carry(self, mailbox: Mailbox) -> None:
-        """Deliver this mailbox soon."""
-        self._queue.put(mailbox)
+    def carry(self, delivery: Delivery) -> None:
+        """Deliver this soon."""
+        self._queue.put(delivery)
 
     def close(self) -> None:
         """Deliver what is queued, then stop."""
@@ -84,9 +101,25 @@ class Outbox:
         self._thread.join()
 
     def _run(self) -> None:
-        while (mailbox := self._queue.get()) is not None:
+        while True:
             try:
-                mailbox.deliver()
-            except Exception as error:
-                # The client is gone or Triton is stopping: nobody is left to tell, and the others must go on.
-                log.warning("a response could not be sent: %s", type(error).__name__)
+                delivery = self._queue.get(timeout=self.TICK_S if self._tick else None)
+            except queue.Empty:
+                self._try(self._tick)
+                continue
+            if delivery is None:
+                return
+            self._try(delivery.deliver)
+            if self._tick and time.monotonic() - self._ticked >= self.TICK_S:
+                self._try(self._tick)
+
+    def _try(self, call: Callable[[], None] | None) -> None:
+        if call is None:
+            return
+        if call is self._tick:
+            self._ticked = time.monotonic()
+        try:
+            call()
+        except Exception as error:
+            # The client is gone or Triton is stopping: nobody is left to tell, and the others must go on.
+            log.warning("a response could not be sent: %s", type(error).__name__)

@@ -4,9 +4,8 @@ Triton's unary front ends refuse a decoupled model; this one is not decoupled, b
 so that any number of requests decode together.
 """
 
-import queue
 import threading
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,11 +20,11 @@ from neuro_latent_serving.triton.messages import (
     bytes_tensor,
     error_response,
     given_options,
-    log,
     model_parameters,
     required,
     tensor,
 )
+from neuro_latent_serving.triton.outbox import Outbox
 
 
 class UnaryDecoderModel:
@@ -34,10 +33,7 @@ class UnaryDecoderModel:
     def initialize(self, args: dict[str, str]) -> None:
         self._version = model_parameters(args)["model_version"]
         self._threads: set[threading.Thread] = set()
-        # One thread sends all responses: Triton's objects are used by no more threads than they must be.
-        self._outbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._postman = threading.Thread(target=self._send_all, name="responses", daemon=True)
-        self._postman.start()
+        self._outbox = Outbox()
 
     def execute(self, requests: list[Any]) -> list[None]:
         for request in requests:
@@ -46,7 +42,7 @@ class UnaryDecoderModel:
                 rows = self._parse(request)
                 truncated = required(request, "truncated")
             except Exception as error:
-                self._send(sender, error_response(error))
+                self.send(sender, error_response(error))
                 continue
             thread = threading.Thread(target=self._answer, args=(sender, rows, truncated), name="unary", daemon=True)
             self._threads = {t for t in self._threads if t.is_alive()} | {thread}
@@ -56,8 +52,7 @@ class UnaryDecoderModel:
     def finalize(self) -> None:
         for thread in self._threads:
             thread.join()
-        self._outbox.put(None)
-        self._postman.join()
+        self._outbox.close()
 
     @staticmethod
     def _parse(request: Any) -> list[bridge.DecodeRequest]:
@@ -92,11 +87,10 @@ class UnaryDecoderModel:
         texts = [answer for answer in answers if not isinstance(answer, Exception)]
         if failed is None and not all(texts):
             failed = EngineBusy("the request was cancelled")
-        self._outbox.put(
-            lambda: self._send(sender, self._response(texts, truncated) if failed is None else error_response(failed))
-        )
+        self._outbox.carry(_Answer(self, sender, texts if failed is None else failed, truncated))
 
-    def _response(self, texts: list[list[Event]], truncated: Any) -> Any:
+    def response(self, texts: list[list[Event]], truncated: Any) -> Any:
+        """The texts of each row as Triton's response."""
         version = [[self._version]] * len(texts)
         return pb_utils.InferenceResponse(
             output_tensors=[
@@ -111,15 +105,26 @@ class UnaryDecoderModel:
         )
 
     @staticmethod
-    def _send(sender: Any, response: Any) -> None:
+    def send(sender: Any, response: Any) -> None:
+        """Send the one response of a request."""
         try:
             sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
         except Exception as error:  # a request that gets no final response stays in Triton for ever
             sender.send(error_response(error), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
-    def _send_all(self) -> None:
-        while (send := self._outbox.get()) is not None:
-            try:
-                send()
-            except Exception as error:
-                log.warning("a response could not be sent: %s", type(error).__name__)
+
+@dataclass(frozen=True)
+class _Answer:
+    """A finished request, on its way out."""
+
+    model: UnaryDecoderModel
+    sender: Any
+    outcome: list[list[Event]] | Exception
+    truncated: Any
+
+    def deliver(self) -> None:
+        if isinstance(self.outcome, Exception):
+            response = error_response(self.outcome)
+        else:
+            response = self.model.response(self.outcome, self.truncated)
+        self.model.send(self.sender, response)
