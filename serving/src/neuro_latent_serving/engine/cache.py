@@ -78,15 +78,15 @@ class SlotCache:
         if new.stop > self._slots:
             raise ValueError(f"{copies} more rows do not fit: {self.rows} of {self._slots} are taken")
         wide = len(encoder_mask_Q)
-        self.rows = new.stop
-        self._all_lengths[new.start : new.stop] = 0
-        self._encoder_lengths[new.start : new.stop] = wide
         if wide > self._encoder_columns:
             self._resize_encoder(_rounded(wide, ENCODER_STEP))
         for tensor, part in zip(self._cross.values(), cross, strict=True):
             tensor[new.start : new.stop, :, :wide] = part
         self._mask[new.start : new.stop] = 0
         self._mask[new.start : new.stop, :wide] = encoder_mask_Q
+        self._all_lengths[new.start : new.stop] = 0
+        self._encoder_lengths[new.start : new.stop] = wide
+        self.rows = new.stop  # last: what fails before has taken no row
         return new
 
     def leave(self, gone: Sequence[int]) -> dict[int, int]:

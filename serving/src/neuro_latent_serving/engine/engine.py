@@ -1,6 +1,7 @@
 """The engine: the decode loop on a thread of its own."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -43,9 +44,18 @@ class Engine:
     """Decodes many requests together; requests join and leave between two steps.
 
     Thread-safe. A context manager; :meth:`close` answers everything that is still in it.
+
+    Args:
+        folder: with ``prefill.onnx`` and ``step.onnx``.
+        tokenizer: ``tokenizer.json`` of the generator.
+        config: sizes and settings.
+        on_failure: called last on the engine's thread when decoding has failed and all requests have their errors.
     """
 
-    def __init__(self, folder: Path, tokenizer: Path, config: EngineConfig) -> None:
+    def __init__(
+        self, folder: Path, tokenizer: Path, config: EngineConfig, on_failure: Callable[[], None] | None = None
+    ) -> None:
+        self._on_failure = on_failure
         self.config = config
         self._decoder = Decoder(folder, config.threads or default_threads(), config.slots)
         self._loop = DecodeLoop(self._decoder, Detokenizer(tokenizer), config)
@@ -131,6 +141,7 @@ class Engine:
             self._thread.join()
 
     def _run(self) -> None:
+        failed = False
         try:
             while self._failure is None:
                 with self._changed:
@@ -140,6 +151,7 @@ class Engine:
                         return
                 self._loop.turn()
         except Exception:
+            failed = True
             # The cause goes to the server's log through the thread's exception hook, not to clients.
             self._failure = "unavailable: the decode engine has failed; the server must be restarted"
             raise
@@ -147,6 +159,8 @@ class Engine:
             with self._changed:
                 self._closing = True
             self._loop.abandon(EngineClosed(self._failure or "the server is stopping"))
+            if failed and self._on_failure:
+                self._on_failure()
 
 
 def _set(done: threading.Event, error: ServingError | None) -> None:

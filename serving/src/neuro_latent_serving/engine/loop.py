@@ -111,6 +111,7 @@ class DecodeLoop:
             left = [*(writing.request for writing in self._running), *self._waiting]
             self._waiting.clear()
         self._running.clear()
+        self._cache.leave(range(self._cache.rows))
         self.metrics.slots_used = self.metrics.waiting = 0
         for request in left:
             try:

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from neuro_latent_serving.server.adapter import adapter_weights, export_run, is_exported
 from neuro_latent_serving.server.binary import find_tritonserver
-from neuro_latent_serving.server.errors import ServeError
+from neuro_latent_serving.server.errors import ServeError, ServerEndedError
 from neuro_latent_serving.server.ports import Ports, claim_ports, numeric_host
 from neuro_latent_serving.server.repository import Manifest, check_repository
 from neuro_latent_serving.server.stop import StopSignals
@@ -59,6 +59,9 @@ def serve(
     drain_timeout: Annotated[
         int, typer.Option(help="Seconds that requests in flight may take to finish when the server stops.")
     ] = DEFAULTS.drain_timeout,
+    restarts: Annotated[
+        int, typer.Option(min=0, help="How often a server that has ended by itself is started again.")
+    ] = 3,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show the server's log, with a line a request.")] = False,
     log_file: Annotated[
         Path | None,
@@ -107,11 +110,25 @@ def serve(
                 if not export_run(run, repository, signals.requested):
                     return
             manifest = check_repository(repository, verify=verify)
-            supervise(TritonServer(repository, config), manifest, signals, as_json=as_json)
+            server = TritonServer(repository, config)
+            for left in reversed(range(restarts + 1)):
+                try:
+                    supervise(server, manifest, signals, as_json=as_json)
+                    return
+                except ServerEndedError as error:
+                    if not left:
+                        raise
+                    server = server.again()
+                    console.print(f"[yellow]warning:[/] {error.message}", soft_wrap=True, highlight=False)
+                    console.print(f"starting it again; {left - 1} more times before giving up", highlight=False)
 
 
 def supervise(server: TritonServer, manifest: Manifest, signals: StopSignals, *, as_json: bool) -> None:
-    """Start the server, tell what it serves, and stop it when asked."""
+    """Start the server, tell what it serves, and stop it when asked.
+
+    Raises:
+        ServerEndedError: it has ended by itself.
+    """
     with ExitStack() as stack:
         stack.callback(server.stop, signals.insisted)
         with console.status("starting tritonserver and loading the models"):

@@ -1,7 +1,8 @@
 """What can go wrong, with the way out.
 
-ServeError          exit code 1
-└── UsageError      exit code 2: the command line asks for something that cannot be
+ServeError               exit code 1
+├── ServerEndedError     a server that was ready has ended by itself
+└── UsageError           exit code 2: the command line asks for something that cannot be
 """
 
 from typing import ClassVar
@@ -22,3 +23,7 @@ class UsageError(ServeError):
     """An option has a value that cannot be used."""
 
     exit_code: ClassVar[int] = 2
+
+
+class ServerEndedError(ServeError):
+    """A server that was ready has ended by itself."""

@@ -6,12 +6,14 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from neuro_latent_client import Client, NeuroLatentError
+from neuro_latent_client.protocol import STREAM_MODEL, UNARY_MODEL
 from neuro_latent_serving.server.backends import prepare_backends
 from neuro_latent_serving.server.binary import TritonBinary, find_tritonserver
-from neuro_latent_serving.server.errors import ServeError, UsageError
+from neuro_latent_serving.server.errors import ServeError, ServerEndedError, UsageError
 from neuro_latent_serving.server.health import Health, ServedModel
 from neuro_latent_serving.server.logs import LogFollower, failure_lines
 from neuro_latent_serving.server.ports import Ports, claim_ports, numeric_host
@@ -21,6 +23,11 @@ from neuro_latent_serving.server.repository import model_names
 __all__ = ["ServedModel", "ServerConfig", "TritonServer"]
 
 POLL_SECONDS = 0.05
+
+WARM_UP_PROMPT = "Create a function that sorts a list of numbers"
+WARM_UP_TOKENS = 8
+WARM_UP_ROUNDS = 3
+WARM_UP_TIMEOUT_S = 10.0
 
 
 def never() -> bool:
@@ -134,6 +141,7 @@ class TritonServer:
             if not self._wait_until_ready(began + self.config.ready_timeout, should_stop):
                 self.stop(lambda: True)
                 return False
+            self._warm_up()
             health = self._health()
             self.version, self.models = health.version(), health.models()
         except BaseException as error:
@@ -143,11 +151,16 @@ class TritonServer:
         return True
 
     def check(self) -> None:
-        """Raise a ServeError when the server has ended by itself."""
+        """Raise a ServerEndedError when the server has ended by itself."""
         code = self._running().poll()
         if code is not None:
             self._end(keep_log=True)
-            raise self._failure(f"tritonserver ended by itself ({exit_text(code)})")
+            failure = self._failure(f"tritonserver ended by itself ({exit_text(code)})")
+            raise ServerEndedError(failure.message, failure.hint)
+
+    def again(self) -> "TritonServer":
+        """A server like this one, for the same ports; to be started when this one has ended."""
+        return TritonServer(self.repository, replace(self.config, ports=self.ports), models=self._expected)
 
     def stop(self, force: Callable[[], bool] = never) -> None:
         """Let requests in flight finish, then end the server; kill it after the stated time or once ``force`` is true.
@@ -218,6 +231,17 @@ class TritonServer:
                 )
             time.sleep(POLL_SECONDS)
         return False
+
+    def _warm_up(self) -> None:
+        """Ask for a few answers: the first requests also pay for what Triton itself sets up on the way."""
+        if not {UNARY_MODEL, STREAM_MODEL} <= set(self._expected or ()):
+            return
+        with Client(self.grpc_url, timeout=WARM_UP_TIMEOUT_S) as client, suppress(NeuroLatentError):
+            for _ in range(WARM_UP_ROUNDS):
+                client.optimize(WARM_UP_PROMPT, max_length=WARM_UP_TOKENS)
+                with client.stream(WARM_UP_PROMPT, max_length=WARM_UP_TOKENS) as stream:
+                    for _piece in stream:
+                        pass
 
     def _failure(self, what: str, hint: str = "") -> ServeError:
         lines = failure_lines(self.log_text())

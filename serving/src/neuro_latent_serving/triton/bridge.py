@@ -2,13 +2,20 @@
 
 Triton's own way (BLS) is not used: with a decoupled model and several threads it crashes the python stub of Triton
 24.10 (segmentation fault after some hundred requests). The socket has an abstract name, so nothing is left behind.
+
+The same socket tells when the engine's process has died. Triton does not notice: streams in flight would hang for ever
+(tried with 24.10). So whoever watches ends the server, its clients get an error at once, and what has started the
+server (``neuro-latent serve``, a container's restart policy) starts it again.
 """
 
 import io
 import json
 import os
+import signal
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Client, Connection, Listener
 from typing import Any
@@ -21,6 +28,8 @@ from neuro_latent_serving.errors import EngineBusy, EngineClosed, InvalidInput, 
 from neuro_latent_serving.triton.messages import log
 
 BACKLOG = 256
+WATCH, BYE = b"watch", b"bye"
+RECONNECT_S = 0.5
 ERRORS: dict[str, type[ServingError]] = {e.__name__: e for e in (InvalidInput, EngineBusy, EngineClosed)}
 
 
@@ -58,19 +67,72 @@ def decode(request: DecodeRequest) -> list[Event]:
     return [Event(**event) for event in answer["events"]]
 
 
-def serve(submit: Submit) -> None:
-    """Answer :func:`decode` from now on, on threads of this process, until it ends."""
-    listener = Listener(address(), family="AF_UNIX", backlog=BACKLOG)
+class Bridge:
+    """The engine's side: answers :func:`decode` and holds the lines of :func:`watch`, on threads of its own."""
 
-    def accept() -> None:
+    def __init__(self, submit: Submit) -> None:
+        self._submit = submit
+        self._watchers: list[Connection] = []
+        listener = Listener(address(), family="AF_UNIX", backlog=BACKLOG)
+
+        def accept() -> None:
+            while True:
+                connection = listener.accept()
+                threading.Thread(target=self._answer, args=(connection,), name="unary", daemon=True).start()
+
+        threading.Thread(target=accept, name="bridge", daemon=True).start()
+
+    def close(self) -> None:
+        """Say that the engine ends in order; the process goes on until Triton ends it."""
+        for connection in self._watchers:
+            with suppress(OSError):
+                connection.send_bytes(BYE)
+
+    def _answer(self, connection: Connection) -> None:
+        try:
+            message = connection.recv_bytes()
+        except (OSError, EOFError):
+            connection.close()
+            return
+        if message == WATCH:
+            self._watchers.append(connection)
+        else:
+            _answer(connection, message, self._submit)
+
+
+def watch(on_lost: Callable[[], None]) -> None:
+    """Call ``on_lost`` when the engine's process dies without having said goodbye; on a thread of its own.
+
+    An engine that is not there yet, or that was replaced in order, is waited for.
+    """
+
+    def run() -> None:
         while True:
-            connection = listener.accept()
-            threading.Thread(target=_answer, args=(connection, submit), name="unary", daemon=True).start()
+            try:
+                with Client(address(), family="AF_UNIX") as connection:
+                    connection.send_bytes(WATCH)
+                    goodbye = connection.recv_bytes() == BYE
+            except (ConnectionRefusedError, FileNotFoundError):
+                time.sleep(RECONNECT_S)
+                continue
+            except (OSError, EOFError):
+                goodbye = False
+            if not goodbye:
+                on_lost()
+                return
+            time.sleep(RECONNECT_S)
 
-    threading.Thread(target=accept, name="bridge", daemon=True).start()
+    threading.Thread(target=run, name="watch", daemon=True).start()
 
 
-def _answer(connection: Connection, submit: Submit) -> None:
+def end_server() -> None:
+    """End the tritonserver whose child this process is; nothing it holds can be answered any more."""
+    server = os.getppid()
+    # The first process of a container cannot be killed from inside, but it can be asked.
+    os.kill(server, signal.SIGTERM if server == 1 else signal.SIGKILL)
+
+
+def _answer(connection: Connection, message: bytes, submit: Submit) -> None:
     ended = threading.Event()
     events: list[Event] = []
     errors: list[ServingError] = []
@@ -86,7 +148,7 @@ def _answer(connection: Connection, submit: Submit) -> None:
 
     with connection:
         try:
-            submit(_unpack(connection.recv_bytes()), on_event, on_end)
+            submit(_unpack(message), on_event, on_end)
             ended.wait()
         except ServingError as error:
             errors.append(error)

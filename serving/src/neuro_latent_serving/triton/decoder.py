@@ -1,5 +1,6 @@
 """The decoder: owns the engine, answers a response a piece (decoupled)."""
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from neuro_latent_serving.triton.messages import (
     bytes_tensor,
     error_response,
     given_options,
+    log,
     model_parameters,
     required,
     tensor,
@@ -54,12 +56,13 @@ class DecoderModel:
                 threads=int(parameters["threads"]),
                 speculation=parameters["speculation"] == "true",
             ),
+            on_failure=self._fail,
         )
         self._engine.warm_up()
         report = EngineReport(self._engine.metrics, self._engine.config.slots, self._version)
         self._outbox = Outbox(tick=report.publish)
         self._cancelled: dict[str, float] = {}
-        bridge.serve(self._submit_whole)
+        self._bridge = bridge.Bridge(self._submit_whole)
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:
@@ -74,8 +77,15 @@ class DecoderModel:
                 sender.send(error_response(error), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     def finalize(self) -> None:
+        self._bridge.close()
         self._engine.close()
         self._outbox.close()
+
+    def _fail(self) -> None:
+        """The engine's thread has died: so must this process, for Triton goes on asking it."""
+        log.critical("the decode engine has failed; its process ends")
+        self._outbox.close()  # every request has its error by now
+        os._exit(1)
 
     def _cancel(self, request_id: str) -> None:
         now = time.monotonic()

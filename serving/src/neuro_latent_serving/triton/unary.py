@@ -20,6 +20,7 @@ from neuro_latent_serving.triton.messages import (
     bytes_tensor,
     error_response,
     given_options,
+    log,
     model_parameters,
     required,
     tensor,
@@ -34,6 +35,7 @@ class UnaryDecoderModel:
         self._version = model_parameters(args)["model_version"]
         self._threads: set[threading.Thread] = set()
         self._outbox = Outbox()
+        bridge.watch(self._engine_lost)
 
     def execute(self, requests: list[Any]) -> list[None]:
         for request in requests:
@@ -53,6 +55,11 @@ class UnaryDecoderModel:
         for thread in self._threads:
             thread.join()
         self._outbox.close()
+
+    @staticmethod
+    def _engine_lost() -> None:
+        log.critical("the process of the decode engine is gone; the server ends, so that nobody waits for an answer")
+        bridge.end_server()
 
     @staticmethod
     def _parse(request: Any) -> list[bridge.DecodeRequest]:
