@@ -42,7 +42,12 @@ OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"top_p": 0.0}, "top_p must be above 0 and at most 1, not 0"),
     ({"top_p": 1.5}, "top_p must be above 0 and at most 1, not 1.5"),
     ({"top_p": float("nan")}, "top_p must be above 0 and at most 1, not nan"),
-    ({"num_beams": 2}, "num_beams must be 1 (beam search is not available in this version), not 2"),
+    ({"num_beams": 0}, "num_beams must be between 1 and 8, not 0"),
+    ({"num_beams": 9}, "num_beams must be between 1 and 8, not 9"),
+    ({"num_beams": 2, "temperature": 0.5}, "num_beams is 2 and temperature 0.5: a beam search does not sample"),
+    ({"num_beams": 2, "num_return_sequences": 3}, "num_return_sequences must be at most num_beams (2), not 3"),
+    ({"num_beams": 2, "length_penalty": 11.0}, "length_penalty must be between -2 and 10, not 11"),
+    ({"length_penalty": float("nan")}, "length_penalty must be between -2 and 10, not nan"),
     ({"seed": -1}, "seed must be between 0 and 9223372036854775807, not -1"),
     ({"deadline_ms": -1}, "deadline_ms must be between 0 and 600000, not -1"),
 ]

@@ -71,12 +71,21 @@ def repository(tmp_path: Path) -> Path:
 class Command:
     """``neuro-latent serve`` in a process of its own, called as from a shell without an active environment."""
 
-    def __init__(self, repository: Path, temporary: Path) -> None:
+    def __init__(self, repository: Path, temporary: Path, *options: str) -> None:
         temporary.mkdir()
         self.temporary = temporary
         free = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "neuro_latent_serving.server", "--repository", str(repository), *free, "--json"],
+            [
+                sys.executable,
+                "-m",
+                "neuro_latent_serving.server",
+                "--repository",
+                str(repository),
+                *free,
+                *options,
+                "--json",
+            ],
             env={
                 "PATH": "/usr/bin:/bin",
                 "HOME": os.environ.get("HOME", "/"),
@@ -88,6 +97,10 @@ class Command:
             stderr=subprocess.PIPE,
             text=True,
         )
+        self.ready()
+
+    def ready(self) -> None:
+        """Wait until a server is up."""
         assert self.process.stdout is not None
         if not select.select([self.process.stdout], [], [], 60)[0]:
             self.process.kill()
@@ -125,11 +138,11 @@ class Command:
 
 
 @pytest.fixture
-def serve(repository: Path, tmp_path: Path) -> Iterator[Callable[[], Command]]:
+def serve(repository: Path, tmp_path: Path) -> Iterator[Callable[..., Command]]:
     commands: list[Command] = []
 
-    def start() -> Command:
-        commands.append(Command(repository, tmp_path / "temporary"))
+    def start(*options: str) -> Command:
+        commands.append(Command(repository, tmp_path / "temporary", *options))
         return commands[-1]
 
     yield start
@@ -142,7 +155,7 @@ def serve(repository: Path, tmp_path: Path) -> Iterator[Callable[[], Command]]:
             command.process.communicate()
 
 
-def test_serves_drains_and_leaves_nothing(serve: Callable[[], Command], repository: Path) -> None:
+def test_serves_drains_and_leaves_nothing(serve: Callable[..., Command], repository: Path) -> None:
     command = serve()
     assert [model["name"] for model in command.facts["models"]] == ["echo", "wrapped"]
     assert len(command.family) == 2  # the server and the stub of the one python model
@@ -171,7 +184,7 @@ def test_serves_drains_and_leaves_nothing(serve: Callable[[], Command], reposito
     assert not command.left()
 
 
-def test_a_killed_command_takes_its_busy_server_along(serve: Callable[[], Command]) -> None:
+def test_a_killed_command_takes_its_busy_server_along(serve: Callable[..., Command]) -> None:
     command = serve()
     body = json.dumps({"seconds": 30}).encode()
     url = f"{command.facts['http']}/v2/models/echo/generate"
@@ -184,8 +197,24 @@ def test_a_killed_command_takes_its_busy_server_along(serve: Callable[[], Comman
     curl.wait(timeout=30)
 
 
-def test_a_killed_server_is_reported(serve: Callable[[], Command]) -> None:
+def test_a_killed_server_is_started_again_at_the_same_addresses(serve: Callable[..., Command]) -> None:
     command = serve()
+    before = command.facts
+    command.server.kill()
+    command.ready()
+    assert command.facts["pid"] != before["pid"]
+    assert command.facts["http"] == before["http"]
+    assert command.infer("wrapped", 0)
+    command.process.send_signal(signal.SIGTERM)
+    code, shown = command.result()
+    assert code == 0, shown
+    assert "tritonserver ended by itself (signal 9)" in shown
+    assert "starting it again" in shown
+    assert not command.shared_memory()
+
+
+def test_a_killed_server_is_reported(serve: Callable[..., Command]) -> None:
+    command = serve("--restarts", "0")
     command.server.kill()
     code, shown = command.result()
     assert code == 1

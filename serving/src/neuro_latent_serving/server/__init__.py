@@ -5,7 +5,7 @@ leaves no process and no shared memory behind, whichever way the block, or the p
 """
 
 from neuro_latent_serving.server.binary import TritonBinary, find_tritonserver
-from neuro_latent_serving.server.errors import ServeError, UsageError
+from neuro_latent_serving.server.errors import ServeError, ServerEndedError, UsageError
 from neuro_latent_serving.server.ports import FREE_PORTS, Ports
 from neuro_latent_serving.server.supervisor import ServedModel, ServerConfig, TritonServer
 
@@ -15,6 +15,7 @@ __all__ = [
     "ServeError",
     "ServedModel",
     "ServerConfig",
+    "ServerEndedError",
     "TritonBinary",
     "TritonServer",
     "UsageError",
