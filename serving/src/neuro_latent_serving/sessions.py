@@ -1,14 +1,8 @@
 """ONNX Runtime sessions, opened the same way everywhere."""
 
-import os
 from pathlib import Path
 
 import onnxruntime as ort
-
-
-def default_threads() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def open_session(path: Path, threads: int, spin: bool = False) -> ort.InferenceSession:

@@ -14,7 +14,7 @@ from neuro_latent_serving.engine.metrics import EngineMetrics
 from neuro_latent_serving.engine.request import Request
 from neuro_latent_serving.errors import EngineClosed, InvalidInput, ServingError
 from neuro_latent_serving.options import MAX_ENCODER_TOKENS, GenerationOptions
-from neuro_latent_serving.sessions import default_threads
+from neuro_latent_serving.threads import default_threads
 from neuro_latent_serving.tokenization import Detokenizer
 
 WARM_UP_LENGTHS = (32, 128)

@@ -20,6 +20,7 @@ from neuro_latent_serving.server.ports import Ports, claim_ports, numeric_host
 from neuro_latent_serving.server.repository import Manifest, check_repository
 from neuro_latent_serving.server.stop import StopSignals
 from neuro_latent_serving.server.supervisor import ServerConfig, TritonServer
+from neuro_latent_serving.threads import THREADS_VARIABLE
 
 DEFAULTS = ServerConfig()
 DEFAULT_REPOSITORY = Path("repository")
@@ -59,6 +60,9 @@ def serve(
     drain_timeout: Annotated[
         int, typer.Option(help="Seconds that requests in flight may take to finish when the server stops.")
     ] = DEFAULTS.drain_timeout,
+    threads: Annotated[
+        int, typer.Option(min=0, help="Cores that the models may use; 0 is every core that this process may use.")
+    ] = 0,
     restarts: Annotated[
         int, typer.Option(min=0, help="How often a server that has ended by itself is started again.")
     ] = 3,
@@ -93,6 +97,7 @@ def serve(
             drain_timeout=drain_timeout,
             verbose=verbose,
             log_file=log_file,
+            environment={THREADS_VARIABLE: str(threads)} if threads else {},
         )
         if not numeric_host(host).startswith("127."):
             console.print(

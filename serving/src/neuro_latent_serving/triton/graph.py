@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from neuro_latent_serving.sessions import default_threads, open_session
+from neuro_latent_serving.sessions import open_session
+from neuro_latent_serving.threads import default_threads
 from neuro_latent_serving.tokenization import BUCKETS
 from neuro_latent_serving.triton.messages import error_response, model_parameters, required
 
