@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
-DISTRIBUTIONS := client serving trainer export
+DISTRIBUTIONS := client serving trainer export benchmarks
 TOOLS := hypothesis mypy psutil pytest ruff
 export ORT_DISABLE_TELEMETRY := 1
 export HF_HUB_OFFLINE ?= 1
@@ -17,7 +17,7 @@ help:  ## this list
 
 install: $(INSTALLED)  ## a virtual environment in .venv with everything, at the versions of constraints.txt
 
-# torch first and by its exact version, so that a CPU build at hand (on disk, or in TORCH_INDEX) is taken. The four
+# torch first and by its exact version, so that a CPU build at hand (on disk, or in TORCH_INDEX) is taken. The five
 # distributions are built and installed as a user's pip would, which brings what they depend on, and then linked to the
 # checkout.
 $(INSTALLED): constraints.txt Makefile $(DISTRIBUTIONS:=/pyproject.toml)
@@ -25,12 +25,12 @@ $(INSTALLED): constraints.txt Makefile $(DISTRIBUTIONS:=/pyproject.toml)
 	  { echo "Python 3.11 is needed: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
-	$(PIP) --constraint constraints.txt ./client "./serving[server]" ./trainer ./export $(TOOLS)
+	$(PIP) --constraint constraints.txt ./client "./serving[server]" ./trainer ./export ./benchmarks $(TOOLS)
 	$(PIP) --no-deps $(foreach folder,$(DISTRIBUTIONS),--editable ./$(folder))
 	touch $@
 
 demo: install  ## export the embedded model, serve it, improve a few prompts, stop
-	@$(BIN)/python -m benchmarks.demo
+	@$(BIN)/python -m neuro_latent_benchmarks.demo
 
 test: install  ## all tests, the real server included
 	$(BIN)/pytest
@@ -39,7 +39,7 @@ lint: install  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict client/src serving/src
-	$(BIN)/mypy trainer/src export/src benchmarks
+	$(BIN)/mypy trainer/src export/src benchmarks/src
 
 format: install  ## let ruff format and fix
 	$(BIN)/ruff check --fix .

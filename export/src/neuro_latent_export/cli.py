@@ -3,10 +3,12 @@
 import json
 import signal
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+
+from neuro_latent_export.precision import MIN_ROWS, PRECISIONS, ROWS, PrecisionName
 
 
 def export(
@@ -16,25 +18,54 @@ def export(
     output: Annotated[Path, typer.Option(help="Model repository to write.", metavar="REPO")] = Path("repository"),
     encoder: Annotated[str | None, typer.Option(help="Frozen encoder, if not the one that the adapter names.")] = None,
     generator: Annotated[str | None, typer.Option(help="Frozen T5, if not the one that the adapter names.")] = None,
+    precision: Annotated[PrecisionName, typer.Option(help="How weights are stored; see above.")] = "fp32",
+    check_data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Prompts with enhanced prompts, to compare int8 or int4 with fp32 on; without it the sample data set.",
+            metavar="FILE",
+        ),
+    ] = None,
+    columns: Annotated[
+        str, typer.Option(help="Names of that file's columns, as raw=NAME,enhanced=NAME.", metavar="MAP")
+    ] = "",
+    check_rows: Annotated[
+        int, typer.Option(help="The most rows of it that are compared, spread over the file.", min=MIN_ROWS)
+    ] = ROWS,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as one JSON line on stdout.")] = False,
 ) -> None:
-    """Export an adapter and its frozen models to a Triton model repository of ONNX graphs (float32).
+    """Export an adapter and its frozen models to a Triton model repository of ONNX graphs.
 
-    Every graph is compared with torch, and the whole generation token by token on 64 prompts; a repository that
-    differs is never written. What was compared is in REPO/manifest.json.
+    Precisions:
+
+      fp32  float32 everywhere: writes token for token what torch writes.
+
+      int8  encoders and decoder with 8-bit weights: smaller and faster.
+
+      int4  as int8, and the decoder but its output layer with 4-bit weights: the smallest.
+
+    Every float32 graph is compared with torch, and the whole generation token by token on 64 prompts; int8 and int4
+    graphs are then compared with those, on the check data. A repository that differs, or loses more than the bounds
+    of its precision, is never written. What was compared is in REPO/manifest.json.
 
       neuro-latent export --adapter runs/first --output repository
 
       neuro-latent serve --repository repository
     """
+    if precision == "fp32" and check_data:
+        raise typer.BadParameter("fp32 is compared with torch and needs no data", param_hint="--check-data")
+    if columns and not check_data:
+        raise typer.BadParameter("names the columns of --check-data, which is missing", param_hint="--columns")
     # `serve --run` ends an export by SIGTERM; as an exception, so that the half-built folder is removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(stderr=True)
     # Imported here so that --help does not wait for torch.
+    from neuro_latent_export.agreement import AgreementError, read_check_data
     from neuro_latent_export.parity import ParityError
     from neuro_latent_export.repository import ExportError, export_repository
     from neuro_latent_trainer.adapter_folder import AdapterError
     from neuro_latent_trainer.backbones import BackboneError
+    from neuro_latent_trainer.data import DataError, parse_columns
 
     try:
         with console.status("exporting") as status:
@@ -43,21 +74,48 @@ def export(
                 status.update(text)
                 console.print(text, highlight=False)
 
+            # Read first: a mistake in it shall not cost an export.
+            mapping = parse_columns(columns) if columns else None
+            data = None if precision == "fp32" else read_check_data(check_data, mapping, check_rows, report)
             manifest = export_repository(
                 adapter,
                 output,
                 encoder=encoder,
                 generator=generator,
+                precision=PRECISIONS[precision],
+                check_data=data,
                 log=report,
+                progress=status.update,
             )
-    except (AdapterError, BackboneError, ParityError, ExportError, OSError, ValueError) as error:
+    except (
+        AdapterError,
+        AgreementError,
+        BackboneError,
+        DataError,
+        ExportError,
+        OSError,
+        ParityError,
+        ValueError,
+    ) as error:
         console.print(f"error: {error}", style="red", highlight=False, markup=False)
         raise typer.Exit(1) from None
-    generation = manifest["parity"]["generation"]
     console.print(
-        f"{output}: {manifest['model_version']}, {generation['identical']} of {generation['prompts']} prompts "
-        f"token-identical to torch. Serve it with:\n  neuro-latent serve --repository {output}",
+        f"{output}: {manifest['model_version']}, {_checked(manifest)}. Serve it with:\n"
+        f"  neuro-latent serve --repository {output}",
         highlight=False,
     )
     if as_json:
         typer.echo(json.dumps(manifest))
+
+
+def _checked(manifest: dict[str, Any]) -> str:
+    """What the checks found, in a line."""
+    generation, agreement = manifest["parity"]["generation"], manifest["agreement"]
+    if agreement is None:
+        return f"{generation['identical']} of {generation['prompts']} prompts token-identical to torch"
+    return (
+        f"{manifest['precision']} against fp32 on {agreement['rows']} rows of {agreement['data']}: "
+        f"{agreement['cross_entropy_change']:+.4f} nats a token, the same next token before "
+        f"{agreement['next_token_agreement']:.1%} of the tokens, {agreement['greedy_identical']:.0%} of the greedy "
+        f"texts identical"
+    )

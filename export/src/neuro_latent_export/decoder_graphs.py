@@ -85,10 +85,14 @@ class _Builder:
         """[B, L, N*H] -> [B, N, L, H]."""
         return self.op.Transpose(self.op.Reshape(x_BLX, self.ints(0, 0, self.heads, -1)), perm=[0, 2, 1, 3])
 
-    def attend(self, q_BNWH: ir.Value, k_BNTH: ir.Value, v_BNTH: ir.Value, bias: ir.Value) -> ir.Value:
-        """T5 attention: the scores are not scaled. Returns [B, W, N*H]."""
-        mixed_BNWH = self.op.Attention(q_BNWH, k_BNTH, v_BNTH, bias, scale=1.0)
-        return self.op.Reshape(self.op.Transpose(mixed_BNWH, perm=[0, 2, 1, 3]), self.ints(0, 0, self.inner))
+    def attend(self, q_BWX: ir.Value, k_BNTH: ir.Value, v_BNTH: ir.Value, bias: ir.Value) -> ir.Value:
+        """T5 attention: the scores are not scaled. [B, W, N*H] -> [B, W, N*H].
+
+        Of ONNX Runtime's own operator, because it takes queries by token and keys by head, as they are.
+        """
+        return self.op.MultiHeadAttention(
+            q_BWX, k_BNTH, v_BNTH, None, None, bias, _domain=CONTRIB, num_heads=self.heads, scale=1.0
+        )
 
     def norm(self, x: ir.Value, module: Any, name: str) -> ir.Value:
         """T5's norm: the root mean square, no mean, no offset."""
@@ -205,14 +209,18 @@ def build_step(t5: Any, precision: Precision) -> ir.Model:
         self_layer, cross_layer, feed_forward = block.layer
         attention = self_layer.SelfAttention
         joined = np.concatenate([_transposed(p) for p in (attention.q, attention.k, attention.v)], axis=1)
-        q, k, v = op.Split(
-            b.product(normed, joined, f"{i}.self.qkv", precision.decoder), axis=-1, num_outputs=3, _outputs=3
+        q, kv = op.Split(
+            b.product(normed, joined, f"{i}.self.qkv", precision.decoder),
+            b.ints(b.inner, 2 * b.inner),
+            axis=-1,
+            _outputs=2,
         )
-        for part, new in (("key", k), ("value", v)):
+        both_BNWH = op.Transpose(op.Reshape(kv, b.ints(0, 0, 2 * b.heads, -1)), perm=[0, 2, 1, 3])
+        for part, new in zip(("key", "value"), op.Split(both_BNWH, axis=1, num_outputs=2, _outputs=2), strict=True):
             old = past[f"past_key_values.{i}.decoder.{part}"]
-            present[f"present.{i}.decoder.{part}"] = op.TensorScatter(old, b.split_heads(new), lengths_B, axis=2)
+            present[f"present.{i}.decoder.{part}"] = op.TensorScatter(old, new, lengths_B, axis=2)
         keys, values = (present[f"present.{i}.decoder.{part}"] for part in ("key", "value"))
-        mixed = b.attend(b.split_heads(q), keys, values, self_bias)
+        mixed = b.attend(q, keys, values, self_bias)
         change = b.product(mixed, _transposed(attention.o), f"{i}.self.o", precision.decoder)
         norm = cross_layer.layer_norm
         normed, x = b.add_and_norm(x, change, _array(norm.weight), norm, f"{i}.cross.norm")
@@ -220,7 +228,7 @@ def build_step(t5: Any, precision: Precision) -> ir.Model:
         attention = cross_layer.EncDecAttention
         q = b.product(normed, _transposed(attention.q), f"{i}.cross.q", precision.decoder)
         keys, values = (cross[f"past_key_values.{i}.encoder.{part}"] for part in ("key", "value"))
-        mixed = b.attend(b.split_heads(q), keys, values, cross_bias)
+        mixed = b.attend(q, keys, values, cross_bias)
         change = b.product(mixed, _transposed(attention.o), f"{i}.cross.o", precision.decoder)
         norm = feed_forward.layer_norm
         normed, x = b.add_and_norm(x, change, _array(norm.weight), norm, f"{i}.feed_forward.norm")

@@ -60,9 +60,10 @@ class GenerationParity:
 
 
 def open_session(path: Path) -> ort.InferenceSession:
-    """An ONNX Runtime session on the CPU."""
+    """An ONNX Runtime session on the CPU; its threads sleep while another session works."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
@@ -165,6 +166,17 @@ def check_decoder(t5: Any, sessions: Sessions, sizes: Sizes, tolerance: float = 
     return GraphParity(DECODER_PATHS[1], worst, tolerance)
 
 
+def token_feeds(model: PromptOptimizer, texts: list[str]) -> dict[str, Ids]:
+    """The tokens that a system reads of some prompts, as :func:`encode` takes them."""
+    encoder, t5 = model.encoder.tokenize(texts), model.generator.tokenize(texts, MAX_SOURCE_TOKENS)
+    return {
+        "encoder_ids": encoder["input_ids"].numpy(),
+        "encoder_mask": encoder["attention_mask"].numpy(),
+        "t5_ids": t5["input_ids"].numpy(),
+        "t5_mask": t5["attention_mask"].numpy(),
+    }
+
+
 def encode(sessions: Sessions, feeds: dict[str, Ids]) -> npt.NDArray[np.float32]:
     """T5 encoder states over soft prompts and prompt: [B, P + S, D].
 
@@ -251,14 +263,7 @@ def check_generation(
     start = model.generator_model.config.decoder_start_token_id
     for first in range(0, len(prompts), BATCH):
         texts = prompts[first : first + BATCH]
-        encoder, t5 = model.encoder.tokenize(texts), model.generator.tokenize(texts, MAX_SOURCE_TOKENS)
-        feeds = {
-            "encoder_ids": encoder["input_ids"].numpy(),
-            "encoder_mask": encoder["attention_mask"].numpy(),
-            "t5_ids": t5["input_ids"].numpy(),
-            "t5_mask": t5["attention_mask"].numpy(),
-        }
-        got = greedy(sessions, sizes, feeds, start, model.generator.eos_id)
+        got = greedy(sessions, sizes, token_feeds(model, texts), start, model.generator.eos_id)
         for i, (want_row, got_row) in enumerate(zip(model.generate_ids(texts, MAX_LENGTH), got, strict=True)):
             if want_row != got_row:
                 at = next((k for k, (a, b) in enumerate(zip(want_row, got_row, strict=False)) if a != b), -1)

@@ -15,11 +15,14 @@ from typing import Any
 
 import onnx_ir
 
-from neuro_latent_export import parity
+from neuro_latent_export import agreement, parity
+from neuro_latent_export.agreement import Agreement, CheckData
 from neuro_latent_export.decoder_graphs import OPSET as DECODER_OPSET
 from neuro_latent_export.decoder_graphs import build_prefill, build_step
 from neuro_latent_export.graphs import OPSET, Sizes, graph_specs, write_graph
+from neuro_latent_export.parity import Sessions
 from neuro_latent_export.precision import FP32, Precision
+from neuro_latent_export.row_int8 import quantize_rows
 from neuro_latent_trainer import adapter_folder
 from neuro_latent_trainer.backbones import fingerprint
 from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
@@ -27,6 +30,8 @@ from neuro_latent_trainer.sample import sample_rows
 
 MANIFEST = "manifest.json"
 TEMPLATES = "model_repository"
+ROW_INT8_PATHS = ("encoder/1/model.onnx", "t5_encoder/1/model.onnx")
+"""Graphs that get int8 rows where the precision says so; the adapter is small and stays float32."""
 
 
 class ExportError(RuntimeError):
@@ -144,6 +149,84 @@ def _versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in names}
 
 
+def write_fp32_graphs(
+    model: PromptOptimizer, folder: Path, log: Callable[[str], None]
+) -> tuple[Sessions, dict[str, Any]]:
+    """Write all graphs in float32 and compare them with torch; returns their sessions and the manifest's section.
+
+    Raises:
+        ParityError: a graph or the whole generation differs from torch.
+    """
+    sessions, checked = {}, []
+    for spec in graph_specs(model):
+        write_graph(spec, folder / spec.path, log)
+        sessions[spec.path] = parity.open_session(folder / spec.path)
+        checked.append(parity.check_graph(spec, sessions[spec.path]))
+    sessions |= _write_decoder(model, FP32, folder, log)
+    checked.append(parity.check_decoder(model.generator_model, sessions, Sizes.of(model)))
+    log("comparing the whole generation with torch")
+    generation = parity.check_generation(model, sessions, parity_prompts(parity.PROMPTS))
+    return sessions, parity.as_json(checked, generation)
+
+
+def write_quantized_graphs(
+    model: PromptOptimizer, precision: Precision, fp32: Path, folder: Path, log: Callable[[str], None]
+) -> Sessions:
+    """Write all graphs in ``precision``, from the float32 graphs in the folder ``fp32`` where those were traced."""
+    for spec in graph_specs(model):
+        target = folder / spec.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if precision.encoders and spec.path in ROW_INT8_PATHS:
+            log(f"quantizing {spec.path}")
+            graph = onnx_ir.load(fp32 / spec.path)
+            quantize_rows(graph)
+            onnx_ir.save(graph, target)
+        else:
+            shutil.copyfile(fp32 / spec.path, target)
+    traced = {spec.path: parity.open_session(folder / spec.path) for spec in graph_specs(model)}
+    return traced | _write_decoder(model, precision, folder, log)
+
+
+def _write_decoder(model: PromptOptimizer, precision: Precision, folder: Path, log: Callable[[str], None]) -> Sessions:
+    sessions = {}
+    for relative, build in zip(parity.DECODER_PATHS, (build_prefill, build_step), strict=True):
+        log(f"building {relative}")
+        (folder / relative).parent.mkdir(parents=True, exist_ok=True)
+        onnx_ir.save(build(model.generator_model, precision), folder / relative)
+        sessions[relative] = parity.open_session(folder / relative)
+    return sessions
+
+
+def _write_graphs(
+    model: PromptOptimizer,
+    precision: Precision,
+    check_data: CheckData | None,
+    folder: Path,
+    log: Callable[[str], None],
+    progress: Callable[[str], None],
+) -> tuple[dict[str, Any], Agreement | None]:
+    """Write and check the graphs of a precision; returns the manifest's parity and, where quantized, the agreement.
+
+    The float32 graphs are made and compared with torch for every precision: quantized ones are compared with them.
+    """
+    if precision == FP32:
+        return write_fp32_graphs(model, folder, log)[1], None
+    with tempfile.TemporaryDirectory(prefix=".fp32-", dir=folder) as fp32:
+        reference, compared = write_fp32_graphs(model, Path(fp32), log)
+        sessions = write_quantized_graphs(model, precision, Path(fp32), folder, log)
+        data = check_data or agreement.read_check_data()
+        log(f"comparing {precision.name} with float32 on {len(data.records)} rows of {data.name}")
+        found = agreement.compare(
+            model,
+            reference,
+            sessions,
+            data,
+            lambda done, rows: progress(f"comparing {precision.name} with float32: {done} of {rows} rows"),
+        )
+    agreement.check(found, precision)
+    return compared, found
+
+
 def export_repository(
     adapter: Path,
     output: Path,
@@ -151,16 +234,29 @@ def export_repository(
     encoder: str | None = None,
     generator: str | None = None,
     precision: Precision = FP32,
+    check_data: CheckData | None = None,
     log: Callable[[str], None] = lambda text: None,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Export an adapter with its frozen models to a Triton model repository; returns its manifest.
 
     The repository is built and checked beside ``output`` and takes its place only when every check passed; a
     repository that is there already is replaced, anything else is left alone.
 
+    Args:
+        adapter: an adapter folder, or a training run.
+        output: the folder of the repository.
+        encoder: frozen encoder, if not the one that the adapter names.
+        generator: likewise.
+        precision: how weights are stored.
+        check_data: what a quantized repository is compared with float32 on; None takes the project's own sample.
+        log: told of each stage.
+        progress: told how far a long stage is.
+
     Raises:
         AdapterError, BackboneError: the adapter or a frozen model cannot be loaded.
-        ParityError: a graph or the whole generation differs from torch; nothing was written.
+        ParityError: a float32 graph or their whole generation differs from torch; nothing was written.
+        AgreementError: the precision loses more than its bounds allow; nothing was written.
         ExportError: ``output`` exists and is no repository.
     """
     if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not (output / MANIFEST).is_file())):
@@ -174,6 +270,8 @@ def export_repository(
     if weights != before:
         raise ExportError(f"{folder} was written to while it was read (by a training run?); export again")
     model_version = f"{pair_name(model.generator.name)}-{weights['sha256'][:12]}"
+    if precision != FP32:  # it writes other texts
+        model_version += f"-{precision.name}"
 
     output.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
@@ -181,21 +279,9 @@ def export_repository(
         os.chmod(building, 0o755)
         fill_templates(template_values(model, model_version), building)
         artifacts = write_tokenizers(model, building)
-        checked, sessions = [], {}
-        for spec in graph_specs(model):
-            write_graph(spec, building / spec.path, log)
-            sessions[spec.path] = parity.open_session(building / spec.path)
-            checked.append(parity.check_graph(spec, sessions[spec.path]))
-            artifacts.append(spec.path)
-        for relative, build in zip(parity.DECODER_PATHS, (build_prefill, build_step), strict=True):
-            log(f"building {relative}")
-            onnx_ir.save(build(model.generator_model, precision), building / relative)
-            sessions[relative] = parity.open_session(building / relative)
-            artifacts.append(relative)
-        checked.append(parity.check_decoder(model.generator_model, sessions, Sizes.of(model)))
-        log("comparing tokenizers and the whole generation with torch")
         parity.check_tokenizers(model, building, parity_prompts(parity.PROMPTS))
-        generation = parity.check_generation(model, sessions, parity_prompts(parity.PROMPTS))
+        compared, agreed = _write_graphs(model, precision, check_data, building, log, progress)
+        artifacts += [*(spec.path for spec in graph_specs(model)), *parity.DECODER_PATHS]
         manifest = {
             "format": 1,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -208,7 +294,8 @@ def export_repository(
                 "generator": {"name": model.generator.name, "sha256": fingerprint(model.generator_model)},
             },
             "sizes": vars(Sizes.of(model)),
-            "parity": parity.as_json(checked, generation),
+            "parity": compared,
+            "agreement": agreed and {**agreed.as_json(), "bounds": precision.bounds()},
             "versions": _versions(),
             "artifacts": {relative: file_entry(building / relative) for relative in sorted(artifacts)},
         }

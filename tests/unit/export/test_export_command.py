@@ -1,6 +1,7 @@
 """``neuro-latent export``: exit codes, messages, the JSON line."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 
 from neuro_latent_export import parity
 from neuro_latent_export.cli import export
+from neuro_latent_export.precision import PRECISIONS
 
 app = typer.Typer()
 app.command()(export)
@@ -87,3 +89,55 @@ def test_a_repository_that_differs_from_torch_is_exit_code_one_and_not_written(
 
 def test_a_missing_option_is_wrong_usage() -> None:
     assert run("--output", "somewhere").exit_code == 2
+
+
+def test_a_quantized_export_says_what_it_loses(
+    adapter: Path, traced: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    int8 = replace(PRECISIONS["int8"], max_cross_entropy_change=1.0, min_next_token_agreement=0.0)
+    monkeypatch.setitem(PRECISIONS, "int8", int8)
+    data = tmp_path / "pairs.csv"
+    data.write_text("ask,better\n" + "write a poem,Write a poem of four lines.\n" * 33)
+    options = ("--precision", "int8", "--check-data", data, "--columns", "raw=ask,enhanced=better", "--check-rows", 32)
+    done = run("--adapter", adapter, "--output", tmp_path / "repository", *options, "--json")
+    assert done.exit_code == 0, done.output
+    agreement = json.loads(done.stdout)["agreement"]
+    assert (agreement["data"], agreement["rows"]) == ("pairs.csv", 32)
+    assert f"int8 against fp32 on 32 rows of pairs.csv: {agreement['cross_entropy_change']:+.4f} nats" in done.stderr
+
+
+def test_a_precision_that_loses_too_much_is_exit_code_one_and_not_written(
+    adapter: Path, traced: None, tmp_path: Path
+) -> None:
+    done = run("--adapter", adapter, "--output", tmp_path / "repository", "--precision", "int4", "--check-rows", 32)
+    assert done.exit_code == 1
+    assert "error: int4 loses the same next token before" in done.stderr
+    assert "export with --precision int8 or --precision fp32" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_check_data_is_read_before_anything_is_exported(adapter: Path, tmp_path: Path) -> None:
+    done = run("--adapter", adapter, "--precision", "int8", "--check-data", tmp_path / "nowhere.jsonl")
+    assert done.exit_code == 1
+    assert done.stderr.splitlines() == [f"error: {tmp_path / 'nowhere.jsonl'} does not exist"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--precision", "int2"), "'int2' is not one of 'fp32', 'int8', 'int4'"),
+        (("--check-data", "x.jsonl"), "Invalid value for --check-data: fp32 is compared with torch and needs no data"),
+        (("--precision", "int8", "--columns", "raw=a"), "Invalid value for --columns: names the columns of"),
+        (("--precision", "int8", "--check-rows", "31"), "Invalid value for '--check-rows'"),
+    ],
+)
+def test_options_that_do_not_fit_are_wrong_usage(adapter: Path, options: tuple[str, ...], words: str) -> None:
+    done = run("--adapter", adapter, *options)
+    assert done.exit_code == 2
+    assert words in done.stderr
+
+
+def test_help_says_what_each_precision_is() -> None:
+    shown = run("--help").output
+    for line in ("fp32  float32 everywhere", "int8  encoders and decoder with 8-bit weights", "int4  as int8, and"):
+        assert line in shown

@@ -4,8 +4,8 @@ is answered exactly once whatever happens."""
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,96 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuro_latent_serving.engine import Engine, EngineConfig, Event, Request
+from neuro_latent_serving.engine import Engine, EngineConfig
 from neuro_latent_serving.errors import EngineBusy, EngineClosed, InvalidInput, ServingError
 from neuro_latent_serving.options import GenerationOptions
-from neuro_latent_trainer.sample import sample_rows
-
-PROMPTS = [row["raw_prompt"] for row in sample_rows()[:12]]
-LENGTH = 20
-PATIENCE_S = 60
-
-
-@dataclass
-class Asker:
-    """One request and all that it is told."""
-
-    text: str
-    options: GenerationOptions
-    request: Request = field(init=False)
-    cancel_after: int | None = None
-    """Ask to be cancelled after so many events."""
-    cancelled: bool = False
-    events: list[Event] = field(default_factory=list)
-    ends: list[ServingError | None] = field(default_factory=list)
-    late: list[Event] = field(default_factory=list)
-    done: threading.Event = field(default_factory=threading.Event)
-
-    def on_event(self, event: Event) -> None:
-        (self.late if self.ends else self.events).append(event)
-        if self.cancel_after is not None and len(self.events) >= self.cancel_after:
-            self.cancelled = True
-
-    def on_end(self, error: ServingError | None) -> None:
-        self.ends.append(error)
-        self.done.set()
-
-    def wait(self) -> "Asker":
-        assert self.done.wait(PATIENCE_S), f"never answered: {self.text!r}"
-        return self
-
-    @property
-    def last(self) -> list[Event]:
-        """The final event of each text."""
-        finals = [e for e in self.events if e.finish_reason]
-        return sorted(finals, key=lambda e: e.sequence_index)
-
-    @property
-    def answer(self) -> Event:
-        (event,) = self.wait().last
-        return event
-
-    def joined(self, index: int = 0) -> str:
-        """What a streaming client has on its screen in the end."""
-        text = ""
-        for event in self.events:
-            if event.sequence_index == index:
-                text = event.piece if event.replaces else text + event.piece
-        return text
-
-
-@pytest.fixture(scope="module")
-def ask(encoded: Callable[..., tuple[Any, Any]]) -> Callable[..., Asker]:
-    """Makes a request (not submitted yet) for a prompt."""
-    known = {text: encoded(text) for text in PROMPTS}
-
-    def make(text: str = PROMPTS[0], padding: int = 0, cancel_after: int | None = None, **options: Any) -> Asker:
-        hidden, mask = known[text] if not padding else encoded(text, padding)
-        asker = Asker(text, GenerationOptions(**{"max_length": LENGTH, **options}), cancel_after=cancel_after)
-        asker.request = Request(
-            text, hidden, mask, asker.options, asker.on_event, asker.on_end, lambda: asker.cancelled
-        )
-        return asker
-
-    return make
-
-
-@pytest.fixture
-def start(repository: Path) -> Iterator[Callable[..., Engine]]:
-    """Starts engines; closes them in the end."""
-    engines: list[Engine] = []
-    folder = repository / "t5_decoder" / "1"
-
-    def make(**config: Any) -> Engine:
-        engine = Engine(
-            folder, folder / "generator_tokenizer.json", EngineConfig(decoder_start_id=0, eos_id=1, threads=1, **config)
-        )
-        engines.append(engine)
-        return engine
-
-    yield make
-    for engine in engines:
-        engine.close(timeout=0)
+from tests.unit.serving.askers import PATIENCE_S, Asker
+from tests.unit.serving.conftest import LENGTH, PROMPTS
 
 
 class Gate:
@@ -127,15 +42,6 @@ class Gate:
 
     def open(self) -> None:
         self._open.set()
-
-
-@pytest.fixture(scope="module")
-def expected(optimizer: Any, repository: Path) -> dict[str, tuple[str, int]]:
-    """What torch writes greedily for each prompt: text and number of tokens."""
-    rows = optimizer.generate_ids(PROMPTS, LENGTH)
-    texts = optimizer.generator.tokenizer.batch_decode(rows, skip_special_tokens=True)
-    assert len(set(texts)) > len(PROMPTS) // 2, "the tiny model must write different texts"
-    return {p: (text, len(row)) for p, text, row in zip(PROMPTS, texts, rows, strict=True)}
 
 
 def assert_as_torch(asker: Asker, expected: dict[str, tuple[str, int]]) -> None:
@@ -242,7 +148,7 @@ def test_an_empty_answer_falls_back_to_the_raw_prompt(start: Callable[..., Engin
 
     def ends_at_once(*arguments: Any, **named: Any) -> Any:
         result = step(*arguments, **named)
-        return replace(result, next_token_B=np.ones_like(result.next_token_B))
+        return replace(result, next_token_BW=np.ones_like(result.next_token_BW))
 
     engine._decoder.step = ends_at_once  # type: ignore[method-assign]
     asker = ask()
@@ -259,6 +165,7 @@ scripts = st.lists(
         st.integers(0, len(PROMPTS) - 1),
         st.integers(1, 12),  # max_length
         st.integers(1, 3),  # num_return_sequences
+        st.sampled_from([0, 0, 2, 4]),  # num_beams
         st.none() | st.integers(0, 6),  # cancelled after so many events; 0 is before it is submitted
         st.sampled_from([0, 0, 0, 1, 5, 30]),  # deadline_ms
         st.sampled_from([0.0, 0.0, 0.002]),  # pause before it
@@ -279,10 +186,11 @@ def test_any_script_of_arrivals_cancellations_and_deadlines_drains(
         gate = Gate(engine)
         gate.open()
         accepted: list[Asker] = []
-        for prompt, length, copies, cancel_after, deadline, pause in script:
+        for prompt, length, copies, beams, cancel_after, deadline, pause in script:
             time.sleep(pause)
-            sampling = {"temperature": 0.9, "num_return_sequences": copies} if copies > 1 else {}
-            asker = ask(PROMPTS[prompt], cancel_after=cancel_after, max_length=length, deadline_ms=deadline, **sampling)
+            mode = {"num_return_sequences": copies} if copies > 1 else {}
+            mode |= {"num_beams": beams} if beams >= copies else {"temperature": 0.9} if copies > 1 else {}
+            asker = ask(PROMPTS[prompt], cancel_after=cancel_after, max_length=length, deadline_ms=deadline, **mode)
             asker.cancelled = cancel_after == 0
             with contextlib.suppress(EngineBusy):
                 engine.submit(asker.request)
@@ -570,6 +478,8 @@ def test_an_idle_engine_closes_at_once(start: Callable[..., Engine]) -> None:
             {"options": GenerationOptions(num_return_sequences=5, temperature=1.0)},
             r"num_return_sequences must be at most 4 \(the server's slots\), not 5",
         ),
+        ({"options": GenerationOptions(num_beams=5)}, r"num_beams must be at most 4 \(the server's slots\), not 5"),
+        ({"hidden_QD": np.zeros((2049, 24), np.float32)}, r"has 2049 tokens; the limit is 2048"),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused_at_once(

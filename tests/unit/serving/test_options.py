@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuro_latent_serving.errors import InvalidInput
-from neuro_latent_serving.options import MAX_DEADLINE_MS, MAX_INT64, MAX_NEW_TOKENS, MAX_SEQUENCES, GenerationOptions
+from neuro_latent_serving.options import (
+    MAX_BEAMS,
+    MAX_DEADLINE_MS,
+    MAX_INT64,
+    MAX_NEW_TOKENS,
+    MAX_SEQUENCES,
+    GenerationOptions,
+)
 
 
 def test_the_defaults_are_greedy_and_those_of_the_contract() -> None:
@@ -36,8 +43,11 @@ def test_the_defaults_are_greedy_and_those_of_the_contract() -> None:
         ("top_p", 0.0, "above 0 and at most 1"),
         ("top_p", 1.01, "above 0 and at most 1"),
         ("top_p", float("nan"), "above 0 and at most 1"),
-        ("num_beams", 4, "must be 1"),
-        ("num_beams", 0, "must be 1"),
+        ("num_beams", 0, "between 1 and 8"),
+        ("num_beams", MAX_BEAMS + 1, "between 1 and 8"),
+        ("length_penalty", -2.5, "between -2 and 10"),
+        ("length_penalty", 10.5, "between -2 and 10"),
+        ("length_penalty", float("nan"), "between -2 and 10"),
         ("seed", -1, "between 0 and"),
         ("seed", MAX_INT64 + 1, "between 0 and"),
         ("deadline_ms", -1, "between 0 and 600000"),
@@ -55,7 +65,17 @@ def test_a_value_outside_its_limits_names_field_limit_and_value(name: str, value
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("max_length", "20"), ("max_length", 2.5), ("top_k", True), ("seed", "x"), ("temperature", "hot"), ("top_p", [1])],
+    [
+        ("max_length", "20"),
+        ("max_length", 2.5),
+        ("top_k", True),
+        ("seed", "x"),
+        ("temperature", "hot"),
+        ("top_p", [1]),
+        ("num_beams", 2.0),
+        ("num_beams", True),
+        ("length_penalty", "long"),
+    ],
 )
 def test_a_value_of_another_type_is_invalid_input_too(name: str, value: Any) -> None:
     with pytest.raises(InvalidInput, match=name):
@@ -63,14 +83,27 @@ def test_a_value_of_another_type_is_invalid_input_too(name: str, value: Any) -> 
 
 
 def test_the_limits_themselves_are_allowed() -> None:
-    GenerationOptions(MAX_NEW_TOKENS, MAX_SEQUENCES, 100.0, 2**31 - 1, 1.0, 1, MAX_INT64, MAX_DEADLINE_MS)
-    GenerationOptions(1, 1, 0.0, 0, 1e-9, 1, 0, 0)
+    GenerationOptions(MAX_NEW_TOKENS, MAX_SEQUENCES, 100.0, 2**31 - 1, 1.0, 1, 10.0, MAX_INT64, MAX_DEADLINE_MS)
+    GenerationOptions(1, 1, 0.0, 0, 1e-9, 1, -2.0, 0, 0)
+    GenerationOptions(num_beams=MAX_BEAMS, num_return_sequences=MAX_BEAMS)
     GenerationOptions(max_length=np.int32(5), temperature=np.float32(0.5))
 
 
 def test_several_greedy_answers_are_refused_with_the_way_out() -> None:
     with pytest.raises(InvalidInput, match=r"num_return_sequences is 3, but temperature 0 .*set temperature above 0"):
         GenerationOptions(num_return_sequences=3)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"num_beams": 4, "temperature": 0.5}, r"num_beams is 4 and temperature 0\.5: a beam search does not sample"),
+        ({"num_beams": 2, "num_return_sequences": 3}, r"num_return_sequences must be at most num_beams \(2\), not 3"),
+    ],
+)
+def test_beams_that_sample_or_are_too_few_are_refused(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidInput, match=words):
+        GenerationOptions(**values)
 
 
 def test_an_unknown_option_is_refused_and_the_known_ones_are_told() -> None:
@@ -101,6 +134,7 @@ def test_one_candidate_is_greedy_at_any_temperature() -> None:
             "top_k": st.integers(),
             "top_p": st.floats(),
             "num_beams": st.integers(),
+            "length_penalty": st.floats(),
             "seed": st.integers(),
             "deadline_ms": st.integers(),
         },

@@ -16,10 +16,12 @@ class KnownCommand:
 _TRAINER = ("neuro-latent-trainer", "./trainer")
 _EXPORT = ("neuro-latent-export", "./export")
 _SERVING = ("neuro-latent-serving", "./serving")
+_BENCHMARKS = ("neuro-latent-benchmarks", "./benchmarks")
 
 KNOWN_COMMANDS: Final = {
     "train": KnownCommand("Train an adapter on your prompts.", *_TRAINER),
     "pretrain": KnownCommand("Pre-train the small embedded backbones.", *_TRAINER),
     "export": KnownCommand("Write a Triton model repository from an adapter.", *_EXPORT),
     "serve": KnownCommand("Serve a model repository with Triton.", *_SERVING),
+    "bench": KnownCommand("Measure latency and throughput, also of other systems.", *_BENCHMARKS),
 }

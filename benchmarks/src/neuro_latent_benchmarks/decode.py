@@ -1,0 +1,144 @@
+"""``neuro-latent bench decode``: the decode engine alone, in one process, without Triton and without encoders."""
+
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from neuro_latent_benchmarks.pipeline import Flight, Floats, Pipeline, open_engine
+from neuro_latent_benchmarks.report import BenchError
+from neuro_latent_benchmarks.shapes import prompt_texts
+from neuro_latent_benchmarks.statistics import Spread, significant
+from neuro_latent_serving.engine import Engine
+
+Log = Callable[[str], None]
+Prompt = tuple[str, Floats]
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeConfig:
+    """What is measured.
+
+    Attributes:
+        rows: texts that are written together.
+        input_tokens: widths of the encoder states.
+        new_tokens: lengths of the texts.
+        rounds: how often each is measured.
+        threads: of ONNX Runtime; 0 takes every core.
+    """
+
+    rows: tuple[int, ...] = (1, 2, 4, 8, 16)
+    input_tokens: tuple[int, ...] = (44, 128)
+    new_tokens: tuple[int, ...] = (16, 64, 128)
+    rounds: int = 5
+    threads: int = 0
+
+    def quick(self) -> "DecodeConfig":
+        """Enough to see that everything works."""
+        return DecodeConfig((1, 4), (44,), (8, 24), 2, self.threads)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One point of the measurement; :func:`measure` says what is in the JSON."""
+
+    speculation: bool
+    rows: int
+    input_tokens: int
+    new_tokens: int
+
+
+def prompts(repository: Path, count: int, input_tokens: int, threads: int) -> list[Prompt]:
+    """Prompts with encoder states of exactly ``input_tokens`` tokens (soft prompts among them)."""
+    texts = prompt_texts(4 * count + 40)
+    with Pipeline(repository, threads=threads) as pipeline:
+        found = []
+        for start in range(count):
+            text, states = "", None
+            for part in itertools.islice(itertools.cycle(texts), start, start + len(texts)):
+                text = f"{text} {part}".strip()
+                states = pipeline.encode(text)
+                if len(states) >= input_tokens:
+                    break
+            if states is None or len(states) < input_tokens:
+                raise BenchError(f"--input-tokens {input_tokens}: the models read at most {len(states or [])}")
+            found.append((text, states[:input_tokens]))
+        return found
+
+
+def run_cells(repository: Path, config: DecodeConfig, log: Log) -> dict[str, Any]:
+    """Measure every combination; with and without speculation in turns.
+
+    Returns: ``cells`` (see :func:`measure`) and ``first_token_ms``: from request to first token of one text alone, by
+    input width.
+    """
+    slots = max(config.rows)
+    engines = {
+        on: open_engine(repository, threads=config.threads, slots=slots, speculation=on, ends=False)
+        for on in (False, True)
+    }
+    try:
+        cells, first = [], {}
+        for width in config.input_tokens:
+            inputs = prompts(repository, slots, width, config.threads)
+            first[str(width)] = first_token(engines[False], inputs, config.rounds).as_json()
+            for rows, new_tokens in itertools.product(config.rows, config.new_tokens):
+                log(f"  {rows} rows, {width} input tokens, {new_tokens} new tokens")
+                taken: dict[bool, list[dict[str, float]]] = {False: [], True: []}
+                for number in range(config.rounds + 1):
+                    for on, engine in engines.items():
+                        point = measure(engine, inputs[:rows], new_tokens)
+                        if number:  # the first turn warms up
+                            taken[on].append(point)
+                for on, points in taken.items():
+                    cell = Cell(on, rows, width, new_tokens)
+                    cells.append(cell_json(cell, points))
+        return {"first_token_ms": first, "cells": cells}
+    finally:
+        for engine in engines.values():
+            engine.close()
+
+
+def first_token(engine: Engine, inputs: list[Prompt], rounds: int) -> Spread:
+    """Milliseconds from the request to its first token: prefill and one step."""
+    times = [Flight(engine, states, text, 1).result().total_s * 1000 for text, states in inputs[:1] * (rounds + 1)]
+    return Spread.of(times[1:])
+
+
+def measure(engine: Engine, inputs: list[Prompt], new_tokens: int) -> dict[str, float]:
+    """Write one text for each prompt, together.
+
+    Returns:
+        tokens_per_second: of all rows.
+        step_ms: time a step, all of it.
+        token_ms: time a token that each row waits.
+        tokens_per_step: of a row; above 1 where drafts were right.
+    """
+    before = (engine.metrics.steps, engine.metrics.rows, engine.metrics.tokens)
+    start = time.perf_counter()
+    for flight in [Flight(engine, states, text, new_tokens) for text, states in inputs]:
+        flight.result()
+    seconds = time.perf_counter() - start
+    after = (engine.metrics.steps, engine.metrics.rows, engine.metrics.tokens)
+    steps, rows, tokens = (b - a for a, b in zip(before, after, strict=True))
+    return {
+        "tokens_per_second": len(inputs) * new_tokens / seconds,
+        "step_ms": seconds / max(steps, 1) * 1000,
+        "token_ms": seconds / new_tokens * 1000,
+        "tokens_per_step": tokens / max(rows, 1),
+    }
+
+
+def cell_json(cell: Cell, points: list[dict[str, float]]) -> dict[str, Any]:
+    """A cell with the spread of each measurement."""
+    spreads = {name: Spread.of([point[name] for point in points]) for name in points[0]}
+    return {
+        "speculation": cell.speculation,
+        "rows": cell.rows,
+        "input_tokens": cell.input_tokens,
+        "new_tokens": cell.new_tokens,
+        **{name: spread.as_json() for name, spread in spreads.items() if name != "tokens_per_step"},
+        "tokens_per_step": significant(spreads["tokens_per_step"].median, 3),
+    }

@@ -1,0 +1,176 @@
+"""Load on a server, made by a process of its own so that measuring and asking do not share an interpreter.
+
+Closed loop: a fixed number of clients, each asks again when it has its answer. Open loop: requests arrive when they
+arrive, whether the server keeps up or not; their time counts from when they should have been sent.
+"""
+
+import itertools
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import Any
+
+from neuro_latent_client import Client, NeuroLatentError
+
+Job = tuple[str, int]  # raw prompt, max_length
+TIMEOUT_S = 120.0
+OPEN_LOOP_THREADS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One request. Times in seconds from the start of the run; ``start`` is when it was due.
+
+    Attributes:
+        first: when its first piece came; ``end`` where it was not streamed.
+        tokens: written.
+        error: empty, or what went wrong.
+    """
+
+    start: float
+    first: float
+    end: float
+    tokens: int
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """All requests of one run, and how long it took in seconds."""
+
+    records: tuple[Record, ...]
+    seconds: float
+
+    @property
+    def good(self) -> list[Record]:
+        """Those that were answered."""
+        return [record for record in self.records if not record.error]
+
+    @property
+    def tokens(self) -> int:
+        """Written in all."""
+        return sum(record.tokens for record in self.good)
+
+
+def ask(client: Client, job: Job, stream: bool, clock: Callable[[], float], due: float) -> Record:
+    """Send one request and wait for all of its answer."""
+    prompt, max_length = job
+    first = None
+    try:
+        if stream:
+            with client.stream(prompt, max_length=max_length, timeout=TIMEOUT_S) as pieces:
+                for _ in pieces:
+                    first = first if first is not None else clock()
+            answer = pieces.result
+        else:
+            answer = client.optimize(prompt, max_length=max_length, timeout=TIMEOUT_S)
+    except NeuroLatentError as error:
+        return Record(due, clock(), clock(), 0, f"{type(error).__name__}: {error}")
+    end = clock()
+    return Record(due, end if first is None else first, end, sum(s.generated_tokens for s in answer.sequences))
+
+
+def closed_loop(url: str, jobs: Sequence[Job], clients: int, seconds: float, stream: bool) -> Run:
+    """``clients`` clients go through ``jobs`` once; with ``seconds`` above 0 again and again for that time."""
+    start = time.perf_counter()
+
+    def clock() -> float:
+        return time.perf_counter() - start
+
+    queue = iter(jobs) if seconds <= 0 else itertools.cycle(jobs)
+    lock, records = threading.Lock(), []
+
+    def work() -> None:
+        while seconds <= 0 or clock() < seconds:
+            with lock:
+                job = next(queue, None)
+            if job is None:
+                return
+            records.append(ask(client, job, stream, clock, clock()))
+
+    with Client(url) as client:
+        client.health()  # connect before the clock starts
+        start = time.perf_counter()
+        threads = [threading.Thread(target=work, daemon=True) for _ in range(clients)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return Run(tuple(records), clock())
+
+
+def open_loop(url: str, jobs: Sequence[Job], arrivals: Sequence[float], stream: bool) -> Run:
+    """Send a request at each of ``arrivals`` (seconds, ascending)."""
+    records: list[Record] = []
+    with Client(url) as client, ThreadPoolExecutor(OPEN_LOOP_THREADS) as pool:
+        client.health()
+        start = time.perf_counter()
+
+        def clock() -> float:
+            return time.perf_counter() - start
+
+        pending = []
+        for job, due in zip(itertools.cycle(jobs), arrivals):
+            time.sleep(max(0.0, due - clock()))
+            pending.append(pool.submit(ask, client, job, stream, clock, due))
+        records = [future.result() for future in pending]
+        return Run(tuple(records), clock())
+
+
+class LoadProcess:
+    """The other process. A context manager; it ends with us."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def __enter__(self) -> "LoadProcess":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def closed(self, jobs: Sequence[Job], *, clients: int, seconds: float = 0, stream: bool = False) -> Run:
+        """See :func:`closed_loop`."""
+        return self._ask({"closed": {"jobs": jobs, "clients": clients, "seconds": seconds, "stream": stream}})
+
+    def open(self, jobs: Sequence[Job], arrivals: Sequence[float], *, stream: bool = True) -> Run:
+        """See :func:`open_loop`."""
+        return self._ask({"open": {"jobs": jobs, "arrivals": arrivals, "stream": stream}})
+
+    def _ask(self, question: dict[str, Any]) -> Run:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"url": self._url, **question}) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("the process that makes the load has ended")
+        answer = json.loads(line)
+        return Run(tuple(Record(**record) for record in answer["records"]), answer["seconds"])
+
+
+def main() -> None:
+    """Questions on stdin, runs on stdout, until stdin ends."""
+    for line in sys.stdin:
+        question = json.loads(line)
+        url = question["url"]
+        run = closed_loop(url, **question["closed"]) if "closed" in question else open_loop(url, **question["open"])
+        answer = {"records": [asdict(record) for record in run.records], "seconds": run.seconds}
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""An exported repository run in one process: the same steps and sessions as behind Triton, without it.
+
+Shape letters: ``Q`` encoder tokens, ``D`` width of T5.
+"""
+
+import dataclasses
+import re
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from neuro_latent_benchmarks.report import BenchError
+from neuro_latent_serving.engine import Engine, EngineConfig, Event, Request
+from neuro_latent_serving.errors import ServingError
+from neuro_latent_serving.options import GenerationOptions
+from neuro_latent_serving.sessions import open_session
+from neuro_latent_serving.threads import default_threads
+from neuro_latent_serving.tokenization import TextTokenizer
+
+NEVER = -1
+"""An end token that no step can choose: texts then have the length asked for."""
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """One text, and when it came. Times in seconds from the submission."""
+
+    text: str
+    tokens: int
+    first_s: float
+    total_s: float
+
+
+def parameters(repository: Path, model: str) -> dict[str, str]:
+    """The ``parameters`` of a model's ``config.pbtxt``.
+
+    Raises:
+        BenchError: there is no such model.
+    """
+    path = repository / model / "config.pbtxt"
+    if not path.is_file():
+        raise BenchError(f"--repository {repository}: no {model}/config.pbtxt in it; make one with neuro-latent export")
+    pattern = r'key:\s*"([^"]+)"\s*,?\s*value\s*:?\s*\{\s*string_value:\s*"([^"]*)"'
+    return dict(re.findall(pattern, path.read_text(encoding="utf-8")))
+
+
+def open_engine(
+    repository: Path,
+    *,
+    threads: int = 0,
+    slots: int = 16,
+    speculation: bool = True,
+    ends: bool = True,
+    tokenizer: Path | None = None,
+) -> Engine:
+    """The decode engine of a repository.
+
+    Args:
+        threads: of ONNX Runtime; 0 takes every core.
+        ends: whether ``</s>`` ends a text.
+        tokenizer: that makes its text; None is the repository's.
+    """
+    values = parameters(repository, "t5_decoder")
+    folder = repository / "t5_decoder" / "1"
+    config = EngineConfig(
+        decoder_start_id=int(values["decoder_start_id"]),
+        eos_id=int(values["eos_id"]) if ends else NEVER,
+        slots=slots,
+        queue=256,
+        threads=threads,
+        speculation=speculation,
+    )
+    return Engine(folder, tokenizer or folder / "generator_tokenizer.json", config)
+
+
+class Flight:
+    """A request in an engine: submitted at once, waited for by :meth:`result`."""
+
+    def __init__(self, engine: Engine, hidden_QD: Floats, raw_prompt: str, new_tokens: int) -> None:
+        self._ended = threading.Event()
+        self._first: float | None = None
+        self._end = 0.0
+        self._last: Event | None = None
+        self._error: ServingError | None = None
+        self._start = time.perf_counter()
+        engine.submit(
+            Request(
+                raw_prompt=raw_prompt,
+                hidden_QD=hidden_QD,
+                mask_Q=np.ones(len(hidden_QD), dtype=np.int64),
+                options=GenerationOptions(max_length=new_tokens),
+                on_event=self._take,
+                on_end=self._finish,
+            )
+        )
+
+    def result(self) -> Decoded:
+        """Wait for the text.
+
+        Raises:
+            ServingError: the engine could not make it.
+        """
+        self._ended.wait()
+        if self._error is not None:
+            raise self._error
+        assert self._last is not None
+        first = (self._first or self._end) - self._start
+        return Decoded(self._last.text, self._last.generated_tokens, first, self._end - self._start)
+
+    def _take(self, event: Event) -> None:
+        if self._first is None:
+            self._first = time.perf_counter()
+        self._last = event
+
+    def _finish(self, error: ServingError | None) -> None:
+        self._end, self._error = time.perf_counter(), error
+        self._ended.set()
+
+
+class Pipeline:
+    """Raw prompt in, text out: tokenizers, encoder, projector, T5 encoder, engine. A context manager."""
+
+    def __init__(self, repository: Path, *, threads: int = 0, ends: bool = True) -> None:
+        names = parameters(repository, "tokenizer")
+        threads = threads or default_threads()
+        folder = repository / "tokenizer" / "1"
+        self._tokenizers = [
+            TextTokenizer(
+                folder / f"{name}_tokenizer.json", int(names[f"{key}_max_tokens"]), int(names[f"{key}_pad_id"])
+            )
+            for name, key in (("encoder", "encoder"), ("generator", "source"))
+        ]
+        self._encoder, self._projector, self._t5_encoder = (
+            open_session(repository / name / "1" / "model.onnx", threads)
+            for name in ("encoder", "projector", "t5_encoder")
+        )
+        self.engine = open_engine(repository, threads=threads, ends=ends)
+
+    def __enter__(self) -> "Pipeline":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.engine.close()
+
+    def encode(self, prompt: str) -> Floats:
+        """T5's encoder states of a prompt and its soft prompts, [Q, D], padding left out."""
+        encoder, t5 = (tokenizer.encode([prompt]) for tokenizer in self._tokenizers)
+        (embedding,) = self._encoder.run(None, {"input_ids": encoder.ids_BL, "attention_mask": encoder.mask_BL})
+        (soft,) = self._projector.run(None, {"raw_embedding": embedding})
+        feeds = {"soft_prompts": soft, "input_ids": t5.ids_BL, "attention_mask": t5.mask_BL}
+        (hidden,) = self._t5_encoder.run(None, feeds)
+        real = soft.shape[1] + int(t5.mask_BL.sum())
+        states: Floats = hidden[0, :real]
+        return states
+
+    def answer(self, prompt: str, max_length: int) -> Decoded:
+        """The whole work of one request."""
+        start = time.perf_counter()
+        states = self.encode(prompt)
+        encoded = time.perf_counter() - start
+        decoded = Flight(self.engine, states, prompt, max_length).result()
+        return dataclasses.replace(decoded, first_s=decoded.first_s + encoded, total_s=decoded.total_s + encoded)

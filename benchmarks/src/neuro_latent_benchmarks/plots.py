@@ -1,0 +1,156 @@
+"""Pictures of the results, as PNG files."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLORS = ("#2563eb", "#ea580c", "#16a34a", "#9333ea", "#64748b", "#dc2626", "#0891b2")
+OURS_COLOR, OTHERS_COLOR = COLORS[0], "#94a3b8"
+
+
+def _figure(columns: int, title: str, subtitle: str) -> "tuple[Figure, list[Axes]]":
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, columns, figsize=(5.6 * columns, 4.4), layout="constrained", squeeze=False)
+    figure.suptitle(f"{title}\n", fontsize=13, fontweight="bold")
+    figure.text(0.5, 0.925, subtitle, ha="center", fontsize=8.5, color="#475569")
+    for axis in axes[0]:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(axis="y", color="#e2e8f0", linewidth=0.8)
+        axis.set_axisbelow(True)
+    return figure, list(axes[0])
+
+
+def _save(figure: "Figure", path: Path) -> Path:
+    from matplotlib import pyplot as plt
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+    return path
+
+
+def _subtitle(result: Mapping[str, Any]) -> str:
+    machine, settings = result["hardware"], result["settings"]
+    what = settings.get("shape") or settings.get("repository")
+    return f"{what}, {settings.get('precision', 'as exported')} · {machine['cpu']}, {machine['cores']} cores"
+
+
+def decode(result: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Time of a token and throughput against the rows, a line a text length, dashed without speculation."""
+    figure, (left, right) = _figure(2, "Decode engine", _subtitle(result))
+    width = result["cells"][0]["input_tokens"]
+    cells = [cell for cell in result["cells"] if cell["input_tokens"] == width]
+    for number, new_tokens in enumerate(sorted({cell["new_tokens"] for cell in cells})):
+        for on in (True, False):
+            points = [c for c in cells if c["new_tokens"] == new_tokens and c["speculation"] is on]
+            style: dict[str, Any] = {
+                "color": COLORS[number],
+                "linestyle": "-" if on else "--",
+                "marker": "o",
+                "markersize": 4,
+                "label": f"{new_tokens} tokens{'' if on else ', no speculation'}",
+            }
+            rows = [c["rows"] for c in points]
+            left.plot(rows, [c["token_ms"]["median"] for c in points], **style)
+            right.plot(rows, [c["tokens_per_second"]["median"] for c in points], **style)
+    for axis in (left, right):
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(ticks := sorted({cell["rows"] for cell in cells}), [str(tick) for tick in ticks])
+        axis.set_xlabel("texts written together")
+        axis.set_ylim(bottom=0)
+    left.set_ylabel("time per token of a text (ms)")
+    right.set_ylabel("tokens per second, all texts")
+    left.legend(frameon=False, fontsize=8, title=f"length ({width} input tokens)", title_fontsize=8)
+    return [_save(figure, folder / "decode.png")]
+
+
+def serve(result: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Latency against throughput of the closed loops, and the open loops beside them."""
+    figure, (left, right) = _figure(2, "Through Triton over gRPC", _subtitle(result))
+    points = [point for point in result["closed_loop"] if "latency_ms" in point]
+    x = [point["tokens_per_second"] for point in points]
+    for number, percent in enumerate(("p50", "p95", "p99")):
+        left.plot(
+            x,
+            [point["latency_ms"][percent] for point in points],
+            color=COLORS[number],
+            marker="o",
+            markersize=4,
+            label=percent,
+        )
+    for point in points:
+        left.annotate(
+            str(point["clients"]),
+            (point["tokens_per_second"], point["latency_ms"]["p50"]),
+            textcoords="offset points",
+            xytext=(0, -13),
+            ha="center",
+            fontsize=8,
+            color="#475569",
+        )
+    left.set_xlabel("tokens per second (numbers: clients, each asks again at once)")
+    left.set_ylabel("whole request (ms)")
+    left.set_ylim(bottom=0)
+    left.legend(frameon=False, fontsize=8)
+    bars = [(f"{p['clients']} client{'s' if p['clients'] > 1 else ''}", p) for p in points]
+    bars += [(f"Poisson\n{p['share_of_capacity']:.0%}", p) for p in result["open_loop"] if "first_piece_ms" in p]
+    for number, percent in enumerate(("p50", "p95")):
+        places = [i + (number - 0.5) * 0.38 for i in range(len(bars))]
+        right.bar(places, [p["first_piece_ms"][percent] for _, p in bars], 0.36, color=COLORS[number], label=percent)
+    right.set_xticks(range(len(bars)), [name.replace(" client", "\nclient") for name, _ in bars], fontsize=8)
+    right.set_ylabel("time to first text (ms)")
+    right.legend(frameon=False, fontsize=8)
+    return [_save(figure, folder / "serve.png")]
+
+
+def peers(result: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Bars: time of a token with one client, the same where the prompt is copied, and many clients' throughput."""
+    from neuro_latent_benchmarks.peers.systems import ENGINES, TITLES
+
+    figure, axes = _figure(3, "Same weights, same token ids, same lengths, in turns", _subtitle(result))
+    for axis, scenario, title in (
+        (axes[0], "one_client", "one client, varied text"),
+        (axes[1], "copy_heavy", "one client, text that copies its prompt"),
+    ):
+        spreads = result["scenarios"][scenario]["per_token_ms"]
+        bars = [(TITLES[name], spread, name in ENGINES) for name, spread in spreads.items()]
+        _bars(axis, bars, title, "time per token (ms), shorter is better")
+    if static := result.get("many_clients"):
+        bars = [(name, spread, name.startswith("ours")) for name, spread in static["tokens_per_second"].items()]
+        _bars(axes[2], bars, f"{result['settings']['clients']} clients", "useful tokens per second, longer is better")
+    return [_save(figure, folder / "peers.png")]
+
+
+def _bars(axis: "Axes", bars: list[tuple[str, Mapping[str, float], bool]], title: str, label: str) -> None:
+    """Horizontal bars with whiskers from p10 to p90."""
+    medians = [spread["median"] for _, spread, _ in bars]
+    whiskers = [
+        [max(spread["median"] - spread["p10"], 0) for _, spread, _ in bars],
+        [max(spread["p90"] - spread["median"], 0) for _, spread, _ in bars],
+    ]
+    colors = [OURS_COLOR if ours else OTHERS_COLOR for _, _, ours in bars]
+    axis.barh(range(len(bars)), medians, xerr=whiskers, color=colors, ecolor="#334155", error_kw={"linewidth": 1})
+    axis.set_yticks(range(len(bars)), [name for name, _, _ in bars], fontsize=8)
+    axis.invert_yaxis()
+    axis.grid(axis="x", color="#e2e8f0", linewidth=0.8)
+    axis.grid(axis="y", visible=False)
+    for place, (median, spread) in enumerate(zip(medians, (s for _, s, _ in bars), strict=True)):
+        axis.annotate(
+            f"{median:.3g}" if median < 100 else f"{median:,.0f}",
+            (max(spread["p90"], median), place),
+            textcoords="offset points",
+            xytext=(4, 0),
+            va="center",
+            fontsize=8,
+        )
+    axis.margins(x=0.14)
+    axis.set_title(title, fontsize=10)
+    axis.set_xlabel(label)

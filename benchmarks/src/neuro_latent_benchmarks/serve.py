@@ -1,0 +1,167 @@
+"""``neuro-latent bench serve``: a real Triton over gRPC, closed and open loop, and what Triton itself costs."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from neuro_latent_benchmarks.load import Job, LoadProcess, Run
+from neuro_latent_benchmarks.pipeline import Pipeline
+from neuro_latent_benchmarks.shapes import prompt_texts
+from neuro_latent_benchmarks.statistics import Spread, percentile, poisson_schedule, significant
+from neuro_latent_client import Client
+from neuro_latent_serving.server import FREE_PORTS, ServerConfig, TritonServer
+
+Log = Callable[[str], None]
+
+COUNT = 64
+"""Different prompts of the load."""
+
+FIRST_REQUESTS = 10
+SEED = 7
+
+
+@dataclass(frozen=True, slots=True)
+class ServeConfig:
+    """What is measured.
+
+    Attributes:
+        concurrency: clients of the closed loops.
+        loads: arrival rates of the open loops, as shares of the most requests a second that a closed loop reached.
+        max_length: tokens a request asks for.
+        seconds: of each loop.
+        alternations: requests through Triton and in one process, in turns.
+        starts: how often the server is started to see its first requests.
+    """
+
+    concurrency: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    loads: tuple[float, ...] = (0.5, 0.8)
+    max_length: int = 64
+    seconds: float = 10.0
+    alternations: int = 30
+    starts: int = 3
+
+    def quick(self) -> "ServeConfig":
+        """Enough to see that everything works."""
+        return ServeConfig((1, 4), (0.5,), 16, 1.5, 6, 1)
+
+
+def run_server(repository: Path, config: ServeConfig, log: Log) -> dict[str, Any]:
+    """Start the server as often as asked, then load the last one."""
+    firsts: list[list[float]] = []
+    for number in range(config.starts):
+        log(f"  starting Triton ({number + 1} of {config.starts})")
+        with TritonServer(repository, ServerConfig(ports=FREE_PORTS, drain_timeout=3)) as server:
+            firsts.append(first_requests(server.grpc_url, config.max_length))
+            if number < config.starts - 1:
+                continue
+            jobs = [(text, config.max_length) for text in prompt_texts(COUNT)]
+            log("  the same requests through Triton and in one process, in turns")
+            added = what_triton_adds(server.grpc_url, repository, jobs, config.alternations)
+            with LoadProcess(server.grpc_url) as load:
+                load.closed(jobs[:4], clients=2, stream=True)
+                closed, opened = loops(load, jobs, config, log)
+            version = server.version
+    return {
+        "triton": version,
+        "first_requests": first_json(firsts),
+        "triton_adds": added,
+        "closed_loop": closed,
+        "open_loop": opened,
+    }
+
+
+def first_requests(url: str, max_length: int) -> list[float]:
+    """Milliseconds of the first ten requests after the server is ready, one after the other, the same prompt."""
+    (text,) = prompt_texts(1)
+    times = []
+    with Client(url) as client:
+        client.health()  # the connection is not the server's
+        for _ in range(FIRST_REQUESTS):
+            start = time.perf_counter()
+            client.optimize(text, max_length=max_length)
+            times.append((time.perf_counter() - start) * 1000)
+    return times
+
+
+def first_json(firsts: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """The first request against the tenth, by the medians over the starts, in milliseconds."""
+    first, tenth = (percentile([times[i] for times in firsts], 50) for i in (0, FIRST_REQUESTS - 1))
+    return {
+        "first_ms": significant(first),
+        "tenth_ms": significant(tenth),
+        "first_over_tenth": round(first / tenth, 3),
+        "starts": len(firsts),
+    }
+
+
+def what_triton_adds(url: str, repository: Path, jobs: Sequence[Job], alternations: int) -> dict[str, Any]:
+    """The time of a request through Triton and of the same work in this process, one after the other, one client.
+
+    ``added_ms`` is the spread of the differences; ``added_share`` the median's share of the request through Triton.
+    """
+    through, inside, added = [], [], []
+    with Pipeline(repository) as pipeline, Client(url) as client:
+        for number in range(alternations + 2):
+            prompt, max_length = jobs[number % len(jobs)]
+            start = time.perf_counter()
+            client.optimize(prompt, max_length=max_length)
+            triton_ms = (time.perf_counter() - start) * 1000
+            process_ms = pipeline.answer(prompt, max_length).total_s * 1000
+            if number >= 2:  # the first two warm up
+                through.append(triton_ms)
+                inside.append(process_ms)
+                added.append(triton_ms - process_ms)
+    return {
+        "through_triton_ms": Spread.of(through).as_json(),
+        "in_one_process_ms": Spread.of(inside).as_json(),
+        "added_ms": Spread.of(added).as_json(),
+        "added_share": round(percentile(added, 50) / percentile(through, 50), 4),
+    }
+
+
+def loops(
+    load: LoadProcess, jobs: Sequence[Job], config: ServeConfig, log: Log
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The closed loops, then the open ones at shares of what the closed ones reached."""
+    closed = []
+    for clients in config.concurrency:
+        log(f"  closed loop, {clients} clients, {config.seconds:g} s")
+        run = load.closed(jobs, clients=clients, seconds=config.seconds, stream=True)
+        closed.append({"clients": clients, **run_json(run)})
+    capacity = max(point["requests_per_second"] for point in closed)
+    opened = []
+    for share in config.loads if capacity else ():
+        rate = share * capacity
+        log(f"  open loop, {rate:.2f} requests/s ({share:.0%} of the most), {config.seconds:g} s")
+        run = load.open(jobs, poisson_schedule(rate, config.seconds, SEED))
+        opened.append({"share_of_capacity": share, "rate": significant(rate), **run_json(run)})
+    return closed, opened
+
+
+def run_json(run: Run) -> dict[str, Any]:
+    """Milliseconds as percentiles, throughput, errors of a run of streamed requests."""
+    good = run.good
+    result: dict[str, Any] = {
+        "requests": len(run.records),
+        "errors": len(run.records) - len(good),
+        "requests_per_second": significant(len(good) / run.seconds),
+        "tokens_per_second": significant(run.tokens / run.seconds),
+    }
+    if good:
+        result |= {
+            "latency_ms": percentiles([(r.end - r.start) * 1000 for r in good]),
+            "first_piece_ms": percentiles([(r.first - r.start) * 1000 for r in good]),
+        }
+        # After the first piece: what a reader waits for each further token.
+        after = [(r.end - r.first) / (r.tokens - 1) * 1000 for r in good if r.tokens > 1]
+        result["token_ms"] = percentiles(after) if after else None
+    elif run.records:
+        result["first_error"] = run.records[0].error
+    return result
+
+
+def percentiles(values: Sequence[float]) -> dict[str, float]:
+    """p50, p95 and p99."""
+    return {f"p{percent}": significant(percentile(values, percent)) for percent in (50, 95, 99)}

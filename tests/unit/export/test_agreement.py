@@ -1,0 +1,187 @@
+"""Quantized repositories: what they lose is measured right, is in the manifest, and too much is refused."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx_ir
+import pytest
+import torch
+
+from neuro_latent_export import agreement, parity
+from neuro_latent_export.agreement import (
+    Agreement,
+    AgreementError,
+    CheckData,
+    check,
+    common_share,
+    compare,
+    read_check_data,
+)
+from neuro_latent_export.parity import Sessions
+from neuro_latent_export.precision import FP32, INT4, INT8, MIN_ROWS, PRECISIONS, Precision
+from neuro_latent_export.repository import export_repository
+from neuro_latent_trainer.data import DataError
+from neuro_latent_trainer.model import PromptOptimizer
+
+GRAPHS = (
+    "encoder/1/model.onnx",
+    "projector/1/model.onnx",
+    "t5_encoder/1/model.onnx",
+    "t5_decoder/1/prefill.onnx",
+    "t5_decoder/1/step.onnx",
+)
+GOOD = Agreement("some.jsonl", 40, 900, 3.0, 3.001, 0.99, 48, 0.9, 0.95)
+
+
+def lenient(precision: Precision) -> Precision:
+    """Random models have no clear next token, so they lose more than any that was trained."""
+    return replace(precision, max_cross_entropy_change=1.0, min_next_token_agreement=0.0)
+
+
+@pytest.fixture(scope="module")
+def data() -> CheckData:
+    return read_check_data(rows=MIN_ROWS)
+
+
+@pytest.fixture(scope="module")
+def sessions(repository: Path) -> Sessions:
+    return {path: parity.open_session(repository / path) for path in GRAPHS}
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "share"),
+    [
+        ([], [], 1.0),
+        ([5], [], 0.0),
+        ([1, 2, 3, 4], [1, 2, 3, 4], 1.0),
+        ([1, 2, 3, 4], [1, 2, 9, 4], 0.5),
+        ([1, 2], [1, 2, 3, 4], 0.5),
+        ([9, 2, 3], [1, 2, 3], 0.0),
+    ],
+)
+def test_the_common_share_ends_at_the_first_difference(a: list[int], b: list[int], share: float) -> None:
+    assert common_share(a, b) == common_share(b, a) == share
+
+
+def test_float32_agrees_with_itself_and_its_cross_entropy_is_that_of_torch(
+    optimizer: PromptOptimizer, sessions: Sessions, data: CheckData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parity, "MAX_LENGTH", 6)
+    monkeypatch.setattr(agreement, "MAX_REFERENCE_TOKENS", 30)
+    steps: list[tuple[int, int]] = []
+    found = compare(optimizer, sessions, sessions, data, lambda done, rows: steps.append((done, rows)))
+    assert found.cross_entropy_change == 0
+    assert found.next_token_agreement == found.greedy_identical == found.greedy_token_agreement == 1
+    assert (found.rows, found.data, found.greedy_max_length) == (MIN_ROWS, "neuro-latent-sample", 6)
+    assert steps[-1] == (MIN_ROWS, MIN_ROWS)
+
+    loss = tokens = 0.0
+    for record in data.records:  # row by row, where nothing is padded
+        labels = torch.tensor([optimizer.generator.tokenizer(record.enhanced_prompt)["input_ids"][:30]])
+        ids = optimizer.generator.tokenize([record.raw_prompt], 512)
+        with torch.no_grad():
+            hidden, mask = optimizer.encode(
+                optimizer.embed([record.raw_prompt]), ids["input_ids"], ids["attention_mask"]
+            )
+            logits = optimizer.logits(hidden, mask, labels)[0]
+        loss += float(torch.nn.functional.cross_entropy(logits, labels[0], reduction="sum"))
+        tokens += labels.shape[1]
+    assert found.reference_tokens == tokens
+    assert found.cross_entropy_fp32 == pytest.approx(loss / tokens, rel=1e-5)
+
+
+def test_check_data_is_spread_over_its_file_without_rows_that_have_no_reference(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    rows: list[dict[str, Any]] = [{"raw": f"prompt {i}", "better": f"text {i}"} for i in range(80)]
+    rows[0] = {"raw": "only a failed one", "failed_prompts": ["x"]}
+    rows[1] = {"better": "no prompt"}
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told: list[str] = []
+    found = read_check_data(path, {"raw": "raw", "enhanced": "better"}, 39, told.append)
+    assert found.name == "pairs.jsonl"
+    assert [r.raw_prompt for r in found.records] == [f"prompt {i}" for i in range(2, 80, 2)]
+    assert told == ["1 bad row:\npairs.jsonl:2: raw is missing"]
+    assert len(read_check_data(path, {"raw": "raw", "enhanced": "better"}, 500).records) == 78
+
+
+def test_too_few_rows_and_an_unreadable_file_are_errors(tmp_path: Path) -> None:
+    path = tmp_path / "few.jsonl"
+    path.write_text('{"raw_prompt": "a", "enhanced_prompt": "b"}\n' * 5)
+    with pytest.raises(
+        ValueError, match=r"few\.jsonl has 5 rows with an enhanced prompt; a precision is judged on at least 32"
+    ):
+        read_check_data(path)
+    with pytest.raises(ValueError, match="at least 32 rows, not on 31"):
+        read_check_data(rows=31)
+    with pytest.raises(DataError, match="does not exist"):
+        read_check_data(tmp_path / "nowhere.jsonl")
+
+
+@pytest.mark.parametrize("precision", [INT8, INT4], ids=lambda p: p.name)
+def test_a_good_agreement_passes_and_a_bad_one_names_figure_bound_and_way_out(precision: Precision) -> None:
+    check(GOOD, precision)
+    others = {"int8": "--precision fp32", "int4": "--precision int8 or --precision fp32"}[precision.name]
+    with pytest.raises(
+        AgreementError,
+        match=rf"^{precision.name} loses 0\.5000 nats a token of cross-entropy; allowed are 0\.0[15] "
+        rf"\(on 40 rows of some\.jsonl\)\. Nothing was written; export with {others}$",
+    ):
+        check(replace(GOOD, cross_entropy=3.5), precision)
+    with pytest.raises(AgreementError, match=r"the same next token before 40\.00% of the tokens; allowed are \d+\.00%"):
+        check(replace(GOOD, next_token_agreement=0.6), precision)
+
+
+@pytest.mark.parametrize("figure", ["cross_entropy", "next_token_agreement"])
+def test_no_number_is_no_agreement(figure: str) -> None:
+    with pytest.raises(AgreementError):
+        check(replace(GOOD, **{figure: float("nan")}), INT4)
+
+
+def test_every_precision_has_bounds_and_float32_may_lose_nothing() -> None:
+    assert FP32.bounds() == {"max_cross_entropy_change": 0.0, "min_next_token_agreement": 1.0}
+    for precision in PRECISIONS.values():
+        assert 0 <= precision.max_cross_entropy_change < 0.1
+        assert 0.8 < precision.min_next_token_agreement <= 1
+
+
+def ops(path: Path) -> set[str]:
+    return {node.op_type for node in onnx_ir.load(path).graph}
+
+
+@pytest.mark.parametrize("precision", [INT8, INT4], ids=lambda p: p.name)
+def test_a_quantized_repository_says_what_it_loses(
+    adapter: Path, traced: None, data: CheckData, tmp_path: Path, repository: Path, precision: Precision
+) -> None:
+    output, told = tmp_path / "repository", list[str]()
+    manifest = export_repository(adapter, output, precision=lenient(precision), check_data=data, progress=told.append)
+    assert manifest == json.loads((output / "manifest.json").read_text())
+    assert manifest["precision"] == precision.name
+    assert manifest["model_version"].endswith(f"-{precision.name}")
+    found = manifest["agreement"]
+    assert found["bounds"] == {"max_cross_entropy_change": 1.0, "min_next_token_agreement": 0.0}
+    assert (found["data"], found["rows"]) == ("neuro-latent-sample", MIN_ROWS)
+    assert found["cross_entropy_change"] == found["cross_entropy"] - found["cross_entropy_fp32"] != 0
+    assert 0 < found["next_token_agreement"] < 1
+    # The float32 graphs were compared with torch all the same.
+    assert len(manifest["parity"]["graphs"]) == 4
+    assert manifest["parity"]["generation"]["identical"] == 12
+    assert told[-1] == f"comparing {precision.name} with float32: {MIN_ROWS} of {MIN_ROWS} rows"
+    assert {str(p.relative_to(output)) for p in output.rglob("*.onnx")} == set(GRAPHS)
+    assert {p.name for p in output.iterdir()} == {p.name for p in repository.iterdir()}
+    assert "MatMulIntegerToFloat" in ops(output / GRAPHS[0])
+    assert "MatMulNBits" in ops(output / GRAPHS[4])
+    assert (output / GRAPHS[1]).read_bytes() == (repository / GRAPHS[1]).read_bytes()
+
+
+def test_a_model_that_does_not_bear_its_precision_is_refused_and_the_old_repository_stays(
+    adapter: Path, traced: None, data: CheckData, tmp_path: Path
+) -> None:
+    output = tmp_path / "repository"
+    output.mkdir()
+    (output / "manifest.json").write_text('{"model_version": "good"}')
+    with pytest.raises(AgreementError, match="int8 loses the same next token"):
+        export_repository(adapter, output, precision=INT8, check_data=data)
+    assert "good" in (output / "manifest.json").read_text()
+    assert [p.name for p in tmp_path.iterdir()] == ["repository"]

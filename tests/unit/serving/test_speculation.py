@@ -1,0 +1,282 @@
+"""Drafts: where they come from, when they are worth a wider step, and that no draft can change a text."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neuro_latent_serving.engine.request import Request
+from neuro_latent_serving.engine.sequence import Event
+from neuro_latent_serving.engine.sequence import Sequence as Text
+from neuro_latent_serving.engine.speculation import SEPARATOR, Acceptance, Drafter, Offer, StepCost, best_width
+from neuro_latent_serving.engine.writing import StepCounts, Texts
+from neuro_latent_serving.options import GenerationOptions
+from tests.unit.serving.fakes import EOS, START, FakeDecoder, FakeDetokenizer, Prompt, greedy
+
+# Where drafts come from ---------------------------------------------------------------------------------------------
+
+
+def drafter(prompt: Sequence[int], written: Sequence[int] = ()) -> Drafter:
+    made = Drafter(prompt, START)
+    for token in written:
+        made.append(token)
+    return made
+
+
+def test_the_first_draft_is_how_the_prompt_begins() -> None:
+    assert drafter([5, 6, 7, 8]).draft(3) == [5, 6, 7]
+
+
+def test_a_draft_ends_where_the_prompt_ends() -> None:
+    assert drafter([5, 6, 7]).draft(7) == [5, 6, 7]
+    assert drafter([5, 6, 7], [5, 6]).draft(7) == [7]
+    assert drafter([5, 6, 7], [5, 6, 7]).draft(7) == []
+
+
+def test_the_longest_match_comes_first() -> None:
+    #          after 1 2 3 comes 10; the last 3 alone was followed by 30, the last 2 3 by 20
+    prompt = [1, 2, 3, 10, 9, 2, 3, 20, 8, 3, 30]
+    assert drafter(prompt, [1, 2, 3]).draft(1) == [10]
+    assert drafter(prompt, [7, 2, 3]).draft(1) == [20]
+    assert drafter(prompt, [7, 7, 3]).draft(1) == [30]
+
+
+def test_of_two_matches_the_later_one_counts_and_the_text_is_looked_up_too() -> None:
+    assert drafter([4, 5, 4, 6]).draft(1) == [4]
+    assert drafter([4, 5, 9, 4, 6], [8, 4]).draft(2) == [6]
+    assert drafter([4, 5], [4, 7, 8, 4]).draft(2) == [7, 8]
+
+
+def test_nothing_is_drafted_for_words_not_seen() -> None:
+    assert drafter([4, 5], [9]).draft(7) == []
+    assert drafter([]).draft(7) == []
+
+
+@given(
+    st.lists(st.integers(2, 5), max_size=20),
+    st.lists(st.integers(2, 5), max_size=20),
+    st.integers(1, 7),
+)
+def test_a_draft_is_what_followed_the_longest_earlier_occurrence(
+    prompt: list[int], written: list[int], most: int
+) -> None:
+    context = [START, *prompt, SEPARATOR, START, *written]
+    expected: list[int] = []
+    for n in (3, 2, 1):
+        earlier = [i for i in range(n, len(context)) if context[i - n : i] == context[-n:]]  # never the end itself
+        if earlier:
+            expected = context[earlier[-1] : earlier[-1] + most]
+            break
+    if SEPARATOR in expected:
+        expected = expected[: expected.index(SEPARATOR)]
+    found = drafter(prompt, written).draft(most)
+    assert found == expected
+    assert len(found) <= most
+    assert SEPARATOR not in found
+
+
+# When they pay ------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), max_size=60))
+def test_the_acceptance_stays_between_zero_and_one(steps: list[tuple[int, int]]) -> None:
+    acceptance = Acceptance()
+    for drafted, accepted in steps:
+        acceptance.observe(drafted, min(drafted, accepted))
+        assert 0 < acceptance.probability < 1
+
+
+def test_the_acceptance_follows_the_text_and_returns_to_one_half_without_drafts() -> None:
+    acceptance = Acceptance()
+    assert acceptance.probability == 0.5
+    for _ in range(20):
+        acceptance.observe(3, 0)
+    low = acceptance.probability
+    assert low < 0.15
+    acceptance.observe(0, 0)
+    assert low < acceptance.probability < 0.5
+    for _ in range(400):
+        acceptance.observe(0, 0)
+    assert 0.45 < acceptance.probability < 0.5
+    for _ in range(20):
+        acceptance.observe(3, 3)
+    assert acceptance.probability > 0.9
+
+
+def test_a_draft_is_checked_up_to_its_first_mistake_only() -> None:
+    long, short = Acceptance(), Acceptance()
+    long.observe(7, 1)
+    short.observe(2, 1)
+    assert long.probability == short.probability == 0.5
+
+
+@given(st.integers(0, 7), st.floats(0, 1), st.integers(1, 8))
+def test_expected_tokens_are_between_one_and_the_width(length: int, probability: float, width: int) -> None:
+    offer = Offer(length, probability)
+    assert 1 <= offer.expected_tokens(width) <= min(length + 1, width)
+    assert offer.expected_tokens(width) >= offer.expected_tokens(1) == 1
+
+
+def cost(slope: float) -> StepCost:
+    """A step of one token takes a second, each more ``slope`` seconds."""
+    made = StepCost()
+    for tokens in range(1, 129):
+        made.observe(tokens, 1 + slope * (tokens - 1))
+    return made
+
+
+def test_without_drafts_the_step_is_narrow() -> None:
+    assert best_width([], rows=3, most=8, cost=cost(0)) == 1
+
+
+@pytest.mark.parametrize(("length", "most", "width"), [(7, 8, 8), (4, 8, 5), (7, 4, 4)])
+def test_sure_drafts_and_cheap_steps_make_it_as_wide_as_draft_and_limit_allow(
+    length: int, most: int, width: int
+) -> None:
+    assert best_width([Offer(length, 0.95)], rows=1, most=most, cost=cost(0.01)) == width
+
+
+@pytest.mark.parametrize(
+    ("probability", "slope", "rows"),
+    [
+        (0.05, 0.2, 1),  # drafts are mostly wrong
+        (0.9, 1.0, 1),  # a token more costs a whole step
+        (0.9, 0.3, 16),  # fifteen rows pay for the draft of one
+    ],
+)
+def test_it_is_narrow_where_drafts_do_not_pay(probability: float, slope: float, rows: int) -> None:
+    assert best_width([Offer(7, probability)], rows=rows, most=8, cost=cost(slope)) == 1
+
+
+@given(
+    st.lists(st.builds(Offer, st.integers(1, 7), st.floats(0.01, 0.99)), max_size=16),
+    st.integers(0, 8),
+    st.integers(1, 8),
+    st.floats(0.001, 3),
+)
+def test_the_width_is_the_one_with_the_most_text_a_second(
+    offers: list[Offer], others: int, most: int, slope: float
+) -> None:
+    rows, costs = len(offers) + others, cost(slope)
+    width = best_width(offers, rows, most, costs)
+    assert 1 <= width <= most
+
+    def speed(width: int) -> float:
+        return (others + sum(offer.expected_tokens(width) for offer in offers)) / (1 + slope * (rows * width - 1))
+
+    if rows:
+        assert speed(width) >= max(speed(w) for w in range(1, most + 1)) * (1 - 1e-9)
+
+
+def test_the_cost_of_a_size_not_seen_is_that_of_the_nearest_scaled() -> None:
+    costs = StepCost()
+    assert costs.of(4) / costs.of(1) == pytest.approx(1 + 3 * StepCost.SLOPE)
+    costs.observe(1, 0.010)
+    costs.observe(10, 0.020)
+    assert costs.of(1) == 0.010
+    assert costs.of(2) == pytest.approx(0.010 * (1 + StepCost.SLOPE))
+    assert costs.of(12) == pytest.approx(0.020 * (1 + 11 * StepCost.SLOPE) / (1 + 9 * StepCost.SLOPE))
+
+
+def test_the_cost_follows_what_is_seen_and_an_outlier_moves_it_little() -> None:
+    costs = StepCost()
+    costs.observe(2, 0.010)
+    costs.observe(2, 10.0)
+    assert 0.010 < costs.of(2) <= 0.010 * (1 + StepCost.WEIGHT * StepCost.OUTLIER)
+    for _ in range(100):
+        costs.observe(2, 0.030)
+    assert costs.of(2) == pytest.approx(0.030, rel=0.01)
+
+
+# They change nothing ------------------------------------------------------------------------------------------------
+
+
+class Guesses:
+    """A drafter that proposes whatever the test draws: mostly the right tokens, so that long drafts are accepted."""
+
+    def __init__(self, rng: np.random.Generator, right: list[int], share: float) -> None:
+        self.rng, self.share = rng, share
+        self.right, self.at = [*right, EOS, 5, 6, 7, 8, 9, 10, 11, 12], 0
+
+    def append(self, token: int) -> None:
+        self.at += 1
+
+    def draft(self, most: int) -> list[int]:
+        count = int(self.rng.integers(0, most + 1))
+        return [
+            token if self.rng.random() < self.share else int(self.rng.integers(0, 24))
+            for token in self.right[self.at : self.at + count]
+        ]
+
+
+@given(
+    prompts=st.lists(st.lists(st.integers(2, 23), min_size=1, max_size=6).map(tuple), min_size=1, max_size=4),
+    lengths=st.lists(st.integers(1, 30), min_size=4, max_size=4),
+    share=st.sampled_from([0.0, 0.5, 0.9, 1.0]),
+    seed=st.integers(0, 2**32),
+)
+@settings(max_examples=150)
+def test_with_any_drafts_and_any_widths_the_texts_are_the_greedy_ones(
+    prompts: list[Prompt], lengths: list[int], share: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    decoder, counts, events = FakeDecoder(slots=4), StepCounts(), list[Event]()
+    running: list[tuple[Texts, Text]] = []
+    for prompt, length in zip(prompts, lengths, strict=False):
+        hidden = np.array(prompt, dtype=np.float32)[:, None]
+        (row,) = decoder.cache.join(decoder.prefill(hidden), np.ones(len(prompt), dtype=np.int64), 1)
+        request = Request("raw", hidden, np.ones(len(prompt)), GenerationOptions(), lambda e: None, lambda e: None)
+        text = Text(len(running), "raw", length, FakeDetokenizer(), EOS)  # type: ignore[arg-type]
+        guesses: Any = Guesses(rng, greedy(prompt, 40), share)
+        running.append((Texts(request, [text], [row], START, [None], guesses), text))
+    texts, steps = [text for _, text in running], 0
+    while running:
+        offers = [offer for writing, _ in running for offer in writing.offers(7)]
+        width = int(rng.integers(1, 2 + max((offer.length for offer in offers), default=0)))
+        tokens_BW = rng.integers(0, 24, (len(running), width))  # what pads a row may be anything
+        for writing, text in running:
+            (row,), (feed,) = writing.rows, writing.feeds(width)
+            assert len(feed) <= min(width, text.left)  # no token is checked that could not be written
+            tokens_BW[row, : len(feed)] = feed
+        result = decoder.step(tokens_BW)
+        freed = []
+        for writing, _ in running:
+            told, done = writing.take(result, decoder.cache, counts)
+            events += told
+            freed += done
+        moved = decoder.cache.leave(freed)
+        running = [(writing, text) for writing, text in running if writing.rows]
+        for writing, text in running:
+            writing.moved(moved)
+            # The start token and all that was written are in the cache, but for the last, which comes next.
+            assert decoder.cache.lengths_B[writing.rows[0]] == len(text.tokens)
+            assert not text.finished
+        steps += 1
+    assert [text.tokens for text in texts] == [greedy(p, n) for p, n in zip(prompts, lengths, strict=False)]
+    assert decoder.cache.rows == 0
+    if share == 0.0:
+        return
+    assert counts.accepted <= counts.drafted
+    assert counts.tokens >= sum(len(text.tokens) for text in texts)
+
+
+def test_drafts_that_are_all_right_are_all_taken() -> None:
+    prompt = next((i, 3) for i in range(2, 24) if len(greedy((i, 3), 33)) == 33)
+    decoder, counts = FakeDecoder(slots=1), StepCounts()
+    hidden = np.array(prompt, dtype=np.float32)[:, None]
+    decoder.cache.join(decoder.prefill(hidden), np.ones(2, dtype=np.int64), 1)
+    request = Request("raw", hidden, np.ones(2), GenerationOptions(), lambda e: None, lambda e: None)
+    text = Text(0, "raw", 32, FakeDetokenizer(), EOS)  # type: ignore[arg-type]
+    drafter: Any = Guesses(np.random.default_rng(0), greedy(prompt, 33), 1.0)
+    drafter.draft = lambda most: drafter.right[drafter.at : drafter.at + most]
+    writing, steps = Texts(request, [text], [0], START, [None], drafter), 0
+    while writing.rows:
+        list(writing.offers(7))
+        writing.take(decoder.step(np.array(writing.feeds(8))), decoder.cache, counts)
+        steps += 1
+    assert steps == 4
+    assert text.tokens == greedy(prompt, 32)
+    assert (counts.tokens, counts.drafted, counts.accepted) == (32, 28, 28)
