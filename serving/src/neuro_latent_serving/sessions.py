@@ -11,13 +11,12 @@ def open_session(path: Path, threads: int, spin: bool = False) -> ort.InferenceS
     Args:
         path: the graph.
         threads: of each run, the caller's own included.
-        spin: whether threads wait for the next piece of a run awake. That is worth it for a graph of many small
-            nodes that runs all the time, and takes the cores from everybody else. Between runs they always sleep.
+        spin: whether idle threads stay awake for a moment, in a run and after it. That is worth it for a graph of
+            many small nodes that runs again and again, and takes the cores from everybody else.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
-    options.add_session_config_entry("session.force_spinning_stop", "1")
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -109,7 +109,7 @@ class CacheMachine(RuleBasedStateMachine):
     def fit(self, width: int) -> None:
         self.cache.fit(width)
         wide = max(len(row.prompt) for row in self.rows)
-        assert wide <= self.cache.layout[1] < 2 * (wide + 16)
+        assert wide <= self.cache.layout[1] <= max(2 * (wide + 16), ROOMY // len(self.rows))
 
     @invariant()
     def holds_what_the_model_holds(self) -> None:
@@ -147,18 +147,19 @@ def test_memory_grows_with_the_longest_row_and_is_given_back_when_it_has_left() 
     cache = joined(4, 8)
     cache.fit(1)
     small = cache.bytes
-    cache.join([np.ones((1, HEADS, 500, HEAD_WIDTH), "f4")] * 2, np.ones(500, dtype=np.int64), 1)
+    cache.join([np.ones((1, HEADS, 500, HEAD_WIDTH), "f4")] * 2, np.ones(500, dtype=np.int64), 2)
     moves = 0
     for _ in range(512):
         before = cache.reallocations
         cache.fit(1)
         moves += cache.reallocations - before
         cache.lengths_B[1] += 1
-    assert cache.bytes > 10 * small
+    large = cache.bytes
     assert moves < 14, "each growth copies everything"
-    assert cache.leave([1]) == {}
+    assert cache.leave([1]) == {2: 1}
     cache.fit(1)
-    assert cache.bytes == small
+    assert cache.bytes < large / 1.5, "two short rows need no memory for 512 columns"
+    assert small < cache.bytes
 
 
 def test_a_join_that_finds_no_memory_takes_no_row(monkeypatch: pytest.MonkeyPatch) -> None:

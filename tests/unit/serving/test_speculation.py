@@ -50,6 +50,11 @@ def test_of_two_matches_the_later_one_counts_and_the_text_is_looked_up_too() -> 
     assert drafter([4, 5], [4, 7, 8, 4]).draft(2) == [7, 8]
 
 
+def test_a_repetition_is_drafted_as_long_as_is_asked() -> None:
+    assert drafter([], [4, 5, 4, 5]).draft(5) == [4, 5, 4, 5, 4]
+    assert drafter([], [6, 6]).draft(3) == [6, 6, 6]
+
+
 def test_nothing_is_drafted_for_words_not_seen() -> None:
     assert drafter([4, 5], [9]).draft(7) == []
     assert drafter([]).draft(7) == []
@@ -68,7 +73,8 @@ def test_a_draft_is_what_followed_the_longest_earlier_occurrence(
     for n in (3, 2, 1):
         earlier = [i for i in range(n, len(context)) if context[i - n : i] == context[-n:]]  # never the end itself
         if earlier:
-            expected = context[earlier[-1] : earlier[-1] + most]
+            following = context[earlier[-1] :]
+            expected = [following[i % len(following)] for i in range(most)]  # a repetition goes on repeating
             break
     if SEPARATOR in expected:
         expected = expected[: expected.index(SEPARATOR)]
@@ -124,7 +130,7 @@ def cost(slope: float) -> StepCost:
     """A step of one token takes a second, each more ``slope`` seconds."""
     made = StepCost()
     for tokens in range(1, 129):
-        made.observe(tokens, 1 + slope * (tokens - 1))
+        made.measured(tokens, 1 + slope * (tokens - 1))
     return made
 
 
@@ -171,24 +177,15 @@ def test_the_width_is_the_one_with_the_most_text_a_second(
         assert speed(width) >= max(speed(w) for w in range(1, most + 1)) * (1 - 1e-9)
 
 
-def test_the_cost_of_a_size_not_seen_is_that_of_the_nearest_scaled() -> None:
+def test_the_cost_of_a_size_not_measured_lies_on_the_line_of_its_neighbours() -> None:
     costs = StepCost()
-    assert costs.of(4) / costs.of(1) == pytest.approx(1 + 3 * StepCost.SLOPE)
-    costs.observe(1, 0.010)
-    costs.observe(10, 0.020)
-    assert costs.of(1) == 0.010
-    assert costs.of(2) == pytest.approx(0.010 * (1 + StepCost.SLOPE))
-    assert costs.of(12) == pytest.approx(0.020 * (1 + 11 * StepCost.SLOPE) / (1 + 9 * StepCost.SLOPE))
-
-
-def test_the_cost_follows_what_is_seen_and_an_outlier_moves_it_little() -> None:
-    costs = StepCost()
-    costs.observe(2, 0.010)
-    costs.observe(2, 10.0)
-    assert 0.010 < costs.of(2) <= 0.010 * (1 + StepCost.WEIGHT * StepCost.OUTLIER)
-    for _ in range(100):
-        costs.observe(2, 0.030)
-    assert costs.of(2) == pytest.approx(0.030, rel=0.01)
+    assert costs.of(4) / costs.of(1) == pytest.approx(1 + 3 * StepCost.ASSUMED_SLOPE)
+    costs.measured(2, 0.010)
+    costs.measured(10, 0.018)
+    costs.measured(20, 0.048)
+    assert [costs.of(n) for n in (2, 6, 10, 15, 30)] == pytest.approx([0.010, 0.014, 0.018, 0.033, 0.078])
+    assert costs.of(1) == pytest.approx(0.009)
+    assert StepCost().of(1) > 0
 
 
 # They change nothing ------------------------------------------------------------------------------------------------

@@ -20,6 +20,10 @@ COLUMN_STEP = 32
 
 ENCODER_STEP = 16
 
+ROOMY = 512
+"""Columns, over all rows, that cost next to nothing: below that, memory stays as it is. A new size costs a step about a
+millisecond, for ONNX Runtime plans its memory for each shape anew."""
+
 
 class SlotCache:
     """Self-attention and cross-attention keys and values of up to ``slots`` rows."""
@@ -116,12 +120,18 @@ class SlotCache:
 
     def fit(self, width: int) -> None:
         """Make room for ``width`` more columns a row, and give back what is far too much."""
-        columns = _grown(int(self.lengths_B.max(initial=0)) + width)
-        if columns > self._columns or columns * 2 <= self._columns:
-            self._resize_self(columns)
-        wide = _rounded(int(self._encoder_lengths[: self.rows].max(initial=0)), ENCODER_STEP)
-        if wide * 2 <= self._encoder_columns:
-            self._resize_encoder(wide)
+        needed = _grown(int(self.lengths_B.max(initial=0)) + width)
+        if needed > self._columns:
+            roomy = ROOMY // max(self.rows, 1) // COLUMN_STEP * COLUMN_STEP
+            self._resize_self(max(needed, min(2 * self._columns, roomy)))
+        elif self._far_too_wide(self._columns, needed):
+            self._resize_self(needed)
+        needed = _rounded(int(self._encoder_lengths[: self.rows].max(initial=0)), ENCODER_STEP)
+        if self._far_too_wide(self._encoder_columns, needed):
+            self._resize_encoder(needed)
+
+    def _far_too_wide(self, columns: int, needed: int) -> bool:
+        return columns >= 2 * needed and columns * self.rows > ROOMY
 
     def _copy_row(self, source: int, to: int) -> None:
         length, wide = int(self._all_lengths[source]), int(self._encoder_lengths[source])

@@ -87,7 +87,9 @@ class Engine:
         return self._loop.load
 
     def warm_up(self) -> None:
-        """Write a few tokens, so that the first request does not pay for the first allocations."""
+        """Measure the steps and write a few tokens; before the first request, which then pays for no first time."""
+        if self.config.speculation:
+            self._loop.calibrate()
         for length in WARM_UP_LENGTHS:
             done = threading.Event()
             self.submit(

@@ -29,6 +29,10 @@ wait for new ones."""
 
 DRAFT_PROMPT_TOKENS = 512
 
+CALIBRATION_TOKENS = 64
+CALIBRATION_WIDTHS = (1, 2, 3, 4, 6, MAX_WIDTH)
+CALIBRATION_RUNS = 3
+
 
 @dataclass(frozen=True)
 class LoopConfig:
@@ -95,6 +99,20 @@ class DecodeLoop:
                 )
             self._waiting.append(request)
             self.metrics.waiting = len(self._waiting)
+
+    def calibrate(self) -> None:
+        """Measure what steps of some sizes cost, on made-up rows; before the first request."""
+        cross = self._decoder.prefill(np.zeros((CALIBRATION_TOKENS, self._decoder.width), dtype=np.float32))
+        for rows in sorted({1, min(4, self.config.slots), self.config.slots}):
+            for width in CALIBRATION_WIDTHS:
+                joined = self._cache.join(cross, np.ones(CALIBRATION_TOKENS, dtype=np.int64), rows)
+                times = []
+                for _ in range(CALIBRATION_RUNS):
+                    started = self._clock()
+                    self._decoder.step(np.zeros((rows, width), dtype=np.int64))
+                    times.append(self._clock() - started)
+                self._cost.measured(rows * width, min(times))
+                self._cache.leave(joined)
 
     def turn(self) -> None:
         """Let requests leave and join, then write one step of all."""
@@ -191,11 +209,12 @@ class DecodeLoop:
         options = request.options
         drafts = self.config.speculation and options.greedy and options.num_beams == 1
         prompt_ids = self._detokenizer.encode(request.raw_prompt, DRAFT_PROMPT_TOKENS) if drafts else None
+        sequences = self._sequences(request)
         cross = self._decoder.prefill(np.ascontiguousarray(request.hidden_QD[:real], dtype=np.float32))
         rows = self._cache.join(cross, request.mask_Q[:real].astype(np.int64), request.rows)
         writing = start_writing(
             request,
-            self._sequences(request),
+            sequences,
             rows,
             start_id=self.config.decoder_start_id,
             eos_id=self.config.eos_id,
@@ -230,7 +249,6 @@ class DecodeLoop:
             with_logprobs=any(writing.needs_logprobs for writing in self._running),
         )
         seconds = self._clock() - started
-        self._cost.observe(rows * width, seconds)
 
         counts, freed = StepCounts(), []
         for writing in list(self._running):
