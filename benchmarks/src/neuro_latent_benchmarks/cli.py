@@ -46,7 +46,7 @@ Quick = Annotated[bool, typer.Option("--quick", help="Few repetitions: shows tha
 def decode(
     repository: Repository = None,
     shape: Shape = None,
-    precision: Precision = "fp32",
+    precision: Precision = "int4",
     copying: Annotated[
         bool, typer.Option("--copying", help="Random weights that copy their prompt, where speculation pays.")
     ] = False,
@@ -90,7 +90,7 @@ def decode(
 def serve(
     repository: Repository = None,
     shape: Shape = None,
-    precision: Precision = "fp32",
+    precision: Precision = "int4",
     concurrency: Annotated[str, typer.Option(help="Clients of the closed loops.")] = "1,2,4,8,16,32",
     loads: Annotated[
         str, typer.Option(help="Arrival rates of the open loops, in percent of the most requests a second.")
@@ -134,7 +134,7 @@ def peers(
         str,
         typer.Option(help="t5-small, embedded or tiny: see `bench decode --help`.", metavar="t5-small|embedded|tiny"),
     ] = "t5-small",
-    precision: Precision = "fp32",
+    precision: Precision = "int4",
     threads: Annotated[int, typer.Option(help="The most threads of every system; 0 takes every core.", min=0)] = 0,
     peers_env: Annotated[
         Path | None,

@@ -76,7 +76,9 @@ def open_engine(
         threads=threads,
         speculation=speculation,
     )
-    return Engine(folder, tokenizer or folder / "generator_tokenizer.json", config)
+    engine = Engine(folder, tokenizer or folder / "generator_tokenizer.json", config)
+    engine.warm_up()  # as the server does before it is ready
+    return engine
 
 
 class Flight:

@@ -30,6 +30,10 @@ from neuro_latent_serving.triton.outbox import Mailbox, Outbox
 CANCELLATION_POLL_S = 0.02
 """Asking Triton whether a request was cancelled crosses a process boundary, so it is not asked every step."""
 
+NICENESS = 10
+"""Where cores are short the encoders go first: a step takes hardly longer for more texts, so it should wait for them.
+(16 clients, true sizes, two cores: 700 tokens a second instead of 550.)"""
+
 CANCELLATION_IS_REMEMBERED_S = 60.0
 """A cancelled request may still be on its way through the ensemble; ids are the callers', so not for ever."""
 
@@ -43,6 +47,7 @@ class DecoderModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         parameters = model_parameters(args)
+        os.nice(NICENESS)  # this thread, and so the engine's, which it starts
         folder = Path(args["model_repository"]) / args["model_version"]
         self._version = parameters["model_version"]
         self._engine = Engine(
