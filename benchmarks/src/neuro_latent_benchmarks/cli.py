@@ -293,10 +293,23 @@ def _show_serve(result: dict[str, Any]) -> None:
                 numbers[2].get("p50"),
                 point["tokens_per_second"],
                 point["requests_per_second"],
+                (point.get("engine") or {}).get("rows_per_step"),
                 point["errors"],
             )
         )
-    columns = ("", "p50 ms", "p95", "p99", "first text p50 ms", "p95", "ms/token", "tokens/s", "requests/s", "errors")
+    columns = (
+        "",
+        "p50 ms",
+        "p95",
+        "p99",
+        "first text p50 ms",
+        "p95",
+        "ms/token",
+        "tokens/s",
+        "requests/s",
+        "rows/step",
+        "errors",
+    )
     report.table("through Triton over gRPC, streamed", columns, rows)
     added, first = result["triton_adds"], result["first_requests"]
     report.table(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from neuro_latent_benchmarks import metrics
 from neuro_latent_benchmarks.load import Job, LoadProcess, Run
 from neuro_latent_benchmarks.pipeline import Pipeline
 from neuro_latent_benchmarks.shapes import prompt_texts
@@ -61,7 +62,7 @@ def run_server(repository: Path, config: ServeConfig, log: Log) -> dict[str, Any
             added = what_triton_adds(server.grpc_url, repository, jobs, config.alternations)
             with LoadProcess(server.grpc_url) as load:
                 load.closed(jobs[:4], clients=2, stream=True)
-                closed, opened = loops(load, jobs, config, log)
+                closed, opened = loops(load, server.metrics_url, jobs, config, log)
             version = server.version
     return {
         "triton": version,
@@ -122,14 +123,16 @@ def what_triton_adds(url: str, repository: Path, jobs: Sequence[Job], alternatio
 
 
 def loops(
-    load: LoadProcess, jobs: Sequence[Job], config: ServeConfig, log: Log
+    load: LoadProcess, metrics_url: str, jobs: Sequence[Job], config: ServeConfig, log: Log
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The closed loops, then the open ones at shares of what the closed ones reached."""
     closed = []
     for clients in config.concurrency:
         log(f"  closed loop, {clients} clients, {config.seconds:g} s")
+        before = metrics.counters(metrics_url)
         run = load.closed(jobs, clients=clients, seconds=config.seconds, stream=True)
-        closed.append({"clients": clients, **run_json(run)})
+        engine = metrics.between(before, metrics.counters(metrics_url), run.seconds)
+        closed.append({"clients": clients, **run_json(run), "engine": engine})
     capacity = max(point["requests_per_second"] for point in closed)
     opened = []
     for share in config.loads if capacity else ():

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from neuro_latent_benchmarks import load, serve
+from neuro_latent_benchmarks import load, metrics, serve
 from neuro_latent_client import ServerUnavailableError
 
 ANSWER = SimpleNamespace(sequences=[SimpleNamespace(generated_tokens=5)])
@@ -97,6 +97,23 @@ def test_a_run_without_any_answer_tells_the_error() -> None:
     assert point["errors"] == 1
     assert "too busy" in point["first_error"]
     assert "latency_ms" not in point
+
+
+PAGE = """# HELP neuro_latent_steps_total Runs of the step graph
+neuro_latent_steps_total{model_version="a"} 100
+neuro_latent_step_rows_total{model_version="a"} 400
+neuro_latent_tokens_total{model_version="a"} 600
+neuro_latent_step_seconds_total{model_version="a"} 0.5
+nv_inference_count{model="x"} 9
+"""
+
+
+def test_the_servers_counters_say_how_full_its_steps_were() -> None:
+    after = metrics.parse(PAGE)
+    assert after == {"steps": 100, "step_rows": 400, "tokens": 600, "step_seconds": 0.5}
+    found = metrics.between({}, after, 1.0)
+    assert found == {"rows_per_step": 4.0, "tokens_per_row": 1.5, "step_ms": 5.0, "stepping": 0.5}
+    assert metrics.between(after, after, 1.0) == {}
 
 
 def test_the_first_request_is_compared_with_the_tenth_by_medians() -> None:

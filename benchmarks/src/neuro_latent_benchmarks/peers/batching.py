@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from neuro_latent_benchmarks import shapes
+from neuro_latent_benchmarks import metrics, shapes
 from neuro_latent_benchmarks.load import LoadProcess
 from neuro_latent_benchmarks.peers.compare import PeersConfig
 from neuro_latent_benchmarks.peers.process import WorkerProcess
@@ -88,7 +88,8 @@ def many_clients(config: PeersConfig, threads: int, python: Path, log: Log) -> d
     """Useful tokens a second of ``config.clients`` clients, each asking again when it has its answer.
 
     Ours is the whole request: over gRPC through a real Triton, tokenizers, RoBERTa, soft prompts and 20 more encoder
-    tokens included. CTranslate2 gets token ids and has only its own work. It also gets all requests at once.
+    tokens included; ``engine`` says how full its steps were in the last round. CTranslate2 gets token ids and has only
+    its own work. It also gets all requests at once.
 
     Args:
         threads: of CTranslate2.
@@ -101,6 +102,7 @@ def many_clients(config: PeersConfig, threads: int, python: Path, log: Log) -> d
     rows = list(zip(shapes.text_ids(models, texts), wanted, strict=True))
     tried = strategies(config.threads)
     results: dict[str, list[float]] = {name: [] for name in (OURS, *tried)}
+    engine: dict[str, float] = {}
     repository = shapes.repository(models, config.precision, log)
     systems = Systems(models, python, repository, repository, Path())
     with ExitStack() as stack:
@@ -117,13 +119,15 @@ def many_clients(config: PeersConfig, threads: int, python: Path, log: Log) -> d
             decode_static(worker, Strategy(8), rows[: config.clients])
         for number in range(config.workload_rounds):
             log(f"  round {number + 1} of {config.workload_rounds}")
+            before = metrics.counters(server.metrics_url)
             done = load.closed(requests, clients=config.clients)
+            engine = metrics.between(before, metrics.counters(server.metrics_url), done.seconds)
             if failed := [record.error for record in done.records if record.error]:
                 raise BenchError(f"{len(failed)} of {len(requests)} requests failed: {failed[0]}")
             results[OURS].append(done.tokens / done.seconds)
             for name, strategy in tried.items():
                 results[name].append(decode_static(workers[strategy.translators], strategy, rows))
-    return batching_summary(results, tried)
+    return batching_summary(results, tried) | {"engine": engine}
 
 
 def batching_summary(results: dict[str, list[float]], tried: dict[str, Strategy]) -> dict[str, Any]:

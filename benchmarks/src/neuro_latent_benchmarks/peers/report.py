@@ -69,5 +69,7 @@ def show(result: Mapping[str, Any]) -> None:
         f"{OURS_SERVED} is {static['speed_up']:.2f}x",
         highlight=False,
     )
+    if engine := static.get("engine"):
+        report.console.print(", ".join(f"{name} {value:g}" for name, value in engine.items()), highlight=False)
     ratios = [(name, f"{value:.2f}") for name, value in result["ratios"].items()]
     report.table("speed-ups (their time over ours)", ("", "×"), ratios)
