@@ -99,6 +99,7 @@ def serve(result: Mapping[str, Any], folder: Path) -> list[Path]:
     left.set_xlabel("tokens per second (numbers: clients, each asks again at once)")
     left.set_ylabel("whole request (ms)")
     left.set_ylim(bottom=0)
+    left.set_xlim(left=0)
     left.legend(frameon=False, fontsize=8)
     bars = [(f"{p['clients']} client{'s' if p['clients'] > 1 else ''}", p) for p in points]
     bars += [(f"Poisson\n{p['share_of_capacity']:.0%}", p) for p in result["open_loop"] if "first_piece_ms" in p]

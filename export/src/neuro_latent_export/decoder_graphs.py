@@ -88,11 +88,21 @@ class _Builder:
     def attend(self, q_BWX: ir.Value, k_BNTH: ir.Value, v_BNTH: ir.Value, bias: ir.Value) -> ir.Value:
         """T5 attention: the scores are not scaled. [B, W, N*H] -> [B, W, N*H].
 
-        Of ONNX Runtime's own operator, because it takes queries by token and keys by head, as they are.
+        Each query is a head of its own in the group of its key head, so that the kernel takes one after the other,
+        whatever W is: with all W in one product it sums in another order, and a quantized graph makes another token of
+        the last bits now and then.
+
+        Args:
+            q_BWX: queries.
+            k_BNTH: keys.
+            v_BNTH: values.
+            bias: [B, N*W, 1, T], added to the scores.
         """
-        return self.op.MultiHeadAttention(
-            q_BWX, k_BNTH, v_BNTH, None, None, bias, _domain=CONTRIB, num_heads=self.heads, scale=1.0
-        )
+        op, width = self.op, self.config.d_kv
+        heads_BGH = op.Reshape(self.split_heads(q_BWX), self.ints(0, -1, 1, width))
+        mixed_BGH = op.Attention(heads_BGH, k_BNTH, v_BNTH, bias, scale=1.0)
+        mixed_BWNH = op.Transpose(op.Reshape(mixed_BGH, self.ints(0, self.heads, -1, width)), perm=[0, 2, 1, 3])
+        return op.Reshape(mixed_BWNH, self.ints(0, 0, self.inner))
 
     def norm(self, x: ir.Value, module: Any, name: str) -> ir.Value:
         """T5's norm: the root mean square, no mean, no offset."""
@@ -260,7 +270,7 @@ def _output_scale(config: Any) -> float:
 
 
 def _self_bias(b: _Builder, ids_BW: ir.Value, lengths_B: ir.Value, cache: ir.Value, stack: Any) -> ir.Value:
-    """Position bias and causal mask in one look-up: [B, N, W, T].
+    """Position bias and causal mask in one look-up: [B, N*W, 1, T].
 
     The table's row 0 masks a column that lies ahead, row ``1 + d`` is the bias of a column ``d`` tokens back; beyond
     the last row the bias does not change any more.
@@ -274,7 +284,10 @@ def _self_bias(b: _Builder, ids_BW: ir.Value, lengths_B: ir.Value, cache: ir.Val
     position_BW = op.Add(op.Unsqueeze(lengths_B, b.ints(1)), op.Unsqueeze(offset_W, b.ints(0)))
     distance_BWT = op.Sub(op.Unsqueeze(position_BW, b.ints(2)), column_T)
     row_BWT = op.Add(op.Clip(distance_BWT, b.constant(np.array(-1), "ahead"), _most(b, by_distance)), one)
-    return op.Transpose(op.Gather(b.constant(table, "bias_table"), row_BWT), perm=[0, 3, 1, 2])
+    bias_BNWT = op.Transpose(op.Gather(b.constant(table, "bias_table"), row_BWT), perm=[0, 3, 1, 2])
+    # [B, N*W, 1, T] without an axis that could be empty: 0 takes the size of the batch, T is known from the cache.
+    shape = op.Concat(b.ints(0), b.ints(-1), b.ints(1), op.Shape(cache, start=2, end=3), axis=0)
+    return op.Reshape(bias_BNWT, shape)
 
 
 def _most(b: _Builder, by_distance: Weights) -> ir.Value:
@@ -282,11 +295,12 @@ def _most(b: _Builder, by_distance: Weights) -> ir.Value:
 
 
 def _cross_bias(b: _Builder, ids_BW: ir.Value, mask_BQ: ir.Value) -> ir.Value:
-    """0 where an encoder token is real: [B, 1, W, Q]."""
+    """0 where an encoder token is real: [B, N*W, 1, Q]."""
     op = b.op
     bias_BQ = op.Mul(
         op.Cast(op.Sub(b.constant(np.array(1), "unmasked"), mask_BQ), to=ir.DataType.FLOAT),
         b.constant(np.array(MASKED, dtype=np.float32), "masked"),
     )
-    shape = op.Concat(b.ints(1, 1), op.Shape(ids_BW, start=1, end=2), b.ints(1), axis=0)
+    groups = op.Mul(op.Shape(ids_BW, start=1, end=2), b.ints(b.heads))
+    shape = op.Concat(b.ints(1), groups, b.ints(1, 1), axis=0)
     return op.Expand(op.Unsqueeze(bias_BQ, b.ints(1, 2)), shape)

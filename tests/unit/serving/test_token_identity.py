@@ -1,12 +1,13 @@
 """The same tokens whatever helps or stands beside: as torch writes them, alone and among batch mates, in every mode."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from neuro_latent_serving.engine import Engine
+from neuro_latent_serving.engine import Engine, EngineConfig
 from tests.unit.serving.askers import Asker
 from tests.unit.serving.conftest import LENGTH, PROMPTS
 
@@ -157,3 +158,31 @@ def test_the_scores_of_beams_are_their_mean_log_probabilities(
             chosen = [*row, 1] if event.finish_reason == "stop" else row
             logits = optimizer.logits(hidden, mask, torch.tensor([chosen]))[0].log_softmax(-1)
             assert event.score == pytest.approx(logits[range(len(chosen)), chosen].mean().item(), abs=1e-4)
+
+
+@pytest.fixture(scope="module", params=["int8", "int4"])
+def quantized(
+    request: pytest.FixtureRequest, optimizer: Any, repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Engine]:
+    """An engine on decoder graphs with quantized weights."""
+    import onnx_ir
+
+    from neuro_latent_export.decoder_graphs import build_prefill, build_step
+    from neuro_latent_export.precision import PRECISIONS
+
+    folder = tmp_path_factory.mktemp(request.param)
+    for name, build in (("prefill", build_prefill), ("step", build_step)):
+        onnx_ir.save(build(optimizer.generator_model, PRECISIONS[request.param]), folder / f"{name}.onnx")
+    tokenizer = repository / "t5_decoder" / "1" / "generator_tokenizer.json"
+    with Engine(folder, tokenizer, EngineConfig(decoder_start_id=0, eos_id=1, threads=2)) as engine:
+        yield engine
+
+
+@pytest.mark.skipif("avx512_vnni" not in Path("/proc/cpuinfo").read_text(), reason="block sizes are for AVX-512 VNNI")
+def test_a_quantized_text_is_the_same_alone_and_among_fifteen_batch_mates(
+    quantized: Engine, ask: Callable[..., Asker]
+) -> None:
+    asked = [(PROMPTS[i % len(PROMPTS)], options) for i, options in enumerate([*MODES.values()] * 2)]
+    alone = [answers for text, options in asked for answers in together(quantized, [ask(text, **options)])]
+    among = together(quantized, [ask(text, padding=i % 5, **options) for i, (text, options) in enumerate(asked)])
+    assert among == alone
