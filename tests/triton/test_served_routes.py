@@ -47,7 +47,8 @@ def test_every_route_gives_the_text_and_the_facts(
     assert last["adapter_version"] == [version]
     # Triton writes its own number over this output in generate's JSON.
     assert last["model_version"] == ["1" if "generate" in route else version]
-    assert len(answers) > 2 if "stream" in route else len(answers) == 1
+    # Pieces that wait are joined, and a step may write several tokens.
+    assert len(answers) > 1 if "stream" in route else len(answers) == 1
 
 
 def test_infer_takes_and_gives_plain_json(server: TritonServer, expected: str) -> None:
