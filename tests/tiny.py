@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from transformers import RobertaConfig, RobertaModel, T5Config, T5ForConditionalGeneration
 
+from neuro_latent_benchmarks import weights
 from neuro_latent_trainer import adapter_folder
 from neuro_latent_trainer.adapter import AdapterConfig
 from neuro_latent_trainer.backbones import load_encoder, load_generator
@@ -65,19 +66,13 @@ def write_backbones(folder: Path, gated: bool = False) -> tuple[Path, Path]:
     return encoder, generator
 
 
-@torch.no_grad()
 def enliven(t5: T5ForConditionalGeneration, strength: float = 3.0) -> None:
     """Make a random T5 write varied text: with its usual weights it repeats its start token and nothing else.
 
     The stronger, the livelier, and the more it multiplies rounding errors: at T5-small's size a strength of 3 makes
     them as large as the distance of its two best tokens.
     """
-    t5.shared.weight.mul_(0.3)
-    for stack in (t5.encoder, t5.decoder):
-        stack.block[0].layer[0].SelfAttention.relative_attention_bias.weight.normal_(0, 2)
-        for name, parameter in stack.named_parameters():
-            if name.endswith((".q.weight", ".k.weight", ".v.weight", ".o.weight", ".wi.weight", ".wo.weight")):
-                parameter.mul_(strength)
+    weights.enliven(t5, strength)
 
 
 def write_adapter(folder: Path, encoder: Path, generator: Path, **config: object) -> Path:
