@@ -1,5 +1,6 @@
 """``neuro-latent bench``."""
 
+import dataclasses
 import os
 import signal
 from collections.abc import Iterator
@@ -13,8 +14,6 @@ from neuro_latent_benchmarks import report
 from neuro_latent_benchmarks.report import BenchError
 
 if TYPE_CHECKING:
-    from neuro_latent_benchmarks.decode import DecodeConfig
-    from neuro_latent_benchmarks.serve import ServeConfig
     from neuro_latent_benchmarks.shapes import Style
 
 app = typer.Typer(
@@ -80,7 +79,7 @@ def decode(
         )
         config = config.quick() if quick else config
         folder, which = _repository(repository, shape, precision, copying)
-        result = report.heading("decode", {**which, **_settings(config)})
+        result = report.heading("decode", {**which, **dataclasses.asdict(config)})
         result |= benchmark.run_cells(folder, config, report.progress)
         _show_decode(result)
         _finish(result, plots.decode, plot, as_json)
@@ -122,7 +121,7 @@ def serve(
         )
         config = config.quick() if quick else config
         folder, which = _repository(repository, shape, precision, copying=False)
-        result = report.heading("serve", {**which, **_settings(config)})
+        result = report.heading("serve", {**which, **dataclasses.asdict(config)})
         result |= benchmark.run_server(folder, config, report.progress)
         _show_serve(result)
         _finish(result, plots.serve, plot, as_json)
@@ -175,7 +174,7 @@ def peers(
         pins = {
             f"peer {name}": version for name, version in environment.pins(environment.requirements()).items() if version
         }
-        result = report.heading("peers", {**_settings(config), "weights": _weights(shape)}, pins)
+        result = report.heading("peers", {**dataclasses.asdict(config), "weights": _weights(shape)}, pins)
         chosen: dict[str, int] = {}
         scenarios = {}
         styles: dict[str, Style] = {"one_client": "lively", "copy_heavy": "copying"}
@@ -244,12 +243,6 @@ def _weights(shape: str, style: str = "") -> str:
 
     kind = "random" if SHAPES[shape].t5 else "trained"
     return f"{kind}, {style}, </s> muted".replace(", ,", ",")
-
-
-def _settings(config: "DecodeConfig | ServeConfig | Any") -> dict[str, Any]:
-    import dataclasses
-
-    return dataclasses.asdict(config)
 
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:

@@ -197,7 +197,7 @@ def build_step(t5: Any, precision: Precision) -> ir.Model:
     Raises:
         UnsupportedModel: the T5's activation is not known here.
     """
-    b, op = _Builder("step", t5, precision), None
+    b = _Builder("step", t5, precision)
     op = b.op
     config, stack, layers = t5.config, t5.decoder, len(t5.decoder.block)
     ints, floats = ir.DataType.INT64, ir.DataType.FLOAT
@@ -283,15 +283,12 @@ def _self_bias(b: _Builder, ids_BW: ir.Value, lengths_B: ir.Value, cache: ir.Val
     offset_W = op.Range(zero, op.Squeeze(op.Shape(ids_BW, start=1, end=2)), one)
     position_BW = op.Add(op.Unsqueeze(lengths_B, b.ints(1)), op.Unsqueeze(offset_W, b.ints(0)))
     distance_BWT = op.Sub(op.Unsqueeze(position_BW, b.ints(2)), column_T)
-    row_BWT = op.Add(op.Clip(distance_BWT, b.constant(np.array(-1), "ahead"), _most(b, by_distance)), one)
+    ahead, farthest = b.constant(np.array(-1), "ahead"), b.constant(np.array(len(by_distance) - 1), "farthest")
+    row_BWT = op.Add(op.Clip(distance_BWT, ahead, farthest), one)
     bias_BNWT = op.Transpose(op.Gather(b.constant(table, "bias_table"), row_BWT), perm=[0, 3, 1, 2])
     # [B, N*W, 1, T] without an axis that could be empty: 0 takes the size of the batch, T is known from the cache.
     shape = op.Concat(b.ints(0), b.ints(-1), b.ints(1), op.Shape(cache, start=2, end=3), axis=0)
     return op.Reshape(bias_BNWT, shape)
-
-
-def _most(b: _Builder, by_distance: Weights) -> ir.Value:
-    return b.constant(np.array(len(by_distance) - 1), "farthest")
 
 
 def _cross_bias(b: _Builder, ids_BW: ir.Value, mask_BQ: ir.Value) -> ir.Value:

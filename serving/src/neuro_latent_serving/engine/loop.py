@@ -8,12 +8,13 @@ import secrets
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from neuro_latent_serving.engine.decoder import MAX_WIDTH, Decoder
-from neuro_latent_serving.engine.metrics import Clock, EngineMetrics
+from neuro_latent_serving.engine.metrics import EngineMetrics
 from neuro_latent_serving.engine.request import Request
 from neuro_latent_serving.engine.sequence import DEADLINE, FALLBACK, Event, Sequence
 from neuro_latent_serving.engine.speculation import StepCost, best_width
@@ -65,7 +66,11 @@ class DecodeLoop:
     """Queue, slots and step of an engine, without a thread."""
 
     def __init__(
-        self, decoder: Decoder, detokenizer: Detokenizer, config: LoopConfig, clock: Clock = time.monotonic
+        self,
+        decoder: Decoder,
+        detokenizer: Detokenizer,
+        config: LoopConfig,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.config, self.metrics = config, EngineMetrics()
         self._decoder, self._cache, self._detokenizer, self._clock = decoder, decoder.cache, detokenizer, clock

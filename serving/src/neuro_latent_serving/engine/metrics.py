@@ -1,7 +1,6 @@
 """What the engine counts."""
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 
@@ -38,6 +37,3 @@ class EngineMetrics:
     first_token_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))
     slots_used: int = 0
     waiting: int = 0
-
-
-Clock = Callable[[], float]

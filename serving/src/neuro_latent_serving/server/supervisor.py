@@ -155,8 +155,7 @@ class TritonServer:
         code = self._running().poll()
         if code is not None:
             self._end(keep_log=True)
-            failure = self._failure(f"tritonserver ended by itself ({exit_text(code)})")
-            raise ServerEndedError(failure.message, failure.hint)
+            raise self._failure(f"tritonserver ended by itself ({exit_text(code)})", kind=ServerEndedError)
 
     def again(self) -> "TritonServer":
         """A server like this one, for the same ports; to be started when this one has ended."""
@@ -243,10 +242,10 @@ class TritonServer:
                     for _piece in stream:
                         pass
 
-    def _failure(self, what: str, hint: str = "") -> ServeError:
+    def _failure(self, what: str, hint: str = "", kind: type[ServeError] = ServeError) -> ServeError:
         lines = failure_lines(self.log_text())
         message = "\n  ".join([f"{what}:", *lines]) if lines else what
-        return ServeError(message, f"{hint} The whole log: {self.log_file}".strip())
+        return kind(message, f"{hint} The whole log: {self.log_file}".strip())
 
     def _end(self, *, keep_log: bool) -> None:
         """End the process if it runs, and remove the run folder (but for the log, if it is to be read). Once."""
