@@ -16,7 +16,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 from onnxscript import GraphBuilder
 
-from neuro_latent_export.precision import Blocks, Precision
+from neuro_latent_export.precision import Blocks, Precision, Rows, Storage
+from neuro_latent_export.row_int8 import quantize_rows
 from neuro_latent_export.t5_graphs import position_table
 from neuro_latent_export.weight_only import quantize_blocks
 
@@ -64,11 +65,11 @@ class _Builder:
         name = "ints_" + "_".join(map(str, values))
         return self.graph.initializers.get(name) or self.constant(np.array(values, dtype=np.int64), name)
 
-    def product(self, x: ir.Value, weight_KN: Weights, name: str, blocks: Blocks | None) -> ir.Value:
+    def product(self, x: ir.Value, weight_KN: Weights, name: str, storage: Storage | None) -> ir.Value:
         """``x @ weight``, with the weight stored as the precision says."""
-        if blocks is None:
+        if not isinstance(storage, Blocks):  # rows are quantized when the graph is complete
             return self.op.MatMul(x, self.constant(weight_KN, name))
-        levels, scales = quantize_blocks(weight_KN, blocks)
+        levels, scales = quantize_blocks(weight_KN, storage)
         return self.op.MatMulNBits(
             x,
             self.constant(levels, f"{name}.levels"),
@@ -76,8 +77,8 @@ class _Builder:
             _domain=CONTRIB,
             K=weight_KN.shape[0],
             N=weight_KN.shape[1],
-            bits=blocks.bits,
-            block_size=blocks.size,
+            bits=storage.bits,
+            block_size=storage.size,
             accuracy_level=4,  # int8 products; without it the weights are made float32 again
         )
 
@@ -128,17 +129,21 @@ class _Builder:
         raise UnsupportedModel(f"the T5's activation {name!r} is not supported; known are relu, gelu, gelu_new, silu")
 
     def feed_forward(self, x: ir.Value, dense: Any, name: str) -> ir.Value:
-        blocks = self.precision.decoder
+        storage = self.precision.decoder
         if not self.config.is_gated_act:
-            hidden = self.activation(self.product(x, _transposed(dense.wi), f"{name}.wi", blocks))
+            hidden = self.activation(self.product(x, _transposed(dense.wi), f"{name}.wi", storage))
         else:
             both = np.concatenate([_transposed(dense.wi_0), _transposed(dense.wi_1)], axis=1)
-            gate, value = self.op.Split(self.product(x, both, f"{name}.wi", blocks), axis=-1, num_outputs=2, _outputs=2)
+            joined = self.product(x, both, f"{name}.wi", storage)
+            gate, value = self.op.Split(joined, axis=-1, num_outputs=2, _outputs=2)
             hidden = self.op.Mul(self.activation(gate), value)
-        return self.product(hidden, _transposed(dense.wo), f"{name}.wo", blocks)
+        return self.product(hidden, _transposed(dense.wo), f"{name}.wo", storage)
 
     def model(self) -> ir.Model:
-        return ir.Model(self.graph, ir_version=11, producer_name="neuro-latent-export")
+        model = ir.Model(self.graph, ir_version=11, producer_name="neuro-latent-export")
+        if isinstance(self.precision.decoder, Rows):
+            quantize_rows(model)
+        return model
 
 
 def _array(parameter: Any) -> Weights:

@@ -25,6 +25,14 @@ class Blocks:
 
 
 @dataclass(frozen=True)
+class Rows:
+    """Weights as 8-bit integers with a scale a column, multiplied by activation rows as integers with a scale each."""
+
+
+Storage = Blocks | Rows
+
+
+@dataclass(frozen=True)
 class Precision:
     """One way to store the weights; activations between products stay float32.
 
@@ -38,7 +46,7 @@ class Precision:
         name: as on the command line.
         decoder: the decoder's matrices; None keeps float32.
         head: the LM head; None keeps float32.
-        encoders: whether encoder and T5 encoder get int8 weights with a scale per activation row.
+        encoders: the matrices of encoder and T5 encoder; None keeps float32.
         max_cross_entropy_change: the most that the cross-entropy of the reference texts may grow, in nats a token.
         min_next_token_agreement: the least share of the reference tokens before which the most likely next token is
             that of float32. (Not the share of equal greedy texts: after one other token all the rest differs, so
@@ -46,9 +54,9 @@ class Precision:
     """
 
     name: PrecisionName
-    decoder: Blocks | None = None
-    head: Blocks | None = None
-    encoders: bool = False
+    decoder: Storage | None = None
+    head: Storage | None = None
+    encoders: Rows | None = None
     max_cross_entropy_change: float = 0.0
     min_next_token_agreement: float = 1.0
 
@@ -58,23 +66,25 @@ class Precision:
 
 
 FP32 = Precision("fp32")
-# With these block sizes ONNX Runtime's kernels give a row the same bits whatever else is in its batch (AVX-512 VNNI);
-# with 4-bit blocks of 64 or 128, or 8-bit blocks of 128, an odd last row is summed in another order. Without VNNI
-# (AVX2) that holds for 8-bit blocks of any size and 4-bit blocks of 16; with 4-bit blocks of 32 a row that is alone
-# differs in its last bits from one in a batch.
+# Sums of integers: a row has the same bits whatever else is in its batch, on every processor; and the fastest products
+# where many rows decode together.
 INT8 = Precision(
     "int8",
-    decoder=Blocks(8, 64),
-    head=Blocks(8, 64),
-    encoders=True,
+    decoder=Rows(),
+    head=Rows(),
+    encoders=Rows(),
     max_cross_entropy_change=0.01,
     min_next_token_agreement=0.97,
 )
+# The fewest bytes, and so the fastest for one row. With these block sizes ONNX Runtime's kernels give a row the same
+# bits whatever else is in its batch (AVX-512 VNNI); with 4-bit blocks of 64 or 128, or 8-bit blocks of 128, an odd last
+# row is summed in another order. Without VNNI (AVX2) that holds for 8-bit blocks of any size and 4-bit blocks of 16;
+# with 4-bit blocks of 32 a row that is alone differs in its last bits from one in a batch.
 INT4 = Precision(
     "int4",
     decoder=Blocks(4, 32),
     head=Blocks(8, 64),
-    encoders=True,
+    encoders=Rows(),
     max_cross_entropy_change=0.05,
     min_next_token_agreement=0.85,
 )

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 CONTRIB = "com.microsoft"
 
-MIN_SIZE = 32
+MIN_SIZE = 16
 """Products with fewer inputs or outputs stay float32: quantizing their rows would take as long as the product."""
 
 Floats = npt.NDArray[np.float32]

@@ -301,7 +301,7 @@ def test_names_axes_and_opset_are_those_of_the_contract(graphs: dict[str, Graphs
         **dict.fromkeys(cache_names("present", "decoder", layers), own),
     }
     assert step.graph.opset_imports[""] == OPSET == build_prefill(g.t5, FP32).graph.opset_imports[""]
-    for precision, operator in ((FP32, "MatMul"), (INT8, "MatMulNBits"), (INT4, "MatMulNBits")):
+    for precision, operator in ((FP32, "MatMul"), (INT8, "MatMulIntegerToFloat"), (INT4, "MatMulNBits")):
         products = {n.op_type for n in build_step(g.t5, precision).graph if n.op_type.startswith("MatMul")}
         assert products == {operator}
     assert {n.domain for n in step.graph} == {"", CONTRIB}

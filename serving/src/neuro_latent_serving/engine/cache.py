@@ -144,21 +144,23 @@ class SlotCache:
 
     def _resize_self(self, columns: int) -> None:
         kept = min(columns, self._columns, int(self.lengths_B.max(initial=0)))
-        for name, tensor in self._self.items():
-            self._self[name] = self._empty(columns)
-            self._self[name][: self.rows, :, :kept] = tensor[: self.rows, :, :kept]
+        self._self = self._resized(self._self, columns, kept)
         self._columns = columns
         self.reallocations += 1
 
+    def _resized(self, tensors: dict[str, Floats], columns: int, kept: int) -> dict[str, Floats]:
+        """Tensors of another size; the old ones stay whole, so that running out of memory on the way loses nothing."""
+        new = {name: self._empty(columns) for name in tensors}
+        for name, tensor in tensors.items():
+            new[name][: self.rows, :, :kept] = tensor[: self.rows, :, :kept]
+        return new
+
     def _resize_encoder(self, columns: int) -> None:
         kept = min(columns, self._encoder_columns)
-        for name, tensor in self._cross.items():
-            self._cross[name] = self._empty(columns)
-            self._cross[name][: self.rows, :, :kept] = tensor[: self.rows, :, :kept]
         mask = np.zeros((self._slots, columns), dtype=np.int64)
         mask[:, :kept] = self._mask[:, :kept]
-        self._mask = mask
-        self._encoder_columns = columns
+        self._cross = self._resized(self._cross, columns, kept)
+        self._mask, self._encoder_columns = mask, columns
         self.reallocations += 1
 
 

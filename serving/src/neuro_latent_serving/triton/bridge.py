@@ -78,7 +78,7 @@ class Bridge:
         def accept() -> None:
             while True:
                 connection = listener.accept()
-                threading.Thread(target=self._answer, args=(connection,), name="unary", daemon=True).start()
+                threading.Thread(target=self._serve, args=(connection,), name="unary", daemon=True).start()
 
         threading.Thread(target=accept, name="bridge", daemon=True).start()
 
@@ -88,7 +88,7 @@ class Bridge:
             with suppress(OSError):
                 connection.send_bytes(BYE)
 
-    def _answer(self, connection: Connection) -> None:
+    def _serve(self, connection: Connection) -> None:
         try:
             message = connection.recv_bytes()
         except (OSError, EOFError):
@@ -97,7 +97,7 @@ class Bridge:
         if message == WATCH:
             self._watchers.append(connection)
         else:
-            _answer(connection, message, self._submit)
+            _decode(connection, message, self._submit)
 
 
 def watch(on_lost: Callable[[], None]) -> None:
@@ -132,7 +132,8 @@ def end_server() -> None:
     os.kill(server, signal.SIGTERM if server == 1 else signal.SIGKILL)
 
 
-def _answer(connection: Connection, message: bytes, submit: Submit) -> None:
+def _decode(connection: Connection, message: bytes, submit: Submit) -> None:
+    """Hand a request to the engine, wait for its texts and send them back."""
     ended = threading.Event()
     events: list[Event] = []
     errors: list[ServingError] = []

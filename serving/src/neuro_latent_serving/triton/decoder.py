@@ -50,6 +50,8 @@ class DecoderModel:
         os.nice(NICENESS)  # this thread, and so the engine's, which it starts
         folder = Path(args["model_repository"]) / args["model_version"]
         self._version = parameters["model_version"]
+        self._cancelled: dict[str, float] = {}
+        self._outbox = Outbox()  # before the engine, which may fail already while it warms up
         self._engine = Engine(
             folder,
             folder / "generator_tokenizer.json",
@@ -64,9 +66,7 @@ class DecoderModel:
             on_failure=self._fail,
         )
         self._engine.warm_up()
-        report = EngineReport(self._engine.metrics, self._engine.config.slots, self._version)
-        self._outbox = Outbox(tick=report.publish)
-        self._cancelled: dict[str, float] = {}
+        self._outbox.tick = EngineReport(self._engine.metrics, self._engine.config.slots, self._version).publish
         self._bridge = bridge.Bridge(self._submit_whole)
 
     def execute(self, requests: list[Any]) -> None:

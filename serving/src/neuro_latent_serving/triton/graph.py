@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from neuro_latent_serving.sessions import open_session
@@ -11,14 +12,16 @@ from neuro_latent_serving.threads import default_threads
 from neuro_latent_serving.tokenization import BUCKETS
 from neuro_latent_serving.triton.messages import error_response, model_parameters, required
 
+Array = npt.NDArray[Any]
+
 ARRAY_TYPES = {"tensor(int64)": np.int64, "tensor(float)": np.float32}
 
-WARM_UP_BUCKETS = 4
-"""The shortest ones: a longer prompt's own time makes up for the allocations."""
+WARM_UP_TOKENS = 128
+"""The longest prompt of the warm-up: a longer one's own time makes up for the allocations."""
 
 
 class GraphModel:
-    """Runs ``model.onnx``; requests that Triton batched (equal shapes) go through the graph together."""
+    """Runs ``model.onnx``."""
 
     def initialize(self, args: dict[str, str]) -> None:
         parameters = model_parameters(args)
@@ -30,7 +33,7 @@ class GraphModel:
 
     def _warm_up(self) -> None:
         """Run each length that the tokenizer makes, so that the first requests do not pay for the first allocations."""
-        for length in BUCKETS[:WARM_UP_BUCKETS]:
+        for length in (b for b in BUCKETS if b <= WARM_UP_TOKENS):
             feeds = {
                 i.name: np.ones([1, *self._sizes(i.shape[1:], length)], dtype=ARRAY_TYPES[i.type])
                 for i in self._session.get_inputs()
@@ -41,19 +44,41 @@ class GraphModel:
     def _sizes(axes: list[int | str], length: int) -> list[int]:
         return [size if isinstance(size, int) else length for size in axes]
 
-    def execute(self, requests: list[Any]) -> list[Any]:
+    def execute(self, requests: list[Any]) -> None:
+        """Triton batches whatever waits; requests of equal shapes go through the graph together.
+
+        Not padded to one length: sums over padding end in other last bits, and an answer may not depend on what else
+        is running. Each group is answered when it is ready. (Triton's own grouping by shape is not used: with
+        ``allow_ragged_batch`` off, its batcher lets requests wait for up to half a second when shapes alternate.)
+        """
+        groups: dict[tuple[Any, ...], list[tuple[Any, list[Array]]]] = {}
+        for request in requests:
+            try:
+                arrays = [required(request, name) for name in self._inputs]
+            except Exception as error:
+                _answer(request, error_response(error))
+                continue
+            groups.setdefault(tuple(array.shape[1:] for array in arrays), []).append((request, arrays))
+        for group in groups.values():
+            self._run(group)
+
+    def _run(self, group: list[tuple[Any, list[Array]]]) -> None:
         try:
-            rows = [[required(r, name) for name in self._inputs] for r in requests]
-            feeds = {
-                name: np.concatenate(part) for name, part in zip(self._inputs, zip(*rows, strict=True), strict=True)
-            }
+            parts = zip(*(arrays for _, arrays in group), strict=True)
+            feeds = {name: np.concatenate(part) for name, part in zip(self._inputs, parts, strict=True)}
             (output,) = self._session.run(None, feeds)
         except Exception as error:
-            if len(requests) > 1:  # one bad request must not take the others of its batch with it
-                return [self.execute([request])[0] for request in requests]
-            return [error_response(error)]
-        ends = np.cumsum([len(row[0]) for row in rows])[:-1]
-        return [
-            pb_utils.InferenceResponse(output_tensors=[pb_utils.Tensor(self._output, np.ascontiguousarray(part))])
-            for part in np.split(output, ends)
-        ]
+            if len(group) == 1:
+                _answer(group[0][0], error_response(error))
+            else:  # one bad request must not take the others of its batch with it
+                for member in group:
+                    self._run([member])
+            return
+        ends = np.cumsum([len(arrays[0]) for _, arrays in group])[:-1]
+        for (request, _), part in zip(group, np.split(output, ends), strict=True):
+            tensor = pb_utils.Tensor(self._output, np.ascontiguousarray(part))
+            _answer(request, pb_utils.InferenceResponse(output_tensors=[tensor]))
+
+
+def _answer(request: Any, response: Any) -> None:
+    request.get_response_sender().send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)

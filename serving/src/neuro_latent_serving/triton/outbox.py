@@ -79,14 +79,15 @@ class Outbox:
     """One thread that sends everything, in the order in which it has come: Triton's objects are used by no more
     threads than they must be.
 
-    Args:
-        tick: called on that thread, at most every ``TICK_S`` seconds.
+    Attributes:
+        tick: called on that thread, at most every ``TICK_S`` seconds; set before there is something to send.
     """
 
     TICK_S = 0.5
 
-    def __init__(self, tick: Callable[[], None] | None = None) -> None:
-        self._tick, self._ticked = tick, 0.0
+    def __init__(self) -> None:
+        self.tick: Callable[[], None] | None = None
+        self._ticked = 0.0
         self._queue: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="responses", daemon=True)
         self._thread.start()
@@ -103,20 +104,20 @@ class Outbox:
     def _run(self) -> None:
         while True:
             try:
-                delivery = self._queue.get(timeout=self.TICK_S if self._tick else None)
+                delivery = self._queue.get(timeout=self.TICK_S)
             except queue.Empty:
-                self._try(self._tick)
+                self._try(self.tick)
                 continue
             if delivery is None:
                 return
             self._try(delivery.deliver)
-            if self._tick and time.monotonic() - self._ticked >= self.TICK_S:
-                self._try(self._tick)
+            if self.tick and time.monotonic() - self._ticked >= self.TICK_S:
+                self._try(self.tick)
 
     def _try(self, call: Callable[[], None] | None) -> None:
         if call is None:
             return
-        if call is self._tick:
+        if call is self.tick:
             self._ticked = time.monotonic()
         try:
             call()
