@@ -16,7 +16,7 @@ from tests.triton import wire
 pytestmark = pytest.mark.triton
 
 PROMPT = "Create a function"
-TOKENS = 24
+TOKENS = 64
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from neuro_latent_export import parity
 from neuro_latent_export.graphs import Sizes
 from neuro_latent_export.parity import Sessions
-from neuro_latent_export.precision import MIN_ROWS, PRECISIONS, ROWS, Precision
+from neuro_latent_export.precision import MIN_ROWS, ROWS, Precision, stricter
 from neuro_latent_trainer.data import Record, read_records, render_bad_rows
 from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.sample import sample_rows
@@ -172,8 +172,7 @@ def check(agreement: Agreement, precision: Precision) -> None:
         AgreementError: it loses more; the message names figure, bound and what to do.
     """
     change, share = agreement.cross_entropy_change, agreement.next_token_agreement
-    names = list(PRECISIONS)
-    others = " or ".join(f"--precision {n}" for n in reversed(names[: names.index(precision.name)]))
+    others = " or ".join(f"--precision {name}" for name in stricter(precision))
     for figure, too_much in (
         (
             f"{change:.4f} nats a token of cross-entropy; allowed are {precision.max_cross_entropy_change}",

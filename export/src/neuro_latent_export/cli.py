@@ -22,7 +22,7 @@ def export(
     check_data: Annotated[
         Path | None,
         typer.Option(
-            help="Prompts with enhanced prompts, to compare int8 or int4 with fp32 on; without it the sample data set.",
+            help="Prompts with enhanced prompts, to compare with fp32 on; without it the sample data set.",
             metavar="FILE",
         ),
     ] = None,
@@ -40,13 +40,18 @@ def export(
 
       fp32  float32 everywhere: writes token for token what torch writes.
 
-      int8  encoders and decoder with 8-bit weights: smaller and faster.
+      int8  8-bit weights, products of integers: a third of the size, hardly a loss; the fastest for many clients.
 
-      int4  as int8, and the decoder but its output layer with 4-bit weights: the smallest.
+      int4  as int8, and the decoder but its output layer with 4-bit weights: the fastest for one client.
 
-    Every float32 graph is compared with torch, and the whole generation token by token on 64 prompts; int8 and int4
-    graphs are then compared with those, on the check data. A repository that differs, or loses more than the bounds
-    of its precision, is never written. What was compared is in REPO/manifest.json.
+      fp16  products and caches in float16, for GPUs. A CPU runs it, slower than fp32.
+
+      bf16  likewise in bfloat16, for GPUs only.
+
+    Every float32 graph is compared with torch, and the whole generation token by token on 64 prompts; graphs of other
+    precisions are then compared with those, on the check data (16-bit ones by float32 graphs that round where they
+    do). A repository that differs, or loses more than the bounds of its precision, is never written. What was compared
+    is in REPO/manifest.json.
 
       neuro-latent export --adapter runs/first --output repository
 

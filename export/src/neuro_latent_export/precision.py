@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-PrecisionName = Literal["fp32", "int8", "int4"]
+PrecisionName = Literal["fp32", "int8", "int4", "fp16", "bf16"]
 
 ROWS = 256
 """How many rows of the check data a precision is judged on, unless asked otherwise."""
@@ -34,7 +34,7 @@ Storage = Blocks | Rows
 
 @dataclass(frozen=True)
 class Precision:
-    """One way to store the weights; activations between products stay float32.
+    """One way to store the weights; what lies between the products stays float32.
 
     The bounds are of what an export may lose against float32 on its check data. 0.01 nats a token is 1 % of
     perplexity. They were chosen from the embedded pair (256 rows of prompt pairs, and of the sample, on which it is
@@ -47,6 +47,7 @@ class Precision:
         decoder: the decoder's matrices; None keeps float32.
         head: the LM head; None keeps float32.
         encoders: the matrices of encoder and T5 encoder; None keeps float32.
+        products: the type of all products and of the caches, where that is not float32; for GPUs.
         max_cross_entropy_change: the most that the cross-entropy of the reference texts may grow, in nats a token.
         min_next_token_agreement: the least share of the reference tokens before which the most likely next token is
             that of float32. (Not the share of equal greedy texts: after one other token all the rest differs, so
@@ -57,6 +58,7 @@ class Precision:
     decoder: Storage | None = None
     head: Storage | None = None
     encoders: Rows | None = None
+    products: Literal["float16", "bfloat16"] | None = None
     max_cross_entropy_change: float = 0.0
     min_next_token_agreement: float = 1.0
 
@@ -89,4 +91,18 @@ INT4 = Precision(
     min_next_token_agreement=0.85,
 )
 
-PRECISIONS: dict[str, Precision] = {precision.name: precision for precision in (FP32, INT8, INT4)}
+FP16 = Precision("fp16", products="float16", max_cross_entropy_change=0.002, min_next_token_agreement=0.99)
+BF16 = Precision("bf16", products="bfloat16", max_cross_entropy_change=0.005, min_next_token_agreement=0.97)
+
+PRECISIONS: dict[str, Precision] = {precision.name: precision for precision in (FP32, INT8, INT4, FP16, BF16)}
+
+
+def stricter(precision: Precision) -> list[str]:
+    """Names of the precisions that may lose less and run where this one runs, the nearest first."""
+    found = [
+        other
+        for other in PRECISIONS.values()
+        if other.max_cross_entropy_change < precision.max_cross_entropy_change
+        and (other.products is None or precision.products is not None)
+    ]
+    return [other.name for other in sorted(found, key=lambda other: -other.max_cross_entropy_change)]

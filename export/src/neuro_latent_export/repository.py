@@ -23,6 +23,7 @@ from neuro_latent_export.graphs import OPSET, Sizes, graph_specs, write_graph
 from neuro_latent_export.parity import Sessions
 from neuro_latent_export.precision import FP32, Precision
 from neuro_latent_export.row_int8 import quantize_rows
+from neuro_latent_export.sixteen_bits import feed_forward_outputs, float32_twin, narrow_products
 from neuro_latent_trainer import adapter_folder
 from neuro_latent_trainer.backbones import fingerprint
 from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
@@ -30,8 +31,8 @@ from neuro_latent_trainer.sample import sample_rows
 
 MANIFEST = "manifest.json"
 TEMPLATES = "model_repository"
-ROW_INT8_PATHS = ("encoder/1/model.onnx", "t5_encoder/1/model.onnx")
-"""Graphs that get int8 rows where the precision says so; the adapter is small and stays float32."""
+ENCODER_PATHS = ("encoder/1/model.onnx", "t5_encoder/1/model.onnx")
+"""The traced graphs that a precision changes; the adapter is small and stays float32."""
 
 
 class ExportError(RuntimeError):
@@ -176,7 +177,7 @@ def write_quantized_graphs(
     for spec in graph_specs(model):
         target = folder / spec.path
         target.parent.mkdir(parents=True, exist_ok=True)
-        if precision.encoders and spec.path in ROW_INT8_PATHS:
+        if precision.encoders and spec.path in ENCODER_PATHS:
             log(f"quantizing {spec.path}")
             graph = onnx_ir.load(fp32 / spec.path)
             quantize_rows(graph)
@@ -185,6 +186,35 @@ def write_quantized_graphs(
             shutil.copyfile(fp32 / spec.path, target)
     traced = {spec.path: parity.open_session(folder / spec.path) for spec in graph_specs(model)}
     return traced | _write_decoder(model, precision, folder, log)
+
+
+def write_16_bit_graphs(
+    model: PromptOptimizer, precision: Precision, fp32: Path, folder: Path, log: Callable[[str], None]
+) -> Sessions:
+    """Write all graphs with 16-bit products, from the float32 graphs in the folder ``fp32``.
+
+    Returns:
+        sessions of their float32 twins, which every processor runs.
+    """
+    dtype = onnx_ir.DataType.FLOAT16 if precision.products == "float16" else onnx_ir.DataType.BFLOAT16
+    t5 = model.generator_model.config
+    keep = feed_forward_outputs(t5.d_ff, t5.d_model) if precision.products == "float16" else lambda node: False
+    sessions = {}
+    for path in (*(spec.path for spec in graph_specs(model)), *parity.DECODER_PATHS):
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path not in (*ENCODER_PATHS, *parity.DECODER_PATHS):
+            shutil.copyfile(fp32 / path, target)
+            sessions[path] = parity.open_session(target)
+            continue
+        log(f"narrowing {path}")
+        graph = onnx_ir.load(fp32 / path)
+        narrow_products(graph, dtype, keep)
+        onnx_ir.save(graph, target)
+        with tempfile.NamedTemporaryFile(prefix=".twin-", suffix=".onnx", dir=folder) as twin:
+            onnx_ir.save(float32_twin(graph), twin.name)
+            sessions[path] = parity.open_session(Path(twin.name))
+    return sessions
 
 
 def _write_decoder(model: PromptOptimizer, precision: Precision, folder: Path, log: Callable[[str], None]) -> Sessions:
@@ -213,7 +243,8 @@ def _write_graphs(
         return write_fp32_graphs(model, folder, log)[1], None
     with tempfile.TemporaryDirectory(prefix=".fp32-", dir=folder) as fp32:
         reference, compared = write_fp32_graphs(model, Path(fp32), log)
-        sessions = write_quantized_graphs(model, precision, Path(fp32), folder, log)
+        write = write_16_bit_graphs if precision.products else write_quantized_graphs
+        sessions = write(model, precision, Path(fp32), folder, log)
         data = check_data or agreement.read_check_data()
         log(f"comparing {precision.name} with float32 on {len(data.records)} rows of {data.name}")
         found = agreement.compare(

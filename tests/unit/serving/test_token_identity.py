@@ -160,29 +160,37 @@ def test_the_scores_of_beams_are_their_mean_log_probabilities(
             assert event.score == pytest.approx(logits[range(len(chosen)), chosen].mean().item(), abs=1e-4)
 
 
-@pytest.fixture(scope="module", params=["int8", "int4"])
-def quantized(
+VNNI = pytest.mark.skipif(
+    "avx512_vnni" not in Path("/proc/cpuinfo").read_text(), reason="block sizes are for AVX-512 VNNI"
+)
+
+
+@pytest.fixture(scope="module", params=["int8", pytest.param("int4", marks=VNNI), "fp16"])
+def less_precise(
     request: pytest.FixtureRequest, optimizer: Any, repository: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Engine]:
-    """An engine on decoder graphs with quantized weights."""
+    """An engine on decoder graphs that are not float32."""
     import onnx_ir
 
     from neuro_latent_export.decoder_graphs import build_prefill, build_step
     from neuro_latent_export.precision import PRECISIONS
+    from neuro_latent_export.sixteen_bits import narrow_products
 
-    folder = tmp_path_factory.mktemp(request.param)
+    folder, precision = tmp_path_factory.mktemp(request.param), PRECISIONS[request.param]
     for name, build in (("prefill", build_prefill), ("step", build_step)):
-        onnx_ir.save(build(optimizer.generator_model, PRECISIONS[request.param]), folder / f"{name}.onnx")
+        graph = build(optimizer.generator_model, precision)
+        if precision.products:
+            assert narrow_products(graph, onnx_ir.DataType.FLOAT16)
+        onnx_ir.save(graph, folder / f"{name}.onnx")
     tokenizer = repository / "t5_decoder" / "1" / "generator_tokenizer.json"
     with Engine(folder, tokenizer, EngineConfig(decoder_start_id=0, eos_id=1, threads=2)) as engine:
         yield engine
 
 
-@pytest.mark.skipif("avx512_vnni" not in Path("/proc/cpuinfo").read_text(), reason="block sizes are for AVX-512 VNNI")
-def test_a_quantized_text_is_the_same_alone_and_among_fifteen_batch_mates(
-    quantized: Engine, ask: Callable[..., Asker]
+def test_a_text_in_any_precision_is_the_same_alone_and_among_fifteen_batch_mates(
+    less_precise: Engine, ask: Callable[..., Asker]
 ) -> None:
     asked = [(PROMPTS[i % len(PROMPTS)], options) for i, options in enumerate([*MODES.values()] * 2)]
-    alone = [answers for text, options in asked for answers in together(quantized, [ask(text, **options)])]
-    among = together(quantized, [ask(text, padding=i % 5, **options) for i, (text, options) in enumerate(asked)])
+    alone = [answers for text, options in asked for answers in together(less_precise, [ask(text, **options)])]
+    among = together(less_precise, [ask(text, padding=i % 5, **options) for i, (text, options) in enumerate(asked)])
     assert among == alone

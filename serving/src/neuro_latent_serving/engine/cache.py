@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 Ids = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float16 | np.float32]
 
 COLUMN_STEP = 32
 """Columns are added this many at a time at first, then by a quarter: each growth copies what the rows hold."""
@@ -29,9 +29,15 @@ class SlotCache:
     """Self-attention and cross-attention keys and values of up to ``slots`` rows."""
 
     def __init__(
-        self, slots: int, heads: int, head_width: int, self_names: Sequence[str], cross_names: Sequence[str]
+        self,
+        slots: int,
+        heads: int,
+        head_width: int,
+        self_names: Sequence[str],
+        cross_names: Sequence[str],
+        dtype: npt.DTypeLike = np.float32,
     ) -> None:
-        self._slots, self._heads, self._head_width = slots, heads, head_width
+        self._slots, self._heads, self._head_width, self._dtype = slots, heads, head_width, dtype
         self._self = {name: self._empty(0) for name in self_names}
         self._cross = {name: self._empty(0) for name in cross_names}
         self._columns = self._encoder_columns = 0
@@ -43,7 +49,7 @@ class SlotCache:
         """How often tensors were moved to memory of another size."""
 
     def _empty(self, columns: int) -> Floats:
-        return np.zeros((self._slots, self._heads, columns, self._head_width), dtype=np.float32)
+        return np.zeros((self._slots, self._heads, columns, self._head_width), dtype=self._dtype)
 
     @property
     def lengths_B(self) -> Ids:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from neuro_latent_serving.engine import cache
 from neuro_latent_serving.engine.cache import SlotCache
 from neuro_latent_serving.sessions import open_session
 
@@ -20,6 +21,9 @@ Floats = npt.NDArray[np.float32]
 CANDIDATES = 64
 """How many of the best tokens the graph returns where a row samples or searches: a constant, because a row's result
 may not depend on what its mates asked for."""
+
+CACHE_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+"""By the type of the step graph's caches."""
 
 MAX_WIDTH = 8
 """The most tokens a row may feed in one step."""
@@ -60,7 +64,8 @@ class Decoder:
         _, heads, _, head_width = shapes[self_names[0]]
         self.width: int = self._prefill.get_inputs()[0].shape[2]
         self.vocabulary: int = shapes["logprobs"][2]
-        self.cache = SlotCache(slots, heads, head_width, self_names, cross_names)
+        types = {tensor.name: tensor.type for tensor in self._step.get_inputs()}
+        self.cache = SlotCache(slots, heads, head_width, self_names, cross_names, CACHE_TYPES[types[self_names[0]]])
         self._candidates = min(CANDIDATES, self.vocabulary)
 
         self._tokens = np.zeros(slots * MAX_WIDTH, dtype=np.int64)
@@ -74,9 +79,9 @@ class Decoder:
         self._bindings: dict[tuple[int, int, bool, bool], _Binding] = {}
         self._bound_layout = self.cache.layout
 
-    def prefill(self, hidden_QD: Floats) -> list[Floats]:
+    def prefill(self, hidden_QD: Floats) -> list[cache.Floats]:
         """Cross-attention keys and values of one request: for each layer two [1, N, Q, H]."""
-        outputs: list[Floats] = self._prefill.run(None, {"encoder_hidden_states": hidden_QD[None]})
+        outputs: list[cache.Floats] = self._prefill.run(None, {"encoder_hidden_states": hidden_QD[None]})
         return outputs
 
     def step(self, tokens_BW: Ids, with_candidates: bool = False, with_logprobs: bool = False) -> StepResult:

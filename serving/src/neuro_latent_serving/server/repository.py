@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from neuro_latent_serving.server.errors import ServeError, UsageError
 
 MANIFEST = "manifest.json"
+GPU_ONLY = ("bf16",)
 EXPORT_COMMAND = "neuro-latent export --adapter DIR --output {repository}"
 
 
@@ -37,6 +38,7 @@ class Manifest(BaseModel):
     adapter: Adapter
     model_version: str
     created: str
+    precision: str = "fp32"
 
 
 def check_repository(repository: Path, *, verify: bool = False) -> Manifest:
@@ -52,6 +54,11 @@ def check_repository(repository: Path, *, verify: bool = False) -> Manifest:
     manifest = read_manifest(repository)
     if manifest is None:
         raise incomplete(repository, [f"{MANIFEST} (so nothing has been exported to it)"])
+    if manifest.precision in GPU_ONLY:
+        raise ServeError(
+            f"{repository}: exported as {manifest.precision}, which is for GPUs; the CPU has no kernels for it",
+            f"Export for the CPU: {EXPORT_COMMAND.format(repository=repository)} --precision int8",
+        )
     missing, broken = [], []
     for name, artifact in manifest.artifacts.items():
         file = repository / name

@@ -100,6 +100,13 @@ def test_a_broken_manifest_names_its_field(repository: Path) -> None:
         check_repository(repository)
 
 
+def test_a_precision_without_kernels_for_the_cpu_is_refused_before_the_server_starts(repository: Path) -> None:
+    file = repository / "manifest.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "precision": "bf16"}))
+    with pytest.raises(ServeError, match="bf16, which is for GPUs"):
+        check_repository(repository)
+
+
 def test_an_artefact_outside_the_repository_is_refused(repository: Path) -> None:
     file = repository / "manifest.json"
     manifest = json.loads(file.read_text())
