@@ -134,6 +134,7 @@ def peers(
         typer.Option(help="t5-small, embedded or tiny: see `bench decode --help`.", metavar="t5-small|embedded|tiny"),
     ] = "t5-small",
     precision: Precision = "int4",
+    clients_precision: Annotated[str, typer.Option(help="Of our export for the 16 clients.")] = "int8",
     threads: Annotated[int, typer.Option(help="The most threads of every system; 0 takes every core.", min=0)] = 0,
     peers_env: Annotated[
         Path | None,
@@ -168,7 +169,7 @@ def peers(
         from neuro_latent_benchmarks.peers.systems import CT2_INT8
 
         _check_shape(shape)
-        config = compare.PeersConfig(shape, precision, threads or hardware.cores())
+        config = compare.PeersConfig(shape, precision, threads or hardware.cores(), clients_precision=clients_precision)
         config = config.quick() if quick else config
         python = environment.ready(peers_env, report.progress)
         pins = {

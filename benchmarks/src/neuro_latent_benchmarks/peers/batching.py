@@ -59,7 +59,6 @@ def strategies(threads: int) -> dict[str, Strategy]:
     found = {
         "arrival, 16": Strategy(16),
         "arrival, 16, rows end": Strategy(16, rows_end=True),
-        "sorted, 4": Strategy(4, by_length=True),
         "sorted, 8": Strategy(8, by_length=True),
         "sorted, 16": Strategy(16, by_length=True),
         "sorted, 16, rows end": Strategy(16, by_length=True, rows_end=True),
@@ -103,7 +102,7 @@ def many_clients(config: PeersConfig, threads: int, python: Path, log: Log) -> d
     tried = strategies(config.threads)
     results: dict[str, list[float]] = {name: [] for name in (OURS, *tried)}
     engine: dict[str, float] = {}
-    repository = shapes.repository(models, config.precision, log)
+    repository = shapes.repository(models, config.clients_precision, log)
     systems = Systems(models, python, repository, repository, Path())
     with ExitStack() as stack:
         log("  starting Triton")

@@ -4,7 +4,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,13 +38,14 @@ class PeersConfig:
     """What is compared, and how long.
 
     Attributes:
-        precision: of our graphs.
+        precision: of our graphs, with one client.
         threads: the most a system may use.
         rounds: turns of each system; a round is one prompt.
         prompts: how many different prompts the rounds go through.
         input_tokens: of a prompt.
         new_tokens, short_tokens: lengths of the two texts whose difference gives the time of a token.
         clients, requests: of the comparison with many clients.
+        clients_precision: of our graphs there.
         workload_rounds: turns of each system there.
     """
 
@@ -57,14 +58,13 @@ class PeersConfig:
     new_tokens: int = 64
     short_tokens: int = 8
     clients: int = 16
-    requests: int = 64
+    requests: int = 128
+    clients_precision: str = "int8"
     workload_rounds: int = 3
 
     def quick(self) -> "PeersConfig":
         """Enough to see that everything works; not enough to compare."""
-        return PeersConfig(
-            self.shape, self.precision, self.threads, rounds=3, prompts=3, requests=16, workload_rounds=1
-        )
+        return replace(self, rounds=3, prompts=3, requests=16, workload_rounds=1)
 
 
 @dataclass(slots=True)
