@@ -10,7 +10,7 @@ import triton_python_backend_utils as pb_utils
 from neuro_latent_serving.sessions import open_session
 from neuro_latent_serving.threads import default_threads
 from neuro_latent_serving.tokenization import BUCKETS
-from neuro_latent_serving.triton.messages import error_response, model_parameters, required
+from neuro_latent_serving.triton.messages import error_response, log, model_parameters, required
 
 Array = npt.NDArray[Any]
 
@@ -81,4 +81,7 @@ class GraphModel:
 
 
 def _answer(request: Any, response: Any) -> None:
-    request.get_response_sender().send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+    try:
+        request.get_response_sender().send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+    except Exception as error:  # an exception out of execute() would end the requests that are still to come
+        log.warning("an answer could not be sent: %s", type(error).__name__)
