@@ -126,7 +126,9 @@ def peers(result: Mapping[str, Any], folder: Path) -> list[Path]:
         _bars(axis, bars, title, "time per token (ms), shorter is better")
     if static := result.get("many_clients"):
         bars = [(name, spread, name.startswith("ours")) for name, spread in static["tokens_per_second"].items()]
-        _bars(axes[2], bars, f"{result['settings']['clients']} clients", "useful tokens per second, longer is better")
+        settings = result["settings"]
+        title = f"{settings['clients']} clients (ours {settings.get('clients_precision', settings.get('precision'))})"
+        _bars(axes[2], bars, title, "useful tokens per second, longer is better")
     return [_save(figure, folder / "peers.png")]
 
 

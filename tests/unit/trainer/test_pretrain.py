@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from neuro_latent_trainer.pretrain import tasks, tokens
 from neuro_latent_trainer.pretrain import tokenizer as tokenizers
 from neuro_latent_trainer.pretrain.loop import LoopConfig, learning_rate_factor, pretrain
+from neuro_latent_trainer.pretrain.overlap import HeldOut
 from tests import tiny
 
 SPECIALS = (*tokenizers.ENCODER_SPECIALS, *tokenizers.GENERATOR_SPECIALS, *tokenizers.sentinel_tokens())
@@ -160,6 +161,21 @@ def test_the_request_of_an_expansion_is_a_subsequence_of_its_text(
 
 
 @given(seed=seeds)
+def test_a_repair_is_the_first_sentence_and_its_source_adds_only_false_starts(
+    sampler: tasks.Sampler, vocabulary: tasks.Vocabulary, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    ids, _ = sampler.chunk(rng)
+    source, target = tasks.repair(ids, vocabulary, rng)
+    assert target.tolist() == ids[: len(target)].tolist()
+    assert 0 < len(target) <= tasks.MAX_REPAIR
+    known = {*target.tolist(), *vocabulary.without_space[target].tolist()}
+    known |= {token for start in vocabulary.false_starts for token in start.tolist()}
+    known |= {int(vocabulary.without_space[start[0]]) for start in vocabulary.false_starts}
+    assert set(source.tolist()) <= known
+
+
+@given(seed=seeds)
 def test_a_chunk_has_ink_at_its_start_and_a_length_within_the_limits(sampler: tasks.Sampler, seed: int) -> None:
     ids, kind = sampler.chunk(np.random.default_rng(seed))
     assert 0 < len(ids) <= sampler.mixture.max_chunk
@@ -168,8 +184,15 @@ def test_a_chunk_has_ink_at_its_start_and_a_length_within_the_limits(sampler: ta
     assert tokens.KINDS[kind] in sampler.mixture.kinds
 
 
-def test_generator_batches_are_padded_masked_and_end_with_the_end_token(sampler: tasks.Sampler) -> None:
-    for batch in itertools.islice(tasks.generator_batches(tasks.GeneratorTasks(sampler), 6, seed=3), 8):
+@pytest.fixture(scope="module")
+def frame(generator: Tokenizer, encoder: Tokenizer) -> tasks.EncoderFrame:
+    return tasks.EncoderFrame(generator, encoder)
+
+
+def test_generator_batches_are_padded_masked_and_end_with_the_end_token(
+    sampler: tasks.Sampler, frame: tasks.EncoderFrame
+) -> None:
+    for batch in itertools.islice(tasks.generator_batches(tasks.GeneratorTasks(sampler), frame, 6, seed=3), 8):
         ids, mask, labels = batch["input_ids"], batch["attention_mask"], batch["labels"]
         assert ids.shape == mask.shape
         assert len(ids) == len(labels) == 6
@@ -184,16 +207,31 @@ def test_generator_batches_are_padded_masked_and_end_with_the_end_token(sampler:
             assert (labels[row, len(real) :] == tasks.IGNORE).all()
 
 
-def test_encoder_batches_mask_a_fifth_of_the_tokens_and_label_only_these(
-    sampler: tasks.Sampler, generator: Tokenizer, encoder: Tokenizer
+def test_a_batch_holds_the_text_that_steers_each_row_in_the_encoders_tokens(
+    sampler: tasks.Sampler, frame: tasks.EncoderFrame, generator: Tokenizer, encoder: Tokenizer
 ) -> None:
-    special = {name: encoder.token_to_id(name) for name in tokenizers.ENCODER_SPECIALS}
-    vocabulary = encoder.get_vocab()
-    to_encoder = np.full(generator.get_vocab_size(), special["<unk>"])
-    for piece, i in generator.get_vocab().items():
-        to_encoder[i] = vocabulary.get(piece, special["<unk>"])
+    steered = rows = 0
+    for batch in itertools.islice(tasks.generator_batches(tasks.GeneratorTasks(sampler), frame, 8, seed=5), 24):
+        for row in range(8):
+            guide = batch["guide_ids"][row][batch["guide_mask"][row] == 1].tolist()
+            assert (guide[0], guide[-1]) == (frame.special["<s>"], frame.special["</s>"])
+            if batch["steered"][row]:
+                target = batch["labels"][row][batch["labels"][row] != tasks.IGNORE].tolist()
+                assert encoder.decode(guide) == generator.decode(target)
+            else:
+                assert len(guide) == 2
+        steered += int(batch["steered"].sum())
+        rows += 8
+    mixture = sampler.mixture
+    assert steered / rows == pytest.approx((mixture.repair + mixture.expansion) * mixture.steered, abs=0.12)
+
+
+def test_encoder_batches_mask_a_fifth_of_the_tokens_and_label_only_these(
+    sampler: tasks.Sampler, frame: tasks.EncoderFrame
+) -> None:
+    special = frame.special
     predicted = masked = changed = inner = 0
-    for batch in itertools.islice(tasks.encoder_batches(sampler, to_encoder, special, 8, seed=1), 24):
+    for batch in itertools.islice(tasks.encoder_batches(sampler, frame, 8, seed=1), 24):
         ids, labels = batch["input_ids"], batch["labels"]
         chosen = labels != tasks.IGNORE
         real = np.where(chosen, labels, ids)
@@ -214,10 +252,40 @@ def test_encoder_batches_mask_a_fifth_of_the_tokens_and_label_only_these(
     assert changed / predicted > 0.97
 
 
-def test_batches_of_one_seed_repeat_and_of_another_differ(sampler: tasks.Sampler) -> None:
-    first = [next(tasks.generator_batches(tasks.GeneratorTasks(sampler), 4, seed))["input_ids"] for seed in (0, 0, 1)]
+def test_batches_of_one_seed_repeat_and_of_another_differ(sampler: tasks.Sampler, frame: tasks.EncoderFrame) -> None:
+    source = tasks.GeneratorTasks(sampler)
+    first = [next(tasks.generator_batches(source, frame, 4, seed))["input_ids"] for seed in (0, 0, 1)]
     assert np.array_equal(first[0], first[1])
     assert not np.array_equal(first[0], first[2])
+
+
+# Held-out texts -----------------------------------------------------------------------------------------------------
+
+LONG = "Write a short story about a lighthouse keeper who finds a letter in a bottle on the beach."
+
+
+@pytest.mark.parametrize(
+    ("text", "repeats"),
+    [
+        (LONG, True),
+        (f"Some words before. {LONG.upper().replace(' ', ',  ')} And after.", True),
+        (" ".join(LONG.split()[:13]), True),
+        (" ".join(LONG.split()[:12]), False),
+        ("write A story!", True),
+        ("Please write a story", False),
+        ("", False),
+    ],
+)
+def test_a_text_that_repeats_a_held_out_one_is_found(text: str, repeats: bool) -> None:
+    assert HeldOut([LONG, "Write a story", ""]).repeated_by(text) is repeats
+
+
+def test_every_text_of_a_held_out_row_counts_but_not_its_provenance(tmp_path: Path) -> None:
+    path = tmp_path / "val.jsonl"
+    path.write_text(json.dumps({"raw_prompt": "one", "failed": "two", "source": "three", "score": 1}) + "\n")
+    known = HeldOut.read([path])
+    assert [known.repeated_by(text) for text in ("One.", "two", "three")] == [True, True, False]
+    assert known.texts == 2
 
 
 # The loop -----------------------------------------------------------------------------------------------------------

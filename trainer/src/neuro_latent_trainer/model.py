@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
 
-from neuro_latent_trainer import adapter_folder
+from neuro_latent_trainer import adapter_folder, steering
 from neuro_latent_trainer.adapter import Adapter, AdapterConfig
-from neuro_latent_trainer.backbones import Encoder, Generator, fingerprint, load_encoder, load_generator, pool
+from neuro_latent_trainer.backbones import Encoder, Generator, fingerprint, load_encoder, load_generator, pool, resolve
+from neuro_latent_trainer.steering import SteeringConfig
 
 MAX_SOURCE_TOKENS = 512
 """The most tokens of a raw prompt that the generator reads (T5 was trained on 512)."""
@@ -24,10 +25,16 @@ class PromptOptimizer(nn.Module):
     """Raw prompt in, enhanced prompt out.
 
     Only :attr:`adapter` has trainable parameters; encoder and generator are frozen and always in evaluation mode.
+
+    Attributes:
+        starts_steered: whether a fresh adapter has the generator's own projector and standardizer.
     """
 
-    def __init__(self, encoder: Encoder, generator: Generator, adapter: Adapter) -> None:
+    def __init__(
+        self, encoder: Encoder, generator: Generator, adapter: Adapter, *, starts_steered: bool = False
+    ) -> None:
         super().__init__()
+        self.starts_steered = starts_steered
         config = adapter.config
         if (config.encoder_width, config.generator_width) != (encoder.width, generator.width):
             raise ValueError(
@@ -47,8 +54,13 @@ class PromptOptimizer(nn.Module):
 
     @classmethod
     def create(cls, encoder: Encoder, generator: Generator, config: AdapterConfig) -> "PromptOptimizer":
-        """A fresh adapter, started from the generator's own embeddings."""
+        """A fresh adapter: with the projector that the generator was pre-trained with, where it has one that fits;
+        else started from the generator's own embeddings, and its standardizer is still to be fitted."""
         adapter = Adapter(config)
+        known = SteeringConfig.of(config, fingerprint(encoder.model))
+        if (tensors := steering.read(Path(resolve(generator.name)), known)) is not None:
+            adapter.load_state_dict(tensors, strict=False)  # all but the black box
+            return cls(encoder, generator, adapter.to(generator.embeddings.weight.device), starts_steered=True)
         table_VD = generator.embeddings.weight.detach()
         ids = generator.tokenizer(config.instruction, add_special_tokens=False)["input_ids"] or [generator.eos_id]
         slots = torch.tensor([ids[i % len(ids)] for i in range(config.soft_prompt_tokens)], device=table_VD.device)

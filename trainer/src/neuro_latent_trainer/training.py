@@ -135,8 +135,9 @@ class Run:
         if not len(self.train_examples) or not len(self.validation_examples):
             raise ValueError("training and validation each need at least one record with an enhanced prompt")
         self.data_digest = f"{self.train_examples.digest()}-{self.validation_examples.digest()}"
-        targets = [r.enhanced_prompt or "" for r in self.train_examples.records]
-        self.model.adapter.standardizer.fit(self.cache.get(targets).to(device))
+        if not self.model.starts_steered:
+            targets = [r.enhanced_prompt or "" for r in self.train_examples.records]
+            self.model.adapter.standardizer.fit(self.cache.get(targets).to(device))
 
         self.parameters = [*self.model.adapter.parameters(), *self.head.parameters()]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay)

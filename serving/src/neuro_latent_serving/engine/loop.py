@@ -32,7 +32,7 @@ DRAFT_PROMPT_TOKENS = 512
 
 CALIBRATION_TOKENS = 64
 CALIBRATION_WIDTHS = (1, 2, 3, 4, 6, MAX_WIDTH)
-CALIBRATION_RUNS = 3
+CALIBRATION_ROUNDS = 5
 
 
 @dataclass(frozen=True)
@@ -108,15 +108,14 @@ class DecodeLoop:
     def calibrate(self) -> None:
         """Measure what steps of some sizes cost, on made-up rows; before the first request."""
         cross = self._decoder.prefill(np.zeros((CALIBRATION_TOKENS, self._decoder.width), dtype=np.float32))
-        for rows in sorted({1, min(4, self.config.slots), self.config.slots}):
-            for width in CALIBRATION_WIDTHS:
+        # Round by round, because other models load meanwhile: what slows one round down shall not meet one size alone.
+        for _ in range(CALIBRATION_ROUNDS):
+            for rows in sorted({1, min(4, self.config.slots), self.config.slots}):
                 joined = self._cache.join(cross, np.ones(CALIBRATION_TOKENS, dtype=np.int64), rows)
-                times = []
-                for _ in range(CALIBRATION_RUNS):
+                for width in CALIBRATION_WIDTHS:
                     started = self._clock()
                     self._decoder.step(np.zeros((rows, width), dtype=np.int64))
-                    times.append(self._clock() - started)
-                self._cost.measured(rows * width, min(times))
+                    self._cost.measured(rows * width, self._clock() - started)
                 self._cache.leave(joined)
 
     def turn(self) -> None:

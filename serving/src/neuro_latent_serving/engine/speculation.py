@@ -95,8 +95,8 @@ class StepCost:
         self._seconds: dict[int, float] = {}
 
     def measured(self, tokens: int, seconds: float) -> None:
-        """A step of ``tokens`` tokens takes ``seconds``."""
-        self._seconds[tokens] = seconds
+        """A step of ``tokens`` tokens has taken ``seconds``; the shortest time of each size counts."""
+        self._seconds[tokens] = min(seconds, self._seconds.get(tokens, seconds))
 
     def of(self, tokens: int) -> float:
         """Seconds for a step of ``tokens`` tokens, between and beyond those measured on straight lines."""

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,11 @@ class DecoderModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         parameters = model_parameters(args)
-        os.nice(NICENESS)  # this thread, and so the engine's, which it starts
         folder = Path(args["model_repository"]) / args["model_version"]
         self._version = parameters["model_version"]
         self._cancelled: dict[str, float] = {}
         self._outbox = Outbox()  # before the engine, which may fail already while it warms up
+        before = _threads()
         self._engine = Engine(
             folder,
             folder / "generator_tokenizer.json",
@@ -66,6 +67,9 @@ class DecoderModel:
             on_failure=self._fail,
         )
         self._engine.warm_up()
+        for thread in _threads() - before:  # after the warm-up, which measures steps: the engine's and its sessions'
+            with suppress(ProcessLookupError):
+                os.setpriority(os.PRIO_PROCESS, thread, NICENESS)
         self._outbox.tick = EngineReport(self._engine.metrics, self._engine.config.slots, self._version).publish
         self._bridge = bridge.Bridge(self._submit_whole)
 
@@ -175,6 +179,11 @@ class DecoderModel:
                 tensor("replaces", [[event.replaces]], np.bool_),
             ]
         )
+
+
+def _threads() -> set[int]:
+    """Ids of this process's threads."""
+    return {int(task) for task in os.listdir("/proc/self/task")}
 
 
 def _is_set(request: Any, name: str) -> bool:

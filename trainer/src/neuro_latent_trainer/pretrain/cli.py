@@ -13,18 +13,23 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional as F
 
-from neuro_latent_trainer.backbones import pool
+from neuro_latent_trainer.backbones import freeze, pool
 from neuro_latent_trainer.losses import IGNORE
 from neuro_latent_trainer.pretrain import models, tasks, tokenizer, tokens
-from neuro_latent_trainer.pretrain.loop import Batch, LoopConfig, pretrain
+from neuro_latent_trainer.pretrain.loop import Batch, LoopConfig, pretrain, to_device
+from neuro_latent_trainer.pretrain.overlap import HeldOut
 from neuro_latent_trainer.pretrain.publish import publish_backbones
 from neuro_latent_trainer.pretrain.select import select_pairs
+from neuro_latent_trainer.pretrain.steering import SteeredGenerator, steering_adapter
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Pre-train the small backbones of models/neuro-latent-mini: prepare, generator, encoder, publish, select.",
+    help="Pre-train the small backbones of models/neuro-latent-mini: prepare, encoder, generator, publish, select.",
 )
 HELD_OUT_BATCHES = 20
+STANDARDIZER_SEED = 7_000_000
+"""Far from the seeds of the training stream."""
+STANDARDIZER_BATCHES = 128
 REQUEST_TEMPERATURE = 0.05
 
 CorpusOption = Annotated[Path, typer.Option(help="JSON lines (.jsonl or .jsonl.xz) with text and kind.", exists=True)]
@@ -48,60 +53,120 @@ def autocast(device: torch.device) -> torch.autocast:
 
 
 @app.command()
-def prepare(corpus: CorpusOption, work: WorkOption, pairs: PairsOption = None) -> None:
+def prepare(
+    corpus: CorpusOption,
+    work: WorkOption,
+    pairs: PairsOption = None,
+    held_out: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="JSON lines that quality is measured on; a document that shares 13 words in a row with one of its "
+            "texts is left out. May be given several times.",
+            exists=True,
+        ),
+    ] = None,
+) -> None:
     """Learn the tokenizers and write the corpus as token ids."""
     work.mkdir(parents=True, exist_ok=True)
+    known, left_out = HeldOut.read(held_out or []), 0
+
+    def documents() -> Iterator[tuple[str, int]]:
+        nonlocal left_out
+        left_out = 0
+        for text, kind in tokens.read_documents(corpus, pairs):
+            if known.repeated_by(text):
+                left_out += 1
+            else:
+                yield text, kind
+
     sample = (text[:4000] for text, _ in itertools.islice(tokens.read_documents(corpus, pairs), 0, None, 3))
     generator = tokenizer.generator_tokenizer(sample, models.VOCABULARY)
     generator.save(str(work / "generator_tokenizer.json"))
     tokenizer.encoder_tokenizer(generator).save(str(work / "encoder_tokenizer.json"))
-    tokens.write_token_store(tokens.read_documents(corpus, pairs), generator, work / "tokens")
+    tokens.write_token_store(documents(), generator, work / "tokens")
     store = tokens.open_token_store(work / "tokens")
-    typer.echo(f"{len(store.kinds):,} documents, {len(store.ids):,} tokens")
-
-
-def _samplers(work: Path) -> tuple[Tokenizer, tasks.Sampler, tasks.Sampler]:
-    """The generator tokenizer, and samplers of training and held-out documents."""
-    generator = Tokenizer.from_file(str(work / "generator_tokenizer.json"))
-    store = tokens.open_token_store(work / "tokens")
-    counts = np.bincount(store.ids, minlength=generator.get_vocab_size())
-    vocabulary = tasks.Vocabulary(generator, counts)
-    train, held_out = store.split()
-    mixture = tasks.Mixture()
-    return (
-        generator,
-        tasks.Sampler(store, train, mixture, vocabulary),
-        tasks.Sampler(store, held_out, mixture, vocabulary),
+    typer.echo(
+        f"{len(store.kinds):,} documents, {len(store.ids):,} tokens; {left_out:,} documents were left out, "
+        f"which repeat one of {known.texts:,} held-out texts"
     )
 
 
+class _Data:
+    """What ``pretrain prepare`` has written, and samplers of training and held-out documents."""
+
+    def __init__(self, work: Path) -> None:
+        self.tokenizer = Tokenizer.from_file(str(work / "generator_tokenizer.json"))
+        self.encoder_tokenizer = Tokenizer.from_file(str(work / "encoder_tokenizer.json"))
+        self.frame = tasks.EncoderFrame(self.tokenizer, self.encoder_tokenizer)
+        store = tokens.open_token_store(work / "tokens")
+        counts = np.bincount(store.ids, minlength=self.tokenizer.get_vocab_size())
+        self.vocabulary = tasks.Vocabulary(self.tokenizer, counts)
+        train, held_out = store.split()
+        mixture = tasks.Mixture()
+        self.train = tasks.Sampler(store, train, mixture, self.vocabulary)
+        self.held_out = tasks.Sampler(store, held_out, mixture, self.vocabulary)
+
+
+def _load_encoder(work: Path, vocabulary: int, device: torch.device) -> Any:
+    """The RoBERTa of ``pretrain encoder``, frozen.
+
+    Raises:
+        typer.BadParameter: it has not been trained yet.
+    """
+    checkpoint = work / "encoder" / "checkpoint.pt"
+    if not checkpoint.is_file():
+        raise typer.BadParameter(
+            f"{work} has no encoder yet, whose embeddings steer the generator; make it with: "
+            f"neuro-latent pretrain encoder --work {work}",
+            param_hint="--work",
+        )
+    model = models.small_encoder(vocabulary)
+    model.load_state_dict(torch.load(checkpoint, weights_only=True, map_location="cpu")["model"])
+    return freeze(model.roberta).to(device)
+
+
 @app.command()
-def generator(work: WorkOption, minutes: MinutesOption = 60.0, seed: SeedOption = 0) -> None:
-    """Pre-train the small T5: span corruption, continuation, expansion."""
+def generator(
+    work: WorkOption,
+    minutes: MinutesOption = 60.0,
+    seed: SeedOption = 0,
+) -> None:
+    """Pre-train the small T5: span corruption, continuation, expansion; steered by the encoder's embeddings."""
     config = LoopConfig(minutes=minutes, seed=seed)
     device = pick_device()
     torch.manual_seed(seed)
-    text_tokenizer, train, held_out = _samplers(work)
-    model: Any = models.small_generator(text_tokenizer.get_vocab_size())
-    models.wire_copying(model)
+    data = _Data(work)
+    encoder = _load_encoder(work, data.encoder_tokenizer.get_vocab_size(), device)
+    t5: Any = models.small_generator(data.tokenizer.get_vocab_size())
+    models.wire_copying(t5)
+    instruction = data.vocabulary.instructions[tasks.EXPAND_PROMPT].tolist()
+    model = SteeredGenerator(t5, steering_adapter(encoder.config.hidden_size, t5.config.d_model), instruction)
     model.to(device)
 
-    def loss(batch: Batch) -> Tensor:
+    @torch.no_grad()
+    def embed(ids: Tensor, mask: Tensor) -> Tensor:
         with autocast(device):
-            logits = model(
-                input_ids=batch["input_ids"],
-                attention_mask=batch["attention_mask"],
-                decoder_input_ids=model._shift_right(batch["labels"]),
-                use_cache=False,
-            ).logits
+            hidden = encoder(ids, mask).last_hidden_state
+        return pool(hidden.float(), mask, "mean")
+
+    def loss(batch: Batch) -> Tensor:
+        embedding = embed(batch["guide_ids"], batch["guide_mask"])
+        with autocast(device):
+            logits = model(batch, embedding)
         kept = batch["labels"] != IGNORE
         return F.cross_entropy(logits[kept].float(), batch["labels"][kept])
 
     def batches(stream_seed: int) -> Iterator[dict[str, np.ndarray]]:
-        return tasks.generator_batches(tasks.GeneratorTasks(train), config.batch_size, stream_seed)
+        return tasks.generator_batches(tasks.GeneratorTasks(data.train), data.frame, config.batch_size, stream_seed)
 
-    evaluation = tasks.generator_batches(tasks.GeneratorTasks(held_out), config.batch_size, seed=1)
-    fixed = list(itertools.islice(evaluation, HELD_OUT_BATCHES))
+    stream = (to_device(batch, device) for batch in batches(seed + STANDARDIZER_SEED))
+    steered = [
+        embed(batch["guide_ids"], batch["guide_mask"])[batch["steered"] == 1]
+        for batch in itertools.islice(stream, STANDARDIZER_BATCHES)
+    ]
+    model.standardizer.fit(torch.cat(steered))
+    held_out = tasks.generator_batches(tasks.GeneratorTasks(data.held_out), data.frame, config.batch_size, seed=1)
+    fixed = list(itertools.islice(held_out, HELD_OUT_BATCHES))
     summary = pretrain(model, loss, batches, fixed, config, work / "generator", device)
     typer.echo(json.dumps(summary))
 
@@ -112,14 +177,8 @@ def encoder(work: WorkOption, minutes: MinutesOption = 15.0, seed: SeedOption = 
     config = LoopConfig(minutes=minutes, seed=seed, batch_size=64, learning_rate=1.5e-3, embedding_rate=1.5e-3)
     device = pick_device()
     torch.manual_seed(seed)
-    text_tokenizer, train, held_out = _samplers(work)
-    encoder_tokenizer = Tokenizer.from_file(str(work / "encoder_tokenizer.json"))
-    encoder_vocabulary = encoder_tokenizer.get_vocab()
-    special = {name: encoder_vocabulary[name] for name in tokenizer.ENCODER_SPECIALS}
-    to_encoder = np.full(text_tokenizer.get_vocab_size(), special["<unk>"])
-    for piece, i in text_tokenizer.get_vocab().items():
-        to_encoder[i] = encoder_vocabulary.get(piece, special["<unk>"])
-    model: Any = models.small_encoder(encoder_tokenizer.get_vocab_size())
+    data = _Data(work)
+    model: Any = models.small_encoder(data.encoder_tokenizer.get_vocab_size())
     model.to(device)
 
     def loss(batch: Batch) -> Tensor:
@@ -138,10 +197,10 @@ def encoder(work: WorkOption, minutes: MinutesOption = 15.0, seed: SeedOption = 
         )
 
     def batches(stream_seed: int) -> Iterator[dict[str, np.ndarray]]:
-        return tasks.encoder_batches(train, to_encoder, special, config.batch_size, stream_seed)
+        return tasks.encoder_batches(data.train, data.frame, config.batch_size, stream_seed)
 
-    evaluation = tasks.encoder_batches(held_out, to_encoder, special, config.batch_size, seed=1)
-    fixed = list(itertools.islice(evaluation, HELD_OUT_BATCHES))
+    held_out = tasks.encoder_batches(data.held_out, data.frame, config.batch_size, seed=1)
+    fixed = list(itertools.islice(held_out, HELD_OUT_BATCHES))
     summary = pretrain(model, loss, batches, fixed, config, work / "encoder", device)
     typer.echo(json.dumps(summary))
 

@@ -17,6 +17,10 @@ from neuro_latent_trainer.losses import IGNORE
 Batch = dict[str, Tensor]
 
 
+NO_MATRICES = ("embed", "shared", "lm_head", "bias", "projector.base", "projector.scale")
+"""Parts of the names of parameters that are no matrix of a layer, whatever their shape."""
+
+
 @dataclass(frozen=True)
 class LoopConfig:
     """How long and how fast to learn.
@@ -48,8 +52,8 @@ def make_optimizers(model: nn.Module, config: LoopConfig) -> list[torch.optim.Op
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
-        is_embedding = "embed" in name or "shared" in name or "lm_head" in name or "bias" in name
-        (others if parameter.ndim != 2 or is_embedding else matrices).append(parameter)
+        is_matrix = parameter.ndim == 2 and not any(part in name for part in NO_MATRICES)
+        (matrices if is_matrix else others).append(parameter)
     return [
         torch.optim.Muon(
             matrices, lr=config.learning_rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"

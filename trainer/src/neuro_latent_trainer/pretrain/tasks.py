@@ -5,9 +5,13 @@ mixture:
 
 * span corruption (T5, Raffel et al. 2020, section 3.1.4): 15 % of the tokens, spans of 3 on average;
 * continuation: the start of a text -> the rest of it;
+* repair: a sentence with false starts, doubled and missing words -> the sentence;
 * expansion: a few words or phrases of a text, or its first sentence -> the whole text. Its sources look like short
-  user requests, and on prompts it carries the instruction EXPAND_PROMPT, so that the frozen generator can later be
-  steered by soft prompts that start from the embeddings of that instruction.
+  user requests.
+
+Most repairs and expansions are *steered*: before the source stand soft prompts made of an embedding of the text that is
+to be written (``steering.py``), as an adapter will put them there. The others carry an instruction in words, on prompts
+EXPAND_PROMPT, whose embeddings the soft prompts start from.
 """
 
 from collections.abc import Iterator
@@ -18,16 +22,26 @@ from tokenizers import Tokenizer
 
 from neuro_latent_trainer.choices import INSTRUCTION
 from neuro_latent_trainer.losses import IGNORE
+from neuro_latent_trainer.pretrain.tokenizer import ENCODER_SPECIALS
 from neuro_latent_trainer.pretrain.tokens import KINDS, TokenStore
 
 EXPAND_PROMPT = INSTRUCTION
 EXPAND_TEXT = "Write a text about: "
 CONTINUE = "Continue this text: "
+FALSE_STARTS = (" no", " uh", " um", " sorry", " I mean", " no wait", " actually", " or rather", " make that", " er")
+"""What people say when they correct themselves."""
+MAX_REPAIR = 40
+"""The longest sentence of a repair, in tokens."""
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """Shares of the document kinds and of the generator's tasks, and the chunk lengths in tokens."""
+    """Shares of the document kinds and of the generator's tasks, and the chunk lengths in tokens.
+
+    Attributes:
+        steered: share of the repairs and expansions that are steered.
+        instruction_dropout: share of the instructions in words that are left out.
+    """
 
     kinds: dict[str, float] = field(
         default_factory=lambda: {
@@ -39,11 +53,13 @@ class Mixture:
         }
     )
     span_corruption: float = 0.1
-    continuation: float = 0.15
-    expansion: float = 0.75
+    continuation: float = 0.1
+    repair: float = 0.2
+    expansion: float = 0.6
+    steered: float = 0.7
     instruction_dropout: float = 0.2
     min_chunk: int = 16
-    max_chunk: int = 80
+    max_chunk: int = 112
 
 
 class Vocabulary:
@@ -64,6 +80,9 @@ class Vocabulary:
             text: np.array(tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)
             for text in (EXPAND_PROMPT, EXPAND_TEXT, CONTINUE)
         }
+        self.false_starts = [
+            np.array(tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64) for text in FALSE_STARTS
+        ]
         self.eos = ids["</s>"]
         self.first_sentinel = ids["<extra_id_0>"]
 
@@ -153,27 +172,80 @@ def expansion(ids: np.ndarray, vocabulary: Vocabulary, rng: np.random.Generator)
     return vocabulary.strip(ids[kept]), ids
 
 
+def repair(ids: np.ndarray, vocabulary: Vocabulary, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Make a hasty version of a text's first sentence; the target is the sentence."""
+    ends = np.flatnonzero(vocabulary.ends_sentence[ids[:MAX_REPAIR]])
+    sentence = ids[: ends[0] + 1] if len(ends) and ends[0] >= 3 else ids[:MAX_REPAIR]
+    words = [word for word in np.split(sentence, np.flatnonzero(vocabulary.starts_word[sentence])) if len(word)]
+    hasty: list[np.ndarray] = []
+    for word in words:
+        chance = rng.random()
+        if chance < 0.08 and not vocabulary.carries_content[word].any():
+            continue
+        hasty += [word, word] if chance > 0.97 else [word]
+    if rng.random() < 0.8:  # a false start: some words that belong elsewhere, then the correction
+        first = int(rng.integers(len(words)))
+        wrong = words[first : first + int(rng.integers(1, 5))]
+        start = vocabulary.false_starts[int(rng.integers(len(vocabulary.false_starts)))]
+        at = int(rng.integers(len(hasty) + 1))
+        hasty[at:at] = [*wrong, start]
+    return vocabulary.strip(np.concatenate(hasty or words)), sentence
+
+
+@dataclass(frozen=True)
+class GeneratorExample:
+    """Token ids of one example; source and target end with ``</s>``.
+
+    Attributes:
+        guide: the text whose embedding steers, without special tokens; None where nothing does.
+    """
+
+    source: np.ndarray
+    target: np.ndarray
+    guide: np.ndarray | None = None
+
+
 class GeneratorTasks:
-    """An endless stream of (source ids, target ids) for the generator; both end with ``</s>``."""
+    """An endless stream of examples for the generator."""
 
     def __init__(self, sampler: Sampler) -> None:
         self.sampler, self.mixture, self.vocabulary = sampler, sampler.mixture, sampler.vocabulary
 
-    def example(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def example(self, rng: np.random.Generator) -> GeneratorExample:
+        """Draw a text and a task."""
         ids, kind = self.sampler.chunk(rng)
-        task = rng.random()
-        if task < self.mixture.span_corruption:
-            source, target = span_corruption(ids, self.vocabulary, rng)
-            instruction = None
-        elif task < self.mixture.span_corruption + self.mixture.continuation:
+        mixture, vocabulary = self.mixture, self.vocabulary
+        shares = np.cumsum([mixture.span_corruption, mixture.continuation, mixture.repair])
+        task = int(np.searchsorted(shares, rng.random(), side="right"))
+        instruction, guide = None, None
+        if task == 0:
+            source, target = span_corruption(ids, vocabulary, rng)
+        elif task == 1:
             source, target = continuation(ids, rng)
             instruction = CONTINUE
         else:
-            source, target = expansion(ids, self.vocabulary, rng)
-            instruction = EXPAND_PROMPT if KINDS[kind] in ("prompt", "enhanced") else EXPAND_TEXT
-        if instruction is not None and rng.random() >= self.mixture.instruction_dropout:
-            source = np.concatenate([self.vocabulary.instructions[instruction], source])
-        return np.append(source, self.vocabulary.eos), np.append(target, self.vocabulary.eos)
+            source, target = (repair if task == 2 else expansion)(ids, vocabulary, rng)
+            if rng.random() < mixture.steered:
+                guide = target
+            else:
+                instruction = EXPAND_PROMPT if KINDS[kind] in ("prompt", "enhanced") else EXPAND_TEXT
+        if instruction is not None and rng.random() >= mixture.instruction_dropout:
+            source = np.concatenate([vocabulary.instructions[instruction], source])
+        return GeneratorExample(np.append(source, vocabulary.eos), np.append(target, vocabulary.eos), guide)
+
+
+class EncoderFrame:
+    """Generator token ids -> encoder token ids with ``<s>`` and ``</s>``."""
+
+    def __init__(self, generator: Tokenizer, encoder: Tokenizer) -> None:
+        vocabulary = encoder.get_vocab()
+        self.special = {name: vocabulary[name] for name in ENCODER_SPECIALS}
+        self.to_encoder = np.full(generator.get_vocab_size(), self.special["<unk>"])
+        for piece, i in generator.get_vocab().items():
+            self.to_encoder[i] = vocabulary.get(piece, self.special["<unk>"])
+
+    def __call__(self, ids: np.ndarray) -> np.ndarray:
+        return np.concatenate([[self.special["<s>"]], self.to_encoder[ids], [self.special["</s>"]]])
 
 
 def pad(rows: list[np.ndarray], value: int) -> np.ndarray:
@@ -184,46 +256,56 @@ def pad(rows: list[np.ndarray], value: int) -> np.ndarray:
     return out
 
 
-def generator_batches(tasks: GeneratorTasks, batch_size: int, seed: int) -> Iterator[dict[str, np.ndarray]]:
-    """Batches ``input_ids``, ``attention_mask`` [B, S] and ``labels`` [B, T] (IGNORE where padded).
+def mask_of(rows: list[np.ndarray], width: int) -> np.ndarray:
+    """1 where :func:`pad` has put a row's own values: int64 [B, width]."""
+    return (np.arange(width) < np.array([[len(row)] for row in rows])).astype(np.int64)
+
+
+def generator_batches(
+    tasks: GeneratorTasks, frame: EncoderFrame, batch_size: int, seed: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """Batches for the generator.
+
+    ``input_ids``, ``attention_mask`` [B, S] and ``labels`` [B, T] (IGNORE where padded); ``guide_ids``, ``guide_mask``
+    [B, L], encoder ids of the texts that steer, and ``steered`` [B], 1 where one does.
 
     Eight batches are drawn at a time and sorted by length, so that little is spent on padding.
     """
     rng = np.random.default_rng(seed)
     while True:
         rows = [tasks.example(rng) for _ in range(8 * batch_size)]
-        rows.sort(key=lambda r: (len(r[1]) // 16, len(r[0])))
+        rows.sort(key=lambda row: (len(row.target) // 16, len(row.source)))
         for group in rng.permutation(8):
             part = rows[group * batch_size : (group + 1) * batch_size]
-            sources = pad([s for s, _ in part], 0)
+            sources = [row.source for row in part]
+            guides = [frame(row.guide if row.guide is not None else row.target[:0]) for row in part]
+            input_ids, guide_ids = pad(sources, 0), pad(guides, frame.special["<pad>"])
             yield {
-                "input_ids": sources,
-                "attention_mask": (np.arange(sources.shape[1]) < np.array([[len(s)] for s, _ in part])).astype(int),
-                "labels": pad([t for _, t in part], IGNORE),
+                "input_ids": input_ids,
+                "attention_mask": mask_of(sources, input_ids.shape[1]),
+                "labels": pad([row.target for row in part], IGNORE),
+                "guide_ids": guide_ids,
+                "guide_mask": mask_of(guides, guide_ids.shape[1]),
+                "steered": np.array([row.guide is not None for row in part], dtype=np.int64),
             }
 
 
 def encoder_batches(
-    sampler: Sampler, to_encoder: np.ndarray, special: dict[str, int], batch_size: int, seed: int
+    sampler: Sampler, frame: EncoderFrame, batch_size: int, seed: int
 ) -> Iterator[dict[str, np.ndarray]]:
     """Batches for the encoder: texts to fill in, and for each a short request made of it by :func:`expansion`.
 
     ``input_ids``, ``attention_mask``, ``labels`` [B, L]: 20 % of the tokens are predicted, 90 % of these masked, 10 %
-    replaced by a random token. ``request_ids``, ``request_mask`` [B, R]: the requests, unmasked. ``to_encoder`` maps
-    generator ids to encoder ids [V].
+    replaced by a random token. ``request_ids``, ``request_mask`` [B, R]: the requests, unmasked.
     """
     rng = np.random.default_rng(seed)
-    low = max(special.values()) + 1
-
-    def framed(ids: np.ndarray) -> np.ndarray:
-        return np.concatenate([[special["<s>"]], to_encoder[ids], [special["</s>"]]])
-
+    special, low = frame.special, max(frame.special.values()) + 1
     while True:
         rows = []
         for _ in range(8 * batch_size):
             ids, _ = sampler.chunk(rng)
             request, _ = expansion(ids, sampler.vocabulary, rng)
-            rows.append((framed(ids), framed(request)))
+            rows.append((frame(ids), frame(request)))
         rows.sort(key=lambda row: len(row[0]))
         for group in rng.permutation(8):
             part = rows[group * batch_size : (group + 1) * batch_size]
@@ -232,7 +314,7 @@ def encoder_batches(
             predicted = (ids >= low) & (rng.random(ids.shape) < 0.2)
             noise = rng.random(ids.shape)
             masked = np.where(predicted & (noise < 0.9), special["<mask>"], ids)
-            masked = np.where(predicted & (noise >= 0.9), rng.integers(low, to_encoder.max(), ids.shape), masked)
+            masked = np.where(predicted & (noise >= 0.9), rng.integers(low, frame.to_encoder.max(), ids.shape), masked)
             yield {
                 "input_ids": masked,
                 "attention_mask": (ids != special["<pad>"]).astype(int),

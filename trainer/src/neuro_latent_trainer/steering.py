@@ -1,0 +1,69 @@
+"""The projector that a generator was pre-trained with, beside its weights.
+
+A generator of this project's own pre-training has already read soft prompts: a projector made them of the embedding of
+the text to be written. An adapter for that pair starts with this projector instead of one that knows nothing. Other
+generators (T5-small from the Hub) have no such file, and start from the instruction's embeddings.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from neuro_latent_trainer.adapter import AdapterConfig, ResidualProjector, Standardizer
+
+STEERING_FILE = "steering.safetensors"
+"""In the generator's folder: ``standardizer.*`` and ``projector.*``, named as in the adapter."""
+
+
+@dataclass(frozen=True)
+class SteeringConfig:
+    """What an adapter must have in common with the pre-training to start from its projector."""
+
+    encoder_sha256: str
+    encoder_width: int
+    generator_width: int
+    soft_prompt_tokens: int
+    bottleneck_width: int
+    pooling: str
+    projector: str = "residual"
+
+    @classmethod
+    def of(cls, config: AdapterConfig, encoder_sha256: str) -> "SteeringConfig":
+        """What counts of an adapter's settings."""
+        return cls(
+            encoder_sha256=encoder_sha256,
+            encoder_width=config.encoder_width,
+            generator_width=config.generator_width,
+            soft_prompt_tokens=config.soft_prompt_tokens,
+            bottleneck_width=config.bottleneck_width,
+            pooling=config.pooling,
+            projector=config.projector,
+        )
+
+
+def write(folder: Path, config: SteeringConfig, standardizer: Standardizer, projector: ResidualProjector) -> None:
+    """Put the projector beside the generator's weights, in float16."""
+    tensors = {
+        **{f"standardizer.{name}": tensor for name, tensor in standardizer.state_dict().items()},
+        **{f"projector.{name}": tensor for name, tensor in projector.state_dict().items()},
+    }
+    save_file(
+        {name: tensor.half().contiguous() for name, tensor in tensors.items()},
+        folder / STEERING_FILE,
+        metadata={"config": json.dumps(vars(config), sort_keys=True)},
+    )
+
+
+def read(folder: Path, config: SteeringConfig) -> dict[str, Tensor] | None:
+    """Tensors for an adapter, float32, by name; None where there are none or they are for another adapter."""
+    path = folder / STEERING_FILE
+    if not path.is_file():
+        return None
+    with safe_open(path, "pt") as file:
+        if json.loads(file.metadata()["config"]) != vars(config):
+            return None
+        return {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a dictionary)
