@@ -63,7 +63,7 @@ def test_a_trained_run_is_exported_served_and_answers_as_torch_does(tmp_path: Pa
 
     prompt = "Create a function"
     torch_text = PromptOptimizer.from_pretrained(run_dir).generate([prompt], 24)[0]
-    with served("--run", str(run_dir)) as server:
+    with served("--run", str(run_dir), "--no-guard") as server:
         for url in (server["grpc"], server["http"]):
             answer = json.loads(run("optimize", prompt, "--url", str(url), "--max-length", "24", "--json"))
             # What has no ink is replaced by the raw prompt.

@@ -122,7 +122,9 @@ def test_many_requests_leave_nothing_behind(server: TritonServer, prompts: list[
 
 @pytest.fixture
 def doomed(repository: Path) -> Iterator[TritonServer]:
-    with TritonServer(repository, ServerConfig(ports=FREE_PORTS, drain_timeout=1, kill_after=1)) as running:
+    with TritonServer(
+        repository, ServerConfig(ports=FREE_PORTS, drain_timeout=1, kill_after=1, environment=wire.UNGUARDED)
+    ) as running:
         yield running
 
 

@@ -17,8 +17,11 @@ from tritonclient.utils import InferenceServerException
 
 from neuro_latent_client.protocol import INPUT_TYPES, STREAM_MODEL, UNARY_MODEL
 from neuro_latent_serving.server import TritonServer
+from neuro_latent_serving.settings import GUARD_VARIABLE
 
 TIMEOUT = 60
+UNGUARDED = {GUARD_VARIABLE: "off"}
+"""For servers whose texts are compared with torch's: the guard looks at what the model has written."""
 """Seconds; only a server that hangs needs them."""
 
 DTYPES = {

@@ -45,6 +45,7 @@ class LoopConfig:
         slots: how many texts decode together.
         queue: how many requests may wait for a slot; one more is refused.
         speculation: whether greedy texts are drafted for.
+        guard: whether finished texts must keep the raw prompt's literals and be readable.
 
     Raises:
         ValueError: a size is out of its range.
@@ -55,6 +56,7 @@ class LoopConfig:
     slots: int = 16
     queue: int = 128
     speculation: bool = True
+    guard: bool = False
 
     def __post_init__(self) -> None:
         for name in ("slots", "queue"):
@@ -230,9 +232,10 @@ class DecodeLoop:
         self.metrics.prefills += 1
 
     def _sequences(self, request: Request) -> list[Sequence]:
+        config, options = self.config, request.options
         return [
-            Sequence(i, request.raw_prompt, request.options.max_length, self._detokenizer, self.config.eos_id)
-            for i in range(request.options.num_return_sequences)
+            Sequence(i, request.raw_prompt, options.max_length, self._detokenizer, config.eos_id, config.guard)
+            for i in range(options.num_return_sequences)
         ]
 
     # Writing ------------------------------------------------------------------------------------------------------

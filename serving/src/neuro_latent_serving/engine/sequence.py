@@ -3,6 +3,7 @@
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
 
+from neuro_latent_client.guard import guard
 from neuro_latent_serving.tokenization import Detokenizer
 
 STOP, LENGTH, DEADLINE, FALLBACK = "stop", "length", "deadline", "fallback"
@@ -37,13 +38,23 @@ class Sequence:
     Args:
         index: which of the request's answers.
         raw_prompt: takes the place of an answer without any ink.
+        guarded: whether :func:`~neuro_latent_client.guard.guard` looks at the finished text.
         max_length: the most tokens, the end token not counted.
         detokenizer: of the generator.
         eos: the end token.
     """
 
-    def __init__(self, index: int, raw_prompt: str, max_length: int, detokenizer: Detokenizer, eos: int) -> None:
+    def __init__(
+        self,
+        index: int,
+        raw_prompt: str,
+        max_length: int,
+        detokenizer: Detokenizer,
+        eos: int,
+        guarded: bool = False,
+    ) -> None:
         self.index = index
+        self._guarded = guarded
         self.tokens: list[int] = []
         self._raw_prompt, self._max_length, self._eos = raw_prompt, max_length, eos
         self._detokenizer, self._stream = detokenizer, detokenizer.stream()
@@ -80,7 +91,7 @@ class Sequence:
         return self._logprobs / self._chosen if self._chosen else 0.0
 
     def finish(self, reason: str, pending: str = "") -> Event:
-        """End the text. One without any ink is replaced by the raw prompt.
+        """End the text. One that nobody could use is replaced by the raw prompt.
 
         Args:
             reason: why it ends.
@@ -89,7 +100,11 @@ class Sequence:
         self.finished = True
         text = self._detokenizer.decode(self.tokens)
         told = self._stream.text[: len(self._stream.text) - len(pending)]
-        if not text.strip():
+        replaced = not text.strip()
+        if self._guarded and not replaced:
+            after = guard(self._raw_prompt, text)
+            text, replaced = after.text, after.verdict == "replaced"
+        if replaced:
             fallback = reason if reason == DEADLINE else FALLBACK
             return self._last(self._raw_prompt, fallback, self._raw_prompt, replaces=True)
         if text.startswith(told):

@@ -20,6 +20,7 @@ from neuro_latent_serving.server.ports import Ports, claim_ports, numeric_host
 from neuro_latent_serving.server.repository import Manifest, check_repository
 from neuro_latent_serving.server.stop import StopSignals
 from neuro_latent_serving.server.supervisor import ServerConfig, TritonServer
+from neuro_latent_serving.settings import GUARD_VARIABLE
 from neuro_latent_serving.threads import THREADS_VARIABLE
 
 DEFAULTS = ServerConfig()
@@ -63,6 +64,14 @@ def serve(
     threads: Annotated[
         int, typer.Option(min=0, help="Cores that the models may use; 0 is every core that this process may use.")
     ] = 0,
+    guard: Annotated[
+        bool,
+        typer.Option(
+            "--guard/--no-guard",
+            help="Add numbers, quoted text, code, URLs and {placeholders} of the prompt that an answer has lost, and "
+            "answer with the prompt itself where nothing readable was written.",
+        ),
+    ] = True,
     restarts: Annotated[
         int, typer.Option(min=0, help="How often a server that has ended by itself is started again.")
     ] = 3,
@@ -97,7 +106,10 @@ def serve(
             drain_timeout=drain_timeout,
             verbose=verbose,
             log_file=log_file,
-            environment={THREADS_VARIABLE: str(threads)} if threads else {},
+            environment={
+                **({THREADS_VARIABLE: str(threads)} if threads else {}),
+                **({} if guard else {GUARD_VARIABLE: "off"}),
+            },
         )
         if not numeric_host(host).startswith("127."):
             console.print(

@@ -14,6 +14,7 @@ from neuro_latent_client.protocol import RAW_PROMPT
 from neuro_latent_serving.engine import Engine, EngineConfig, Event, Request
 from neuro_latent_serving.errors import InvalidInput, ServingError
 from neuro_latent_serving.options import GenerationOptions, check_prompt
+from neuro_latent_serving.settings import guard_is_on
 from neuro_latent_serving.triton import bridge
 from neuro_latent_serving.triton.messages import (
     array,
@@ -63,6 +64,7 @@ class DecoderModel:
                 queue=int(parameters["queue"]),
                 threads=int(parameters["threads"]),
                 speculation=parameters["speculation"] == "true",
+                guard=parameters["guard"] == "true" and guard_is_on(),
             ),
             on_failure=self._fail,
         )

@@ -1,0 +1,142 @@
+"""What an enhanced prompt must not lose, and when it is no prompt at all.
+
+The server's last look at every text, and the measure of the same in evaluations. Plain rules on text, no model:
+
+* **literals** of the raw prompt (code, URLs, quoted text, ``{placeholders}``, anything with a digit) that are missing
+  are added at the end;
+* a **degenerate** text (nothing to read, the same words again and again, broken characters) gives way to the raw
+  prompt, and so does one that has lost too much to be mended.
+"""
+
+import itertools
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Verdict = Literal["kept", "mended", "replaced"]
+
+_KINDS: Final = (
+    ("code", re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL)),
+    ("url", re.compile(r"\b(?:https?://|www\.)[^\s<>\"'`]+|\b[\w.+-]+@[\w-]+\.[\w.]+\w")),
+    ("quoted", re.compile(r"\"[^\"\n]+\"|“[^”\n]+”|«[^»\n]+»|(?<!\w)'[^'\n]+'(?!\w)|(?<!\w)‘[^’\n]+’(?!\w)")),
+    ("placeholder", re.compile(r"\$?\{{1,2}[^{}\n]+\}{1,2}")),
+    ("number", re.compile(r"[$€£#]?[\w.,:/+-]*\d[\w.,:/%+-]*")),
+)
+"""In the order in which they are looked for: a number inside a URL is part of that URL."""
+
+_AROUND: Final = {"code": "`", "quoted": "\"“”«»'‘’"}
+"""What a literal may lose around it without being lost itself."""
+
+MOST_ADDED: Final = 8
+"""With more literals missing, the raw prompt is the better prompt."""
+MOST_ADDED_CHARACTERS: Final = 400
+
+REPEATED_WORDS: Final = 4
+MOST_REPEATED_SHARE: Final = 0.5
+"""Of the sequences of four words, those that are there already. Prose has hardly any."""
+LEAST_WORDS: Final = 12
+"""Shorter texts repeat by chance."""
+SAME_WORD_IN_A_ROW: Final = 5
+LEAST_ALPHANUMERIC_SHARE: Final = 0.25
+"""Of the visible characters, letters and digits of any script. Code has about a half."""
+_BROKEN: Final = re.compile(r"�|<extra_id_\d+>|<pad>|</?s>|<unk>")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A literal of a text: its kind (code, url, quoted, placeholder, number), and how it is written."""
+
+    kind: str
+    text: str
+
+    @property
+    def core(self) -> str:
+        """Without quotes or backticks around it."""
+        return self.text.strip(_AROUND.get(self.kind, ""))
+
+    def is_in(self, text: str) -> bool:
+        """Whether ``text`` has it, whatever its white space; a number must not be part of a longer one."""
+        parts = [re.escape(part) for part in self.core.split()]
+        pattern = r"\s+".join(parts)
+        if self.kind == "number":
+            pattern = rf"(?<![\w.]){pattern}(?!\w|[.,]\d)"
+        return bool(parts) and re.search(pattern, text) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """A text after the guard.
+
+    Attributes:
+        text: what to give.
+        verdict: ``kept`` as it was, ``mended`` (literals added) or ``replaced`` by the raw prompt.
+    """
+
+    text: str
+    verdict: Verdict
+
+
+def literals(text: str) -> list[Found]:
+    """All literals of a text, each once, in their order.
+
+    >>> [found.text for found in literals('Sort {items} by "last name", 10 a page; see https://a.org/x.')]
+    ['{items}', '"last name"', '10', 'https://a.org/x']
+    """
+    found: dict[Found, int] = {}
+    rest = text
+    for kind, pattern in _KINDS:
+        for match in pattern.finditer(rest):
+            literal = Found(kind, match.group() if kind in ("code", "quoted") else match.group().rstrip(".,:;!?)/-+"))
+            if literal.core.strip():
+                found.setdefault(literal, match.start())
+        # Of the same length, so that positions stay those of the text.
+        rest = pattern.sub(lambda match: " " * len(match.group()), rest)
+    return sorted(found, key=found.__getitem__)
+
+
+def missing(raw: str, enhanced: str) -> list[Found]:
+    """Literals of the raw prompt that the enhanced one does not have."""
+    return [literal for literal in literals(raw) if not literal.is_in(enhanced)]
+
+
+def is_degenerate(text: str) -> bool:
+    """Whether a text is nothing that anybody could use: empty, broken characters, or the same words over and over.
+
+    >>> is_degenerate("Explain how photosynthesis works, step by step."), is_degenerate("the " * 20), is_degenerate(" ")
+    (False, True, True)
+    """
+    if not text.strip() or _BROKEN.search(text):
+        return True
+    visible = [c for c in text if not c.isspace()]
+    if sum(c.isalnum() for c in visible) < LEAST_ALPHANUMERIC_SHARE * len(visible):
+        return True
+    words = re.findall(r"\w+", text.lower())
+    run = 1
+    for before, word in itertools.pairwise(words):
+        run = run + 1 if word == before else 1
+        if run >= SAME_WORD_IN_A_ROW and not word.isdigit():
+            return True
+    if len(words) < LEAST_WORDS:
+        return False
+    sequences = Counter(zip(*(words[i:] for i in range(REPEATED_WORDS)), strict=False))
+    total = sequences.total()
+    return total - len(sequences) > MOST_REPEATED_SHARE * total
+
+
+def guard(raw: str, enhanced: str) -> Guarded:
+    """Have a text keep what it must keep.
+
+    >>> guard("Name 3 rivers in France.", "List rivers in France, with their lengths.")
+    Guarded(text='List rivers in France, with their lengths. Keep exactly: 3.', verdict='mended')
+    """
+    if is_degenerate(enhanced) and not is_degenerate(raw):
+        return Guarded(raw, "replaced")
+    lost = missing(raw, enhanced)
+    if not lost:
+        return Guarded(enhanced, "kept")
+    added = ", ".join(literal.text for literal in lost)
+    if len(lost) > MOST_ADDED or len(added) > MOST_ADDED_CHARACTERS:
+        return Guarded(raw, "replaced")
+    end = "" if enhanced.rstrip().endswith((".", "!", "?", ":", "`")) else "."
+    return Guarded(f"{enhanced.rstrip()}{end} Keep exactly: {added}.", "mended")
