@@ -18,12 +18,13 @@ Verdict = Literal["kept", "mended", "replaced"]
 
 _KINDS: Final = (
     ("code", re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL)),
-    ("url", re.compile(r"\b(?:https?://|www\.)[^\s<>\"'`]+|\b[\w.+-]+@[\w-]+\.[\w.]+\w")),
-    ("quoted", re.compile(r"\"[^\"\n]+\"|“[^”\n]+”|«[^»\n]+»|(?<!\w)'[^'\n]+'(?!\w)|(?<!\w)‘[^’\n]+’(?!\w)")),
+    ("url", re.compile(r"\b(?:https?://|www\.)[^\s<>\"'`]+|(?<![\w.+-])[\w.+-]+@[\w-]+\.[\w.]*\w")),
+    ("quoted", re.compile(r"\"[^\"\n]+\"|“[^“”\n]+”|«[^«»\n]+»|(?<!\w)'[^'\n]+'(?!\w)|(?<!\w)‘[^‘’\n]+’(?!\w)")),
     ("placeholder", re.compile(r"\$?\{{1,2}[^{}\n]+\}{1,2}")),
-    ("number", re.compile(r"[$€£#]?[\w.,:/+-]*\d[\w.,:/%+-]*")),
+    ("number", re.compile(r"[$€£#]?[\w.,:/%+-]+")),
 )
-"""In the order in which they are looked for: a number inside a URL is part of that URL."""
+"""In the order in which they are looked for: a number inside a URL is part of that URL. What has no digit is no number.
+No pattern looks at a character more than a few times, whatever the text."""
 
 _AROUND: Final = {"code": "`", "quoted": "\"“”«»'‘’"}
 """What a literal may lose around it without being lost itself."""
@@ -56,12 +57,12 @@ class Found:
         return self.text.strip(_AROUND.get(self.kind, ""))
 
     def is_in(self, text: str) -> bool:
-        """Whether ``text`` has it, whatever its white space; a number must not be part of a longer one."""
-        parts = [re.escape(part) for part in self.core.split()]
-        pattern = r"\s+".join(parts)
-        if self.kind == "number":
-            pattern = rf"(?<![\w.]){pattern}(?!\w|[.,]\d)"
-        return bool(parts) and re.search(pattern, text) is not None
+        """Whether ``text``, with single spaces, has it; a number must not be part of a longer one."""
+        core = _single_spaced(self.core)
+        at = text.find(core)
+        while self.kind == "number" and at >= 0 and not _stands_alone(text, at, at + len(core)):
+            at = text.find(core, at + 1)
+        return at >= 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,18 @@ class Guarded:
     verdict: Verdict
 
 
+def _single_spaced(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _stands_alone(text: str, start: int, end: int) -> bool:
+    """Whether neither ``3`` in ``13``, nor in ``3.5``."""
+    before, after = text[start - 1 : start], text[end : end + 2]
+    return not (before.isalnum() or before in ("_", ".")) and not (
+        after[:1].isalnum() or after[:1] == "_" or (after[:1] in (".", ",") and after[1:].isdigit())
+    )
+
+
 def literals(text: str) -> list[Found]:
     """All literals of a text, each once, in their order.
 
@@ -88,7 +101,7 @@ def literals(text: str) -> list[Found]:
     for kind, pattern in _KINDS:
         for match in pattern.finditer(rest):
             literal = Found(kind, match.group() if kind in ("code", "quoted") else match.group().rstrip(".,:;!?)/-+"))
-            if literal.core.strip():
+            if literal.core.strip() and (kind != "number" or any(map(str.isdigit, literal.text))):
                 found.setdefault(literal, match.start())
         # Of the same length, so that positions stay those of the text.
         rest = pattern.sub(lambda match: " " * len(match.group()), rest)
@@ -97,7 +110,8 @@ def literals(text: str) -> list[Found]:
 
 def missing(raw: str, enhanced: str) -> list[Found]:
     """Literals of the raw prompt that the enhanced one does not have."""
-    return [literal for literal in literals(raw) if not literal.is_in(enhanced)]
+    text = _single_spaced(enhanced)
+    return [literal for literal in literals(raw) if not literal.is_in(text)]
 
 
 def is_degenerate(text: str) -> bool:

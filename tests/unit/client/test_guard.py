@@ -116,5 +116,14 @@ def test_literals_of_every_kind_survive(raw: str, enhanced: str) -> None:
     assert after.text == raw or missing(raw, after.text) == []
 
 
+@pytest.mark.parametrize(
+    "unit", ["a", "1", "1 ", "'", "“", "`", "```", "{", "a.", "a@", "a.a@", "$", "https://", "www.", " ", '"a', "no "]
+)
+def test_the_longest_prompts_of_any_kind_are_soon_looked_through(unit: str) -> None:
+    raw = (unit * 32_768)[:32_768]
+    assert guard(raw, "Explain this, step by step.").text
+    assert guard("Explain 1.", raw).text
+
+
 def test_a_quoted_text_has_its_quotes_around_it_only() -> None:
     assert Found("quoted", "\"a 'b' c\"").core == "a 'b' c"
