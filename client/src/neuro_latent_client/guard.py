@@ -21,7 +21,7 @@ _KINDS: Final = (
     ("url", re.compile(r"\b(?:https?://|www\.)[^\s<>\"'`]+|(?<![\w.+-])[\w.+-]+@[\w-]+\.[\w.]*\w")),
     ("quoted", re.compile(r"\"[^\"\n]+\"|“[^“”\n]+”|«[^«»\n]+»|(?<!\w)'[^'\n]+'(?!\w)|(?<!\w)‘[^‘’\n]+’(?!\w)")),
     ("placeholder", re.compile(r"\$?\{{1,2}[^{}\n]+\}{1,2}")),
-    ("number", re.compile(r"[$€£#]?[\w.,:/%+-]+")),
+    ("number", re.compile(r"(?<![\w.,:/%+-])[$€£#]?[\w.,:/%+-]+")),
 )
 """In the order in which they are looked for: a number inside a URL is part of that URL. What has no digit is no number.
 No pattern looks at a character more than a few times, whatever the text."""
@@ -103,8 +103,8 @@ def literals(text: str) -> list[Found]:
             literal = Found(kind, match.group() if kind in ("code", "quoted") else match.group().rstrip(".,:;!?)/-+"))
             if literal.core.strip() and (kind != "number" or any(map(str.isdigit, literal.text))):
                 found.setdefault(literal, match.start())
-        # Of the same length, so that positions stay those of the text.
-        rest = pattern.sub(lambda match: " " * len(match.group()), rest)
+        # Of the same length, so that positions stay those of the text; no literal reaches over the end of a line.
+        rest = pattern.sub(lambda match: "\n" * len(match.group()), rest)
     return sorted(found, key=found.__getitem__)
 
 

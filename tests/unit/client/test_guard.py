@@ -22,6 +22,7 @@ from neuro_latent_client.guard import MOST_ADDED, Found, guard, is_degenerate, l
         ("Dear {name}, {{title}} of ${CITY}", ["{name}", "{{title}}", "${CITY}"]),
         ("Run `ls -l 2>&1` and\n```py\nx = 1\n```", ["`ls -l 2>&1`", "```py\nx = 1\n```"]),
         ("2 and 2 and 3", ["2", "3"]),
+        ('as JSON: {"id": 7, "tags": ["x"]}', ['"id"', "7", '"tags"', '"x"']),
     ],
 )
 def test_literals(text: str, found: list[str]) -> None:
@@ -93,6 +94,11 @@ def test_a_text_that_lost_too_much_gives_way_to_the_prompt() -> None:
 
 def test_a_degenerate_prompt_is_not_better_than_a_degenerate_text() -> None:
     assert guard("no no no no no no", "yes yes yes yes yes yes").verdict == "kept"
+
+
+@given(st.one_of(st.text(), st.text(st.sampled_from("ab1 2.,:/`\"'{}$-%“”«»@w"))))
+def test_a_text_has_its_own_literals(text: str) -> None:
+    assert missing(text, text) == []
 
 
 @given(st.text(), st.text())

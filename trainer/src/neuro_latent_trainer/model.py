@@ -141,6 +141,11 @@ class PromptOptimizer(nn.Module):
         """
         tokens = self.generator.tokenize(texts, MAX_SOURCE_TOKENS, self.device)
         hidden_BQD, mask_BQ = self.encode(self.embed(texts), tokens["input_ids"], tokens["attention_mask"])
+        return self.write_ids(hidden_BQD, mask_BQ, max_length, **options)
+
+    @torch.no_grad()
+    def write_ids(self, hidden_BQD: Tensor, mask_BQ: Tensor, max_length: int, **options: Any) -> list[list[int]]:
+        """As :meth:`generate_ids`, from given encoder states."""
         out = self.generator_model.generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=hidden_BQD),
             attention_mask=mask_BQ,

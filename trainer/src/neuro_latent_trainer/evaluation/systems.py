@@ -1,0 +1,179 @@
+"""What is compared: ways to make a better prompt of a raw one.
+
+Shape letters: ``N`` rows, ``Q`` encoder tokens, ``D`` generator width, ``T`` target tokens.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from neuro_latent_client.guard import guard
+from neuro_latent_trainer.losses import IGNORE
+from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
+
+BATCH = 32
+
+Condition = Callable[[list[str]], tuple[Tensor, Tensor]]
+"""Raw prompts -> T5 encoder states [N, Q, D] and their mask [N, Q]."""
+
+Progress = Callable[[int], None]
+
+
+class System(Protocol):
+    """A way to make a better prompt."""
+
+    name: str
+
+    def write(self, prompts: Sequence[str], progress: Progress = lambda rows: None) -> list[str]:
+        """An enhanced prompt for each raw one."""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Teacher-forced losses of texts, in nats, and how many tokens each has."""
+
+    nats: npt.NDArray[np.float64]
+    tokens: npt.NDArray[np.float64]
+
+    @property
+    def per_token(self) -> npt.NDArray[np.float64]:
+        """Mean loss of each text."""
+        return self.nats / np.maximum(self.tokens, 1)
+
+
+class Unchanged:
+    """The raw prompt as it is."""
+
+    name = "raw"
+
+    def write(self, prompts: Sequence[str], progress: Progress = lambda rows: None) -> list[str]:
+        progress(len(prompts))
+        return list(prompts)
+
+
+class Nearest:
+    """The enhanced prompt of the most similar training prompt, by cosine of the raw embeddings."""
+
+    name = "nearest"
+
+    def __init__(self, model: PromptOptimizer, raw: Sequence[str], enhanced: Sequence[str]) -> None:
+        self._model, self._enhanced = model, list(enhanced)
+        self._known = F.normalize(embeddings(model, raw), dim=-1)
+
+    def write(self, prompts: Sequence[str], progress: Progress = lambda rows: None) -> list[str]:
+        asked = F.normalize(embeddings(self._model, prompts), dim=-1)
+        progress(len(prompts))
+        return [self._enhanced[i] for i in (asked @ self._known.T).argmax(1).tolist()]
+
+
+class Conditioned:
+    """The frozen T5 behind some encoder states.
+
+    Args:
+        name: as in reports.
+        model: gives T5 and its tokenizer.
+        condition: makes the encoder states.
+        max_length: the most tokens it writes.
+        max_target_tokens: how much of a text counts in :meth:`losses`.
+    """
+
+    def __init__(
+        self, name: str, model: PromptOptimizer, condition: Condition, max_length: int, max_target_tokens: int
+    ) -> None:
+        self.name = name
+        self._model, self._condition = model, condition
+        self._max_length, self._max_target_tokens = max_length, max_target_tokens
+
+    @torch.no_grad()
+    def write(self, prompts: Sequence[str], progress: Progress = lambda rows: None) -> list[str]:
+        texts = [""] * len(prompts)
+        order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
+        for first in range(0, len(order), BATCH):
+            rows = order[first : first + BATCH]
+            hidden, mask = self._condition([prompts[row] for row in rows])
+            ids = self._model.write_ids(hidden, mask, self._max_length)
+            written = self._model.generator.tokenizer.batch_decode(ids, skip_special_tokens=True)
+            for row, text in zip(rows, written, strict=True):
+                texts[row] = text
+            progress(len(rows))
+        return texts
+
+    @torch.no_grad()
+    def losses(self, prompts: Sequence[str], texts: Sequence[str]) -> Losses:
+        """Cross-entropy of ``texts``, given the prompts."""
+        tokenizer = self._model.generator.tokenizer
+        targets = [ids[: self._max_target_tokens] for ids in tokenizer(list(texts))["input_ids"]]
+        nats, tokens = np.zeros(len(prompts)), np.array([len(ids) for ids in targets], dtype=np.float64)
+        order = sorted(range(len(prompts)), key=lambda row: len(targets[row]))
+        for first in range(0, len(order), BATCH):
+            rows = order[first : first + BATCH]
+            width = max(len(targets[row]) for row in rows)
+            labels = torch.full((len(rows), width), IGNORE)
+            for i, row in enumerate(rows):
+                labels[i, : len(targets[row])] = torch.tensor(targets[row])
+            labels = labels.to(self._model.device)
+            hidden, mask = self._condition([prompts[row] for row in rows])
+            logits = self._model.logits(hidden, mask, labels)
+            each = F.cross_entropy(
+                logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORE, reduction="none"
+            ).view(labels.shape)
+            nats[rows] = each.double().sum(1).cpu().numpy()
+        return Losses(nats, tokens)
+
+
+class GuardedSystem:
+    """Another system's texts after the guard, as they are served."""
+
+    def __init__(self, system: System) -> None:
+        self.name = f"{system.name}, guarded"
+        self._system = system
+
+    def write(self, prompts: Sequence[str], progress: Progress = lambda rows: None) -> list[str]:
+        return guarded(prompts, self._system.write(prompts, progress))
+
+
+def guarded(prompts: Sequence[str], texts: Sequence[str]) -> list[str]:
+    """Each text after the guard."""
+    return [guard(prompt, text).text for prompt, text in zip(prompts, texts, strict=True)]
+
+
+def instructed(model: PromptOptimizer) -> Condition:
+    """A fixed instruction in words before the raw prompt, which is what soft prompts start from."""
+    instruction = model.adapter.config.instruction
+
+    def condition(prompts: list[str]) -> tuple[Tensor, Tensor]:
+        tokens = model.generator.tokenize([instruction + p for p in prompts], MAX_SOURCE_TOKENS, model.device)
+        hidden = model.generator_model.encoder(**tokens).last_hidden_state
+        return hidden, tokens["attention_mask"]
+
+    return condition
+
+
+def adapted(model: PromptOptimizer, change: Callable[[list[str], Tensor], Tensor] | None = None) -> Condition:
+    """The adapter's soft prompts before the raw prompt.
+
+    Args:
+        model: with the adapter.
+        change: makes other soft prompts of prompts and their own soft prompts [N, P, D], for the usage gap.
+    """
+
+    def condition(prompts: list[str]) -> tuple[Tensor, Tensor]:
+        tokens = model.generator.tokenize(prompts, MAX_SOURCE_TOKENS, model.device)
+        soft_NPD = model.adapter(model.embed(prompts))
+        if change is not None:
+            soft_NPD = change(prompts, soft_NPD)
+        return model.encode_soft(soft_NPD, tokens["input_ids"], tokens["attention_mask"])
+
+    return condition
+
+
+def embeddings(model: PromptOptimizer, texts: Sequence[str]) -> Tensor:
+    """Raw embeddings of texts, [N, E]."""
+    found = [model.embed(list(texts[first : first + BATCH])) for first in range(0, len(texts), BATCH)]
+    return torch.cat(found) if found else torch.zeros(0, model.encoder.width)
