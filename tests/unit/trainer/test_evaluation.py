@@ -1,6 +1,7 @@
 """``neuro-latent evaluate``: figures whose value is known, and the command."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -155,8 +156,18 @@ def test_texts_that_are_equally_likely_are_a_tie(optimizer: PromptOptimizer) -> 
     system = Conditioned("adapter", optimizer, adapted(optimizer), 8, 20)
     tied = [replace(record, failed_prompts=(record.enhanced_prompt or "",)) for record in RECORDS]
     assert compare.preference_accuracy(system, tied).value == 0.5
+
+
+def test_a_preference_without_a_failed_prompt_is_refused_before_the_work_begins(optimizer: PromptOptimizer) -> None:
+    began: list[str] = []
+
+    def stage(name: str, rows: int) -> Callable[[int], None]:
+        began.append(name)
+        return lambda done: None
+
     with pytest.raises(ValueError, match="an enhanced and a failed prompt"):
-        compare.preference_accuracy(system, [replace(RECORDS[0], failed_prompts=())])
+        compare.evaluate(optimizer, RECORDS, preferences=[replace(RECORDS[0], failed_prompts=())], stage=stage)
+    assert not began
 
 
 def test_rows_are_chosen_whatever_the_order_of_the_file() -> None:

@@ -79,7 +79,10 @@ def evaluate(
     try:
         config = compare.EvaluationConfig(rows=rows, max_length=max_length)
         on, trained_on = records(data, columns), records(train, columns)
-        preferred = records(preferences, preference_columns)
+        pairs = records(preferences, preference_columns)
+        preferred = [record for record in pairs if compare.is_triple(record)]
+        if len(preferred) < len(pairs):
+            console.print(f"{len(pairs) - len(preferred)} rows of {preferences} lack a version and do not count")
         folder = adapter_folder.locate(adapter)
         model = PromptOptimizer.from_pretrained(folder, encoder=encoder, generator=generator)
         with Progress(console=console, transient=True) as bars:

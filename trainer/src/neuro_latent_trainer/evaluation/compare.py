@@ -114,6 +114,8 @@ def evaluate(
         ValueError: there are too few rows.
     """
     config = config or EvaluationConfig()
+    if not all(map(is_triple, preferences)):
+        raise ValueError("each row of preferences needs an enhanced and a failed prompt")
     rows = chosen(records, config.rows)
     raw, gold = [r.raw_prompt for r in rows], [r.enhanced_prompt or "" for r in rows]
 
@@ -154,14 +156,18 @@ def evaluate(
     return Evaluation(figures, raw, gold, texts)
 
 
+def is_triple(record: Record) -> bool:
+    """Whether a record has a raw, an enhanced and a failed prompt."""
+    return record.enhanced_prompt is not None and bool(record.failed_prompts)
+
+
 def preference_accuracy(system: Conditioned, preferences: Sequence[Record]) -> Interval:
     """How often a system finds the enhanced prompt likelier, token for token, than the failed one; a tie is a half.
 
-    Raises:
-        ValueError: a row lacks one of the two.
+    Args:
+        system: scores the texts.
+        preferences: rows that are triples.
     """
-    if not all(record.enhanced_prompt is not None and record.failed_prompts for record in preferences):
-        raise ValueError("each row of preferences needs an enhanced and a failed prompt")
     raw = [record.raw_prompt for record in preferences]
     success = system.losses(raw, [record.enhanced_prompt or "" for record in preferences]).per_token
     failed = system.losses(raw, [record.failed_prompts[0] for record in preferences]).per_token

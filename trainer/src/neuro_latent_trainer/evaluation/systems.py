@@ -175,5 +175,9 @@ def adapted(model: PromptOptimizer, change: Callable[[list[str], Tensor], Tensor
 
 def embeddings(model: PromptOptimizer, texts: Sequence[str]) -> Tensor:
     """Raw embeddings of texts, [N, E]."""
-    found = [model.embed(list(texts[first : first + BATCH])) for first in range(0, len(texts), BATCH)]
-    return torch.cat(found) if found else torch.zeros(0, model.encoder.width)
+    found = torch.zeros(len(texts), model.encoder.width)
+    order = sorted(range(len(texts)), key=lambda row: len(texts[row]))  # little padding
+    for first in range(0, len(order), BATCH):
+        rows = order[first : first + BATCH]
+        found[rows] = model.embed([texts[row] for row in rows]).cpu()
+    return found.to(model.device)
