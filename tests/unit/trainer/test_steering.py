@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from neuro_latent_trainer import steering
 from neuro_latent_trainer.adapter import AdapterConfig, ResidualProjector, Standardizer
-from neuro_latent_trainer.backbones import fingerprint, load_encoder, load_generator
+from neuro_latent_trainer.backbones import load_encoder, load_generator
 from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.pretrain import cli
 from neuro_latent_trainer.pretrain.loop import LoopConfig, make_optimizers
@@ -84,7 +84,7 @@ def written(folder: Path, encoder: Any, config: AdapterConfig) -> tuple[Standard
     standardizer, projector = Standardizer(config.encoder_width), ResidualProjector(config)
     standardizer.fit(torch.randn(50, config.encoder_width))
     torch.nn.init.normal_(projector.base)
-    steering.write(folder, SteeringConfig.of(config, fingerprint(encoder.model)), standardizer, projector)
+    steering.write(folder, SteeringConfig.of(config, encoder.model), standardizer, projector)
     return standardizer, projector
 
 

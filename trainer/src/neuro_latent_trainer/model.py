@@ -15,7 +15,6 @@ from transformers.modeling_outputs import BaseModelOutput
 from neuro_latent_trainer import adapter_folder, steering
 from neuro_latent_trainer.adapter import Adapter, AdapterConfig
 from neuro_latent_trainer.backbones import Encoder, Generator, fingerprint, load_encoder, load_generator, pool, resolve
-from neuro_latent_trainer.steering import SteeringConfig
 
 MAX_SOURCE_TOKENS = 512
 """The most tokens of a raw prompt that the generator reads (T5 was trained on 512)."""
@@ -57,8 +56,7 @@ class PromptOptimizer(nn.Module):
         """A fresh adapter: with the projector that the generator was pre-trained with, where it has one that fits;
         else started from the generator's own embeddings, and its standardizer is still to be fitted."""
         adapter = Adapter(config)
-        known = SteeringConfig.of(config, fingerprint(encoder.model))
-        if (tensors := steering.read(Path(resolve(generator.name)), known)) is not None:
+        if (tensors := steering.read(Path(resolve(generator.name)), config, encoder.model)) is not None:
             adapter.load_state_dict(tensors, strict=False)  # all but the black box
             return cls(encoder, generator, adapter.to(generator.embeddings.weight.device), starts_steered=True)
         table_VD = generator.embeddings.weight.detach()

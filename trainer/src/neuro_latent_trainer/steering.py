@@ -11,9 +11,10 @@ from pathlib import Path
 
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from neuro_latent_trainer.adapter import AdapterConfig, ResidualProjector, Standardizer
+from neuro_latent_trainer.backbones import fingerprint
 
 STEERING_FILE = "steering.safetensors"
 """In the generator's folder: ``standardizer.*`` and ``projector.*``, named as in the adapter."""
@@ -32,10 +33,10 @@ class SteeringConfig:
     projector: str = "residual"
 
     @classmethod
-    def of(cls, config: AdapterConfig, encoder_sha256: str) -> "SteeringConfig":
-        """What counts of an adapter's settings."""
+    def of(cls, config: AdapterConfig, encoder: nn.Module) -> "SteeringConfig":
+        """What counts of an adapter's settings, and of the frozen encoder that it reads."""
         return cls(
-            encoder_sha256=encoder_sha256,
+            encoder_sha256=fingerprint(encoder),
             encoder_width=config.encoder_width,
             generator_width=config.generator_width,
             soft_prompt_tokens=config.soft_prompt_tokens,
@@ -58,12 +59,12 @@ def write(folder: Path, config: SteeringConfig, standardizer: Standardizer, proj
     )
 
 
-def read(folder: Path, config: SteeringConfig) -> dict[str, Tensor] | None:
-    """Tensors for an adapter, float32, by name; None where there are none or they are for another adapter."""
+def read(folder: Path, config: AdapterConfig, encoder: nn.Module) -> dict[str, Tensor] | None:
+    """Tensors for an adapter, float32, by name; None where there are none or they are for others."""
     path = folder / STEERING_FILE
     if not path.is_file():
         return None
     with safe_open(path, "pt") as file:
-        if json.loads(file.metadata()["config"]) != vars(config):
+        if json.loads(file.metadata()["config"]) != vars(SteeringConfig.of(config, encoder)):
             return None
         return {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a dictionary)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ from neuro_latent_trainer.evaluation import latent, measures, statistics
 from neuro_latent_trainer.evaluation.statistics import Interval
 from neuro_latent_trainer.evaluation.systems import (
     Conditioned,
-    GuardedSystem,
     Losses,
     Nearest,
     System,
@@ -27,6 +26,7 @@ from neuro_latent_trainer.evaluation.systems import (
 from neuro_latent_trainer.model import PromptOptimizer
 
 ADAPTER, INSTRUCTION = "adapter", "instruction"
+GUARDED = f"{ADAPTER}, guarded"
 
 Stage = Callable[[str, int], Callable[[int], None]]
 """Begins a stage with so many rows; returns what to call with the rows that are done."""
@@ -131,7 +131,7 @@ def evaluate(
     texts: dict[str, list[str]] = {}
     for system in systems:
         texts[system.name] = system.write(raw, stage(f"{system.name} writes", len(raw)))
-    texts[GuardedSystem(ours).name] = guarded(raw, texts[ADAPTER])
+    texts[GUARDED] = guarded(raw, texts[ADAPTER])
     measured = {name: measures.measure(raw, gold, written) for name, written in texts.items()}
 
     losses = {system.name: system.losses(raw, gold) for system in (words, ours)}
@@ -220,8 +220,3 @@ def _latent(model: PromptOptimizer, raw: list[str], gold: list[str]) -> dict[str
         },
         "intent_r2": {ADAPTER: round(latent.explained(intent_NE, gold_NE), 5)},
     }
-
-
-def settings(config: EvaluationConfig) -> dict[str, Any]:
-    """The sizes, for a report."""
-    return asdict(config)

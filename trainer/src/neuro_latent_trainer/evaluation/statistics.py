@@ -1,7 +1,7 @@
 """Means over rows with bootstrap intervals."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -52,8 +52,3 @@ def mean(values: npt.ArrayLike, weights: npt.ArrayLike | None = None, seed: int 
     means = (drawn @ (numbers * shares))[totals > 0] / totals[totals > 0]
     low, high = np.quantile(means, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
     return Interval(float((numbers * shares).sum() / shares.sum()), float(low), float(high))
-
-
-def as_json(figures: dict[str, Interval]) -> dict[str, Any]:
-    """Figures by name, as JSON types."""
-    return {name: figure.as_json() for name, figure in figures.items()}

@@ -127,19 +127,8 @@ class Conditioned:
         return Losses(nats, tokens)
 
 
-class GuardedSystem:
-    """Another system's texts after the guard, as they are served."""
-
-    def __init__(self, system: System) -> None:
-        self.name = f"{system.name}, guarded"
-        self._system = system
-
-    def write(self, prompts: Sequence[str], progress: Progress = lambda rows: None) -> list[str]:
-        return guarded(prompts, self._system.write(prompts, progress))
-
-
 def guarded(prompts: Sequence[str], texts: Sequence[str]) -> list[str]:
-    """Each text after the guard."""
+    """Each text after the guard, as it is served."""
     return [guard(prompt, text).text for prompt, text in zip(prompts, texts, strict=True)]
 
 

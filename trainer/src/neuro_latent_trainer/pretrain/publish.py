@@ -7,7 +7,7 @@ import torch
 from tokenizers import Tokenizer
 
 from neuro_latent_trainer import steering
-from neuro_latent_trainer.backbones import fingerprint, load_encoder
+from neuro_latent_trainer.backbones import load_encoder
 from neuro_latent_trainer.pretrain import models, tasks, tokenizer
 from neuro_latent_trainer.pretrain.steering import SteeredGenerator, steering_adapter
 
@@ -38,7 +38,7 @@ def publish_backbones(work: Path, output: Path) -> list[str]:
         steered.load_state_dict(_weights(checkpoint))
         t5.half().save_pretrained(output / "generator")
         tokenizer.save_generator_tokenizer(text, output / "generator")
-        fits = steering.SteeringConfig.of(config, fingerprint(encoder.model))
+        fits = steering.SteeringConfig.of(config, encoder.model)
         steering.write(output / "generator", fits, steered.standardizer, steered.projector)
         written.append(str(output / "generator"))
     if not written:
