@@ -80,9 +80,9 @@ class OptimizationStream:
         """Stop. What the server has not written yet is cancelled there; a stream that has ended is left as it is."""
         left_early = not self._over
         self._over = True
-        self._responses.close()
         if left_early:
             self._cancel()
+        self._responses.close()
 
     @property
     def result(self) -> Optimization:

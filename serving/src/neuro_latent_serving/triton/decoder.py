@@ -64,7 +64,7 @@ class DecoderModel:
                 queue=int(parameters["queue"]),
                 threads=int(parameters["threads"]),
                 speculation=parameters["speculation"] == "true",
-                guard=parameters["guard"] == "true" and guard_is_on(),
+                guard=parameters.get("guard", "true") == "true" and guard_is_on(),
             ),
             on_failure=self._fail,
         )

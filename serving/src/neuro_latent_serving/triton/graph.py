@@ -10,7 +10,7 @@ import triton_python_backend_utils as pb_utils
 from neuro_latent_serving.sessions import open_session
 from neuro_latent_serving.threads import default_threads
 from neuro_latent_serving.tokenization import BUCKETS
-from neuro_latent_serving.triton.messages import error_response, log, model_parameters, required
+from neuro_latent_serving.triton.messages import error_response, model_parameters, required
 
 Array = npt.NDArray[Any]
 
@@ -44,44 +44,40 @@ class GraphModel:
     def _sizes(axes: list[int | str], length: int) -> list[int]:
         return [size if isinstance(size, int) else length for size in axes]
 
-    def execute(self, requests: list[Any]) -> None:
+    def execute(self, requests: list[Any]) -> list[Any]:
         """Triton batches whatever waits; requests of equal shapes go through the graph together.
 
         Not padded to one length: sums over padding end in other last bits, and an answer may not depend on what else
-        is running. Each group is answered when it is ready. (Triton's own grouping by shape is not used: with
-        ``allow_ragged_batch`` off, its batcher lets requests wait for up to half a second when shapes alternate.)
+        is running. (Triton's own grouping by shape is not used: with ``allow_ragged_batch`` off, its batcher lets
+        requests wait for up to half a second when shapes alternate.)
         """
-        groups: dict[tuple[Any, ...], list[tuple[Any, list[Array]]]] = {}
-        for request in requests:
+        answers: list[Any] = [None] * len(requests)
+        groups: dict[tuple[Any, ...], list[tuple[int, list[Array]]]] = {}
+        for number, request in enumerate(requests):
             try:
                 arrays = [required(request, name) for name in self._inputs]
             except Exception as error:
-                _answer(request, error_response(error))
+                answers[number] = error_response(error)
                 continue
-            groups.setdefault(tuple(array.shape[1:] for array in arrays), []).append((request, arrays))
+            groups.setdefault(tuple(array.shape[1:] for array in arrays), []).append((number, arrays))
         for group in groups.values():
-            self._run(group)
+            for (number, _), answer in zip(group, self._run([arrays for _, arrays in group]), strict=True):
+                answers[number] = answer
+        return answers
 
-    def _run(self, group: list[tuple[Any, list[Array]]]) -> None:
+    def _run(self, rows: list[list[Array]]) -> list[Any]:
+        """A response to each of some requests with equal shapes."""
         try:
-            parts = zip(*(arrays for _, arrays in group), strict=True)
-            feeds = {name: np.concatenate(part) for name, part in zip(self._inputs, parts, strict=True)}
+            feeds = {
+                name: np.concatenate(part) for name, part in zip(self._inputs, zip(*rows, strict=True), strict=True)
+            }
             (output,) = self._session.run(None, feeds)
         except Exception as error:
-            if len(group) == 1:
-                _answer(group[0][0], error_response(error))
-            else:  # one bad request must not take the others of its batch with it
-                for member in group:
-                    self._run([member])
-            return
-        ends = np.cumsum([len(arrays[0]) for _, arrays in group])[:-1]
-        for (request, _), part in zip(group, np.split(output, ends), strict=True):
-            tensor = pb_utils.Tensor(self._output, np.ascontiguousarray(part))
-            _answer(request, pb_utils.InferenceResponse(output_tensors=[tensor]))
-
-
-def _answer(request: Any, response: Any) -> None:
-    try:
-        request.get_response_sender().send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-    except Exception as error:  # an exception out of execute() would end the requests that are still to come
-        log.warning("an answer could not be sent: %s", type(error).__name__)
+            if len(rows) > 1:  # one bad request must not take the others of its batch with it
+                return [self._run([row])[0] for row in rows]
+            return [error_response(error)]
+        ends = np.cumsum([len(row[0]) for row in rows])[:-1]
+        return [
+            pb_utils.InferenceResponse(output_tensors=[pb_utils.Tensor(self._output, np.ascontiguousarray(part))])
+            for part in np.split(output, ends)
+        ]
