@@ -131,8 +131,12 @@ class GrpcResponseStream:
         last_resort = threading.Timer(self.END_S, self._call.cancel)
         last_resort.daemon = True
         last_resort.start()
-        next(self, None)  # a thread that reads just now does the same, and this one waits for it
-        last_resort.cancel()
+        try:
+            next(self, None)  # a thread that reads just now does the same, and this one waits for it
+        except Exception:  # what arrives now is for nobody
+            self._call.cancel()
+        finally:
+            last_resort.cancel()
 
 
 def _encode(request: InferRequest) -> Any:

@@ -93,7 +93,8 @@ class Script:
             if self.failure and count == self.failure_after:
                 raise self.failure
             yield item
-            time.sleep(self.delay_s)
+            if self.cancelled.wait(self.delay_s):
+                return
 
 
 def pack(kind: str, values: list[Any]) -> bytes:
@@ -137,7 +138,11 @@ class GrpcServicer(service_pb2_grpc.GRPCInferenceServiceServicer):
         try:
             # Triton 24.10 may crash on the errors and cancellations of streams that carry it.
             assert "triton_grpc_error" not in dict(context.invocation_metadata())
-            self.receive(next(requests), context)
+            request = next(requests)
+            if request.model_name == protocol.CANCEL_MODEL:  # the engine ends the request, and so its stream ends
+                self.script.cancelled.set()
+                return
+            self.receive(request, context)
             for item in self.script.stream():
                 yield service_pb2.ModelStreamInferResponse(infer_response=self.encode(item))
             context.set_code(grpc.StatusCode.OK)

@@ -216,6 +216,6 @@ def test_interrupting_a_stream_cancels_it(url, script, make_response):
         assert process.stdout.read(5) == "word "
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=10)
-    assert process.returncode == 130
+    assert process.returncode == 130, errors
     assert "Traceback" not in errors
     assert script.cancelled.wait(2)
