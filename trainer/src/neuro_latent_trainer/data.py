@@ -157,6 +157,14 @@ def split_records(records: Sequence[Record], validation_share: float, seed: int)
     return train, [r for r in records if r.raw_prompt in held_out]
 
 
+def sample_records(records: Sequence[Record], most: int) -> list[Record]:
+    """At most ``most`` records, in their order where all are taken, else chosen by a hash of their raw prompts: the
+    first rows of a file are often all of one kind."""
+    if len(records) <= most:
+        return list(records)
+    return sorted(records, key=lambda r: hashlib.sha256(r.raw_prompt.encode()).digest())[:most]
+
+
 def _place(raw_prompt: str, seed: int) -> float:
     """A number in [0, 1), uniform over prompts."""
     digest = hashlib.sha256(f"{seed}\n{raw_prompt}".encode()).digest()

@@ -4,7 +4,6 @@ Phase 1 (distillation): cross-entropy through the frozen T5, MSE to the enhanced
 Phase 2 (contrastive): the same cross-entropy, a little MSE, InfoNCE against failed prompts, KL.
 """
 
-import hashlib
 import json
 import math
 import time
@@ -23,7 +22,7 @@ from neuro_latent_trainer.backbones import fingerprint, load_encoder, load_gener
 from neuro_latent_trainer.card import model_card
 from neuro_latent_trainer.checkpoint import Position
 from neuro_latent_trainer.config import TrainConfig
-from neuro_latent_trainer.data import Record
+from neuro_latent_trainer.data import Record, sample_records
 from neuro_latent_trainer.embeddings import EmbeddingCache
 from neuro_latent_trainer.examples import Batch, Examples, all_texts
 from neuro_latent_trainer.losses import (
@@ -119,10 +118,7 @@ class Run:
         table_VD = generator.embeddings.weight.detach()
         self.table_mean, self.table_variance = table_VD.mean(0), table_VD.var(0, correction=0)
 
-        if len(validation) > config.max_validation_records:
-            # Chosen by hash, because the first rows of a file are often all of one kind.
-            validation = sorted(validation, key=lambda r: hashlib.sha256(r.raw_prompt.encode()).digest())
-            validation = validation[: config.max_validation_records]
+        validation = sample_records(validation, config.max_validation_records)
         self.cache = EmbeddingCache(
             output_dir / "embeddings", self.backbone_names[0].sha256, config.pooling, encoder.width
         )

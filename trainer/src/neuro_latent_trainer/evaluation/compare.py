@@ -1,6 +1,5 @@
 """One evaluation: all systems on the same rows."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuro_latent_trainer.data import Record
+from neuro_latent_trainer.data import Record, sample_records
 from neuro_latent_trainer.evaluation import latent, measures, statistics
 from neuro_latent_trainer.evaluation.statistics import Interval
 from neuro_latent_trainer.evaluation.systems import (
@@ -85,9 +84,7 @@ def chosen(records: Sequence[Record], most: int) -> list[Record]:
     found = [record for record in records if record.enhanced_prompt is not None]
     if len(found) < 2:
         raise ValueError(f"an evaluation needs at least 2 rows with an enhanced prompt, not {len(found)}")
-    if len(found) > most:
-        found = sorted(found, key=lambda r: hashlib.sha256(r.raw_prompt.encode()).digest())[:most]
-    return found
+    return sample_records(found, most)
 
 
 @torch.no_grad()
@@ -135,6 +132,7 @@ def evaluate(
     measured = {name: measures.measure(raw, gold, written) for name, written in texts.items()}
 
     losses = {system.name: system.losses(raw, gold) for system in (words, ours)}
+    raw_NE = embeddings(model, raw)
     figures: dict[str, Any] = {
         "rows": len(rows),
         "ce": {name: _cross_entropy(found).as_json() for name, found in losses.items()},
@@ -146,8 +144,8 @@ def evaluate(
             for name in ("chrf", "copied", "literals_kept", "degenerate")
         },
         "length_ratio": {system: round(found.length_ratio, 4) for system, found in measured.items()},
-        **_usage(model, conditioned, raw, gold, losses[ADAPTER]),
-        **_latent(model, raw, gold),
+        **_usage(model, conditioned, raw, gold, raw_NE, losses[ADAPTER]),
+        **_latent(model, raw_NE, embeddings(model, gold)),
     }
     if preferences:
         figures["preference_accuracy"] = {
@@ -183,10 +181,11 @@ def _usage(
     conditioned: Callable[[str, Any], Conditioned],
     raw: list[str],
     gold: list[str],
+    raw_NE: Tensor,
     own: Losses,
 ) -> dict[str, Any]:
     """How much worse the loss is with another row's soft prompts, and with the mean ones."""
-    soft_NPD = torch.cat([model.adapter(part) for part in embeddings(model, raw).split(256)])
+    soft_NPD = torch.cat([model.adapter(part) for part in raw_NE.split(256)])
     # Each row gets the soft prompts of the next one in a fixed random order: never its own.
     order = np.random.default_rng(0).permutation(len(raw))
     other: dict[str, Tensor] = {raw[a]: soft_NPD[b] for a, b in zip(order, np.roll(order, 1), strict=True)}
@@ -209,10 +208,9 @@ def _usage(
     }
 
 
-def _latent(model: PromptOptimizer, raw: list[str], gold: list[str]) -> dict[str, Any]:
-    standardizer = model.adapter.standardizer
-    raw_NE, gold_NE = (standardizer(embeddings(model, texts)) for texts in (raw, gold))
-    intent_NE = model.adapter.intent(embeddings(model, raw))
+def _latent(model: PromptOptimizer, raw_NE: Tensor, gold_NE: Tensor) -> dict[str, Any]:
+    intent_NE = model.adapter.intent(raw_NE)
+    raw_NE, gold_NE = (model.adapter.standardizer(embedding_NE) for embedding_NE in (raw_NE, gold_NE))
     return {
         "retrieval": {
             "raw": latent.retrieval(raw_NE, gold_NE).as_json(),

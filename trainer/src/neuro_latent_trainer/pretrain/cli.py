@@ -72,7 +72,6 @@ def prepare(
 
     def documents() -> Iterator[tuple[str, int]]:
         nonlocal left_out
-        left_out = 0
         for text, kind in tokens.read_documents(corpus, pairs):
             if known.repeated_by(text):
                 left_out += 1
