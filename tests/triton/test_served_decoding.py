@@ -131,7 +131,7 @@ def test_the_score_is_the_mean_log_probability_of_torch(
         tokens = oracle.generator.tokenize([prompt], MAX_SOURCE_TOKENS)
         hidden, mask = oracle.encode(oracle.embed([prompt]), tokens["input_ids"], tokens["attention_mask"])
         labels = torch.tensor(oracle.generate_ids([prompt], TOKENS))
-        logprobs = oracle.logits(hidden, mask, labels).log_softmax(-1).gather(2, labels[..., None])
+        logprobs = oracle.generator.logits(hidden, mask, labels).log_softmax(-1).gather(2, labels[..., None])
         assert client.optimize(prompt, max_length=TOKENS).score == pytest.approx(logprobs.mean().item(), abs=1e-4)
 
 

@@ -85,7 +85,7 @@ def test_float32_agrees_with_itself_and_its_cross_entropy_is_that_of_torch(
             hidden, mask = optimizer.encode(
                 optimizer.embed([record.raw_prompt]), ids["input_ids"], ids["attention_mask"]
             )
-            logits = optimizer.logits(hidden, mask, labels)[0]
+            logits = optimizer.generator.logits(hidden, mask, labels)[0]
         loss += float(torch.nn.functional.cross_entropy(logits, labels[0], reduction="sum"))
         tokens += labels.shape[1]
     assert found.reference_tokens == tokens

@@ -94,7 +94,7 @@ def test_the_score_is_the_mean_log_probability_of_torch(
     with torch.no_grad():
         hidden, mask = optimizer.encode(optimizer.embed(PROMPTS[:1]), tokens["input_ids"], tokens["attention_mask"])
         chosen = row if len(row) == LENGTH else [*row, 1]
-        logits = optimizer.logits(hidden, mask, torch.tensor([chosen]))[0].log_softmax(-1)
+        logits = optimizer.generator.logits(hidden, mask, torch.tensor([chosen]))[0].log_softmax(-1)
     asker = ask(PROMPTS[0])
     start().submit(asker.request)
     mean = logits[range(len(chosen)), chosen].mean().item()

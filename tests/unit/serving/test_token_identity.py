@@ -156,7 +156,7 @@ def test_the_scores_of_beams_are_their_mean_log_probabilities(
         hidden, mask = optimizer.encode(optimizer.embed(PROMPTS[:1]), tokens["input_ids"], tokens["attention_mask"])
         for event, row in zip(asker.last, rows, strict=True):
             chosen = [*row, 1] if event.finish_reason == "stop" else row
-            logits = optimizer.logits(hidden, mask, torch.tensor([chosen]))[0].log_softmax(-1)
+            logits = optimizer.generator.logits(hidden, mask, torch.tensor([chosen]))[0].log_softmax(-1)
             assert event.score == pytest.approx(logits[range(len(chosen)), chosen].mean().item(), abs=1e-4)
 
 

@@ -1,6 +1,7 @@
 """``neuro-latent evaluate``: figures whose value is known, and the command."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,10 @@ import torch
 import typer
 from typer.testing import CliRunner
 
+from neuro_latent_trainer.backbones import fingerprint
 from neuro_latent_trainer.data import Record
-from neuro_latent_trainer.evaluation import compare, latent, measures, statistics
+from neuro_latent_trainer.evaluation import evaluate, latent, measures, paired, report, statistics
+from neuro_latent_trainer.evaluation.baselines import Baselines, Budget
 from neuro_latent_trainer.evaluation.cli import evaluate as command
 from neuro_latent_trainer.evaluation.systems import Conditioned, Nearest, Unchanged, adapted, instructed
 from neuro_latent_trainer.model import PromptOptimizer
@@ -25,7 +28,7 @@ RECORDS = [
     for line, row in enumerate(sample_rows()[:ROWS], start=1)
 ]
 RAW, GOLD = [r.raw_prompt for r in RECORDS], [r.enhanced_prompt or "" for r in RECORDS]
-CONFIG = compare.EvaluationConfig(max_length=8, max_target_tokens=20)
+CONFIG = evaluate.EvaluationConfig(max_length=8, max_target_tokens=20)
 
 # Statistics -----------------------------------------------------------------------------------------------------------
 
@@ -52,6 +55,19 @@ def test_a_mean_of_nothing_is_an_error(values: list[float], weights: list[float]
         statistics.mean(values, weights)
 
 
+def test_a_ratio_of_sums() -> None:
+    found = statistics.ratio([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])
+    assert (found.value, found.low, found.high) == (0.5, 0.5, 0.5)
+    assert np.isnan(statistics.ratio([1.0], [0.0]).value)
+
+
+def test_flipped_signs_tell_chance_from_a_difference() -> None:
+    rng = np.random.default_rng(0)
+    assert statistics.sign_flips(rng.normal(0.3, 1.0, 400)) < 0.01
+    assert statistics.sign_flips(np.r_[np.ones(50), -np.ones(50)]) > 0.5
+    assert statistics.sign_flips(np.zeros(10)) == 1.0
+
+
 # Texts ----------------------------------------------------------------------------------------------------------------
 
 
@@ -72,6 +88,16 @@ def test_literals_are_counted_one_by_one_and_rows_whose_gold_is_the_prompt_do_no
     found = measures.measure(raw, ["Name 3 of the 5.", "Hello", "Say hi to me"], ["Name 3", "hello", "Say bye"])
     assert found.literals_kept.value == 0.5
     assert found.copied.value == 0.0
+
+
+def test_rouge_l_repetition_and_self_bleu() -> None:
+    assert measures.rouge_l("The cat sat.", "the CAT sat") == 1.0
+    assert measures.rouge_l("a b c d", "a x c") == pytest.approx(2 * 2 / 7)
+    assert measures.rouge_l("", "") == 1.0
+    assert measures.repetition("one two three four") == 0.0
+    assert measures.repetition("a b c a b c a b c") == pytest.approx(4 / 7)
+    assert measures.self_bleu(["write a poem about rain"] * 3) == pytest.approx(100)
+    assert measures.self_bleu(["write a poem about rain", "list seven old rivers now"]) < 10
 
 
 # Latent space ---------------------------------------------------------------------------------------------------------
@@ -104,23 +130,24 @@ def test_the_nearest_prompt_of_a_known_one_is_itself(optimizer: PromptOptimizer)
 
 
 def test_an_adapted_t5_writes_and_scores_as_the_whole_model_does(optimizer: PromptOptimizer) -> None:
-    system = Conditioned("adapter", optimizer, adapted(optimizer), 8, 20)
+    system = Conditioned(optimizer.generator, adapted(optimizer), 8, 20)
     assert system.write(RAW) == optimizer.generate(RAW, 8)
     losses = system.losses(RAW, GOLD)
     tokens = optimizer.generator.tokenizer(GOLD[0])["input_ids"][:20]
     source = optimizer.generator.tokenize(RAW[:1], 512)
     with torch.no_grad():
         hidden, mask = optimizer.encode(optimizer.embed(RAW[:1]), source["input_ids"], source["attention_mask"])
-        logprobs = optimizer.logits(hidden, mask, torch.tensor([tokens]))[0].log_softmax(-1)
+        logprobs = optimizer.generator.logits(hidden, mask, torch.tensor([tokens]))[0].log_softmax(-1)
     assert losses.tokens[0] == len(tokens)
     assert losses.nats[0] == pytest.approx(-logprobs[range(len(tokens)), tokens].sum().item(), rel=1e-4)
 
 
 def test_the_instruction_stands_before_the_prompt(optimizer: PromptOptimizer) -> None:
-    _, mask = instructed(optimizer)(["Create a function"])
+    instruction_text = optimizer.adapter.config.instruction
+    _, mask = instructed(optimizer.generator, instruction_text)(["Create a function"])
     _, alone = adapted(optimizer)(["Create a function"])
     slots = optimizer.adapter.config.soft_prompt_tokens
-    instruction = optimizer.generator.tokenizer(optimizer.adapter.config.instruction, add_special_tokens=False)
+    instruction = optimizer.generator.tokenizer(instruction_text, add_special_tokens=False)
     assert mask.shape[1] - (alone.shape[1] - slots) == pytest.approx(len(instruction["input_ids"]), abs=1)
 
 
@@ -128,18 +155,20 @@ def test_the_instruction_stands_before_the_prompt(optimizer: PromptOptimizer) ->
 
 
 def test_every_figure_is_there_by_system(optimizer: PromptOptimizer) -> None:
-    found = compare.evaluate(optimizer, RECORDS, train=RECORDS[:4], preferences=RECORDS, config=CONFIG)
+    found = evaluate.evaluate(optimizer, RECORDS, train=RECORDS[:4], preferences=RECORDS, config=CONFIG)
     figures = json.loads(json.dumps(found.figures))
     written = ["raw", "nearest", "instruction", "adapter", "adapter, guarded"]
-    for name in ("chrf", "copied", "literals_kept", "degenerate", "length_ratio"):
+    for name in ("chrf", "rouge_l", "copied", "literals_kept", "degenerate", "repetition", "self_bleu", "length_ratio"):
         assert list(figures[name]) == written
     for name in ("ce", "preference_accuracy"):
-        assert list(figures[name]) == ["instruction", "adapter"]
+        assert list(figures[name]) == ["raw", "instruction", "adapter"]
+    assert list(figures["preference_by_intent"]) == ["raw", "adapter"]
+    assert "share_of_full_finetune_gain" not in figures
     assert figures["copied"]["raw"]["value"] == 1.0
     assert figures["literals_kept"]["adapter, guarded"]["value"] == 1.0
     assert figures["rows"] == ROWS == len(found.texts["adapter"])
     gain = figures["ce"]["instruction"]["value"] - figures["ce"]["adapter"]["value"]
-    assert figures["ce_gain"]["value"] == pytest.approx(gain, abs=1e-3)
+    assert figures["better_than"]["instruction"]["ce"]["value"] == pytest.approx(gain, abs=1e-3)
 
 
 def test_soft_prompts_that_ignore_the_prompt_have_no_usage_gap_and_rank_1(adapter: Path) -> None:
@@ -147,15 +176,17 @@ def test_soft_prompts_that_ignore_the_prompt_have_no_usage_gap_and_rank_1(adapte
     projector: Any = model.adapter.projector
     with torch.no_grad():
         projector.scale.zero_()
-    figures = compare.evaluate(model, RECORDS, config=CONFIG).figures
+    figures = evaluate.evaluate(model, RECORDS, config=CONFIG).figures
     assert figures["usage_gap"]["adapter"]["value"] == pytest.approx(0, abs=1e-6)
     assert figures["effective_rank"]["adapter"] == 1.0
 
 
 def test_texts_that_are_equally_likely_are_a_tie(optimizer: PromptOptimizer) -> None:
-    system = Conditioned("adapter", optimizer, adapted(optimizer), 8, 20)
+    system = Conditioned(optimizer.generator, adapted(optimizer), 8, 20)
     tied = [replace(record, failed_prompts=(record.enhanced_prompt or "",)) for record in RECORDS]
-    assert compare.preference_accuracy(system, tied).value == 0.5
+    assert (evaluate.prefers_success(system, tied) == 0.5).all()
+    by_intent = evaluate.preference_by_intent(optimizer, tied)
+    assert {name: found.value for name, found in by_intent.items()} == {"raw": 0.5, "adapter": 0.5}
 
 
 def test_a_preference_without_a_failed_prompt_is_refused_before_the_work_begins(optimizer: PromptOptimizer) -> None:
@@ -166,17 +197,110 @@ def test_a_preference_without_a_failed_prompt_is_refused_before_the_work_begins(
         return lambda done: None
 
     with pytest.raises(ValueError, match="an enhanced and a failed prompt"):
-        compare.evaluate(optimizer, RECORDS, preferences=[replace(RECORDS[0], failed_prompts=())], stage=stage)
+        evaluate.evaluate(optimizer, RECORDS, preferences=[replace(RECORDS[0], failed_prompts=())], stage=stage)
     assert not began
 
 
 def test_rows_are_chosen_whatever_the_order_of_the_file() -> None:
-    few = compare.chosen(RECORDS, 5)
-    assert {r.line for r in few} == {r.line for r in compare.chosen(RECORDS[::-1], 5)}
-    assert compare.chosen(RECORDS, 500) == RECORDS
+    few = evaluate.chosen(RECORDS, 5)
+    assert {r.line for r in few} == {r.line for r in evaluate.chosen(RECORDS[::-1], 5)}
+    assert evaluate.chosen(RECORDS, 500) == RECORDS
     with pytest.raises(ValueError, match="at least 2 rows"):
-        compare.chosen(RECORDS[:1], 5)
+        evaluate.chosen(RECORDS[:1], 5)
 
+
+# Baselines -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def budget(optimizer: PromptOptimizer) -> Budget:
+    instruction = optimizer.adapter.config.instruction
+    return Budget(40, 4, 16, 20, 5, instruction, prompt_tuning_rate=0.3, finetune_rate=3e-3)
+
+
+@pytest.fixture(scope="module")
+def baselines(optimizer: PromptOptimizer, budget: Budget, tmp_path_factory: pytest.TempPathFactory) -> Baselines:
+    return Baselines(tmp_path_factory.mktemp("baselines"), optimizer.generator, RECORDS, budget)
+
+
+def test_baselines_learn_and_leave_the_frozen_t5_as_it_was(optimizer: PromptOptimizer, baselines: Baselines) -> None:
+    before = fingerprint(optimizer.generator.model)
+    found = evaluate.evaluate(optimizer, RECORDS, baselines=baselines, config=CONFIG)
+    assert fingerprint(optimizer.generator.model) == before
+    losses = {system: figure["value"] for system, figure in found.figures["ce"].items()}
+    assert losses["full fine-tune"] < losses["instruction"]
+    assert losses["prompt tuning"] < losses["raw"]
+    share = (losses["instruction"] - losses["adapter"]) / (losses["instruction"] - losses["full fine-tune"])
+    assert found.figures["share_of_full_finetune_gain"]["adapter"]["value"] == pytest.approx(share, abs=0.02)
+    assert list(found.texts) == ["raw", "instruction", "prompt tuning", "adapter", "full fine-tune", "adapter, guarded"]
+
+
+def test_baselines_are_found_again_and_trained_anew_for_other_budgets(
+    optimizer: PromptOptimizer, budget: Budget, tmp_path: Path
+) -> None:
+    def trained(budget: Budget) -> tuple[torch.Tensor, list[int]]:
+        steps: list[int] = []
+        soft = Baselines(tmp_path, optimizer.generator, RECORDS, budget).prompt_tuning(steps.append)
+        return soft, steps
+
+    first, one_by_one = trained(budget)
+    assert first.shape == (5, optimizer.generator.width)
+    assert one_by_one == [1] * budget.steps
+    again, at_once = trained(budget)
+    assert at_once == [budget.steps]
+    assert torch.equal(first, again)
+    other, one_by_one = trained(replace(budget, seed=1))
+    assert one_by_one == [1] * budget.steps
+    assert not torch.equal(first, other)
+
+
+def test_virtual_tokens_start_from_the_instruction(optimizer: PromptOptimizer, budget: Budget, tmp_path: Path) -> None:
+    soft = Baselines(tmp_path, optimizer.generator, RECORDS, replace(budget, steps=0)).prompt_tuning()
+    ids = optimizer.generator.tokenizer(budget.instruction)["input_ids"][:5]
+    assert torch.equal(soft, optimizer.generator.embeddings.weight[ids])
+
+
+# Two adapters ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_adapter_is_no_better_than_itself(optimizer: PromptOptimizer) -> None:
+    figures = paired.compare(optimizer, optimizer, RECORDS, preferences=RECORDS, config=CONFIG)
+    for name in ("ce", "chrf", "preference_accuracy"):
+        assert figures[name]["difference"]["value"] == 0.0
+        assert (figures[name]["better"], figures[name]["p"]) == ("neither", 1.0)
+
+
+def test_the_better_of_two_is_named(optimizer: PromptOptimizer, baselines: Baselines) -> None:
+    better = PromptOptimizer(optimizer.encoder, baselines.full_finetune(), optimizer.adapter)
+    figures = paired.compare(optimizer, better, RECORDS, config=CONFIG)
+    assert figures["ce"]["better"] == "second"
+    assert figures["ce"]["p"] < 0.05
+
+
+# The report -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_word_diff_gives_both_texts_back() -> None:
+    runs = report.word_diff("Create a function", "Write a short function in Python")
+    assert " ".join(text for kind, text in runs if kind != "added") == "Create a function"
+    assert " ".join(text for kind, text in runs if kind != "removed") == "Write a short function in Python"
+    assert report.word_diff("", "") == []
+
+
+def test_the_report_is_one_file_that_loads_nothing_and_escapes_texts(
+    optimizer: PromptOptimizer, tmp_path: Path
+) -> None:
+    records = [replace(RECORDS[0], raw_prompt="<script>alert(1)</script> now"), *RECORDS[1:]]
+    found = evaluate.evaluate(optimizer, records, config=CONFIG)
+    report.write_report(tmp_path / "report.html", optimizer, found, run=None)
+    page = (tmp_path / "report.html").read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert not re.search(r"""(src|href)=["'](?!data:)""", page)
+    assert page.count("<article>") == ROWS
+
+
+# The command ----------------------------------------------------------------------------------------------------------
 
 app = typer.Typer()
 app.command()(command)
@@ -215,3 +339,28 @@ def test_a_file_that_cannot_be_used_is_one_line(
     assert done.exit_code == 1
     assert problem in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_command_needs_one_adapter_or_two(adapter: Path, tmp_path: Path) -> None:
+    data = write(tmp_path / "val.jsonl", [{"raw_prompt": "a", "enhanced_prompt": "b"}])
+    for arguments in ([], ["--adapter", str(adapter), "--compare", str(adapter), str(adapter)]):
+        done = CliRunner().invoke(app, ["--data", str(data), *arguments])
+        assert done.exit_code == 2
+        assert "--compare A B" in done.stderr
+
+
+def test_the_command_compares_two(adapter: Path, tmp_path: Path) -> None:
+    rows = [{"raw_prompt": r, "enhanced_prompt": g} for r, g in zip(RAW, GOLD, strict=True)]
+    arguments = [
+        "--compare",
+        adapter,
+        adapter,
+        "--data",
+        write(tmp_path / "val.jsonl", rows),
+        "--max-length",
+        6,
+        "--json",
+    ]
+    done = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout.splitlines()[-1])["ce"]["better"] == "neither"

@@ -30,7 +30,7 @@ def greedy_without_cache(model: PromptOptimizer, text: str, length: int) -> list
     written: list[int] = []
     while len(written) < length:
         labels = torch.tensor([[*written, IGNORE]])
-        token = int(model.logits(hidden, mask, labels)[0, -1].argmax())
+        token = int(model.generator.logits(hidden, mask, labels)[0, -1].argmax())
         if token == model.generator.eos_id:
             break
         written.append(token)
@@ -86,7 +86,7 @@ def test_teacher_forced_logits_score_the_whole_target_at_once(optimizer: PromptO
     hidden, mask = optimizer.encode(optimizer.embed(PROMPTS[:1]), tokens["input_ids"], tokens["attention_mask"])
     (row,) = optimizer.generate_ids(PROMPTS[:1], 6)
     with torch.no_grad():
-        logits = optimizer.logits(hidden, mask, torch.tensor([row]))
+        logits = optimizer.generator.logits(hidden, mask, torch.tensor([row]))
     assert logits[0].argmax(-1).tolist() == row
 
 

@@ -1,6 +1,7 @@
 """The frozen models: loading by Hub name or local folder, tokenizing, pooling.
 
-Shape letters: ``B`` batch, ``L`` encoder tokens, ``S`` source tokens, ``E`` encoder width, ``D`` generator width.
+Shape letters: ``B`` batch, ``L`` encoder tokens, ``S`` source tokens, ``P`` soft prompts, ``Q`` = P + S, ``T`` target
+tokens, ``E`` encoder width, ``D`` generator width, ``V`` vocabulary.
 """
 
 import hashlib
@@ -13,7 +14,15 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoModel,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    DynamicCache,
+    EncoderDecoderCache,
+    PreTrainedTokenizerBase,
+)
+from transformers.modeling_outputs import BaseModelOutput
 
 from neuro_latent_trainer.choices import EMBEDDED, Pooling
 
@@ -61,6 +70,41 @@ class Generator:
         """``input_ids`` and ``attention_mask``, int64 [B, S], each row ending with ``</s>``."""
         batch = self.tokenizer(texts, padding=True, truncation=True, max_length=max_tokens, return_tensors="pt")
         return {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
+
+    def encode_soft(self, soft_BPD: Tensor, ids_BS: Tensor, mask_BS: Tensor) -> tuple[Tensor, Tensor]:
+        """Run T5's encoder over soft prompts and prompt: hidden states [B, Q, D] and their mask [B, Q]."""
+        inputs_BQD = torch.cat([soft_BPD, self.embeddings(ids_BS)], dim=1)
+        mask_BQ = torch.cat([mask_BS.new_ones(soft_BPD.shape[:2]), mask_BS], dim=1)
+        return self.model.encoder(inputs_embeds=inputs_BQD, attention_mask=mask_BQ).last_hidden_state, mask_BQ
+
+    def logits(self, hidden_BQD: Tensor, mask_BQ: Tensor, labels_BT: Tensor) -> Tensor:
+        """Teacher-forced logits [B, T, V] of ``labels_BT`` (IGNORE where padded)."""
+        return self.model(
+            encoder_outputs=BaseModelOutput(last_hidden_state=hidden_BQD),
+            attention_mask=mask_BQ,
+            decoder_input_ids=self.model._shift_right(labels_BT),
+            use_cache=False,
+        ).logits
+
+    @torch.no_grad()
+    def write_ids(self, hidden_BQD: Tensor, mask_BQ: Tensor, max_length: int, **options: Any) -> list[list[int]]:
+        """Token ids written by Hugging Face ``generate``, without start, padding and ``</s>``.
+
+        ``max_length`` is the most tokens written; ``options`` go to ``generate`` (greedy by default).
+        """
+        out = self.model.generate(
+            encoder_outputs=BaseModelOutput(last_hidden_state=hidden_BQD),
+            attention_mask=mask_BQ,
+            max_new_tokens=max_length,
+            # Given, because generate() sizes its own cache by the encoder's layers, which T5s may have fewer of.
+            past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache()),
+            **{"do_sample": False, **options},
+        )
+        rows = []
+        for row in out[:, 1:].tolist():
+            end = row.index(self.eos_id) if self.eos_id in row else len(row)
+            rows.append(row[:end])
+        return rows
 
 
 def pool(hidden_BLE: Tensor, mask_BL: Tensor, pooling: Pooling) -> Tensor:

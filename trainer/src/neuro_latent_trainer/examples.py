@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,23 +35,30 @@ class Batch:
         return Batch(**{name: getattr(self, name).to(device) for name in self.__dataclass_fields__})
 
 
-class Examples:
-    """Records that have an enhanced prompt, tokenized, with the cached embeddings of their texts."""
+class TokenizedPairs:
+    """Records that have an enhanced prompt, as token ids: sources and targets.
+
+    Args:
+        records: those without an enhanced prompt are left out.
+        generator: whose tokenizer reads them.
+        max_source_tokens: where raw prompts are cut; they end with ``</s>`` all the same.
+        max_target_tokens: where enhanced prompts are cut, without a ``</s>`` then.
+        prefix: text before every raw prompt.
+    """
 
     def __init__(
         self,
-        records: list[Record],
+        records: Sequence[Record],
         generator: Generator,
-        cache: EmbeddingCache,
         max_source_tokens: int,
         max_target_tokens: int,
+        prefix: str = "",
     ) -> None:
         self.records = [r for r in records if r.enhanced_prompt is not None]
-        self.cache = cache
-        self.pad_id = generator.pad_id
-        tokenizer = generator.tokenizer
-        raw = [r.raw_prompt for r in self.records]
+        self._pad_id = generator.pad_id
+        raw = [prefix + r.raw_prompt for r in self.records]
         enhanced = [r.enhanced_prompt or "" for r in self.records]
+        tokenizer = generator.tokenizer
         self.sources: list[list[int]] = (
             tokenizer(raw, truncation=True, max_length=max_source_tokens)["input_ids"] if raw else []
         )
@@ -79,21 +87,41 @@ class Examples:
             batches += [[int(r) for r in pool[i : i + batch_size]] for i in range(0, len(pool), batch_size)]
         return [batches[i] for i in rng.permutation(len(batches))]
 
+    def tokens(self, rows: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Of some rows: source ids and mask, int64 [B, S], and labels [B, T], IGNORE where padded."""
+        sources = _pad([self.sources[r] for r in rows], self._pad_id)
+        lengths = torch.tensor([[len(self.sources[r])] for r in rows])
+        mask = (torch.arange(sources.shape[1]) < lengths).long()
+        return sources, mask, _pad([self.targets[r] for r in rows], IGNORE)
+
+
+class Examples(TokenizedPairs):
+    """Pairs with the cached embeddings of their texts."""
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        generator: Generator,
+        cache: EmbeddingCache,
+        max_source_tokens: int,
+        max_target_tokens: int,
+    ) -> None:
+        super().__init__(records, generator, max_source_tokens, max_target_tokens)
+        self.cache = cache
+
     def batch(self, rows: list[int]) -> Batch:
         """The tensors of some rows, on the CPU."""
         records = [self.records[r] for r in rows]
-        sources = _pad([self.sources[r] for r in rows], self.pad_id)
-        lengths = torch.tensor([[len(self.sources[r])] for r in rows])
+        source_ids_BS, source_mask_BS, labels_BT = self.tokens(rows)
         failed = [r.failed_prompts[:MAX_FAILED] for r in records]
         most = max((len(f) for f in failed), default=0)
-        embedding_width = self.cache.width
-        failed_BKE = torch.zeros(len(rows), most, embedding_width)
+        failed_BKE = torch.zeros(len(rows), most, self.cache.width)
         for i, texts in enumerate(failed):
             failed_BKE[i, : len(texts)] = self.cache.get(list(texts))
         return Batch(
-            source_ids_BS=sources,
-            source_mask_BS=(torch.arange(sources.shape[1]) < lengths).long(),
-            labels_BT=_pad([self.targets[r] for r in rows], IGNORE),
+            source_ids_BS=source_ids_BS,
+            source_mask_BS=source_mask_BS,
+            labels_BT=labels_BT,
             raw_BE=self.cache.get([r.raw_prompt for r in records]),
             enhanced_BE=self.cache.get([r.enhanced_prompt or "" for r in records]),
             failed_BKE=failed_BKE,

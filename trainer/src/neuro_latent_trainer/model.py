@@ -1,7 +1,6 @@
 """The whole system in PyTorch: frozen encoder, adapter, frozen T5. The oracle of every faster path.
 
-Shape letters: ``B`` batch, ``E`` encoder width, ``P`` soft prompts, ``S`` source tokens, ``T`` target tokens,
-``D`` generator width, ``V`` vocabulary.
+Shape letters: ``B`` batch, ``E`` encoder width, ``P`` soft prompts, ``S`` source tokens, ``D`` generator width.
 """
 
 from pathlib import Path
@@ -9,8 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, EncoderDecoderCache
-from transformers.modeling_outputs import BaseModelOutput
 
 from neuro_latent_trainer import adapter_folder, steering
 from neuro_latent_trainer.adapter import Adapter, AdapterConfig
@@ -113,50 +110,14 @@ class PromptOptimizer(nn.Module):
     def encode(self, embedding_BE: Tensor, ids_BS: Tensor, mask_BS: Tensor) -> tuple[Tensor, Tensor]:
         """Run T5's encoder over soft prompts and prompt: hidden states [B, P+S, D] and their mask [B, P+S]."""
         soft_BPD = self.adapter(embedding_BE)
-        return self.encode_soft(soft_BPD, ids_BS, mask_BS)
-
-    def encode_soft(self, soft_BPD: Tensor, ids_BS: Tensor, mask_BS: Tensor) -> tuple[Tensor, Tensor]:
-        """As :meth:`encode`, from given soft prompts."""
-        inputs_BQD = torch.cat([soft_BPD, self.generator.embeddings(ids_BS)], dim=1)
-        mask_BQ = torch.cat([mask_BS.new_ones(soft_BPD.shape[:2]), mask_BS], dim=1)
-        hidden_BQD = self.generator_model.encoder(inputs_embeds=inputs_BQD, attention_mask=mask_BQ).last_hidden_state
-        return hidden_BQD, mask_BQ
-
-    def logits(self, hidden_BQD: Tensor, mask_BQ: Tensor, labels_BT: Tensor) -> Tensor:
-        """Teacher-forced logits [B, T, V] of ``labels_BT`` (IGNORE where padded)."""
-        return self.generator_model(
-            encoder_outputs=BaseModelOutput(last_hidden_state=hidden_BQD),
-            attention_mask=mask_BQ,
-            decoder_input_ids=self.generator_model._shift_right(labels_BT),
-            use_cache=False,
-        ).logits
+        return self.generator.encode_soft(soft_BPD, ids_BS, mask_BS)
 
     @torch.no_grad()
     def generate_ids(self, texts: list[str], max_length: int = 200, **options: Any) -> list[list[int]]:
-        """Token ids written by Hugging Face ``generate``, without start, padding and ``</s>``.
-
-        ``max_length`` is the most tokens written; ``options`` go to ``generate`` (greedy by default).
-        """
+        """Token ids of enhanced prompts, as :meth:`~neuro_latent_trainer.backbones.Generator.write_ids` writes them."""
         tokens = self.generator.tokenize(texts, MAX_SOURCE_TOKENS, self.device)
         hidden_BQD, mask_BQ = self.encode(self.embed(texts), tokens["input_ids"], tokens["attention_mask"])
-        return self.write_ids(hidden_BQD, mask_BQ, max_length, **options)
-
-    @torch.no_grad()
-    def write_ids(self, hidden_BQD: Tensor, mask_BQ: Tensor, max_length: int, **options: Any) -> list[list[int]]:
-        """As :meth:`generate_ids`, from given encoder states."""
-        out = self.generator_model.generate(
-            encoder_outputs=BaseModelOutput(last_hidden_state=hidden_BQD),
-            attention_mask=mask_BQ,
-            max_new_tokens=max_length,
-            # Given, because generate() sizes its own cache by the encoder's layers, which T5s may have fewer of.
-            past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache()),
-            **{"do_sample": False, **options},
-        )
-        rows = []
-        for row in out[:, 1:].tolist():
-            end = row.index(self.generator.eos_id) if self.generator.eos_id in row else len(row)
-            rows.append(row[:end])
-        return rows
+        return self.generator.write_ids(hidden_BQD, mask_BQ, max_length, **options)
 
     def generate(self, texts: list[str], max_length: int = 200, **options: Any) -> list[str]:
         """Enhanced prompts, one a text (times ``num_return_sequences``)."""

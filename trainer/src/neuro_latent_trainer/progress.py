@@ -9,6 +9,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
+METRICS_FILE = "metrics.jsonl"
+"""In a run's folder: one line a step and a validation."""
+
 
 class RunLog:
     """Observer of a training run; a context manager that closes what it opened."""
@@ -26,7 +29,7 @@ class RunLog:
         )
         self._task: TaskID | None = None
         self._board = SummaryWriter(str(output_dir / "tensorboard"))
-        self._metrics = (output_dir / "metrics.jsonl").open("a", encoding="utf-8")
+        self._metrics = (output_dir / METRICS_FILE).open("a", encoding="utf-8")
         self._samples = (output_dir / "samples.jsonl").open("a", encoding="utf-8")
 
     def __enter__(self) -> "RunLog":

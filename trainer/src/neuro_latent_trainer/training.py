@@ -33,6 +33,7 @@ from neuro_latent_trainer.losses import (
     soft_prompt_kl,
 )
 from neuro_latent_trainer.model import PromptOptimizer
+from neuro_latent_trainer.schedule import warmup_then_cosine
 
 SAMPLES = 3
 """How many validation prompts are generated from while training."""
@@ -208,8 +209,8 @@ class Run:
         if weights.generation:
             mask_BS = self._mask_inputs(batch.source_mask_BS)
             with self._autocast():
-                hidden_BQD, mask_BQ = self.model.encode_soft(soft_BPD, batch.source_ids_BS, mask_BS)
-                logits_BTV = self.model.logits(hidden_BQD, mask_BQ, batch.labels_BT)
+                hidden_BQD, mask_BQ = self.model.generator.encode_soft(soft_BPD, batch.source_ids_BS, mask_BS)
+                logits_BTV = self.model.generator.logits(hidden_BQD, mask_BQ, batch.labels_BT)
             losses["generation"] = generation_loss(logits_BTV, batch.labels_BT)
         if weights.distillation:
             losses["distillation"] = distillation_loss(intent_BE, enhanced_BE)
@@ -247,10 +248,13 @@ class Run:
             batch = examples.batch(list(range(start, min(start + 64, len(examples))))).to(self.device)
             intent_BE = self.model.adapter.intent(batch.raw_BE)
             soft_BPD = self.model.adapter.projector(intent_BE)
-            hidden_BQD, mask_BQ = self.model.encode_soft(soft_BPD, batch.source_ids_BS, batch.source_mask_BS)
+            hidden_BQD, mask_BQ = self.model.generator.encode_soft(soft_BPD, batch.source_ids_BS, batch.source_mask_BS)
             count = int((batch.labels_BT >= 0).sum())
             nats += (
-                count * generation_loss(self.model.logits(hidden_BQD, mask_BQ, batch.labels_BT), batch.labels_BT).item()
+                count
+                * generation_loss(
+                    self.model.generator.logits(hidden_BQD, mask_BQ, batch.labels_BT), batch.labels_BT
+                ).item()
             )
             tokens += count
             size = len(batch.raw_BE)
@@ -266,12 +270,8 @@ class Run:
     # The loop --------------------------------------------------------------------------------------------------
 
     def learning_rate(self, step: int) -> float:
-        """Linear warm-up, then a cosine to 0 over both phases."""
-        warmup = max(1, int(self.config.warmup_share * self.total_steps))
-        if step < warmup:
-            return self.config.learning_rate * (step + 1) / warmup
-        done = (step - warmup) / max(1, self.total_steps - warmup)
-        return self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+        """AdamW's rate at a step, over both phases."""
+        return self.config.learning_rate * warmup_then_cosine(step, self.total_steps, self.config.warmup_share)
 
     def train_step(self, batch: Batch, phase: int) -> dict[str, float]:
         """One optimizer step; returns the losses.

@@ -3,11 +3,12 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
-from rich.table import Table
+
+from neuro_latent_trainer.evaluation import tables
 
 DEFAULT_ROWS = 2000
 PREFERENCE_COLUMNS = "raw=raw_prompt,enhanced=success,failed=failed"
@@ -18,11 +19,17 @@ def evaluate(
         Path,
         typer.Option(help="Raw prompts with enhanced ones, none of which the adapter was trained on.", metavar="FILE"),
     ],
-    adapter: Annotated[Path, typer.Option(help="Adapter folder, or a training run.", metavar="DIR")],
+    adapter: Annotated[Path | None, typer.Option(help="Adapter folder, or a training run.", metavar="DIR")] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(help="Two adapters instead of one: each figure of both, with a paired test.", metavar="A B"),
+    ] = None,
     train: Annotated[
         Path | None,
         typer.Option(
-            help="What the adapter was trained on: adds the nearest training prompt as a baseline.", metavar="FILE"
+            help="What the adapter was trained on: adds the nearest training prompt, prompt tuning and full "
+            "fine-tuning as baselines.",
+            metavar="FILE",
         ),
     ] = None,
     preferences: Annotated[
@@ -39,36 +46,61 @@ def evaluate(
     generator: Annotated[str | None, typer.Option(help="Frozen T5, if not the one that the adapter names.")] = None,
     rows: Annotated[int, typer.Option(min=2, help="The most rows of --data, chosen by a hash.")] = DEFAULT_ROWS,
     max_length: Annotated[int, typer.Option(min=1, max=512, help="The most tokens that a system writes.")] = 96,
+    trained_baselines: Annotated[
+        bool,
+        typer.Option("--baselines/--no-baselines", help="Train prompt tuning and full fine-tuning (with --train)."),
+    ] = True,
+    baselines_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where trained baselines are kept and found again.", metavar="DIR", show_default="DIR/baselines"
+        ),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="HTML report to write.", metavar="FILE", show_default="report.html in a training run"),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print all figures as one JSON line, last on stdout.")
     ] = False,
 ) -> None:
     """Measure an adapter beside baselines on the same rows, with 95 % bootstrap intervals over rows.
 
-    Systems: the raw prompt unchanged; the frozen T5 with an instruction in words; the enhanced prompt of the nearest
-    training prompt (with --train); the adapter, also behind the guard, as it is served.
+    Systems: the raw prompt unchanged; the frozen T5 with an instruction in words; the adapter, also behind the guard,
+    as it is served. With --train: the enhanced prompt of the nearest training prompt; PEFT's prompt tuning and the
+    whole T5 fine-tuned, both trained here for as many steps of as many rows as the adapter was.
 
-    Figures: cross-entropy of the gold text in nats a token; chrF to it; copied: the share of texts that are the raw
-    prompt again; literals kept; degenerate texts; usage gap: how much worse the loss is with another row's soft
+    Figures: cross-entropy of the gold text in nats a token (for "raw": of the frozen T5 with the raw prompt alone);
+    share of the full fine-tune's gain over the instruction; chrF and ROUGE-L; copied: the share of texts that are the
+    raw prompt again; literals kept; degenerate texts; usage gap: how much worse the loss is with another row's soft
     prompts; effective rank of the soft prompts; retrieval of the own gold text (mean reciprocal rank) by intent and by
     raw embedding; with --preferences, how often the text that succeeded is found likelier.
 
       neuro-latent evaluate --adapter runs/first --data val.jsonl --train train.jsonl
 
+      neuro-latent evaluate --compare runs/first runs/second --data val.jsonl
+
     Exit codes: 0 done, 1 failure, 2 wrong usage.
     """
     console = Console(stderr=True)
+    if (adapter is None) == (compare is None):
+        _fail(console, "give one adapter with --adapter DIR, or two with --compare A B", code=2)
     # Imported here so that --help does not wait for torch.
     from rich.progress import Progress
 
     from neuro_latent_trainer import adapter_folder
     from neuro_latent_trainer.adapter_folder import AdapterError
     from neuro_latent_trainer.backbones import BackboneError
-    from neuro_latent_trainer.data import DataError, parse_columns, read_records, render_bad_rows
-    from neuro_latent_trainer.evaluation import compare
+    from neuro_latent_trainer.data import DataError, Record, parse_columns, read_records, render_bad_rows
+    from neuro_latent_trainer.evaluation.baselines import Baselines, Budget
+    from neuro_latent_trainer.evaluation.evaluate import EvaluationConfig, is_triple
+    from neuro_latent_trainer.evaluation.evaluate import evaluate as evaluate_adapter
+    from neuro_latent_trainer.evaluation.paired import compare as compare_adapters
+    from neuro_latent_trainer.evaluation.report import write_report
     from neuro_latent_trainer.model import PromptOptimizer
+    from neuro_latent_trainer.progress import METRICS_FILE
 
-    def records(path: Path | None, names: str) -> list[Any]:
+    def records(path: Path | None, names: str) -> list[Record]:
         if path is None:
             return []
         found = read_records(path, parse_columns(names) if names else None)
@@ -76,69 +108,52 @@ def evaluate(
             console.print(render_bad_rows(found.bad_rows), highlight=False, markup=False)
         return list(found.records)
 
+    def load(path: Path) -> PromptOptimizer:
+        return PromptOptimizer.from_pretrained(adapter_folder.locate(path), encoder=encoder, generator=generator)
+
     try:
-        config = compare.EvaluationConfig(rows=rows, max_length=max_length)
+        config = EvaluationConfig(rows=rows, max_length=max_length)
         on, trained_on = records(data, columns), records(train, columns)
         pairs = records(preferences, preference_columns)
-        preferred = [record for record in pairs if compare.is_triple(record)]
+        preferred = [record for record in pairs if is_triple(record)]
         if len(preferred) < len(pairs):
             console.print(f"{len(pairs) - len(preferred)} rows of {preferences} lack a version and do not count")
-        folder = adapter_folder.locate(adapter)
-        model = PromptOptimizer.from_pretrained(folder, encoder=encoder, generator=generator)
         with Progress(console=console, transient=True) as bars:
 
             def stage(name: str, total: int) -> Callable[[int], None]:
                 task = bars.add_task(name, total=total)
                 return lambda done: bars.advance(task, done)
 
-            found = compare.evaluate(model, on, train=trained_on, preferences=preferred, config=config, stage=stage)
+            if compare is not None:
+                first, second = map(load, compare)
+                figures = compare_adapters(first, second, on, preferences=preferred, config=config, stage=stage)
+                named = {"adapters": [str(path) for path in compare]}
+            else:
+                assert adapter is not None
+                folder = adapter_folder.locate(adapter)
+                model = load(folder)
+                baselines = None
+                if trained_on and trained_baselines:
+                    kept = baselines_dir or folder.parent / "baselines"
+                    budget = Budget.of(adapter_folder.read(folder))
+                    baselines = Baselines(kept, model.generator, trained_on, budget)
+                found = evaluate_adapter(
+                    model, on, train=trained_on, preferences=preferred, baselines=baselines, config=config, stage=stage
+                )
+                figures, named = found.figures, {"adapter": str(folder)}
+                run = folder.parent if (folder.parent / METRICS_FILE).is_file() else None
+                if report is not None or run is not None:
+                    target = report or folder.parent / "report.html"
+                    write_report(target, model, found, run)
+                    console.print(f"report: {target}", highlight=False, markup=False, soft_wrap=True)
     except (AdapterError, BackboneError, DataError, OSError, ValueError) as error:
-        console.print(f"error: {error}", style="red", highlight=False, markup=False)
-        raise typer.Exit(1) from None
-    _show(console, found.figures)
+        _fail(console, str(error))
+    for table in tables.of_two(figures) if compare is not None else tables.of_one(figures):
+        console.print(table)
     if as_json:
-        typer.echo(json.dumps({"adapter": str(folder), "data": data.name, **found.figures}))
+        typer.echo(json.dumps({**named, "data": data.name, **figures}))
 
 
-def _show(console: Console, figures: dict[str, Any]) -> None:
-    """Two tables: what differs by system, and what only the adapter has."""
-    columns = {
-        "ce": ("cross-entropy", 1.0, 3),
-        "chrf": ("chrF", 1.0, 1),
-        "copied": ("copied", 100.0, 1),
-        "literals_kept": ("literals kept", 100.0, 1),
-        "degenerate": ("degenerate", 100.0, 1),
-        "preference_accuracy": ("prefers success", 100.0, 1),
-    }
-    used = {name: column for name, column in columns.items() if name in figures}
-    table = Table("system", title=f"{figures['rows']} rows; value (95 % interval); shares in %")
-    for title, _, _ in used.values():
-        table.add_column(title, justify="right")
-    for system in figures["chrf"]:
-        table.add_row(
-            system,
-            *(_cell(figures[name].get(system), scale, digits) for name, (_, scale, digits) in used.items()),
-        )
-    console.print(table)
-    ours = Table("of the adapter", "")
-    for name, title in (
-        ("ce_gain", "cross-entropy below the instruction's"),
-        ("usage_gap", "usage gap: loss with another row's soft prompts less the own"),
-        ("usage_gap_to_mean", "the same with the mean soft prompts"),
-        ("effective_rank", "effective rank of the soft prompts"),
-        ("intent_r2", "R² of the intent over the mean"),
-        ("retrieval", "mean reciprocal rank of the own gold text, by the intent"),
-    ):
-        value = figures[name].get("adapter", figures[name])
-        ours.add_row(title, _cell(value, 1.0, 3))
-    ours.add_row("the same by the raw embedding", _cell(figures["retrieval"]["raw"], 1.0, 3))
-    console.print(ours)
-
-
-def _cell(figure: dict[str, float] | float | None, scale: float, digits: int) -> str:
-    if figure is None:
-        return "–"
-    if isinstance(figure, dict):
-        value, low, high = (figure[name] * scale for name in ("value", "low", "high"))
-        return f"{value:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"
-    return f"{figure * scale:.{digits}f}"
+def _fail(console: Console, message: str, code: int = 1) -> NoReturn:
+    console.print(f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
+    raise typer.Exit(code)

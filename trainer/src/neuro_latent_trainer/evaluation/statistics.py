@@ -1,5 +1,6 @@
 """Means over rows with bootstrap intervals."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -45,10 +46,41 @@ def mean(values: npt.ArrayLike, weights: npt.ArrayLike | None = None, seed: int 
     shares = np.ones_like(numbers) if weights is None else np.asarray(weights, dtype=np.float64)
     if not len(numbers) or not shares.sum() > 0:
         raise ValueError("a mean needs at least one row")
+    return ratio(numbers * shares, shares, seed)
+
+
+def ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike, seed: int = 0) -> Interval:
+    """The ratio of two sums over the same rows, with the percentile bootstrap over rows; nan where nothing divides.
+
+    Args:
+        numerator, denominator: one a row.
+        seed: of the draws.
+    """
+    above, below = np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
     rng = np.random.default_rng(seed)
     # How often each row is drawn: the same as drawing rows, in one array.
-    drawn = rng.multinomial(len(numbers), np.full(len(numbers), 1 / len(numbers)), size=DRAWS)
-    totals = drawn @ shares
-    means = (drawn @ (numbers * shares))[totals > 0] / totals[totals > 0]
-    low, high = np.quantile(means, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
-    return Interval(float((numbers * shares).sum() / shares.sum()), float(low), float(high))
+    drawn = rng.multinomial(len(above), np.full(len(above), 1 / len(above)), size=DRAWS)
+    totals = drawn @ below
+    found = (drawn @ above)[totals != 0] / totals[totals != 0]
+    if not len(found) or below.sum() == 0:
+        return Interval(math.nan, math.nan, math.nan)
+    low, high = np.quantile(found, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
+    return Interval(float(above.sum() / below.sum()), float(low), float(high))
+
+
+def sign_flips(differences: npt.ArrayLike, weights: npt.ArrayLike | None = None, seed: int = 0) -> float:
+    """How likely a mean difference at least this large is, if the sign of every row's difference were chance.
+
+    The two-sided paired randomization test (Fisher 1935; for text systems Noreen 1989), by DRAWS random flips.
+
+    Args:
+        differences: of two systems on the same rows, one a row.
+        weights: one a row; None weighs rows alike.
+        seed: of the flips.
+    """
+    numbers = np.asarray(differences, dtype=np.float64)
+    if weights is not None:
+        numbers = numbers * np.asarray(weights, dtype=np.float64)
+    signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(DRAWS, len(numbers)))
+    as_far = np.abs(signs @ numbers) >= abs(numbers.sum()) - 1e-12
+    return float((as_far.sum() + 1) / (DRAWS + 1))  # the observed signs are one of the draws

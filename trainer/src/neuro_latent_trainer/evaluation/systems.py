@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from neuro_latent_client.guard import guard
+from neuro_latent_trainer.backbones import Generator
 from neuro_latent_trainer.losses import IGNORE
 from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
 
@@ -27,8 +28,6 @@ Progress = Callable[[int], None]
 
 class System(Protocol):
     """A way to make a better prompt."""
-
-    name: str
 
     def write(self, prompts: Sequence[str], progress: Progress = lambda rows: None) -> list[str]:
         """An enhanced prompt for each raw one."""
@@ -50,8 +49,6 @@ class Losses:
 class Unchanged:
     """The raw prompt as it is."""
 
-    name = "raw"
-
     def write(self, prompts: Sequence[str], progress: Progress = lambda rows: None) -> list[str]:
         progress(len(prompts))
         return list(prompts)
@@ -59,8 +56,6 @@ class Unchanged:
 
 class Nearest:
     """The enhanced prompt of the most similar training prompt, by cosine of the raw embeddings."""
-
-    name = "nearest"
 
     def __init__(self, model: PromptOptimizer, raw: Sequence[str], enhanced: Sequence[str]) -> None:
         self._model, self._enhanced = model, list(enhanced)
@@ -73,21 +68,17 @@ class Nearest:
 
 
 class Conditioned:
-    """The frozen T5 behind some encoder states.
+    """A T5 behind some encoder states.
 
     Args:
-        name: as in reports.
-        model: gives T5 and its tokenizer.
+        generator: the T5 and its tokenizer.
         condition: makes the encoder states.
         max_length: the most tokens it writes.
         max_target_tokens: how much of a text counts in :meth:`losses`.
     """
 
-    def __init__(
-        self, name: str, model: PromptOptimizer, condition: Condition, max_length: int, max_target_tokens: int
-    ) -> None:
-        self.name = name
-        self._model, self._condition = model, condition
+    def __init__(self, generator: Generator, condition: Condition, max_length: int, max_target_tokens: int) -> None:
+        self._generator, self._condition = generator, condition
         self._max_length, self._max_target_tokens = max_length, max_target_tokens
 
     @torch.no_grad()
@@ -97,17 +88,17 @@ class Conditioned:
         for first in range(0, len(order), BATCH):
             rows = order[first : first + BATCH]
             hidden, mask = self._condition([prompts[row] for row in rows])
-            ids = self._model.write_ids(hidden, mask, self._max_length)
-            written = self._model.generator.tokenizer.batch_decode(ids, skip_special_tokens=True)
+            ids = self._generator.write_ids(hidden, mask, self._max_length)
+            written = self._generator.tokenizer.batch_decode(ids, skip_special_tokens=True)
             for row, text in zip(rows, written, strict=True):
                 texts[row] = text
             progress(len(rows))
         return texts
 
     @torch.no_grad()
-    def losses(self, prompts: Sequence[str], texts: Sequence[str]) -> Losses:
+    def losses(self, prompts: Sequence[str], texts: Sequence[str], progress: Progress = lambda rows: None) -> Losses:
         """Cross-entropy of ``texts``, given the prompts."""
-        tokenizer = self._model.generator.tokenizer
+        tokenizer = self._generator.tokenizer
         targets = [ids[: self._max_target_tokens] for ids in tokenizer(list(texts))["input_ids"]]
         nats, tokens = np.zeros(len(prompts)), np.array([len(ids) for ids in targets], dtype=np.float64)
         order = sorted(range(len(prompts)), key=lambda row: len(targets[row]))
@@ -117,13 +108,14 @@ class Conditioned:
             labels = torch.full((len(rows), width), IGNORE)
             for i, row in enumerate(rows):
                 labels[i, : len(targets[row])] = torch.tensor(targets[row])
-            labels = labels.to(self._model.device)
+            labels = labels.to(_device(self._generator))
             hidden, mask = self._condition([prompts[row] for row in rows])
-            logits = self._model.logits(hidden, mask, labels)
+            logits = self._generator.logits(hidden, mask, labels)
             each = F.cross_entropy(
                 logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORE, reduction="none"
             ).view(labels.shape)
             nats[rows] = each.double().sum(1).cpu().numpy()
+            progress(len(rows))
         return Losses(nats, tokens)
 
 
@@ -132,14 +124,24 @@ def guarded(prompts: Sequence[str], texts: Sequence[str]) -> list[str]:
     return [guard(prompt, text).text for prompt, text in zip(prompts, texts, strict=True)]
 
 
-def instructed(model: PromptOptimizer) -> Condition:
+def instructed(generator: Generator, instruction: str) -> Condition:
     """A fixed instruction in words before the raw prompt, which is what soft prompts start from."""
-    instruction = model.adapter.config.instruction
 
     def condition(prompts: list[str]) -> tuple[Tensor, Tensor]:
-        tokens = model.generator.tokenize([instruction + p for p in prompts], MAX_SOURCE_TOKENS, model.device)
-        hidden = model.generator_model.encoder(**tokens).last_hidden_state
+        tokens = generator.tokenize([instruction + p for p in prompts], MAX_SOURCE_TOKENS, _device(generator))
+        hidden = generator.model.encoder(**tokens).last_hidden_state
         return hidden, tokens["attention_mask"]
+
+    return condition
+
+
+def prompted(generator: Generator, soft_PD: Tensor) -> Condition:
+    """The same soft prompts before every raw prompt, as prompt tuning learns them."""
+
+    def condition(prompts: list[str]) -> tuple[Tensor, Tensor]:
+        tokens = generator.tokenize(prompts, MAX_SOURCE_TOKENS, _device(generator))
+        soft_NPD = soft_PD.to(_device(generator)).expand(len(prompts), -1, -1)
+        return generator.encode_soft(soft_NPD, tokens["input_ids"], tokens["attention_mask"])
 
     return condition
 
@@ -157,9 +159,13 @@ def adapted(model: PromptOptimizer, change: Callable[[list[str], Tensor], Tensor
         soft_NPD = model.adapter(model.embed(prompts))
         if change is not None:
             soft_NPD = change(prompts, soft_NPD)
-        return model.encode_soft(soft_NPD, tokens["input_ids"], tokens["attention_mask"])
+        return model.generator.encode_soft(soft_NPD, tokens["input_ids"], tokens["attention_mask"])
 
     return condition
+
+
+def _device(generator: Generator) -> torch.device:
+    return generator.embeddings.weight.device
 
 
 def embeddings(model: PromptOptimizer, texts: Sequence[str]) -> Tensor:

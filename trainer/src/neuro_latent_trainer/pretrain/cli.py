@@ -27,6 +27,7 @@ app = typer.Typer(
     help="Pre-train the small backbones of models/neuro-latent-mini: prepare, encoder, generator, publish, select.",
 )
 HELD_OUT_BATCHES = 20
+MOST_STEPS = LoopConfig().max_steps
 STANDARDIZER_SEED = 7_000_000
 """Far from the seeds of the training stream."""
 STANDARDIZER_BATCHES = 128
@@ -38,6 +39,7 @@ PairsOption = Annotated[
 ]
 WorkOption = Annotated[Path, typer.Option(help="Working folder: tokenizers, token ids, checkpoints, curves.")]
 MinutesOption = Annotated[float, typer.Option(help="Training time; the learning rate falls to its end.")]
+StepsOption = Annotated[int, typer.Option(help="The most steps; the learning rate falls to its end by then too.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of the weights and of the data.")]
 
 
@@ -128,10 +130,11 @@ def _load_encoder(work: Path, vocabulary: int, device: torch.device) -> Any:
 def generator(
     work: WorkOption,
     minutes: MinutesOption = 60.0,
+    steps: StepsOption = MOST_STEPS,
     seed: SeedOption = 0,
 ) -> None:
     """Pre-train the small T5: span corruption, continuation, expansion; steered by the encoder's embeddings."""
-    config = LoopConfig(minutes=minutes, seed=seed)
+    config = LoopConfig(minutes=minutes, max_steps=steps, seed=seed)
     device = pick_device()
     torch.manual_seed(seed)
     data = _Data(work)
@@ -171,9 +174,13 @@ def generator(
 
 
 @app.command()
-def encoder(work: WorkOption, minutes: MinutesOption = 15.0, seed: SeedOption = 0) -> None:
+def encoder(
+    work: WorkOption, minutes: MinutesOption = 15.0, steps: StepsOption = MOST_STEPS, seed: SeedOption = 0
+) -> None:
     """Pre-train the small RoBERTa: masked language modelling, and short requests that must find their texts."""
-    config = LoopConfig(minutes=minutes, seed=seed, batch_size=64, learning_rate=1.5e-3, embedding_rate=1.5e-3)
+    config = LoopConfig(
+        minutes=minutes, max_steps=steps, seed=seed, batch_size=64, learning_rate=1.5e-3, embedding_rate=1.5e-3
+    )
     device = pick_device()
     torch.manual_seed(seed)
     data = _Data(work)

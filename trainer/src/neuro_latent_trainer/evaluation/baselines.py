@@ -1,0 +1,200 @@
+"""What an adapter is judged against: PEFT's prompt tuning, and the whole T5 fine-tuned.
+
+Both are trained on the adapter's own data for as many steps of as many rows, and kept, so that a second evaluation
+finds them.
+
+Shape letters: ``B`` batch, ``P`` soft prompts, ``D`` generator width.
+"""
+
+import copy
+import hashlib
+import itertools
+import json
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PromptTuningConfig, PromptTuningInit, TaskType, get_peft_model
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from neuro_latent_trainer.adapter_folder import SavedAdapter
+from neuro_latent_trainer.backbones import Generator, fingerprint, freeze, resolve
+from neuro_latent_trainer.data import Record
+from neuro_latent_trainer.examples import TokenizedPairs
+from neuro_latent_trainer.losses import generation_loss
+from neuro_latent_trainer.schedule import warmup_then_cosine
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How long the baselines learn, and how: as the adapter did, but at their own learning rates.
+
+    Attributes:
+        steps, batch_size: of the adapter's run.
+        max_source_tokens, max_target_tokens: where texts are cut.
+        soft_prompt_tokens: how many virtual tokens prompt tuning has.
+        instruction: stands before the prompt in full fine-tuning, and is what virtual tokens start from.
+        prompt_tuning_rate, finetune_rate: AdamW's peak rates, each the best of the ones tried (docs/quality.md).
+    """
+
+    steps: int
+    batch_size: int
+    max_source_tokens: int
+    max_target_tokens: int
+    soft_prompt_tokens: int
+    instruction: str
+    prompt_tuning_rate: float = 0.1
+    finetune_rate: float = 1e-3
+    warmup_share: float = 0.05
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    seed: int = 0
+
+    @classmethod
+    def of(cls, saved: SavedAdapter) -> "Budget":
+        """The budget of an adapter that was trained by ``neuro-latent train``.
+
+        Raises:
+            ValueError: its folder does not say how it was trained.
+        """
+        try:
+            trained = saved.training["config"]
+            return cls(
+                steps=saved.training["steps"],
+                batch_size=trained["batch_size"],
+                max_source_tokens=trained["max_source_tokens"],
+                max_target_tokens=trained["max_target_tokens"],
+                soft_prompt_tokens=saved.config.soft_prompt_tokens,
+                instruction=saved.config.instruction,
+            )
+        except KeyError as missing:
+            raise ValueError(
+                f"the adapter does not say how it was trained ({missing} is missing in its configuration), so that "
+                "baselines cannot be trained alike; leave them out with --no-baselines"
+            ) from None
+
+
+class Baselines:
+    """Trained baselines of one frozen T5, one data set and one budget, in a folder.
+
+    Args:
+        folder: where they are kept; one trained for anything else there is trained anew.
+        generator: the frozen T5; it is not changed.
+        records: what the adapter was trained on.
+        budget: how long to train.
+
+    Raises:
+        ValueError: no record has an enhanced prompt.
+    """
+
+    def __init__(self, folder: Path, generator: Generator, records: Sequence[Record], budget: Budget) -> None:
+        self._folder, self._generator, self._records, self._budget = folder, generator, records, budget
+        if not any(record.enhanced_prompt is not None for record in records):
+            raise ValueError("the baselines need training rows with an enhanced prompt")
+        said = [fingerprint(generator.model), self._pairs("").digest(), asdict(budget)]
+        self._key = hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+    @property
+    def steps(self) -> int:
+        """How many optimizer steps each takes."""
+        return self._budget.steps
+
+    def prompt_tuning(self, progress: Progress = lambda steps: None) -> Tensor:
+        """The virtual tokens that PEFT's prompt tuning (Lester et al. 2021) learns, [P, D]."""
+        return self._kept("prompt_tuning", lambda: {"soft": self._tune_prompt(progress)}, progress)["soft"]
+
+    def full_finetune(self, progress: Progress = lambda steps: None) -> Generator:
+        """The generator with all its weights fine-tuned behind the instruction."""
+        model = copy.deepcopy(self._generator.model)
+        weights = self._kept("full_finetune", lambda: self._finetune(model, progress), progress)
+        model.load_state_dict(weights, strict=False)  # the names of tied weights are missing
+        return replace(self._generator, model=freeze(model))
+
+    def _pairs(self, prefix: str) -> TokenizedPairs:
+        budget = self._budget
+        return TokenizedPairs(
+            self._records, self._generator, budget.max_source_tokens, budget.max_target_tokens, prefix
+        )
+
+    def _kept(self, name: str, make: Callable[[], dict[str, Tensor]], progress: Progress) -> dict[str, Tensor]:
+        path = self._folder / f"{name}.safetensors"
+        device = self._generator.embeddings.weight.device
+        if path.is_file():
+            with safe_open(path, "pt", device=str(device)) as file:
+                if (file.metadata() or {}).get("key") == self._key:
+                    progress(self._budget.steps)
+                    return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dictionary)
+        made = make()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        save_file({key: tensor.cpu().contiguous() for key, tensor in made.items()}, partial, {"key": self._key})
+        partial.replace(path)
+        return made
+
+    def _tune_prompt(self, progress: Progress) -> Tensor:
+        budget = self._budget
+        config = PromptTuningConfig(
+            task_type=TaskType.SEQ_2_SEQ_LM,
+            num_virtual_tokens=budget.soft_prompt_tokens,
+            num_transformer_submodules=1,
+            prompt_tuning_init=PromptTuningInit.TEXT,
+            prompt_tuning_init_text=budget.instruction,
+            tokenizer_name_or_path=resolve(self._generator.name),
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers for a property by its old name
+            tuned: Any = get_peft_model(copy.deepcopy(self._generator.model), config)
+
+        def loss(ids_BS: Tensor, mask_BS: Tensor, labels_BT: Tensor) -> Tensor:
+            return generation_loss(tuned(input_ids=ids_BS, attention_mask=mask_BS, labels=labels_BT).logits, labels_BT)
+
+        trained = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
+        self._descend(trained, loss, self._pairs(""), budget.prompt_tuning_rate, 0.0, progress)
+        soft_1PD: Tensor = tuned.get_prompt(batch_size=1).detach()
+        return soft_1PD[0]
+
+    def _finetune(self, model: Any, progress: Progress) -> dict[str, Tensor]:
+        budget = self._budget
+        model.train().requires_grad_(True)
+
+        def loss(ids_BS: Tensor, mask_BS: Tensor, labels_BT: Tensor) -> Tensor:
+            return generation_loss(model(input_ids=ids_BS, attention_mask=mask_BS, labels=labels_BT).logits, labels_BT)
+
+        pairs = self._pairs(budget.instruction)
+        self._descend(list(model.parameters()), loss, pairs, budget.finetune_rate, budget.weight_decay, progress)
+        return {name: parameter.detach() for name, parameter in model.named_parameters()}  # tied ones once
+
+    def _descend(
+        self,
+        parameters: list[nn.Parameter],
+        loss: Callable[[Tensor, Tensor, Tensor], Tensor],
+        pairs: TokenizedPairs,
+        rate: float,
+        weight_decay: float,
+        progress: Progress,
+    ) -> None:
+        budget = self._budget
+        optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=weight_decay)
+        device = self._generator.embeddings.weight.device
+        for step, rows in enumerate(itertools.islice(self._batches(pairs), budget.steps)):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * warmup_then_cosine(step, budget.steps, budget.warmup_share)
+            optimizer.zero_grad(set_to_none=True)
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                value = loss(*(tensor.to(device) for tensor in pairs.tokens(rows)))
+            value.backward()
+            nn.utils.clip_grad_norm_(parameters, budget.clip_norm)
+            optimizer.step()
+            progress(1)
+
+    def _batches(self, pairs: TokenizedPairs) -> Iterator[list[int]]:
+        epochs: Iterable[int] = itertools.count()
+        for epoch in epochs:
+            yield from pairs.order(self._budget.batch_size, (self._budget.seed, epoch))

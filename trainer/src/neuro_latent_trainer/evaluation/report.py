@@ -1,0 +1,123 @@
+"""The report of an evaluation: one HTML file that needs nothing else."""
+
+import base64
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import jinja2
+import numpy as np
+
+from neuro_latent_trainer.evaluation import measures, pictures, tables
+from neuro_latent_trainer.evaluation.evaluate import GUARDED, Evaluation
+from neuro_latent_trainer.evaluation.pictures import Picture
+from neuro_latent_trainer.model import PromptOptimizer
+from neuro_latent_trainer.progress import METRICS_FILE
+
+SAMPLES = 20
+RULE = (
+    "All rows are ordered by how much nearer to the reference the adapter's text is than the raw prompt (chrF). Shown "
+    f"are {SAMPLES // 4} of the best tenth, {SAMPLES // 4} of the worst tenth and {SAMPLES // 2} of the rows between, "
+    "each at equal distances in that order; none is chosen by hand. Texts as served, behind the guard."
+)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One prompt before and after: word diff of raw and enhanced, chrF of both to the reference."""
+
+    diff: list[tuple[str, str]]
+    gold: str
+    score: float
+    raw_score: float
+
+
+def write_report(path: Path, model: PromptOptimizer, evaluation: Evaluation, run: Path | None) -> None:
+    """Write the report of an evaluation.
+
+    Args:
+        path: file to write.
+        model: the adapter that was evaluated.
+        evaluation: its figures and texts.
+        run: folder of its training run, for loss curves and the latent space before phase 2; None without one.
+    """
+    titles, rows = tables.systems_rows(evaluation.figures)
+    template = resources.files(__package__).joinpath("report.html.jinja").read_text(encoding="utf-8")
+    html = jinja2.Environment(autoescape=True, trim_blocks=True).from_string(template)
+    page = html.render(
+        figures=evaluation.figures,
+        encoder=model.encoder.name,
+        generator=model.generator.name,
+        titles=titles,
+        rows=rows,
+        adapter_rows=tables.adapter_rows(evaluation.figures),
+        pictures=[_embedded(picture) for picture in _pictures(model, evaluation, run)],
+        rule=RULE,
+        groups=_samples(evaluation),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(page, encoding="utf-8")
+    partial.replace(path)
+
+
+def _pictures(model: PromptOptimizer, evaluation: Evaluation, run: Path | None) -> list[Picture]:
+    found = []
+    if run is not None and (run / METRICS_FILE).is_file():
+        lines = (run / METRICS_FILE).read_text(encoding="utf-8").splitlines()
+        found.append(pictures.loss_curves([json.loads(line) for line in lines]))
+    found.append(pictures.latent_space(model, evaluation.raw, evaluation.gold, run))
+    found.append(pictures.soft_prompt_norms(model, evaluation.raw))
+    return found
+
+
+def _embedded(picture: Picture) -> dict[str, str]:
+    return {"title": picture.title, "note": picture.note, "data": base64.b64encode(picture.svg).decode()}
+
+
+def _samples(evaluation: Evaluation) -> list[tuple[str, list[Sample]]]:
+    """Good, middling and bad ones, by RULE."""
+    texts = evaluation.texts[GUARDED]
+    scores, raw_scores = measures.chrf(texts, evaluation.gold), measures.chrf(evaluation.raw, evaluation.gold)
+    order = np.argsort(raw_scores - scores, kind="stable")
+    tenth = max(1, len(order) // 10)
+    groups = (
+        ("Best tenth", order[:tenth], SAMPLES // 4),
+        ("Between", order[tenth:-tenth], SAMPLES // 2),
+        ("Worst tenth", order[-tenth:], SAMPLES // 4),
+    )
+    return [
+        (
+            name,
+            [
+                Sample(word_diff(evaluation.raw[row], texts[row]), evaluation.gold[row], scores[row], raw_scores[row])
+                for row in _spread(rows.tolist(), most)
+            ],
+        )
+        for name, rows, most in groups
+    ]
+
+
+def _spread(rows: Sequence[int], most: int) -> list[int]:
+    """At most ``most`` of the rows, at equal distances."""
+    if len(rows) <= most:
+        return list(rows)
+    return [rows[i] for i in np.linspace(0, len(rows) - 1, most).round().astype(int)]
+
+
+def word_diff(before: str, after: str) -> list[tuple[str, str]]:
+    """Runs of words: ``same``, ``removed`` or ``added``."""
+    old, new = before.split(), after.split()
+    runs: list[tuple[str, str]] = []
+    for kind, a, b, c, d in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if kind == "equal":
+            runs.append(("same", " ".join(old[a:b])))
+            continue
+        if a < b:
+            runs.append(("removed", " ".join(old[a:b])))
+        if c < d:
+            runs.append(("added", " ".join(new[c:d])))
+    return runs
