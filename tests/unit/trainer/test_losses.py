@@ -102,14 +102,14 @@ def gradients(module: torch.nn.Module) -> list[torch.Tensor | None]:
 
 def test_mse_and_info_nce_alone_never_reach_the_projector(make_run: Any) -> None:
     run = make_run(phase1=weights(distillation=1.0, contrastive=1.0), kl_weight=0.0)
-    run.losses(first_batch(run), 1)["total"].backward()
+    run.backward(first_batch(run), 1)
     assert all(g is None for g in gradients(run.model.adapter.projector))
     assert all(g is not None and g.abs().sum() > 0 for g in gradients(run.model.adapter.black_box))
 
 
 def test_the_cross_entropy_through_the_frozen_t5_reaches_black_box_and_projector(make_run: Any) -> None:
     run = make_run(phase1=weights(generation=1.0), kl_weight=0.0)
-    run.losses(first_batch(run), 1)["total"].backward()
+    run.backward(first_batch(run), 1)
     for module in (run.model.adapter.projector, run.model.adapter.black_box):
         assert all(g is not None and torch.isfinite(g).all() for g in gradients(module))
         assert any(g.abs().sum() > 0 for g in gradients(module) if g is not None)
@@ -122,24 +122,23 @@ def test_a_weight_of_zero_switches_a_loss_off(make_run: Any, off: str) -> None:
     given = {name: 0.0 if name == off else 0.5 for name in LOSSES}
     kl_weight = given.pop("kl")
     run = make_run(phase2=LossWeights(**given), kl_weight=kl_weight)
-    losses = run.losses(first_batch(run), 2)
+    losses = run.backward(first_batch(run), 2)
     assert set(losses) == {*LOSSES, "total"} - {off}
-    expected = 0.5 * sum(losses[name].item() for name in LOSSES if name != off)
-    assert losses["total"].item() == pytest.approx(expected, rel=1e-5)
+    expected = 0.5 * sum(losses[name] for name in LOSSES if name != off)
+    assert losses["total"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_phases_have_their_own_weights(make_run: Any) -> None:
     run = make_run()
-    assert "contrastive" not in run.losses(first_batch(run), 1)
-    assert "contrastive" in run.losses(first_batch(run), 2)
+    assert "contrastive" not in run.backward(first_batch(run), 1)
+    assert "contrastive" in run.backward(first_batch(run), 2)
 
 
 def test_a_batch_without_failed_prompts_has_a_contrastive_loss_too(make_run: Any) -> None:
     records = [replace(record, failed_prompts=()) for record in sample_records(0, 4)]
     run = make_run(train=records)
-    losses = run.losses(run.train_examples.batch([0, 1, 2, 3]), 2)
-    losses["contrastive"].backward()
-    assert torch.isfinite(losses["contrastive"])
+    losses = run.backward(run.train_examples.batch([0, 1, 2, 3]), 2)
+    assert math.isfinite(losses["contrastive"])
 
 
 def test_hidden_prompt_tokens_are_hidden_only_in_training(make_run: Any) -> None:
@@ -149,3 +148,16 @@ def test_hidden_prompt_tokens_are_hidden_only_in_training(make_run: Any) -> None
     assert 0.3 < run._mask_inputs(mask).float().mean() < 0.7
     run.model.eval()
     assert run._mask_inputs(mask).all()
+
+
+def test_micro_batches_give_the_gradients_of_the_whole_batch(make_run: Any) -> None:
+    found = []
+    for size in (0, 3, 1):
+        run = make_run(f"run{size}", micro_batch_size=size, dropout=0.0)
+        losses = run.backward(first_batch(run), 2)
+        found.append((losses, [g for g in gradients(run.model.adapter) if g is not None]))
+    (whole, expected), *others = found
+    for losses, got in others:
+        assert losses == pytest.approx(whole, rel=1e-5)
+        for one, other in zip(got, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)

@@ -2,10 +2,11 @@
 
 import json
 import signal
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -39,7 +40,10 @@ def train(
     generator: Annotated[str, typer.Option(help="Frozen T5: Hub name or local folder.")] = DEFAULTS.generator,
     phase1_epochs: Annotated[int, typer.Option(help="Epochs of distillation.")] = DEFAULTS.phase1_epochs,
     phase2_epochs: Annotated[int, typer.Option(help="Epochs of contrastive training.")] = DEFAULTS.phase2_epochs,
-    batch_size: Annotated[int, typer.Option(help="Records a step.")] = DEFAULTS.batch_size,
+    batch_size: Annotated[int, typer.Option(help="Records a step, over all processes.")] = DEFAULTS.batch_size,
+    micro_batch_size: Annotated[
+        int, typer.Option(help="The most records that T5 sees at once: less memory, the same step; 0 is all.")
+    ] = DEFAULTS.micro_batch_size,
     learning_rate: Annotated[float, typer.Option(help="AdamW's peak rate.")] = DEFAULTS.learning_rate,
     kl_weight: Annotated[float, typer.Option(help="Weight of the KL penalty on soft prompts.")] = DEFAULTS.kl_weight,
     projector: Annotated[str, typer.Option(help="residual or dense.")] = DEFAULTS.projector,
@@ -78,6 +82,9 @@ def train(
       neuro-latent train --data-path sample.jsonl --output-dir runs/first
 
       neuro-latent serve --run runs/first
+
+    Several GPUs, or several machines: accelerate launch .venv/bin/neuro-latent train ...; the steps are the same as
+    those of one process.
     """
     console = Console(stderr=True)
     if create_sample:
@@ -90,6 +97,7 @@ def train(
             phase1_epochs=phase1_epochs,
             phase2_epochs=phase2_epochs,
             batch_size=batch_size,
+            micro_batch_size=micro_batch_size,
             learning_rate=learning_rate,
             kl_weight=kl_weight,
             projector=projector,  # type: ignore[arg-type]  # checked by TrainConfig
@@ -142,9 +150,15 @@ def _train(
     from neuro_latent_trainer import checkpoint
     from neuro_latent_trainer.backbones import BackboneError
     from neuro_latent_trainer.data import DataError, Record, parse_columns, read_records, render_bad_rows, split_records
-    from neuro_latent_trainer.progress import RunLog
-    from neuro_latent_trainer.training import Run
+    from neuro_latent_trainer.progress import RunLog, Unobserved
+    from neuro_latent_trainer.training import Observer, Run
 
+    try:
+        processes = _processes(device)
+    except ValueError as error:
+        _fail(console, str(error), code=2)
+    if not processes.is_main_process:
+        console.quiet = True
     if resume is None and output_dir.is_dir() and (present := checkpoint.all_in(output_dir)):
         _fail(
             console,
@@ -156,7 +170,7 @@ def _train(
 
         def read(path: Path) -> list[Record]:
             data = read_records(path, columns=mapping, strict=strict)
-            if data.bad_rows:
+            if data.bad_rows and processes.is_main_process:
                 output_dir.mkdir(parents=True, exist_ok=True)
                 report = output_dir / f"bad_rows_{path.name}.txt"
                 report.write_text("".join(f"{row}\n" for row in data.bad_rows), encoding="utf-8")
@@ -172,8 +186,11 @@ def _train(
         if unused := sum(r.enhanced_prompt is None for r in train_records + val_records):
             console.print(f"{unused} of them have no enhanced prompt and are not used", style="yellow", highlight=False)
         checkpoint_path = checkpoint.newest(output_dir) if resume == "last" else resume and Path(resume)
-        with RunLog(output_dir, console) as log:
-            run = Run(config, train_records, val_records, output_dir, log, _device(device), data_path.name)
+        with ExitStack() as closing:
+            observer: Observer = Unobserved()
+            if processes.is_main_process:
+                observer = closing.enter_context(RunLog(output_dir, console))
+            run = Run(config, train_records, val_records, output_dir, observer, processes.device, data_path.name)
             if checkpoint_path:
                 run.restore(checkpoint_path)
                 console.print(
@@ -200,24 +217,32 @@ def _train(
         highlight=False,
     )
     console.print(f"  neuro-latent serve --run {output_dir}", highlight=False, markup=False, soft_wrap=True)
-    if as_json:
+    if as_json and processes.is_main_process:
         typer.echo(json.dumps(asdict(summary)))
 
 
-def _device(name: str):  # type: ignore[no-untyped-def]  # torch is imported late
-    import torch
+def _processes(name: str) -> Any:
+    """accelerate's view of this run's processes, with this process's device.
 
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    Raises:
+        ValueError: ``name`` is no device, or there is none such here.
+    """
+    import torch
+    from accelerate import PartialState
+
     try:
-        device = torch.device(name)
+        device = None if name == "auto" else torch.device(name)
     except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise ValueError(f"--device must be auto, cpu, cuda or cuda:N, not {name!r}")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"--device is {name!r}, but PyTorch finds {torch.cuda.device_count()} GPUs here")
-    return device
+        device = torch.device("meta")
+    if device is not None:
+        if device.type not in ("cpu", "cuda"):
+            raise ValueError(f"--device must be auto, cpu, cuda or cuda:N, not {name!r}")
+        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            raise ValueError(f"--device is {name!r}, but PyTorch finds {torch.cuda.device_count()} GPUs here")
+    processes = PartialState(cpu=device is not None and device.type == "cpu")
+    if device is not None and device.index is not None:
+        processes.device = device
+    return processes
 
 
 def _fail(console: Console, message: str, code: int = 1) -> None:

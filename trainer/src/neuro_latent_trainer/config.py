@@ -21,6 +21,11 @@ class LossWeights:
 class TrainConfig:
     """Settings of a training run.
 
+    Attributes:
+        batch_size: records a step, over all processes.
+        micro_batch_size: the most records that T5 sees at once; 0 is all that a process has. Less memory, the same
+            step.
+
     Raises:
         ValueError: a setting is out of its range; the message names it, its value and the range.
     """
@@ -30,6 +35,7 @@ class TrainConfig:
     phase1_epochs: int = 3
     phase2_epochs: int = 3
     batch_size: int = 32
+    micro_batch_size: int = 0
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     warmup_share: float = 0.05
@@ -59,6 +65,7 @@ class TrainConfig:
             ("phase1_epochs", 0),
             ("phase2_epochs", 0),
             ("batch_size", 1),
+            ("micro_batch_size", 0),
             ("soft_prompt_tokens", 1),
             ("black_box_width", 1),
             ("bottleneck_width", 1),

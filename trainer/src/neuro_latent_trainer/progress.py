@@ -72,3 +72,17 @@ class RunLog:
         self._metrics.flush()
         for name, value in values.items():
             self._board.add_scalar(f"{kind}/{name}", value, step)
+
+
+class Unobserved:
+    """Observer that shows and keeps nothing: of all processes of a run but the first."""
+
+    def stage(self, name: str, total: int) -> None: ...
+
+    def advance(self, n: int, note: str = "") -> None: ...
+
+    def scalars(self, step: int, values: dict[str, float]) -> None: ...
+
+    def validation(self, step: int, values: dict[str, float]) -> None: ...
+
+    def samples(self, step: int, pairs: list[tuple[str, str]]) -> None: ...

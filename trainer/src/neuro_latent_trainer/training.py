@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import reduce
 from torch import Tensor, nn
 
 from neuro_latent_trainer import adapter_folder, checkpoint
@@ -21,10 +23,11 @@ from neuro_latent_trainer.adapter_folder import BackboneName
 from neuro_latent_trainer.backbones import fingerprint, load_encoder, load_generator
 from neuro_latent_trainer.card import model_card
 from neuro_latent_trainer.checkpoint import Position
-from neuro_latent_trainer.config import TrainConfig
+from neuro_latent_trainer.config import LossWeights, TrainConfig
 from neuro_latent_trainer.data import Record, sample_records
 from neuro_latent_trainer.embeddings import EmbeddingCache
 from neuro_latent_trainer.examples import Batch, Examples, all_texts
+from neuro_latent_trainer.generation import generation_gradient
 from neuro_latent_trainer.losses import (
     ContrastiveHead,
     distillation_loss,
@@ -92,6 +95,7 @@ class Run:
     ) -> None:
         self.config, self.output_dir, self.observer, self.device = config, output_dir, observer, device
         self.data_name = data_name
+        self.processes = PartialState()
         output_dir.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
         encoder = load_encoder(config.encoder, device)
@@ -120,12 +124,13 @@ class Run:
         self.table_mean, self.table_variance = table_VD.mean(0), table_VD.var(0, correction=0)
 
         validation = sample_records(validation, config.max_validation_records)
-        self.cache = EmbeddingCache(
-            output_dir / "embeddings", self.backbone_names[0].sha256, config.pooling, encoder.width
-        )
         texts = all_texts(train) + all_texts(validation)
-        observer.stage("embedding texts", len(self.cache.missing(texts)))
-        self.cache.fill(texts, self.model.embed, progress=observer.advance)
+        with self.processes.main_process_first():  # the others find the texts embedded
+            self.cache = EmbeddingCache(
+                output_dir / "embeddings", self.backbone_names[0].sha256, config.pooling, encoder.width
+            )
+            observer.stage("embedding texts", len(self.cache.missing(texts)))
+            self.cache.fill(texts, self.model.embed, progress=observer.advance)
         limits = (config.max_source_tokens, config.max_target_tokens)
         self.train_examples = Examples(train, generator, self.cache, *limits)
         self.validation_examples = Examples(validation, generator, self.cache, *limits)
@@ -198,20 +203,47 @@ class Run:
 
     # Losses ----------------------------------------------------------------------------------------------------
 
-    def losses(self, batch: Batch, phase: int) -> dict[str, Tensor]:
-        """All losses of a batch, unweighted, and their weighted sum ``total``."""
+    def backward(self, batch: Batch, phase: int) -> dict[str, float]:
+        """Add the gradients of a batch to the trained parameters'.
+
+        Returns:
+            All losses, unweighted, and their weighted sum ``total``.
+        """
         weights = self.config.weights(1 if phase == 1 else 2)
         adapter = self.model.adapter
         intent_BE = adapter.intent(batch.raw_BE)
         soft_BPD = adapter.projector(intent_BE)
-        enhanced_BE = adapter.standardizer(batch.enhanced_BE)
         losses: dict[str, Tensor] = {}
+        roots: list[Tensor] = []
+        gradients: list[Tensor] = []
         if weights.generation:
             mask_BS = self._mask_inputs(batch.source_mask_BS)
-            with self._autocast():
-                hidden_BQD, mask_BQ = self.model.generator.encode_soft(soft_BPD, batch.source_ids_BS, mask_BS)
-                logits_BTV = self.model.generator.logits(hidden_BQD, mask_BQ, batch.labels_BT)
-            losses["generation"] = generation_loss(logits_BTV, batch.labels_BT)
+            losses["generation"], gradient_BPD = generation_gradient(
+                self.model.generator,
+                soft_BPD,
+                batch.source_ids_BS,
+                mask_BS,
+                batch.labels_BT,
+                self.config.micro_batch_size,
+            )
+            roots.append(soft_BPD)
+            gradients.append(weights.generation * gradient_BPD)
+        latent = self._latent_losses(batch, intent_BE, soft_BPD, weights)
+        if latent:
+            losses |= latent
+            roots.append(sum((getattr(weights, name) * value for name, value in latent.items()), torch.tensor(0.0)))
+            gradients.append(torch.ones_like(roots[-1]))
+        torch.autograd.backward(roots, gradients)
+        values = {name: value.item() for name, value in losses.items()}
+        return {**values, "total": sum(getattr(weights, name) * value for name, value in values.items())}
+
+    def _latent_losses(
+        self, batch: Batch, intent_BE: Tensor, soft_BPD: Tensor, weights: LossWeights
+    ) -> dict[str, Tensor]:
+        """The losses that need no T5, of those that have a weight."""
+        adapter = self.model.adapter
+        enhanced_BE = adapter.standardizer(batch.enhanced_BE)
+        losses: dict[str, Tensor] = {}
         if weights.distillation:
             losses["distillation"] = distillation_loss(intent_BE, enhanced_BE)
         if weights.contrastive:
@@ -223,7 +255,6 @@ class Run:
             )
         if weights.kl:
             losses["kl"] = soft_prompt_kl(soft_BPD, self.table_mean, self.table_variance)
-        losses["total"] = sum((getattr(weights, name) * value for name, value in losses.items()), torch.tensor(0.0))
         return losses
 
     def _mask_inputs(self, mask_BS: Tensor) -> Tensor:
@@ -234,9 +265,6 @@ class Run:
         kept = torch.rand(mask_BS.shape) >= self.config.input_mask
         return mask_BS * kept.to(mask_BS.device)
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
-
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Mean losses over the validation records: cross-entropy in nats a token, MSE, and R² of the intent
@@ -244,7 +272,8 @@ class Run:
         self.model.eval()
         examples = self.validation_examples
         nats = tokens = squared = by_mean = rows = 0.0
-        for start in range(0, len(examples), 64):
+        # Each process takes its share of the batches.
+        for start in range(64 * self.processes.process_index, len(examples), 64 * self.processes.num_processes):
             batch = examples.batch(list(range(start, min(start + 64, len(examples))))).to(self.device)
             intent_BE = self.model.adapter.intent(batch.raw_BE)
             soft_BPD = self.model.adapter.projector(intent_BE)
@@ -265,6 +294,10 @@ class Run:
             )  # predicting the training set's mean, 0 when standardised
             rows += size
         self.model.train()
+        sums = torch.tensor([nats, tokens, squared, by_mean, rows], dtype=torch.float64, device=self.device)
+        if self.processes.num_processes > 1:
+            sums = reduce(sums, "sum")
+        nats, tokens, squared, by_mean, rows = sums.tolist()
         return {"loss": nats / tokens, "distillation": squared / rows, "intent_r2": 1 - squared / max(by_mean, 1e-12)}
 
     # The loop --------------------------------------------------------------------------------------------------
@@ -282,19 +315,18 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(self.position.step)
         self.optimizer.zero_grad(set_to_none=True)
-        losses = self.losses(batch.to(self.device), phase)
-        if not torch.isfinite(losses["total"]):
+        losses = self.backward(batch.to(self.device), phase)
+        if not math.isfinite(losses["total"]):
             raise FloatingPointError(self._not_finite("loss", losses["total"]))
-        losses["total"].backward()
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
-        if not torch.isfinite(norm):
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm).item()
+        if not math.isfinite(norm):
             raise FloatingPointError(self._not_finite("gradient's norm", norm))
         self.optimizer.step()
-        return {name: value.item() for name, value in losses.items()}
+        return losses
 
-    def _not_finite(self, what: str, value: Tensor) -> str:
+    def _not_finite(self, what: str, value: float) -> str:
         return (
-            f"the {what} is {value.item()} at step {self.position.step}; "
+            f"the {what} is {value} at step {self.position.step}; "
             "train again, into another folder, with a lower learning rate"
         )
 
@@ -324,10 +356,10 @@ class Run:
                 self.position = Position(phase, epoch, number + 1, self.position.step + 1)
                 self.seconds = before + time.monotonic() - started
                 self._observe(losses)
-                if self.stop_requested and number + 1 < len(batches):
+                if self._told_to_stop() and number + 1 < len(batches):
                     validated = self.validate()
                     self._write_adapter(validated["loss"])
-                    checkpoint.save(self.output_dir / checkpoint.PARTIAL, self.state())
+                    self._save(checkpoint.PARTIAL)
                     return self._summary(validated["loss"], interrupted=True)
             last_of_phase = epoch + 1 == (self.config.phase1_epochs if phase == 1 else self.config.phase2_epochs)
             self.position = Position(
@@ -336,14 +368,15 @@ class Run:
             validated = self.validate()
             self.observer.validation(self.position.step, validated)
             self._write_adapter(validated["loss"])
-            checkpoint.save(self.output_dir / checkpoint.epoch_file(phase, epoch + 1), self.state())
-            (self.output_dir / checkpoint.PARTIAL).unlink(missing_ok=True)
-            if self.stop_requested:
+            self._save(checkpoint.epoch_file(phase, epoch + 1))
+            if self.processes.is_main_process:
+                (self.output_dir / checkpoint.PARTIAL).unlink(missing_ok=True)
+            if self._told_to_stop():
                 return self._summary(validated["loss"], interrupted=True)
         if not validated:  # resumed at the end
             validated = self.validate()
             self._write_adapter(validated["loss"])
-        checkpoint.save(self.output_dir / checkpoint.FINAL, self.state())
+        self._save(checkpoint.FINAL)
         return self._summary(validated["loss"], interrupted=False)
 
     def _observe(self, losses: dict[str, float]) -> None:
@@ -357,9 +390,22 @@ class Run:
             self.observer.samples(step, list(zip(raw, self.model.generate(raw, SAMPLE_TOKENS), strict=True)))
             self.model.train()
         if self.config.save_every and step % self.config.save_every == 0:
-            checkpoint.save(self.output_dir / checkpoint.PARTIAL, self.state())
+            self._save(checkpoint.PARTIAL)
+
+    def _told_to_stop(self) -> bool:
+        """Whether any process was; all get the same answer."""
+        if self.processes.num_processes == 1:
+            return self.stop_requested
+        return bool(reduce(torch.tensor([float(self.stop_requested)], device=self.device), "sum").item())
+
+    def _save(self, name: str) -> None:
+        """Write a checkpoint, once for all processes."""
+        if self.processes.is_main_process:
+            checkpoint.save(self.output_dir / name, self.state())
 
     def _write_adapter(self, validation_loss: float) -> None:
+        if not self.processes.is_main_process:
+            return
         training = {
             "data": self.data_name,
             "records": len(self.train_examples),

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -111,6 +111,7 @@ def evaluate(
     def load(path: Path) -> PromptOptimizer:
         return PromptOptimizer.from_pretrained(adapter_folder.locate(path), encoder=encoder, generator=generator)
 
+    named: dict[str, Any]
     try:
         config = EvaluationConfig(rows=rows, max_length=max_length)
         on, trained_on = records(data, columns), records(train, columns)
