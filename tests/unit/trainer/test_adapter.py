@@ -2,8 +2,10 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from neuro_latent_trainer import adapter_folder
 from neuro_latent_trainer.adapter import Adapter, AdapterConfig, Standardizer
 from neuro_latent_trainer.adapter_folder import AdapterError
-from neuro_latent_trainer.backbones import Encoder, Generator, load_encoder, load_generator
+from neuro_latent_trainer.backbones import Encoder, Generator, fingerprint, load_encoder, load_generator
 from neuro_latent_trainer.choices import PROJECTOR_FORMS
 from neuro_latent_trainer.model import PromptOptimizer
 
@@ -203,3 +205,60 @@ def test_weights_that_do_not_fit_their_configuration_are_an_adapter_error(copy: 
     edit(copy, adapter={**config, "bottleneck_width": 3})
     with pytest.raises(AdapterError, match="do not fit its configuration"):
         PromptOptimizer.from_pretrained(copy)
+
+
+def test_an_adapter_is_saved_and_loaded_again_with_its_card_and_its_facts(
+    optimizer: PromptOptimizer, adapter: Path, tmp_path: Path
+) -> None:
+    model = PromptOptimizer.from_pretrained(adapter)
+    model.trained, model.card = {"steps": 3}, "# A card"
+    model.save_pretrained(tmp_path / "saved")
+    again = PromptOptimizer.from_pretrained(tmp_path / "saved")
+    assert (again.trained, again.card) == ({"steps": 3}, "# A card")
+    assert again.generate(["Create a function"], 8) == optimizer.generate(["Create a function"], 8)
+    config = json.loads((tmp_path / "saved" / "adapter_config.json").read_text())
+    assert config["encoder"]["sha256"] == fingerprint(model.encoder_model)
+
+
+class FakeHub:
+    """Keeps what is pushed, in the way of HfApi."""
+
+    pushed: ClassVar[dict[str, dict[str, bytes]]] = {}
+
+    def __init__(self, token: str | None = None) -> None:
+        self.token = token
+
+    def create_repo(self, repo_id: str, *, private: bool, exist_ok: bool) -> None:
+        assert exist_ok
+
+    def upload_folder(self, *, repo_id: str, folder_path: str, commit_message: str) -> Any:
+        self.pushed[repo_id] = {path.name: path.read_bytes() for path in Path(folder_path).iterdir()}
+        return SimpleNamespace(commit_url=f"https://hub.test/{repo_id}/commit/1")
+
+
+def test_an_adapter_goes_to_the_hub_and_comes_back(
+    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neuro_latent_trainer.model.HfApi", FakeHub)
+
+    def download(repo_id: str, allow_patterns: list[str]) -> str:
+        folder = tmp_path / "cache"
+        folder.mkdir()
+        for name in allow_patterns:
+            (folder / name).write_bytes(FakeHub.pushed[repo_id][name])
+        return str(folder)
+
+    monkeypatch.setattr("neuro_latent_trainer.adapter_folder.snapshot_download", download)
+    model = PromptOptimizer.from_pretrained(adapter)
+    with pytest.raises(ValueError, match="which nobody else can load"):
+        model.push_to_hub("me/adapter")
+    folders = model.encoder.name, model.generator.name
+    model.encoder, model.generator = replace(model.encoder, name="me/e"), replace(model.generator, name="me/g")
+    assert model.push_to_hub("me/adapter") == "https://hub.test/me/adapter/commit/1"
+    again = PromptOptimizer.from_pretrained("me/adapter", encoder=folders[0], generator=folders[1])
+    assert again.generate(["Create a function"], 8) == model.generate(["Create a function"], 8)
+
+
+def test_an_adapter_that_is_nowhere_is_one_clear_error() -> None:
+    with pytest.raises(AdapterError, match="no adapter 'nobody/nothing': no such folder here, and not"):
+        PromptOptimizer.from_pretrained("nobody/nothing")

@@ -14,10 +14,12 @@ from neuro_latent_trainer.sample import sample_rows
 
 SCRIPTS = Path(sys.executable).parent
 TWO = [SCRIPTS / "accelerate", "launch", "--cpu", "--num_processes=2", "--num_machines=1", "--mixed_precision=no"]
+RATE = 1e-5
 
 
 def train(launcher: list[Any], pair: Any, data: Path, run: Path, *options: Any) -> subprocess.CompletedProcess[str]:
-    settings = ["--phase1-epochs", 2, "--phase2-epochs", 1, "--batch-size", 5, "--soft-prompt-tokens", 4]
+    # A low rate, because AdamW makes whole steps of gradients that are nearly 0: rounding would grow from step to step.
+    settings = ["--phase1-epochs", 2, "--phase2-epochs", 1, "--batch-size", 5, "--learning-rate", RATE]
     command = [SCRIPTS / "neuro-latent", "train", "--data-path", data, "--output-dir", run, "--device", "cpu"]
     backbones = ["--encoder", pair.encoder, "--generator", pair.generator]
     arguments = [*launcher, *command, *backbones, *settings, *options, "--json"]
@@ -42,14 +44,13 @@ def test_two_processes_train_what_one_does(pair: Any, data: Path, tmp_path: Path
     assert summaries["one"]["steps"] == summaries["two"]["steps"]
     logs = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in runs]
     assert len(logs[0]) == len(logs[1])  # only the first process writes
-    for number, (left, right) in enumerate(zip(*(map(json.loads, log) for log in logs), strict=True)):
-        # AdamW makes whole steps of gradients that are nearly 0, so that rounding grows from step to step.
+    for left, right in zip(*(map(json.loads, log) for log in logs), strict=True):
         assert right.pop("kind") == left.pop("kind")
-        assert right == pytest.approx(left, rel=1e-5 if number < 3 else 5e-3)
+        assert right == pytest.approx(left, rel=1e-4, abs=1e-6)
     one, two = (load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in runs)
     apart = torch.cat([(two[name] - value).flatten() for name, value in one.items()]).abs()
-    assert apart.median() < 1e-5
-    assert apart.quantile(0.99) < 1e-3  # the learning rate: one step
+    assert apart.median() < RATE / 100
+    assert apart.quantile(0.99) < RATE
 
 
 def test_an_error_in_two_processes_is_told_once(pair: Any, data: Path, tmp_path: Path) -> None:

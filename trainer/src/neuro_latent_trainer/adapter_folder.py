@@ -1,18 +1,23 @@
 """The adapter folder: ``adapter_config.json``, ``adapter_model.safetensors``, ``README.md`` (the model card)."""
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from neuro_latent_trainer.adapter import Adapter, AdapterConfig
 
 CONFIG_FILE = "adapter_config.json"
+CARD_FILE = "README.md"
 WEIGHTS_FILE = "adapter_model.safetensors"
 FORMAT = 1
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 class AdapterError(RuntimeError):
@@ -36,6 +41,7 @@ class SavedAdapter:
     generator: BackboneName
     tensors: dict[str, Tensor]
     training: dict[str, Any]
+    card: str = ""
 
 
 def locate(path: Path) -> Path:
@@ -51,6 +57,23 @@ def locate(path: Path) -> Path:
         f"no adapter in {path}: expected {CONFIG_FILE} and {WEIGHTS_FILE} there or in {path / 'adapter'} "
         "(a training run writes them after its first epoch)"
     )
+
+
+def fetch(name: str | Path) -> Path:
+    """The local folder of an adapter: ``name`` itself, or a download from the Hugging Face Hub.
+
+    Raises:
+        AdapterError: there is no such folder, and no such adapter on the Hub either.
+    """
+    if Path(name).exists() or isinstance(name, Path) or not HUB_NAME.fullmatch(name):
+        return Path(name)
+    try:
+        return Path(snapshot_download(name, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, CARD_FILE]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise AdapterError(
+            f"no adapter {name!r}: no such folder here, and not to be had from the Hugging Face Hub "
+            f"({str(error).strip().splitlines()[0]})"
+        ) from None
 
 
 def read(path: Path) -> SavedAdapter:
@@ -70,6 +93,7 @@ def read(path: Path) -> SavedAdapter:
             generator=BackboneName(**values["generator"]),
             tensors=load_file(folder / WEIGHTS_FILE),
             training=values.get("training", {}),
+            card=(folder / CARD_FILE).read_text(encoding="utf-8") if (folder / CARD_FILE).is_file() else "",
         )
     except AdapterError:
         raise
@@ -97,7 +121,7 @@ def write(
     tensors = {k: v.detach().cpu().contiguous() for k, v in adapter.state_dict().items()}
     for name, content in (
         (CONFIG_FILE, (json.dumps(values, indent=2) + "\n").encode()),
-        ("README.md", card.encode()),
+        (CARD_FILE, card.encode()),
         (WEIGHTS_FILE, save(tensors)),
     ):
         partial = folder / f"{name}.partial"

@@ -144,6 +144,11 @@ def resolve(name: str) -> str:
     return name
 
 
+def recorded_name(name: str) -> str:
+    """A backbone's name as an adapter keeps it: a local folder by its whole path, to be found from anywhere."""
+    return str(Path(name).resolve()) if Path(name).is_dir() else name
+
+
 def _load(what: str, name: str, loader: Any, **options: Any) -> Any:
     path = resolve(name)
     verbosity = transformers.logging.get_verbosity()

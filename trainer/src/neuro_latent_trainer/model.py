@@ -4,14 +4,26 @@ Shape letters: ``B`` batch, ``E`` encoder width, ``P`` soft prompts, ``S`` sourc
 """
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from huggingface_hub import HfApi
 from torch import Tensor, nn
 
 from neuro_latent_trainer import adapter_folder, steering
 from neuro_latent_trainer.adapter import Adapter, AdapterConfig
-from neuro_latent_trainer.backbones import Encoder, Generator, fingerprint, load_encoder, load_generator, pool, resolve
+from neuro_latent_trainer.adapter_folder import BackboneName, SavedAdapter
+from neuro_latent_trainer.backbones import (
+    Encoder,
+    Generator,
+    fingerprint,
+    load_encoder,
+    load_generator,
+    pool,
+    recorded_name,
+    resolve,
+)
 
 MAX_SOURCE_TOKENS = 512
 """The most tokens of a raw prompt that the generator reads (T5 was trained on 512)."""
@@ -24,6 +36,8 @@ class PromptOptimizer(nn.Module):
 
     Attributes:
         starts_steered: whether a fresh adapter has the generator's own projector and standardizer.
+        trained: how the adapter was trained, JSON types only; empty where it was not.
+        card: its model card in Markdown; empty where it has none.
     """
 
     def __init__(
@@ -31,6 +45,8 @@ class PromptOptimizer(nn.Module):
     ) -> None:
         super().__init__()
         self.starts_steered = starts_steered
+        self.trained: dict[str, Any] = {}
+        self.card = ""
         config = adapter.config
         if (config.encoder_width, config.generator_width) != (encoder.width, generator.width):
             raise ValueError(
@@ -64,16 +80,21 @@ class PromptOptimizer(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, *, encoder: str | None = None, generator: str | None = None, device: str = "cpu"
+        cls, adapter: str | Path, *, encoder: str | None = None, generator: str | None = None, device: str = "cpu"
     ) -> "PromptOptimizer":
-        """Load an adapter folder with the backbones that it names (or the ones given here).
+        """Load an adapter with the backbones that it names (or the ones given here).
+
+        Args:
+            adapter: adapter folder, training run, or the adapter's name on the Hugging Face Hub.
+            encoder, generator: local folders or Hub names, in place of the ones that the adapter names.
+            device: where to.
 
         Raises:
             AdapterError, BackboneError: the adapter or a backbone cannot be loaded, or a backbone that the adapter
                 names has other weights than it was trained for.
             ValueError: they do not fit together.
         """
-        saved = adapter_folder.read(Path(folder))
+        saved = adapter_folder.read(adapter_folder.fetch(adapter))
         model = cls(
             load_encoder(encoder or saved.encoder.name, device),
             load_generator(generator or saved.generator.name, device),
@@ -85,16 +106,71 @@ class PromptOptimizer(nn.Module):
         ):
             if given is None and named.sha256 and fingerprint(backbone) != named.sha256:
                 raise adapter_folder.AdapterError(
-                    f"the adapter in {folder} was trained for other weights of {named.name!r} than are there now; "
+                    f"the adapter in {adapter} was trained for other weights of {named.name!r} than are there now; "
                     f"train it again, or give the weights it was trained for with {option}"
                 )
-        try:
-            model.adapter.load_state_dict(saved.tensors)
-        except RuntimeError as error:
-            raise adapter_folder.AdapterError(
-                f"the weights in {folder} do not fit its configuration: {error}"
-            ) from None
+        model.load_adapter(saved, str(adapter))
         return model.eval()
+
+    def load_adapter(self, saved: SavedAdapter, name: str) -> None:
+        """Take over the weights, the card and the facts of a saved adapter.
+
+        Args:
+            saved: of the same form and sizes.
+            name: for the error's message.
+
+        Raises:
+            AdapterError: the weights do not fit.
+        """
+        try:
+            self.adapter.load_state_dict(saved.tensors)
+        except RuntimeError as error:
+            raise adapter_folder.AdapterError(f"the weights in {name} do not fit its configuration: {error}") from None
+        self.trained, self.card = saved.training, saved.card
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the adapter, its configuration and its card as a folder that :meth:`from_pretrained` loads.
+
+        The frozen models are not written: the configuration names them, with fingerprints of their weights.
+        """
+        adapter_folder.write(
+            Path(folder),
+            self.adapter,
+            BackboneName(recorded_name(self.encoder.name), fingerprint(self.encoder_model)),
+            BackboneName(recorded_name(self.generator.name), fingerprint(self.generator_model)),
+            self.trained,
+            self.card,
+        )
+
+    def push_to_hub(
+        self, repo_id: str, *, private: bool = False, token: str | None = None, message: str = "Upload adapter"
+    ) -> str:
+        """Upload the adapter to the Hugging Face Hub.
+
+        Args:
+            repo_id: ``owner/name``; it is made where there is none.
+            private: whether a new repository is.
+            token: of the Hub; by default the one that ``hf auth login`` has stored.
+            message: of the commit.
+
+        Returns:
+            The URL of the commit.
+
+        Raises:
+            ValueError: a frozen model is a local folder, which nobody else could load.
+            HfHubHTTPError: the Hub refused.
+        """
+        for name in (self.encoder.name, self.generator.name):
+            if Path(recorded_name(name)).is_absolute():
+                raise ValueError(
+                    f"the adapter belongs to the local folder {name!r}, which nobody else can load: push that model "
+                    "first, and load the adapter with its Hub name"
+                )
+        hub = HfApi(token=token)
+        hub.create_repo(repo_id, private=private, exist_ok=True)
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return hub.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message).commit_url
 
     @property
     def device(self) -> torch.device:

@@ -17,9 +17,8 @@ from accelerate import PartialState
 from accelerate.utils import reduce
 from torch import Tensor, nn
 
-from neuro_latent_trainer import adapter_folder, checkpoint
+from neuro_latent_trainer import checkpoint
 from neuro_latent_trainer.adapter import AdapterConfig
-from neuro_latent_trainer.adapter_folder import BackboneName
 from neuro_latent_trainer.backbones import fingerprint, load_encoder, load_generator
 from neuro_latent_trainer.card import model_card
 from neuro_latent_trainer.checkpoint import Position
@@ -75,11 +74,6 @@ class RunSummary:
     interrupted: bool
 
 
-def _recorded(name: str) -> str:
-    """A backbone's name as an adapter keeps it: a local folder by its whole path, to be found from anywhere."""
-    return str(Path(name).resolve()) if Path(name).is_dir() else name
-
-
 class Run:
     """One training run in one folder."""
 
@@ -115,10 +109,10 @@ class Run:
                 instruction=config.instruction,
             ),
         )
-        self.backbone_names = (
-            BackboneName(_recorded(config.encoder), fingerprint(encoder.model)),
-            BackboneName(_recorded(config.generator), fingerprint(generator.model)),
-        )
+        self.backbones = [
+            fingerprint(encoder.model),
+            fingerprint(generator.model),
+        ]
         self.head = ContrastiveHead(encoder.width).to(device)
         table_VD = generator.embeddings.weight.detach()
         self.table_mean, self.table_variance = table_VD.mean(0), table_VD.var(0, correction=0)
@@ -126,9 +120,7 @@ class Run:
         validation = sample_records(validation, config.max_validation_records)
         texts = all_texts(train) + all_texts(validation)
         with self.processes.main_process_first():  # the others find the texts embedded
-            self.cache = EmbeddingCache(
-                output_dir / "embeddings", self.backbone_names[0].sha256, config.pooling, encoder.width
-            )
+            self.cache = EmbeddingCache(output_dir / "embeddings", self.backbones[0], config.pooling, encoder.width)
             observer.stage("embedding texts", len(self.cache.missing(texts)))
             self.cache.fill(texts, self.model.embed, progress=observer.advance)
         limits = (config.max_source_tokens, config.max_target_tokens)
@@ -166,7 +158,7 @@ class Run:
             "config": self.config.to_dict(),
             "records": len(self.train_examples),
             "data": self.data_digest,
-            "backbones": [name.sha256 for name in self.backbone_names],
+            "backbones": self.backbones,
             "validation_start": self.validation_start,
             "seconds": self.seconds,
         }
@@ -190,7 +182,7 @@ class Run:
             )
         if state["data"] != self.data_digest:
             raise checkpoint.CheckpointError(f"{path} was made on other training or validation records")
-        if state["backbones"] != [name.sha256 for name in self.backbone_names]:
+        if state["backbones"] != self.backbones:
             raise checkpoint.CheckpointError(f"{path} was made with other weights of the encoder or the generator")
         self.model.adapter.load_state_dict(state["adapter"])
         self.head.load_state_dict(state["head"])
@@ -406,7 +398,7 @@ class Run:
     def _write_adapter(self, validation_loss: float) -> None:
         if not self.processes.is_main_process:
             return
-        training = {
+        self.model.trained = {
             "data": self.data_name,
             "records": len(self.train_examples),
             "steps": self.position.step,
@@ -414,14 +406,8 @@ class Run:
             "validation_loss_end": validation_loss,
             "config": self.config.to_dict(),
         }
-        adapter_folder.write(
-            self.output_dir / "adapter",
-            self.model.adapter,
-            self.backbone_names[0],
-            self.backbone_names[1],
-            training,
-            model_card(self.config, self.model.adapter.config, training),
-        )
+        self.model.card = model_card(self.config, self.model.adapter.config, self.model.trained)
+        self.model.save_pretrained(self.output_dir / "adapter")
 
     def _summary(self, validation_loss: float, interrupted: bool) -> RunSummary:
         assert self.validation_start is not None
