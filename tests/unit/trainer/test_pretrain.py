@@ -13,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+from neuro_latent_trainer.data import read_records
 from neuro_latent_trainer.pretrain import tasks, tokens
 from neuro_latent_trainer.pretrain import tokenizer as tokenizers
 from neuro_latent_trainer.pretrain.loop import LoopConfig, learning_rate_factor, pretrain
 from neuro_latent_trainer.pretrain.overlap import HeldOut
+from neuro_latent_trainer.pretrain.select import LIMITS, select_pairs
 from tests import tiny
 
 SPECIALS = (*tokenizers.ENCODER_SPECIALS, *tokenizers.GENERATOR_SPECIALS, *tokenizers.sentinel_tokens())
@@ -383,3 +385,25 @@ def test_the_rate_stays_within_its_bounds(progress: float) -> None:
 def test_the_rate_warms_up_stays_and_falls() -> None:
     assert [learning_rate_factor(p) for p in (0.0, 0.01, 0.02, 0.3, 1.0)] == [0.02, 0.5, 1.0, 1.0, 0.02]
     assert learning_rate_factor(0.675) == pytest.approx(0.5)
+
+
+def test_selected_pairs_are_capped_by_source_and_take_the_failed_versions(tmp_path: Path) -> None:
+    def row(source: str, number: int, words: int = 5) -> dict[str, Any]:
+        enhanced = " ".join(["word"] * words)
+        return {"raw_prompt": f"{source} {number}", "enhanced_prompt": enhanced, "source": source, "licence": "x"}
+
+    pairs = [row("disfl_qa", i) for i in range(LIMITS["disfl_qa"] + 5)]
+    pairs += [row("rar_csqa", 0), row("awesome_chatgpt_prompts", 0, 80), row("awesome_chatgpt_prompts", 1, 81)]
+    preferences = [
+        {"raw_prompt": "a", "success": "A better", "failed": "worse", "source": "oneprompted_pairwise"},
+        {"raw_prompt": "b", "success": "B better", "source": "oneprompted_pairwise"},
+        {"raw_prompt": "same", "success": "same ", "failed": "worse", "source": "oneprompted_pairwise"},
+    ]
+    for name, rows in (("pairs", pairs), ("preferences", preferences)):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    taken = select_pairs(tmp_path / "pairs", tmp_path / "out.jsonl", tmp_path / "preferences")
+    assert taken["disfl_qa"] == LIMITS["disfl_qa"]
+    assert (taken["awesome_chatgpt_prompts"], taken["oneprompted_pairwise"]) == (1, 2)
+    records = read_records(tmp_path / "out.jsonl").records
+    assert len(records) == sum(taken.values())
+    assert {r.raw_prompt: r.failed_prompts for r in records if r.source.endswith("wise")} == {"a": ("worse",), "b": ()}

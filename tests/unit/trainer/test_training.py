@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 
 from neuro_latent_trainer import checkpoint
+from neuro_latent_trainer.adapter_folder import AdapterError
 from neuro_latent_trainer.backbones import fingerprint
 from neuro_latent_trainer.checkpoint import CheckpointError
 from neuro_latent_trainer.model import PromptOptimizer
@@ -137,6 +138,17 @@ def test_validation_loss_falls_on_a_small_set(make_run: MakeRun) -> None:
     summary = run.execute()
     assert summary.validation_loss_end < summary.validation_loss_start - 0.01
     assert summary.validation_loss_end == run.observer.validations[summary.steps]["loss"]
+
+
+def test_a_run_can_start_from_an_adapter_but_not_from_one_of_another_form(whole: Run, make_run: MakeRun) -> None:
+    start = str(whole.output_dir)
+    run = make_run("on", Recorder(stop_after=1), start_from=start)
+    run.execute()
+    assert run.observer.validations[0] == whole.observer.validations[STEPS]
+    with pytest.raises(AdapterError, match=r"of another form: soft_prompt_tokens \d+ there, 3 here"):
+        make_run("other", start_from=start, soft_prompt_tokens=3)
+    with pytest.raises(AdapterError, match="no adapter in"):
+        make_run("none", start_from=str(whole.output_dir.parent / "nowhere"))
 
 
 def test_the_explained_variance_of_the_intent_is_over_the_mean_predictor(make_run: MakeRun) -> None:

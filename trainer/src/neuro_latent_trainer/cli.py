@@ -11,13 +11,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from neuro_latent_trainer.command_line import ColumnsOption, DataOption, EmbeddingsOption, fail
 from neuro_latent_trainer.config import TrainConfig
 
 DEFAULTS = TrainConfig()
-
-DataOption = Annotated[
-    Path, typer.Option(help="Training data: .json, .jsonl, .csv or .parquet, one record a prompt.", metavar="FILE")
-]
 
 
 def train(
@@ -32,9 +29,7 @@ def train(
         Path | None,
         typer.Option(help="Validation data; without it a share of --data-path is held out.", metavar="FILE"),
     ] = None,
-    columns: Annotated[
-        str, typer.Option(help="Names of the file's columns, as raw=NAME,enhanced=NAME,failed=NAME.", metavar="MAP")
-    ] = "",
+    columns: ColumnsOption = "",
     strict: Annotated[bool, typer.Option(help="Stop at a bad row instead of reporting it and going on.")] = False,
     encoder: Annotated[str, typer.Option(help="Frozen encoder: Hub name or local folder.")] = DEFAULTS.encoder,
     generator: Annotated[str, typer.Option(help="Frozen T5: Hub name or local folder.")] = DEFAULTS.generator,
@@ -63,6 +58,18 @@ def train(
     save_every: Annotated[int, typer.Option(help="Steps between checkpoints within an epoch.")] = DEFAULTS.save_every,
     seed: Annotated[int, typer.Option(help="Seed of weights, order and masks.")] = DEFAULTS.seed,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    start_from: Annotated[
+        str | None,
+        typer.Option(
+            help="Adapter to go on training from, with other data or settings: folder, run or Hub name.",
+            metavar="ADAPTER",
+        ),
+    ] = None,
+    steered: Annotated[
+        bool,
+        typer.Option(help="Start from the projector that the generator was pre-trained with, where it has one."),
+    ] = DEFAULTS.steered,
+    embeddings_dir: EmbeddingsOption = None,
     resume: Annotated[
         str | None, typer.Option(help="Go on from a checkpoint file, or from the newest in RUN with 'last'.")
     ] = None,
@@ -110,10 +117,12 @@ def train(
             sample_every=sample_every,
             save_every=save_every,
             seed=seed,
+            start_from=start_from or "",
+            steered=steered,
         )
     except ValueError as error:
-        _fail(console, str(error), code=2)
-    _train(config, data_path, val_path, columns, strict, output_dir, resume, device, console, as_json)
+        fail(console, str(error), code=2)
+    _train(config, data_path, val_path, columns, strict, output_dir, embeddings_dir, resume, device, console, as_json)
 
 
 def _create_sample(path: Path, console: Console, as_json: bool) -> None:
@@ -122,7 +131,7 @@ def _create_sample(path: Path, console: Console, as_json: bool) -> None:
     try:
         count = write_sample(path)
     except (OSError, ValueError) as error:
-        _fail(console, str(error))
+        fail(console, str(error))
     console.print(f"{count} sample records written to {path}. Train on them with:", markup=False, soft_wrap=True)
     console.print(
         f"  neuro-latent train --data-path {path} --output-dir runs/first",
@@ -141,6 +150,7 @@ def _train(
     columns: str,
     strict: bool,
     output_dir: Path,
+    embeddings_dir: Path | None,
     resume: str | None,
     device: str,
     console: Console,
@@ -148,6 +158,7 @@ def _train(
 ) -> None:
     # Imported here so that --help and --create-sample do not wait for torch.
     from neuro_latent_trainer import checkpoint
+    from neuro_latent_trainer.adapter_folder import AdapterError
     from neuro_latent_trainer.backbones import BackboneError
     from neuro_latent_trainer.data import DataError, Record, parse_columns, read_records, render_bad_rows, split_records
     from neuro_latent_trainer.progress import RunLog, Unobserved
@@ -156,11 +167,11 @@ def _train(
     try:
         processes = _processes(device)
     except ValueError as error:
-        _fail(console, str(error), code=2)
+        fail(console, str(error), code=2)
     if not processes.is_main_process:
         console.quiet = True
     if resume is None and output_dir.is_dir() and (present := checkpoint.all_in(output_dir)):
-        _fail(
+        fail(
             console,
             f"{output_dir} already holds a run ({present[-1].name}): go on with --resume last, "
             "or choose another --output-dir",
@@ -190,7 +201,16 @@ def _train(
             observer: Observer = Unobserved()
             if processes.is_main_process:
                 observer = closing.enter_context(RunLog(output_dir, console))
-            run = Run(config, train_records, val_records, output_dir, observer, processes.device, data_path.name)
+            run = Run(
+                config,
+                train_records,
+                val_records,
+                output_dir,
+                observer,
+                processes.device,
+                data_path.name,
+                embeddings_dir,
+            )
             if checkpoint_path:
                 run.restore(checkpoint_path)
                 console.print(
@@ -207,10 +227,18 @@ def _train(
             finally:
                 for signum, handler in previous.items():
                     signal.signal(signum, handler)
-    except (DataError, BackboneError, checkpoint.CheckpointError, FloatingPointError, ValueError, OSError) as error:
-        _fail(console, str(error), code=2 if isinstance(error, ValueError) else 1)
+    except (
+        AdapterError,
+        BackboneError,
+        DataError,
+        checkpoint.CheckpointError,
+        FloatingPointError,
+        ValueError,
+        OSError,
+    ) as error:
+        fail(console, str(error), code=2 if isinstance(error, ValueError) else 1)
     if summary.interrupted:
-        _fail(console, f"stopped at step {summary.steps}; go on with --resume last", code=130)
+        fail(console, f"stopped at step {summary.steps}; go on with --resume last", code=130)
     console.print(
         f"validation loss {summary.validation_loss_start:.4f} → {summary.validation_loss_end:.4f} nats a token, "
         f"{summary.steps} steps in {summary.seconds:.0f} s. Serve it with:",
@@ -243,8 +271,3 @@ def _processes(name: str) -> Any:
     if device is not None and device.index is not None:
         processes.device = device
     return processes
-
-
-def _fail(console: Console, message: str, code: int = 1) -> None:
-    console.print(f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
-    raise typer.Exit(code)

@@ -23,6 +23,8 @@ class TrainConfig:
 
     Attributes:
         batch_size: records a step, over all processes.
+        start_from: adapter whose weights, and whose form, a run starts with; "" is a fresh one.
+        steered: whether a fresh adapter starts with the projector that the generator was pre-trained with, if any.
         micro_batch_size: the most records that T5 sees at once; 0 is all that a process has. Less memory, the same
             step.
 
@@ -50,6 +52,8 @@ class TrainConfig:
     dropout: float = 0.1
     pooling: Pooling = "mean"
     instruction: str = INSTRUCTION
+    start_from: str = ""
+    steered: bool = True
     max_source_tokens: int = 128
     max_target_tokens: int = 128
     validation_share: float = 0.05

@@ -65,11 +65,14 @@ class PromptOptimizer(nn.Module):
         return self
 
     @classmethod
-    def create(cls, encoder: Encoder, generator: Generator, config: AdapterConfig) -> "PromptOptimizer":
-        """A fresh adapter: with the projector that the generator was pre-trained with, where it has one that fits;
-        else started from the generator's own embeddings, and its standardizer is still to be fitted."""
+    def create(
+        cls, encoder: Encoder, generator: Generator, config: AdapterConfig, *, steered: bool = True
+    ) -> "PromptOptimizer":
+        """A fresh adapter: if ``steered``, with the projector that the generator was pre-trained with, where it has one
+        that fits; else started from the generator's own embeddings, and its standardizer is still to be fitted."""
         adapter = Adapter(config)
-        if (tensors := steering.read(Path(resolve(generator.name)), config, encoder.model)) is not None:
+        tensors = steering.read(Path(resolve(generator.name)), config, encoder.model) if steered else None
+        if tensors is not None:
             adapter.load_state_dict(tensors, strict=False)  # all but the black box
             return cls(encoder, generator, adapter.to(generator.embeddings.weight.device), starts_steered=True)
         table_VD = generator.embeddings.weight.detach()

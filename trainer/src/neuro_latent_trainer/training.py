@@ -17,9 +17,9 @@ from accelerate import PartialState
 from accelerate.utils import reduce
 from torch import Tensor, nn
 
-from neuro_latent_trainer import checkpoint
+from neuro_latent_trainer import adapter_folder, checkpoint
 from neuro_latent_trainer.adapter import AdapterConfig
-from neuro_latent_trainer.backbones import fingerprint, load_encoder, load_generator
+from neuro_latent_trainer.backbones import Encoder, Generator, fingerprint, load_encoder, load_generator
 from neuro_latent_trainer.card import model_card
 from neuro_latent_trainer.checkpoint import Position
 from neuro_latent_trainer.config import LossWeights, TrainConfig
@@ -74,8 +74,50 @@ class RunSummary:
     interrupted: bool
 
 
+def _start(config: TrainConfig, encoder: Encoder, generator: Generator) -> PromptOptimizer:
+    """The adapter that a run starts with.
+
+    Raises:
+        AdapterError: the one to start from is of another form than the settings say, or cannot be read.
+    """
+    form = AdapterConfig(
+        encoder_width=encoder.width,
+        generator_width=generator.width,
+        black_box_width=config.black_box_width,
+        soft_prompt_tokens=config.soft_prompt_tokens,
+        dropout=config.dropout,
+        projector=config.projector,
+        bottleneck_width=config.bottleneck_width,
+        pooling=config.pooling,
+        instruction=config.instruction,
+    )
+    model = PromptOptimizer.create(encoder, generator, form, steered=config.steered)
+    if config.start_from:
+        saved = adapter_folder.read(adapter_folder.fetch(config.start_from))
+        there, here = saved.config.to_dict(), form.to_dict()
+        if different := sorted(name for name in here if there[name] != here[name]):
+            details = ", ".join(f"{name} {there[name]!r} there, {here[name]!r} here" for name in different)
+            raise adapter_folder.AdapterError(f"cannot start from {config.start_from}, of another form: {details}")
+        model.load_adapter(saved, config.start_from)
+    return model
+
+
 class Run:
-    """One training run in one folder."""
+    """One training run in one folder.
+
+    Args:
+        config: all settings.
+        train, validation: records; those without an enhanced prompt are not used.
+        output_dir: folder of the run.
+        observer: told what happens.
+        device: where the models are.
+        data_name: as the model card names the data.
+        embeddings_dir: cache of the encoder's embeddings, that runs can share; by default in ``output_dir``.
+
+    Raises:
+        BackboneError: a frozen model cannot be loaded.
+        ValueError: there is nothing to train or to validate on.
+    """
 
     def __init__(
         self,
@@ -86,6 +128,7 @@ class Run:
         observer: Observer,
         device: torch.device,
         data_name: str = "",
+        embeddings_dir: Path | None = None,
     ) -> None:
         self.config, self.output_dir, self.observer, self.device = config, output_dir, observer, device
         self.data_name = data_name
@@ -94,21 +137,7 @@ class Run:
         torch.manual_seed(config.seed)
         encoder = load_encoder(config.encoder, device)
         generator = load_generator(config.generator, device)
-        self.model = PromptOptimizer.create(
-            encoder,
-            generator,
-            AdapterConfig(
-                encoder_width=encoder.width,
-                generator_width=generator.width,
-                black_box_width=config.black_box_width,
-                soft_prompt_tokens=config.soft_prompt_tokens,
-                dropout=config.dropout,
-                projector=config.projector,
-                bottleneck_width=config.bottleneck_width,
-                pooling=config.pooling,
-                instruction=config.instruction,
-            ),
-        )
+        self.model = _start(config, encoder, generator)
         self.backbones = [
             fingerprint(encoder.model),
             fingerprint(generator.model),
@@ -129,7 +158,7 @@ class Run:
         if not len(self.train_examples) or not len(self.validation_examples):
             raise ValueError("training and validation each need at least one record with an enhanced prompt")
         self.data_digest = f"{self.train_examples.digest()}-{self.validation_examples.digest()}"
-        if not self.model.starts_steered:
+        if not (self.model.starts_steered or config.start_from):
             targets = [r.enhanced_prompt or "" for r in self.train_examples.records]
             self.model.adapter.standardizer.fit(self.cache.get(targets).to(device))
 

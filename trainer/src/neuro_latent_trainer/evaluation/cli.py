@@ -3,11 +3,12 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from neuro_latent_trainer.command_line import fail
 from neuro_latent_trainer.evaluation import tables
 
 DEFAULT_ROWS = 2000
@@ -84,7 +85,7 @@ def evaluate(
     """
     console = Console(stderr=True)
     if (adapter is None) == (compare is None):
-        _fail(console, "give one adapter with --adapter DIR, or two with --compare A B", code=2)
+        fail(console, "give one adapter with --adapter DIR, or two with --compare A B", code=2)
     # Imported here so that --help does not wait for torch.
     from rich.progress import Progress
 
@@ -148,13 +149,8 @@ def evaluate(
                     write_report(target, model, found, run)
                     console.print(f"report: {target}", highlight=False, markup=False, soft_wrap=True)
     except (AdapterError, BackboneError, DataError, OSError, ValueError) as error:
-        _fail(console, str(error))
+        fail(console, str(error))
     for table in tables.of_two(figures) if compare is not None else tables.of_one(figures):
         console.print(table)
     if as_json:
         typer.echo(json.dumps({**named, "data": data.name, **figures}))
-
-
-def _fail(console: Console, message: str, code: int = 1) -> NoReturn:
-    console.print(f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
-    raise typer.Exit(code)

@@ -136,7 +136,6 @@ def evaluate(
         texts[GUARDED] = guarded(raw, texts[ADAPTER])
         measured = {name: measures.measure(raw, gold, written) for name, written in texts.items()}
         losses = {name: system.losses(raw, gold, stage(f"{name} scores", len(raw))) for name, system in scored.items()}
-        raw_NE, gold_NE = embeddings(model, raw), embeddings(model, gold)
         figures: dict[str, Any] = {
             "rows": len(rows),
             "ce": {name: _cross_entropy(found).as_json() for name, found in losses.items()},
@@ -154,8 +153,7 @@ def evaluate(
                 if name != ADAPTER
             },
             **_share_of_gain(losses),
-            **_usage(model, config, raw, gold, raw_NE, losses[ADAPTER]),
-            **_latent(model, raw_NE, gold_NE),
+            **_of_adapter(model, config, raw, gold, losses[ADAPTER]),
         }
         if preferences:
             figures["preference_accuracy"] = {
@@ -165,6 +163,40 @@ def evaluate(
                 name: found.as_json() for name, found in preference_by_intent(model, preferences).items()
             }
     return Evaluation(figures, raw, gold, texts)
+
+
+@torch.no_grad()
+def score(
+    model: PromptOptimizer,
+    records: Sequence[Record],
+    preferences: Sequence[Record] = (),
+    config: EvaluationConfig | None = None,
+) -> dict[str, Any]:
+    """The adapter's figures that need no text to be written, named as by :func:`evaluate`.
+
+    Raises:
+        ValueError: there are too few rows.
+    """
+    config = config or EvaluationConfig()
+    rows = chosen(records, config.rows)
+    raw, gold = [r.raw_prompt for r in rows], [r.enhanced_prompt or "" for r in rows]
+    system = Conditioned(model.generator, adapted(model), config.max_length, config.max_target_tokens)
+    own = system.losses(raw, gold)
+    figures = {"ce": {ADAPTER: _cross_entropy(own).as_json()}, **_of_adapter(model, config, raw, gold, own)}
+    if preferences:
+        figures["preference_accuracy"] = {ADAPTER: statistics.mean(prefers_success(system, preferences)).as_json()}
+        figures["preference_by_intent"] = {
+            name: found.as_json() for name, found in preference_by_intent(model, preferences).items()
+        }
+    return figures
+
+
+def _of_adapter(
+    model: PromptOptimizer, config: EvaluationConfig, raw: list[str], gold: list[str], own: Losses
+) -> dict[str, Any]:
+    """What only the adapter has: the use of its soft prompts, and its intents."""
+    raw_NE, gold_NE = embeddings(model, raw), embeddings(model, gold)
+    return {**_usage(model, config, raw, gold, raw_NE, own), **_latent(model, raw_NE, gold_NE)}
 
 
 def _systems(

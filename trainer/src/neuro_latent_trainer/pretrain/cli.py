@@ -215,10 +215,13 @@ def encoder(
 def select(
     pairs: Annotated[Path, typer.Option(help="Prompt pairs, JSON lines.", exists=True)],
     output: Annotated[Path, typer.Option(help="JSON lines to write, for `neuro-latent train`.")],
+    preferences: Annotated[
+        Path | None, typer.Option(help="Prompts with a version that succeeded and one that failed.", exists=True)
+    ] = None,
     seed: SeedOption = 0,
 ) -> None:
     """Choose the prompt pairs that the embedded adapter is trained on."""
-    typer.echo(json.dumps(select_pairs(pairs, output, seed)))
+    typer.echo(json.dumps(select_pairs(pairs, output, preferences, seed)))
 
 
 @app.command()

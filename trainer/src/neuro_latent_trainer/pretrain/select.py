@@ -1,38 +1,61 @@
 """Which prompt pairs the embedded adapter is trained on.
 
-The pair file holds rewrites of user prompts (what the product is for), synthetic pairs, titles with long prompts whose
-content cannot be inferred from the title (they teach to invent: left out), and narrow question-repair tasks that
-outnumber the rest by far (a few of one kind stay, so that a question may stay a question).
+The pair file holds rewrites of user prompts (what the product is for), synthetic pairs, titles with prompts whose
+content cannot be inferred from the title (they teach to invent: only short ones stay), questions to repair, which
+outnumber the rest by far, and narrow tasks (left out). The preference file adds rewrites of which one led to a better
+answer than another.
 """
 
 import json
 import random
+import sys
 from pathlib import Path
+from typing import Any
 
 from neuro_latent_trainer.jsonl import parse_json_line
 
+COLUMNS = ("raw_prompt", "enhanced_prompt", "failed_prompts", "source", "licence")
 LIMITS = {
     "oneprompted_v2": 2000,
     "oneprompted_v1_synthetic": 1500,
-    "disfl_qa": 150,
+    "oneprompted_pairwise": 2000,
+    "disfl_qa": 2500,
+    "awesome_chatgpt_prompts": 2000,
 }
 """The most rows of each source; the others are left out."""
 
-MAX_WORDS = 90
-"""Longer enhanced prompts are left out: the small generator cannot learn them."""
+MAX_WORDS = {"awesome_chatgpt_prompts": 80}
+"""Longer enhanced prompts of these sources are left out: their content cannot be inferred from the title."""
 
 
-def select_pairs(pairs: Path, output: Path, seed: int = 0) -> dict[str, int]:
-    """Write the chosen rows of ``pairs`` to ``output`` (JSON lines); returns how many of each source."""
-    with pairs.open(encoding="utf-8") as file:
-        rows = [parse_json_line(line, pairs, number) for number, line in enumerate(file, start=1)]
+def select_pairs(pairs: Path, output: Path, preferences: Path | None = None, seed: int = 0) -> dict[str, int]:
+    """Write the chosen rows to ``output`` (JSON lines); returns how many of each source.
+
+    Args:
+        pairs: rows with ``raw_prompt``, ``enhanced_prompt`` and ``source``.
+        output: file to write; rows of ``preferences`` carry their failed version as ``failed_prompts``.
+        preferences: rows with ``success`` and ``failed`` in place of ``enhanced_prompt``.
+        seed: of the order, and so of which rows are taken where there are too many.
+    """
+    rows = _read(pairs)
+    for row in _read(preferences) if preferences else []:
+        if row["success"].split() != row["raw_prompt"].split():  # no rewrite to learn
+            failed = [row["failed"]] if row.get("failed") else []
+            rows.append({**row, "enhanced_prompt": row["success"], "failed_prompts": failed})
     random.Random(seed).shuffle(rows)
     taken = dict.fromkeys(LIMITS, 0)
     with output.open("w", encoding="utf-8") as chosen:
         for row in rows:
             source = row["source"]
-            if taken.get(source, 0) >= LIMITS.get(source, 0) or len(row["enhanced_prompt"].split()) > MAX_WORDS:
+            too_long = len(row["enhanced_prompt"].split()) > MAX_WORDS.get(source, sys.maxsize)
+            if taken.get(source, 0) >= LIMITS.get(source, 0) or too_long:
                 continue
             taken[source] += 1
-            chosen.write(json.dumps(row, ensure_ascii=False) + "\n")
+            kept = {name: row[name] for name in COLUMNS if name in row}
+            chosen.write(json.dumps(kept, ensure_ascii=False) + "\n")
     return taken
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    with path.open(encoding="utf-8") as file:
+        return [parse_json_line(line, path, number) for number, line in enumerate(file, start=1)]
