@@ -51,3 +51,9 @@ def test_serve_loads_a_real_triton(repository: Path, tmp_path: Path) -> None:
         assert point["latency_ms"]["p50"] <= point["latency_ms"]["p99"]
     assert result["triton_adds"]["in_one_process_ms"]["median"] > 0
     assert result["first_requests"]["first_over_tenth"] > 0
+
+
+def test_training_is_measured_beside_peft(tmp_path: Path) -> None:
+    result = bench(tmp_path, "training", "--shape", "tiny")
+    assert list(result["records_per_second"]) == ["adapter", "PEFT prompt tuning", "PEFT prompt tuning, our batches"]
+    assert all(ratio > 0 for ratio in result["times_as_fast"].values())

@@ -189,6 +189,47 @@ def peers(
         _finish(result, plots.peers, plot, as_json)
 
 
+@app.command()
+def training(
+    shape: Annotated[
+        str,
+        typer.Option(help="t5-small, embedded or tiny: see `bench decode --help`.", metavar="t5-small|embedded|tiny"),
+    ] = "embedded",
+    data: Annotated[
+        Path | None, typer.Option(help="Records to train on; the sample data without it.", metavar="FILE", exists=True)
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Records a step.", min=1)] = 32,
+    rounds: Annotated[int, typer.Option(help="Repetitions of each measurement.", min=1)] = 5,
+    quick: Quick = False,
+    plot: Plot = None,
+    as_json: Json = False,
+) -> None:
+    """Records a second of adapter training, beside PEFT's prompt tuning of the same T5 on the same records.
+
+    The adapter's steps are those of phase 2, with all losses. PEFT gets shuffled batches, as a trainer makes them by
+    default, and in another turn our batches of records of similar length. The frozen encoder's embeddings are cached
+    before the clock starts: a training run computes them once.
+
+      neuro-latent bench training --shape t5-small --json
+    """
+    with _session():
+        from neuro_latent_benchmarks import plots, shapes
+        from neuro_latent_benchmarks import training as benchmark
+
+        _check_shape(shape)
+        config = benchmark.TrainingConfig(batch_size=batch_size, rounds=rounds, data=data)
+        config = config.quick() if quick else config
+        models = shapes.prepare(shape, "lively", report.progress)
+        result = report.heading("training", {"shape": shape, "weights": _weights(shape), **benchmark.settings(config)})
+        result |= benchmark.run_training(models, config, report.progress)
+        rows = [
+            (name, *(spread[key] for key in ("median", "p10", "p90")), result["times_as_fast"].get(name, 1.0))
+            for name, spread in result["records_per_second"].items()
+        ]
+        report.table("training", ("", "records/s", "p10", "p90", "the adapter is … times as fast"), rows)
+        _finish(result, plots.training, plot, as_json)
+
+
 @contextmanager
 def _session() -> Iterator[None]:
     """Errors as one line and an exit code; SIGTERM ends like Ctrl-C, so that every child is ended."""

@@ -157,3 +157,15 @@ def _bars(axis: "Axes", bars: list[tuple[str, Mapping[str, float], bool]], title
     axis.margins(x=0.14)
     axis.set_title(title, fontsize=10)
     axis.set_xlabel(label)
+
+
+def training(result: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Records a second of each system."""
+    figure, (axis,) = _figure(1, "Training", _subtitle(result))
+    speeds = result["records_per_second"]
+    medians = [spread["median"] for spread in speeds.values()]
+    reach = [[s["median"] - s["p10"] for s in speeds.values()], [s["p90"] - s["median"] for s in speeds.values()]]
+    colors = [OURS_COLOR, *[OTHERS_COLOR] * (len(speeds) - 1)]
+    axis.bar([name.replace(", ", ",\n") for name in speeds], medians, color=colors, yerr=reach, capsize=4)
+    axis.set_ylabel("records/s")
+    return [_save(figure, folder / "training.png")]

@@ -1,0 +1,146 @@
+"""Training speed beside PEFT's prompt tuning, on the same frozen T5 and the same records."""
+
+import itertools
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+from neuro_latent_benchmarks.shapes import Models
+from neuro_latent_benchmarks.statistics import Spread, significant
+
+OURS: Final = "adapter"
+PEFT_SHUFFLED: Final = "PEFT prompt tuning"
+PEFT_BUCKETED: Final = "PEFT prompt tuning, our batches"
+
+Block = Callable[[], int]
+"""Trains some steps; how many records they had."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingConfig:
+    """How much is measured.
+
+    Attributes:
+        batch_size: records a step.
+        steps: of a block; systems take turns, a block each.
+        rounds: blocks of each system, after one that does not count.
+        data: records to train on; None is the sample data.
+    """
+
+    batch_size: int = 32
+    steps: int = 5
+    rounds: int = 5
+    data: Path | None = None
+
+    def quick(self) -> "TrainingConfig":
+        """Enough to see that it works."""
+        return replace(self, batch_size=4, steps=1, rounds=2)
+
+
+def run_training(models: Models, config: TrainingConfig, log: Callable[[str], None]) -> dict[str, Any]:
+    """Records a second of each system, and of ours over theirs by round."""
+    with TemporaryDirectory() as folder:
+        systems = dict(_systems(models, config, Path(folder), log))
+        speeds: dict[str, list[float]] = {name: [] for name in systems}
+        for number in range(config.rounds + 1):
+            for name, block in systems.items():
+                started = time.perf_counter()
+                records = block()
+                if number:  # the first block warms up
+                    speeds[name].append(records / (time.perf_counter() - started))
+                    log(f"round {number}: {name} {speeds[name][-1]:.1f} records/s")
+    return {
+        "records_per_second": {name: Spread.of(found).as_json() for name, found in speeds.items()},
+        "times_as_fast": {
+            name: significant(Spread.of([a / b for a, b in zip(speeds[OURS], found, strict=True)]).median)
+            for name, found in speeds.items()
+            if name != OURS
+        },
+    }
+
+
+def _systems(
+    models: Models, config: TrainingConfig, folder: Path, log: Callable[[str], None]
+) -> Iterator[tuple[str, Block]]:
+    import torch
+
+    from neuro_latent_trainer.config import TrainConfig
+    from neuro_latent_trainer.data import read_records, split_records
+    from neuro_latent_trainer.progress import Unobserved
+    from neuro_latent_trainer.sample import write_sample
+    from neuro_latent_trainer.training import Run
+
+    data = config.data
+    if data is None:
+        write_sample(data := folder / "sample.jsonl")
+    train, held_out = split_records(list(read_records(data).records), 0.05, seed=0)
+    settings = TrainConfig(
+        encoder=str(models.encoder), generator=str(models.generator), batch_size=config.batch_size, sample_every=0
+    )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    log(f"embedding the texts of {len(train)} records")
+    run = Run(settings, train, held_out, folder / "run", Unobserved(), device)
+    run.model.train()
+    examples = run.train_examples
+    bucketed = _endless(lambda epoch: examples.order(config.batch_size, (0, epoch)))
+
+    def ours() -> int:
+        done = 0
+        for rows in itertools.islice(bucketed, config.steps):
+            run.train_step(examples.batch(rows), phase=2)
+            done += len(rows)
+        return done
+
+    yield OURS, ours
+
+    def shuffled_batches(epoch: int) -> list[list[int]]:
+        mixed = torch.randperm(len(examples), generator=torch.Generator().manual_seed(epoch)).tolist()
+        return [mixed[start : start + config.batch_size] for start in range(0, len(mixed), config.batch_size)]
+
+    for name, order in ((PEFT_SHUFFLED, _endless(shuffled_batches)), (PEFT_BUCKETED, bucketed)):
+        tuned = _prompt_tuning(run.model, settings.soft_prompt_tokens)
+        trained = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=0.1)
+
+        def theirs(tuned: Any = tuned, order: Any = order, optimizer: Any = optimizer) -> int:
+            done = 0
+            for rows in itertools.islice(order, config.steps):
+                ids, mask, labels = (tensor.to(device) for tensor in examples.tokens(rows))
+                optimizer.zero_grad()
+                tuned(input_ids=ids, attention_mask=mask, labels=labels).loss.backward()
+                optimizer.step()
+                done += len(rows)
+            return done
+
+        yield name, theirs
+
+
+def _prompt_tuning(model: Any, soft_prompts: int) -> Any:
+    """PEFT's prompt tuning of a copy of the frozen T5."""
+    import copy
+
+    from peft import PromptTuningConfig, PromptTuningInit, TaskType, get_peft_model
+
+    form = PromptTuningConfig(
+        task_type=TaskType.SEQ_2_SEQ_LM,
+        num_virtual_tokens=soft_prompts,
+        num_transformer_submodules=1,
+        prompt_tuning_init=PromptTuningInit.RANDOM,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers for a property by its old name
+        return get_peft_model(copy.deepcopy(model.generator.model), form)
+
+
+def _endless(epoch_batches: Callable[[int], list[list[int]]]) -> Iterator[list[int]]:
+    for epoch in itertools.count():
+        yield from epoch_batches(epoch)
+
+
+def settings(config: TrainingConfig) -> dict[str, Any]:
+    """The settings as JSON types."""
+    return {**asdict(config), "data": str(config.data) if config.data else "sample"}
