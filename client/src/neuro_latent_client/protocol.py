@@ -54,3 +54,36 @@ CANCEL_INPUT: Final = "cancel"
 """Decoupled; with this BYTES input alone ([1, 1], a request id) it stops decoding that request and answers nothing."""
 
 FINISH_REASONS: Final = ("stop", "length", "deadline", "fallback")
+
+FEEDBACK_MODEL: Final = "feedback"
+"""Stores what people say of an answer; answered when it is on disk. Every tensor is [B, 1]."""
+
+FEEDBACK_INPUT_TYPES: Final[dict[str, TritonType]] = {
+    "request_id": "BYTES",  # of the answer that is rated
+    "raw_prompt": "BYTES",
+    "enhanced_prompt": "BYTES",
+    "rating": "INT32",  # 1 or -1
+    "edited_prompt": "BYTES",  # what the answer should have been; "" is none
+    "comment": "BYTES",
+    "model_version": "BYTES",  # of the answer
+    "user": "BYTES",  # whose feedback it is, as the caller names people; "" is nobody's
+    "idempotency_key": "BYTES",  # the same key again stores nothing and gives the same id; "" is the request id
+}
+"""All but the first four are optional."""
+
+FEEDBACK_OUTPUT_TYPES: Final[dict[str, TritonType]] = {
+    "feedback_id": "BYTES",
+    "created": "BOOL",  # False where the key was known
+}
+
+FEEDBACK_LIMITS: Final = {
+    "request_id": 128,
+    "raw_prompt": 32768,
+    "enhanced_prompt": 32768,
+    "edited_prompt": 32768,
+    "comment": 4096,
+    "model_version": 128,
+    "user": 256,
+    "idempotency_key": 128,
+}
+"""The most characters of each text."""
