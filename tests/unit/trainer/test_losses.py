@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from neuro_latent_trainer.choices import KL_FORMS
 from neuro_latent_trainer.config import LossWeights
 from neuro_latent_trainer.losses import (
     IGNORE,
@@ -16,6 +17,7 @@ from neuro_latent_trainer.losses import (
     generation_loss,
     info_nce,
     soft_prompt_kl,
+    vocabulary_kl,
 )
 from tests.unit.trainer.conftest import sample_records
 
@@ -94,6 +96,25 @@ def test_the_contrastive_head_gives_unit_vectors() -> None:
     query, key = ContrastiveHead(6, 3)(torch.randn(5, 6), torch.randn(5, 6))
     for vectors in (query, key):
         torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(5))
+
+
+def test_the_vocabulary_kl_wants_slots_that_read_as_different_tokens() -> None:
+    table = 8 * torch.eye(16)
+    each_its_own, all_the_same, blurred = (
+        8 * torch.eye(16)[None],
+        8 * torch.eye(16)[:1].repeat(16, 1)[None],
+        torch.zeros(1, 16, 16),
+    )
+    assert vocabulary_kl(each_its_own, table).item() == pytest.approx(0, abs=1e-3)
+    assert vocabulary_kl(all_the_same, table).item() == pytest.approx(math.log(16), abs=1e-3)
+    assert vocabulary_kl(blurred, table).item() == pytest.approx(math.log(16), abs=1e-5)
+
+
+def test_both_forms_of_the_kl_reach_the_projector(make_run: Any) -> None:
+    for form in KL_FORMS:
+        run = make_run(form, phase1=weights(), kl_weight=1.0, kl_form=form)
+        assert run.backward(first_batch(run), 1)["kl"] > 0
+        assert all(g is not None for g in gradients(run.model.adapter.projector))
 
 
 def gradients(module: torch.nn.Module) -> list[torch.Tensor | None]:

@@ -13,3 +13,6 @@ PROJECTOR_FORMS: tuple[str, ...] = get_args(ProjectorForm)
 
 INSTRUCTION: Final = "Rewrite this request as a clear and detailed prompt: "
 """The soft prompts of the residual form start as the generator's embeddings of this text."""
+
+KlForm = Literal["moments", "vocabulary"]
+KL_FORMS: tuple[str, ...] = get_args(KlForm)

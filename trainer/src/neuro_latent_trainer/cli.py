@@ -41,6 +41,9 @@ def train(
     ] = DEFAULTS.micro_batch_size,
     learning_rate: Annotated[float, typer.Option(help="AdamW's peak rate.")] = DEFAULTS.learning_rate,
     kl_weight: Annotated[float, typer.Option(help="Weight of the KL penalty on soft prompts.")] = DEFAULTS.kl_weight,
+    kl_form: Annotated[
+        str, typer.Option(help="moments (of soft prompts and T5's tokens) or vocabulary (what soft prompts read as).")
+    ] = DEFAULTS.kl_form,
     projector: Annotated[str, typer.Option(help="residual or dense.")] = DEFAULTS.projector,
     soft_prompt_tokens: Annotated[int, typer.Option(help="Number of soft prompts.")] = DEFAULTS.soft_prompt_tokens,
     pooling: Annotated[str, typer.Option(help="mean or cls.")] = DEFAULTS.pooling,
@@ -107,6 +110,7 @@ def train(
             micro_batch_size=micro_batch_size,
             learning_rate=learning_rate,
             kl_weight=kl_weight,
+            kl_form=kl_form,  # type: ignore[arg-type]  # checked by TrainConfig
             projector=projector,  # type: ignore[arg-type]  # checked by TrainConfig
             soft_prompt_tokens=soft_prompt_tokens,
             pooling=pooling,  # type: ignore[arg-type]  # checked by TrainConfig

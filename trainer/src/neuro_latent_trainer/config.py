@@ -4,7 +4,16 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from neuro_latent_trainer.choices import EMBEDDED, INSTRUCTION, POOLINGS, PROJECTOR_FORMS, Pooling, ProjectorForm
+from neuro_latent_trainer.choices import (
+    EMBEDDED,
+    INSTRUCTION,
+    KL_FORMS,
+    POOLINGS,
+    PROJECTOR_FORMS,
+    KlForm,
+    Pooling,
+    ProjectorForm,
+)
 
 
 @dataclass(frozen=True)
@@ -23,6 +32,7 @@ class TrainConfig:
 
     Attributes:
         batch_size: records a step, over all processes.
+        kl_form: ``moments`` or ``vocabulary``: see :mod:`neuro_latent_trainer.losses`.
         start_from: adapter whose weights, and whose form, a run starts with; "" is a fresh one.
         steered: whether a fresh adapter starts with the projector that the generator was pre-trained with, if any.
         micro_batch_size: the most records that T5 sees at once; 0 is all that a process has. Less memory, the same
@@ -43,6 +53,7 @@ class TrainConfig:
     warmup_share: float = 0.05
     clip_norm: float = 1.0
     kl_weight: float = 0.01
+    kl_form: KlForm = "moments"
     contrastive_temperature: float = 0.07
     input_mask: float = 0.15
     projector: ProjectorForm = "residual"
@@ -97,6 +108,8 @@ class TrainConfig:
                 raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
         if self.projector not in PROJECTOR_FORMS:
             raise ValueError(f"projector must be one of {', '.join(PROJECTOR_FORMS)}, not {self.projector!r}")
+        if self.kl_form not in KL_FORMS:
+            raise ValueError(f"kl_form must be one of {', '.join(KL_FORMS)}, not {self.kl_form!r}")
         if self.pooling not in POOLINGS:
             raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, not {self.pooling!r}")
 

@@ -33,6 +33,7 @@ from neuro_latent_trainer.losses import (
     generation_loss,
     info_nce,
     soft_prompt_kl,
+    vocabulary_kl,
 )
 from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.schedule import warmup_then_cosine
@@ -275,7 +276,11 @@ class Run:
                 query_BH, positive_BH, hard_BKH, batch.failed_mask_BK, self.config.contrastive_temperature
             )
         if weights.kl:
-            losses["kl"] = soft_prompt_kl(soft_BPD, self.table_mean, self.table_variance)
+            losses["kl"] = (
+                soft_prompt_kl(soft_BPD, self.table_mean, self.table_variance)
+                if self.config.kl_form == "moments"
+                else vocabulary_kl(soft_BPD, self.model.generator.embeddings.weight)
+            )
         return losses
 
     def _mask_inputs(self, mask_BS: Tensor) -> Tensor:

@@ -40,6 +40,7 @@ VARIANTS: dict[str, Callable[[TrainConfig], TrainConfig]] = {
     "KL 0": lambda c: replace(c, kl_weight=0.0),
     "KL 0.001": lambda c: replace(c, kl_weight=0.001),
     "KL 0.1": lambda c: replace(c, kl_weight=0.1),
+    "KL of the vocabulary": lambda c: replace(c, kl_form="vocabulary"),
     "input mask 0": lambda c: replace(c, input_mask=0.0),
     "input mask 0.3": lambda c: replace(c, input_mask=0.3),
     "5 soft prompts": lambda c: replace(c, soft_prompt_tokens=5),
