@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuro_latent_trainer import adapter_folder
-from neuro_latent_trainer.adapter import Adapter, AdapterConfig, Standardizer
+from neuro_latent_trainer.adapter import Adapter, AdapterConfig, BlackBox, Standardizer
 from neuro_latent_trainer.adapter_folder import AdapterError
 from neuro_latent_trainer.backbones import Encoder, Generator, fingerprint, load_encoder, load_generator
 from neuro_latent_trainer.choices import PROJECTOR_FORMS
@@ -205,6 +205,29 @@ def test_weights_that_do_not_fit_their_configuration_are_an_adapter_error(copy: 
     edit(copy, adapter={**config, "bottleneck_width": 3})
     with pytest.raises(AdapterError, match="do not fit its configuration"):
         PromptOptimizer.from_pretrained(copy)
+
+
+def test_a_black_box_can_start_as_a_linear_map() -> None:
+    config = AdapterConfig(encoder_width=6, generator_width=8, black_box_width=15)
+    linear, bias, raw = torch.randn(6, 6), torch.randn(6), torch.randn(20, 6)
+    black_box = BlackBox(config).eval()
+    black_box.start_from(linear, bias)
+    torch.testing.assert_close(black_box(raw), raw @ linear + bias, rtol=1e-4, atol=1e-4)
+    narrow = BlackBox(replace(config, black_box_width=4)).eval()
+    narrow.start_from(linear, bias)
+    left, values, right = torch.linalg.svd(linear)
+    best = left[:, :2] @ torch.diag(values[:2]) @ right[:2]  # of rank 2
+    torch.testing.assert_close(narrow(raw), raw @ best + bias, rtol=1e-4, atol=1e-4)
+
+
+def test_another_standardizer_does_not_change_what_the_projector_makes_of_a_text() -> None:
+    adapter = Adapter(AdapterConfig(encoder_width=6, generator_width=8))
+    adapter.projector.scale.data.fill_(1.0)
+    embeddings = 3 * torch.randn(50, 6) + 2
+    before = adapter.projector(adapter.standardizer(embeddings))
+    adapter.restandardize(embeddings)
+    assert adapter.standardizer(embeddings).mean().item() == pytest.approx(0, abs=1e-5)
+    torch.testing.assert_close(adapter.projector(adapter.standardizer(embeddings)), before, rtol=1e-3, atol=1e-4)
 
 
 def test_an_adapter_is_saved_and_loaded_again_with_its_card_and_its_facts(

@@ -17,7 +17,7 @@ from neuro_latent_trainer.backbones import fingerprint
 from neuro_latent_trainer.checkpoint import CheckpointError
 from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.progress import RunLog
-from neuro_latent_trainer.training import Run
+from neuro_latent_trainer.training import RIDGE, Run, ridge
 from tests.unit.trainer.conftest import Crash, MakeRun, Recorder, run_maker, sample_records
 
 STEPS = 20  # 5 batches an epoch, 2 epochs a phase
@@ -133,7 +133,8 @@ def test_validation_loss_falls_on_a_small_set(make_run: MakeRun) -> None:
         name: [replace(record, enhanced_prompt="List the steps and give one example.") for record in records]
         for name, records in (("train", sample_records(0, 40)), ("validation", sample_records(40, 48)))
     }
-    quiet = {"kl_weight": 0.0, "dropout": 0.0, "input_mask": 0.0, "soft_prompt_tokens": 16, "learning_rate": 1e-2}
+    quiet = {"kl_weight": 0.0, "dropout": 0.0, "input_mask": 0.0, "linear_start": False}
+    quiet |= {"soft_prompt_tokens": 16, "learning_rate": 1e-2}
     run = make_run(phase1_epochs=4, phase2_epochs=1, **sets, **quiet)
     summary = run.execute()
     assert summary.validation_loss_end < summary.validation_loss_start - 0.01
@@ -149,6 +150,20 @@ def test_a_run_can_start_from_an_adapter_but_not_from_one_of_another_form(whole:
         make_run("other", start_from=start, soft_prompt_tokens=3)
     with pytest.raises(AdapterError, match="no adapter in"):
         make_run("none", start_from=str(whole.output_dir.parent / "nowhere"))
+
+
+def test_ridge_regression_finds_a_linear_map() -> None:
+    torch.manual_seed(0)
+    raw, linear = torch.randn(4000, 5) + 1, torch.randn(5, 5)
+    found, bias = ridge(raw, raw @ linear + 2)
+    torch.testing.assert_close(found, linear / (1 + RIDGE), rtol=0.05, atol=0.05)
+    torch.testing.assert_close((raw @ found + bias).mean(0), (raw @ linear + 2).mean(0))
+
+
+def test_a_linear_start_already_explains_some_of_the_training_targets(make_run: MakeRun) -> None:
+    for linear_start in (True, False):
+        run = make_run(str(linear_start), validation=sample_records(0, 40), linear_start=linear_start)
+        assert (run.validate()["intent_r2"] > 0.3) == linear_start
 
 
 def test_the_explained_variance_of_the_intent_is_over_the_mean_predictor(make_run: MakeRun) -> None:

@@ -95,6 +95,23 @@ class BlackBox(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.contract = nn.Linear(config.black_box_width, config.encoder_width)
 
+    def start_from(self, linear_EE: Tensor, bias_E: Tensor) -> None:
+        """Start as the linear map ``x -> x @ linear_EE + bias_E``, or what of it pairs of hidden units can hold.
+
+        ``relu(v'x) - relu(-v'x) = v'x``: each pair carries one singular direction. The other units start as they are,
+        but are not heard yet.
+        """
+        left_EK, values_K, right_KE = torch.linalg.svd(linear_EE, full_matrices=False)
+        pairs = min(len(values_K), self.expand.out_features // 2)
+        root_K = values_K[:pairs].sqrt()
+        into_KE, out_EK = (left_EK[:, :pairs] * root_K).T, right_KE[:pairs].T * root_K
+        with torch.no_grad():
+            self.expand.weight[: 2 * pairs] = torch.cat([into_KE, -into_KE])
+            self.expand.bias[: 2 * pairs] = 0
+            self.contract.weight.zero_()
+            self.contract.weight[:, : 2 * pairs] = torch.cat([out_EK, -out_EK], dim=1)
+            self.contract.bias.copy_(bias_E)
+
     def forward(self, embedding_BE: Tensor) -> Tensor:
         return self.contract(self.dropout(torch.relu(self.expand(embedding_BE))))
 
@@ -153,6 +170,21 @@ class Adapter(nn.Module):
         self.standardizer = Standardizer(config.encoder_width)
         self.black_box = BlackBox(config)
         self.projector = (ResidualProjector if config.projector == "residual" else DenseProjector)(config)
+
+    def restandardize(self, embeddings_NE: Tensor) -> None:
+        """Fit the standardizer on ``embeddings_NE``; the projector gives what it gave for the same raw coordinates.
+
+        Raises:
+            TypeError: the projector is not residual.
+        """
+        if not isinstance(self.projector, ResidualProjector):
+            raise TypeError("only a residual projector can be restandardized")
+        old_mean_E, old_spread_E = self.standardizer.mean.clone(), self.standardizer.spread.clone()
+        self.standardizer.fit(embeddings_NE)
+        down = self.projector.down
+        with torch.no_grad():
+            down.bias.add_(down.weight @ ((self.standardizer.mean - old_mean_E) / old_spread_E))
+            down.weight.mul_(self.standardizer.spread / old_spread_E)
 
     def intent(self, embedding_BE: Tensor) -> Tensor:
         """The optimized intent [B, E], in standardised coordinates."""

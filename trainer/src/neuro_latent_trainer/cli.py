@@ -72,6 +72,9 @@ def train(
         bool,
         typer.Option(help="Start from the projector that the generator was pre-trained with, where it has one."),
     ] = DEFAULTS.steered,
+    linear_start: Annotated[
+        bool, typer.Option(help="Start the black box as the best linear guess of the enhanced prompt's embedding.")
+    ] = DEFAULTS.linear_start,
     embeddings_dir: EmbeddingsOption = None,
     resume: Annotated[
         str | None, typer.Option(help="Go on from a checkpoint file, or from the newest in RUN with 'last'.")
@@ -123,6 +126,7 @@ def train(
             seed=seed,
             start_from=start_from or "",
             steered=steered,
+            linear_start=linear_start,
         )
     except ValueError as error:
         fail(console, str(error), code=2)

@@ -35,6 +35,7 @@ class TrainConfig:
         kl_form: ``moments`` or ``vocabulary``: see :mod:`neuro_latent_trainer.losses`.
         start_from: adapter whose weights, and whose form, a run starts with; "" is a fresh one.
         steered: whether a fresh adapter starts with the projector that the generator was pre-trained with, if any.
+        linear_start: whether the black box starts as the best linear guess of the enhanced prompt's embedding.
         micro_batch_size: the most records that T5 sees at once; 0 is all that a process has. Less memory, the same
             step.
 
@@ -65,6 +66,7 @@ class TrainConfig:
     instruction: str = INSTRUCTION
     start_from: str = ""
     steered: bool = True
+    linear_start: bool = True
     max_source_tokens: int = 128
     max_target_tokens: int = 128
     validation_share: float = 0.05

@@ -75,6 +75,22 @@ class RunSummary:
     interrupted: bool
 
 
+RIDGE = 0.1
+"""Of the linear start, relative to the mean variance of the raw embeddings."""
+
+
+def ridge(raw_NE: Tensor, target_NE: Tensor) -> tuple[Tensor, Tensor]:
+    """Ridge regression of the targets on the raw embeddings: map [E, E] and bias [E] (Hoerl and Kennard 1970)."""
+    mean_E, target_mean_E = raw_NE.mean(0), target_NE.mean(0)
+    centred_NE = (raw_NE - mean_E).double()
+    gram_EE = centred_NE.T @ centred_NE
+    penalty = RIDGE * gram_EE.diagonal().mean() + 1e-9
+    eye_EE = torch.eye(len(gram_EE), dtype=gram_EE.dtype, device=gram_EE.device)
+    map_EE = torch.linalg.solve(gram_EE + penalty * eye_EE, centred_NE.T @ (target_NE - target_mean_E).double())
+    linear_EE = map_EE.to(raw_NE.dtype)
+    return linear_EE, target_mean_E - mean_E @ linear_EE
+
+
 def _start(config: TrainConfig, encoder: Encoder, generator: Generator) -> PromptOptimizer:
     """The adapter that a run starts with.
 
@@ -159,9 +175,8 @@ class Run:
         if not len(self.train_examples) or not len(self.validation_examples):
             raise ValueError("training and validation each need at least one record with an enhanced prompt")
         self.data_digest = f"{self.train_examples.digest()}-{self.validation_examples.digest()}"
-        if not (self.model.starts_steered or config.start_from):
-            targets = [r.enhanced_prompt or "" for r in self.train_examples.records]
-            self.model.adapter.standardizer.fit(self.cache.get(targets).to(device))
+        if not config.start_from:
+            self._fit_start()
 
         self.parameters = [*self.model.adapter.parameters(), *self.head.parameters()]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
@@ -171,6 +186,21 @@ class Run:
         self.validation_start: float | None = None
         self.seconds = 0.0
         self.stop_requested = False
+
+    def _fit_start(self) -> None:
+        """Fit to the training data what needs no gradient: the standardizer, and a black box that begins as the best
+        linear guess of the enhanced prompt's embedding."""
+        records, adapter = self.train_examples.records, self.model.adapter
+        raw_NE, enhanced_NE = (
+            self.cache.get(texts).to(self.device)
+            for texts in ([r.raw_prompt for r in records], [r.enhanced_prompt or "" for r in records])
+        )
+        if self.model.starts_steered:
+            adapter.restandardize(enhanced_NE)
+        else:
+            adapter.standardizer.fit(enhanced_NE)
+        if self.config.linear_start:
+            adapter.black_box.start_from(*ridge(adapter.standardizer(raw_NE), adapter.standardizer(enhanced_NE)))
 
     # State -----------------------------------------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ def _without(config: TrainConfig, loss: str) -> TrainConfig:
 VARIANTS: dict[str, Callable[[TrainConfig], TrainConfig]] = {
     DEFAULT: lambda c: c,
     "unsteered start": lambda c: replace(c, steered=False),
+    "random start": lambda c: replace(c, linear_start=False),
     "dense projector": lambda c: replace(c, projector="dense"),
     "no cross-entropy": lambda c: _without(c, "generation"),
     "no distillation": lambda c: _without(c, "distillation"),
