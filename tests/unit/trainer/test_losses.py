@@ -181,4 +181,4 @@ def test_micro_batches_give_the_gradients_of_the_whole_batch(make_run: Any) -> N
     for losses, got in others:
         assert losses == pytest.approx(whole, rel=1e-5)
         for one, other in zip(got, expected, strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=2e-6)
