@@ -26,6 +26,10 @@ PROMPTS = (
     "plan a 3 day trip to Rome",
     "email my boss about a day off",
     "make a workout plan",
+    "summarize this article",
+    "fix my python code",
+    "name ideas for a coffee shop",
+    "how do I learn guitar",
 )
 MAX_LENGTH = 96
 

@@ -392,7 +392,7 @@ def test_selected_pairs_are_capped_by_source_and_take_the_failed_versions(tmp_pa
         enhanced = " ".join(["word"] * words)
         return {"raw_prompt": f"{source} {number}", "enhanced_prompt": enhanced, "source": source, "licence": "x"}
 
-    pairs = [row("disfl_qa", i) for i in range(LIMITS["disfl_qa"] + 5)]
+    pairs = [row("disfl_qa", i) for i in range(LIMITS["disfl_qa"] + 1)]
     pairs += [row("rar_csqa", 0), row("awesome_chatgpt_prompts", 0, 80), row("awesome_chatgpt_prompts", 1, 81)]
     preferences = [
         {"raw_prompt": "a", "success": "A better", "failed": "worse", "source": "oneprompted_pairwise"},
@@ -401,7 +401,9 @@ def test_selected_pairs_are_capped_by_source_and_take_the_failed_versions(tmp_pa
     ]
     for name, rows in (("pairs", pairs), ("preferences", preferences)):
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    taken = select_pairs(tmp_path / "pairs", tmp_path / "out.jsonl", tmp_path / "preferences")
+    (tmp_path / "held_out").write_text(json.dumps({"raw_prompt": "disfl_qa 7"}))
+    taken = select_pairs(tmp_path / "pairs", tmp_path / "out.jsonl", tmp_path / "preferences", [tmp_path / "held_out"])
+    assert taken.pop("repeat held-out texts") == 1
     assert taken["disfl_qa"] == LIMITS["disfl_qa"]
     assert (taken["awesome_chatgpt_prompts"], taken["oneprompted_pairwise"]) == (1, 2)
     records = read_records(tmp_path / "out.jsonl").records

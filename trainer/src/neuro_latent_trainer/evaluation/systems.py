@@ -19,6 +19,8 @@ from neuro_latent_trainer.losses import IGNORE
 from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
 
 BATCH = 32
+WRITING_BATCH = 128
+"""Larger: a step of writing costs little more for more rows."""
 
 Condition = Callable[[list[str]], tuple[Tensor, Tensor]]
 """Raw prompts -> T5 encoder states [N, Q, D] and their mask [N, Q]."""
@@ -85,8 +87,8 @@ class Conditioned:
     def write(self, prompts: Sequence[str], progress: Progress = lambda rows: None) -> list[str]:
         texts = [""] * len(prompts)
         order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
-        for first in range(0, len(order), BATCH):
-            rows = order[first : first + BATCH]
+        for first in range(0, len(order), WRITING_BATCH):
+            rows = order[first : first + WRITING_BATCH]
             hidden, mask = self._condition([prompts[row] for row in rows])
             ids = self._generator.write_ids(hidden, mask, self._max_length)
             written = self._generator.tokenizer.batch_decode(ids, skip_special_tokens=True)

@@ -37,6 +37,14 @@ CorpusOption = Annotated[Path, typer.Option(help="JSON lines (.jsonl or .jsonl.x
 PairsOption = Annotated[
     Path | None, typer.Option(help="Prompt pairs whose enhanced_prompt texts are added as documents.", exists=True)
 ]
+HeldOutOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="JSON lines that quality is measured on; a text that shares 13 words in a row with one of theirs is left "
+        "out. May be given several times.",
+        exists=True,
+    ),
+]
 WorkOption = Annotated[Path, typer.Option(help="Working folder: tokenizers, token ids, checkpoints, curves.")]
 MinutesOption = Annotated[float, typer.Option(help="Training time; the learning rate falls to its end.")]
 StepsOption = Annotated[int, typer.Option(help="The most steps; the learning rate falls to its end by then too.")]
@@ -59,14 +67,7 @@ def prepare(
     corpus: CorpusOption,
     work: WorkOption,
     pairs: PairsOption = None,
-    held_out: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="JSON lines that quality is measured on; a document that shares 13 words in a row with one of its "
-            "texts is left out. May be given several times.",
-            exists=True,
-        ),
-    ] = None,
+    held_out: HeldOutOption = None,
 ) -> None:
     """Learn the tokenizers and write the corpus as token ids."""
     work.mkdir(parents=True, exist_ok=True)
@@ -218,10 +219,11 @@ def select(
     preferences: Annotated[
         Path | None, typer.Option(help="Prompts with a version that succeeded and one that failed.", exists=True)
     ] = None,
+    held_out: HeldOutOption = None,
     seed: SeedOption = 0,
 ) -> None:
     """Choose the prompt pairs that the embedded adapter is trained on."""
-    typer.echo(json.dumps(select_pairs(pairs, output, preferences, seed)))
+    typer.echo(json.dumps(select_pairs(pairs, output, preferences, held_out or (), seed)))
 
 
 @app.command()

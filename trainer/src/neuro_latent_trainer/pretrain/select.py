@@ -9,10 +9,12 @@ answer than another.
 import json
 import random
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from neuro_latent_trainer.jsonl import parse_json_line
+from neuro_latent_trainer.pretrain.overlap import HeldOut
 
 COLUMNS = ("raw_prompt", "enhanced_prompt", "failed_prompts", "source", "licence")
 LIMITS = {
@@ -28,13 +30,19 @@ MAX_WORDS = {"awesome_chatgpt_prompts": 80}
 """Longer enhanced prompts of these sources are left out: their content cannot be inferred from the title."""
 
 
-def select_pairs(pairs: Path, output: Path, preferences: Path | None = None, seed: int = 0) -> dict[str, int]:
-    """Write the chosen rows to ``output`` (JSON lines); returns how many of each source.
+LEFT_OUT = "repeat held-out texts"
+
+
+def select_pairs(
+    pairs: Path, output: Path, preferences: Path | None = None, held_out: Sequence[Path] = (), seed: int = 0
+) -> dict[str, int]:
+    """Write the chosen rows to ``output`` (JSON lines); returns how many of each source, and how many were LEFT_OUT.
 
     Args:
         pairs: rows with ``raw_prompt``, ``enhanced_prompt`` and ``source``.
         output: file to write; rows of ``preferences`` carry their failed version as ``failed_prompts``.
         preferences: rows with ``success`` and ``failed`` in place of ``enhanced_prompt``.
+        held_out: files that quality is measured on; a row that repeats one of their texts is left out.
         seed: of the order, and so of which rows are taken where there are too many.
     """
     rows = _read(pairs)
@@ -43,12 +51,17 @@ def select_pairs(pairs: Path, output: Path, preferences: Path | None = None, see
             failed = [row["failed"]] if row.get("failed") else []
             rows.append({**row, "enhanced_prompt": row["success"], "failed_prompts": failed})
     random.Random(seed).shuffle(rows)
-    taken = dict.fromkeys(LIMITS, 0)
+    known = HeldOut.read(held_out)
+    taken = dict.fromkeys([*LIMITS, LEFT_OUT], 0)
     with output.open("w", encoding="utf-8") as chosen:
         for row in rows:
             source = row["source"]
             too_long = len(row["enhanced_prompt"].split()) > MAX_WORDS.get(source, sys.maxsize)
             if taken.get(source, 0) >= LIMITS.get(source, 0) or too_long:
+                continue
+            texts = (row["raw_prompt"], row["enhanced_prompt"], *row.get("failed_prompts", ()))
+            if any(map(known.repeated_by, texts)):
+                taken[LEFT_OUT] += 1
                 continue
             taken[source] += 1
             kept = {name: row[name] for name in COLUMNS if name in row}
