@@ -24,7 +24,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutput
 
-from neuro_latent_trainer.choices import EMBEDDED, Pooling
+from neuro_latent_trainer.choices import EMBEDDED, Pooling, Precision
 
 MODELS_VARIABLE = "NEURO_LATENT_MODELS"
 
@@ -223,6 +223,12 @@ def load_generator(name: str, device: torch.device | str = "cpu") -> Generator:
         raise BackboneError(f"the generator {name!r} is a {config.model_type!r}; only T5 models can be used")
     tokenizer = _load("generator tokenizer", name, AutoTokenizer)
     return Generator(name, model, tokenizer, config.d_model, config.eos_token_id, config.pad_token_id)
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """Products in bfloat16, where the precision says so."""
+    enabled = precision == "bf16" or (precision == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
 def fingerprint(model: nn.Module) -> str:

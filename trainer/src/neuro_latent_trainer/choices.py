@@ -16,3 +16,7 @@ INSTRUCTION: Final = "Rewrite this request as a clear and detailed prompt: "
 
 KlForm = Literal["moments", "vocabulary"]
 KL_FORMS: tuple[str, ...] = get_args(KlForm)
+
+Precision = Literal["auto", "fp32", "bf16"]
+PRECISIONS: tuple[str, ...] = get_args(Precision)
+"""Of T5's products in training; ``auto`` is bf16 on a GPU, fp32 elsewhere."""

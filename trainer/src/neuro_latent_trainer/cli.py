@@ -60,6 +60,9 @@ def train(
     sample_every: Annotated[int, typer.Option(help="Steps between sample texts; 0 is never.")] = DEFAULTS.sample_every,
     save_every: Annotated[int, typer.Option(help="Steps between checkpoints within an epoch.")] = DEFAULTS.save_every,
     seed: Annotated[int, typer.Option(help="Seed of weights, order and masks.")] = DEFAULTS.seed,
+    precision: Annotated[
+        str, typer.Option(help="Of T5's products: auto (bf16 on a GPU, else fp32), fp32 or bf16.")
+    ] = DEFAULTS.precision,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     start_from: Annotated[
         str | None,
@@ -127,6 +130,7 @@ def train(
             start_from=start_from or "",
             steered=steered,
             linear_start=linear_start,
+            precision=precision,  # type: ignore[arg-type]  # checked by TrainConfig
         )
     except ValueError as error:
         fail(console, str(error), code=2)

@@ -9,9 +9,11 @@ from neuro_latent_trainer.choices import (
     INSTRUCTION,
     KL_FORMS,
     POOLINGS,
+    PRECISIONS,
     PROJECTOR_FORMS,
     KlForm,
     Pooling,
+    Precision,
     ProjectorForm,
 )
 
@@ -36,6 +38,7 @@ class TrainConfig:
         start_from: adapter whose weights, and whose form, a run starts with; "" is a fresh one.
         steered: whether a fresh adapter starts with the projector that the generator was pre-trained with, if any.
         linear_start: whether the black box starts as the best linear guess of the enhanced prompt's embedding.
+        precision: of T5's products: ``auto`` (bf16 on a GPU, else fp32), ``fp32`` or ``bf16``.
         micro_batch_size: the most records that T5 sees at once; 0 is all that a process has. Less memory, the same
             step.
 
@@ -67,6 +70,7 @@ class TrainConfig:
     start_from: str = ""
     steered: bool = True
     linear_start: bool = True
+    precision: Precision = "auto"
     max_source_tokens: int = 128
     max_target_tokens: int = 128
     validation_share: float = 0.05
@@ -112,6 +116,8 @@ class TrainConfig:
             raise ValueError(f"projector must be one of {', '.join(PROJECTOR_FORMS)}, not {self.projector!r}")
         if self.kl_form not in KL_FORMS:
             raise ValueError(f"kl_form must be one of {', '.join(KL_FORMS)}, not {self.kl_form!r}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
         if self.pooling not in POOLINGS:
             raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, not {self.pooling!r}")
 

@@ -15,7 +15,8 @@ from accelerate.utils import reduce
 from torch import Tensor
 from torch.nn import functional as F
 
-from neuro_latent_trainer.backbones import Generator
+from neuro_latent_trainer.backbones import Generator, autocast
+from neuro_latent_trainer.choices import Precision
 from neuro_latent_trainer.losses import IGNORE
 
 
@@ -26,6 +27,7 @@ def generation_gradient(
     source_mask_BS: Tensor,
     labels_BT: Tensor,
     micro_batch_size: int = 0,
+    precision: Precision = "auto",
 ) -> tuple[Tensor, Tensor]:
     """Mean loss of the batch's target tokens, in nats, and its gradient for the soft prompts [B, P, D].
 
@@ -35,6 +37,7 @@ def generation_gradient(
         source_ids_BS, source_mask_BS: raw prompts.
         labels_BT: targets, IGNORE where padded.
         micro_batch_size: the most rows that T5 sees at once; 0 is all of this process's.
+        precision: of T5's products.
     """
     state = PartialState()
     rows = list(range(len(soft_BPD)))[state.process_index :: state.num_processes]
@@ -48,7 +51,7 @@ def generation_gradient(
         mask_bS, labels_bT = source_mask_BS[some], labels_BT[some]
         source, target = _longest(mask_bS != 0), _longest(labels_bT != IGNORE)
         labels_bT = labels_bT[:, :target]
-        with torch.autocast(soft_BPD.device.type, torch.bfloat16, enabled=soft_BPD.device.type == "cuda"):
+        with autocast(soft_BPD.device, precision):
             hidden, mask = generator.encode_soft(leaf_BPD[some], source_ids_BS[some, :source], mask_bS[:, :source])
             logits = generator.logits(hidden, mask, labels_bT)
         loss = F.cross_entropy(logits.flatten(0, 1).float(), labels_bT.flatten(), ignore_index=IGNORE, reduction="sum")

@@ -277,6 +277,7 @@ class Run:
                 mask_BS,
                 batch.labels_BT,
                 self.config.micro_batch_size,
+                self.config.precision,
             )
             roots.append(soft_BPD)
             gradients.append(weights.generation * gradient_BPD)

@@ -66,10 +66,11 @@ def ablate(
     ] = None,
     records: Annotated[int, typer.Option(min=8, help="Training records of each run, chosen by a hash.")] = 2000,
     rows: Annotated[int, typer.Option(min=2, help="The most held-out rows, chosen by a hash.")] = 500,
-    phase1_epochs: Annotated[int, typer.Option(min=0)] = 3,
-    phase2_epochs: Annotated[int, typer.Option(min=0)] = 2,
+    phase1_epochs: Annotated[int, typer.Option(min=0, help="Epochs of distillation.")] = 3,
+    phase2_epochs: Annotated[int, typer.Option(min=0, help="Epochs of contrastive training.")] = 2,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant, with seeds 0, 1, ...")] = 1,
     default_seeds: Annotated[int, typer.Option(min=1, help="Runs of the default, whose spread tells chance.")] = 3,
+    precision: Annotated[str, typer.Option(help="As in `neuro-latent train`.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print all results as one JSON line last.")] = False,
 ) -> None:
     """Train the default recipe and variants of it, each with one choice changed, and compare them on held-out rows.
@@ -92,7 +93,12 @@ def ablate(
     output_dir.mkdir(parents=True, exist_ok=True)
     log = output_dir / "results.jsonl"
     known = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.is_file() else []
-    base = TrainConfig(phase1_epochs=phase1_epochs, phase2_epochs=phase2_epochs, sample_every=0)
+    base = TrainConfig(
+        phase1_epochs=phase1_epochs,
+        phase2_epochs=phase2_epochs,
+        sample_every=0,
+        precision=precision,  # type: ignore[arg-type]  # checked by TrainConfig
+    )
     for name in only or VARIANTS:
         for seed in range(default_seeds if name == DEFAULT else seeds):
             config = replace(VARIANTS[name](base), seed=seed)

@@ -23,7 +23,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from neuro_latent_trainer.adapter_folder import SavedAdapter
-from neuro_latent_trainer.backbones import Generator, fingerprint, freeze, resolve
+from neuro_latent_trainer.backbones import Generator, autocast, fingerprint, freeze, resolve
+from neuro_latent_trainer.choices import Precision
 from neuro_latent_trainer.data import Record
 from neuro_latent_trainer.examples import TokenizedPairs
 from neuro_latent_trainer.losses import generation_loss
@@ -55,6 +56,7 @@ class Budget:
     warmup_share: float = 0.05
     weight_decay: float = 0.01
     clip_norm: float = 1.0
+    precision: Precision = "auto"
     seed: int = 0
 
     @classmethod
@@ -73,6 +75,7 @@ class Budget:
                 max_target_tokens=trained["max_target_tokens"],
                 soft_prompt_tokens=saved.config.soft_prompt_tokens,
                 instruction=saved.config.instruction,
+                precision=trained.get("precision", "auto"),
             )
         except KeyError as missing:
             raise ValueError(
@@ -187,7 +190,7 @@ class Baselines:
             for group in optimizer.param_groups:
                 group["lr"] = rate * warmup_then_cosine(step, budget.steps, budget.warmup_share)
             optimizer.zero_grad(set_to_none=True)
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            with autocast(device, budget.precision):
                 value = loss(*(tensor.to(device) for tensor in pairs.tokens(rows)))
             value.backward()
             nn.utils.clip_grad_norm_(parameters, budget.clip_norm)

@@ -13,7 +13,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional as F
 
-from neuro_latent_trainer.backbones import freeze, pool
+from neuro_latent_trainer.backbones import autocast, freeze, pool
+from neuro_latent_trainer.choices import Precision
 from neuro_latent_trainer.losses import IGNORE
 from neuro_latent_trainer.pretrain import models, tasks, tokenizer, tokens
 from neuro_latent_trainer.pretrain.loop import Batch, LoopConfig, pretrain, to_device
@@ -56,10 +57,10 @@ def pick_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def autocast(device: torch.device) -> torch.autocast:
+def pick_precision(device: torch.device) -> Precision:
     """bfloat16 where the processor multiplies it natively, else float32."""
     native = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
-    return torch.autocast(device.type, torch.bfloat16, enabled=native)
+    return "bf16" if native else "fp32"
 
 
 @app.command()
@@ -148,13 +149,13 @@ def generator(
 
     @torch.no_grad()
     def embed(ids: Tensor, mask: Tensor) -> Tensor:
-        with autocast(device):
+        with autocast(device, pick_precision(device)):
             hidden = encoder(ids, mask).last_hidden_state
         return pool(hidden.float(), mask, "mean")
 
     def loss(batch: Batch) -> Tensor:
         embedding = embed(batch["guide_ids"], batch["guide_mask"])
-        with autocast(device):
+        with autocast(device, pick_precision(device)):
             logits = model(batch, embedding)
         kept = batch["labels"] != IGNORE
         return F.cross_entropy(logits[kept].float(), batch["labels"][kept])
@@ -189,7 +190,7 @@ def encoder(
     model.to(device)
 
     def loss(batch: Batch) -> Tensor:
-        with autocast(device):
+        with autocast(device, pick_precision(device)):
             hidden = model.roberta(batch["input_ids"], batch["attention_mask"]).last_hidden_state
             kept = batch["labels"] != IGNORE
             logits = model.lm_head(hidden[kept])
