@@ -51,8 +51,8 @@ class Budget:
     max_target_tokens: int
     soft_prompt_tokens: int
     instruction: str
-    prompt_tuning_rate: float = 0.1
-    finetune_rate: float = 1e-3
+    prompt_tuning_rate: float = 0.3
+    finetune_rate: float = 5e-4
     warmup_share: float = 0.05
     weight_decay: float = 0.01
     clip_norm: float = 1.0
