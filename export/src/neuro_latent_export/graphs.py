@@ -76,7 +76,7 @@ class Sizes:
         return cls(
             encoder_width=model.encoder.width,
             generator_width=t5.d_model,
-            soft_prompt_tokens=model.adapter.config.soft_prompt_tokens,
+            soft_prompt_tokens=model.adapter.config.soft_prompt_tokens + model.adapter.config.memory_prompts,
             decoder_layers=t5.num_decoder_layers,
             heads=t5.num_heads,
             head_width=t5.d_kv,
@@ -107,7 +107,7 @@ def graph_specs(model: PromptOptimizer) -> list[GraphSpec]:
         ),
         GraphSpec(
             "t5_encoder/1/model.onnx",
-            T5EncoderGraph(t5),
+            T5EncoderGraph(t5, model.adapter.config.memory_prompts),
             (
                 TensorSpec("soft_prompts", ("batch", sizes.soft_prompt_tokens, sizes.generator_width)),
                 TensorSpec("input_ids", ("batch", "tokens"), ids),

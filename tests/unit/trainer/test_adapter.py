@@ -207,6 +207,16 @@ def test_weights_that_do_not_fit_their_configuration_are_an_adapter_error(copy: 
         PromptOptimizer.from_pretrained(copy)
 
 
+def test_memory_prompts_start_as_what_t5_makes_of_the_instruction(frozen: tuple[Encoder, Generator]) -> None:
+    model = fresh(frozen, memory_prompts=2)
+    soft = model.adapter(model.embed(["Create a function"]))
+    assert soft.shape[1] == model.adapter.config.soft_prompt_tokens + 2
+    generator = frozen[1]
+    ids = generator.tokenizer(model.adapter.config.instruction, add_special_tokens=False, return_tensors="pt")
+    read = generator.model.encoder(input_ids=ids["input_ids"]).last_hidden_state[0]
+    assert torch.equal(model.adapter.memory.base, read[:2])
+
+
 def test_a_black_box_can_start_as_a_linear_map() -> None:
     config = AdapterConfig(encoder_width=6, generator_width=8, black_box_width=15)
     linear, bias, raw = torch.randn(6, 6), torch.randn(6), torch.randn(20, 6)

@@ -5,7 +5,7 @@ Shape letters: ``B`` batch, ``E`` encoder width, ``P`` soft prompts, ``D`` gener
     raw embedding [B, E] -> standardised [B, E] -> black box -> optimized intent [B, E] -> projector -> [B, P, D]
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,10 @@ from neuro_latent_trainer.choices import INSTRUCTION, POOLINGS, PROJECTOR_FORMS,
 @dataclass(frozen=True)
 class AdapterConfig:
     """Sizes and form of an adapter; the widths come from the backbones' configs.
+
+    Attributes:
+        memory_prompts: soft prompts that T5's decoder sees beside the hidden states of the encoder, which does not read
+            them; 0 is none.
 
     Raises:
         ValueError: a field is out of its range or unknown; the message names it.
@@ -31,6 +35,7 @@ class AdapterConfig:
     bottleneck_width: int = 128
     pooling: Pooling = "mean"
     instruction: str = INSTRUCTION
+    memory_prompts: int = 0
 
     def __post_init__(self) -> None:
         for name in (
@@ -42,6 +47,8 @@ class AdapterConfig:
         ):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise ValueError(f"{name} must be a positive integer, not {getattr(self, name)!r}")
+        if not isinstance(self.memory_prompts, int) or self.memory_prompts < 0:
+            raise ValueError(f"memory_prompts must be an integer of at least 0, not {self.memory_prompts!r}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), not {self.dropout!r}")
         if self.projector not in PROJECTOR_FORMS:
@@ -170,6 +177,11 @@ class Adapter(nn.Module):
         self.standardizer = Standardizer(config.encoder_width)
         self.black_box = BlackBox(config)
         self.projector = (ResidualProjector if config.projector == "residual" else DenseProjector)(config)
+        self.memory = (
+            ResidualProjector(replace(config, soft_prompt_tokens=config.memory_prompts))
+            if config.memory_prompts
+            else None
+        )
 
     def restandardize(self, embeddings_NE: Tensor) -> None:
         """Fit the standardizer on ``embeddings_NE``; the projector gives what it gave for the same raw coordinates.
@@ -190,6 +202,11 @@ class Adapter(nn.Module):
         """The optimized intent [B, E], in standardised coordinates."""
         return self.black_box(self.standardizer(embedding_BE))
 
+    def soft_prompts(self, intent_BE: Tensor) -> Tensor:
+        """Intent [B, E] -> soft prompts [B, P, D], those of the decoder's memory first."""
+        soft_BPD = self.projector(intent_BE)
+        return soft_BPD if self.memory is None else torch.cat([self.memory(intent_BE), soft_BPD], dim=1)
+
     def forward(self, embedding_BE: Tensor) -> Tensor:
         """Raw embedding [B, E] -> soft prompts [B, P, D]."""
-        return self.projector(self.intent(embedding_BE))
+        return self.soft_prompts(self.intent(embedding_BE))

@@ -46,6 +46,9 @@ def train(
     ] = DEFAULTS.kl_form,
     projector: Annotated[str, typer.Option(help="residual or dense.")] = DEFAULTS.projector,
     soft_prompt_tokens: Annotated[int, typer.Option(help="Number of soft prompts.")] = DEFAULTS.soft_prompt_tokens,
+    memory_prompts: Annotated[
+        int, typer.Option(help="Further soft prompts, that T5's decoder sees and its encoder does not.")
+    ] = DEFAULTS.memory_prompts,
     pooling: Annotated[str, typer.Option(help="mean or cls.")] = DEFAULTS.pooling,
     input_mask: Annotated[
         float, typer.Option(help="Share of the prompt's tokens hidden from T5 in training.")
@@ -119,6 +122,7 @@ def train(
             kl_form=kl_form,  # type: ignore[arg-type]  # checked by TrainConfig
             projector=projector,  # type: ignore[arg-type]  # checked by TrainConfig
             soft_prompt_tokens=soft_prompt_tokens,
+            memory_prompts=memory_prompts,
             pooling=pooling,  # type: ignore[arg-type]  # checked by TrainConfig
             input_mask=input_mask,
             max_source_tokens=max_source_tokens,

@@ -62,6 +62,7 @@ class TrainConfig:
     input_mask: float = 0.15
     projector: ProjectorForm = "residual"
     soft_prompt_tokens: int = 20
+    memory_prompts: int = 0
     black_box_width: int = 1024
     bottleneck_width: int = 128
     dropout: float = 0.1
@@ -88,6 +89,7 @@ class TrainConfig:
             ("batch_size", 1),
             ("micro_batch_size", 0),
             ("soft_prompt_tokens", 1),
+            ("memory_prompts", 0),
             ("black_box_width", 1),
             ("bottleneck_width", 1),
             ("max_source_tokens", 2),

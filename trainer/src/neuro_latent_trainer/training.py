@@ -107,6 +107,7 @@ def _start(config: TrainConfig, encoder: Encoder, generator: Generator) -> Promp
         bottleneck_width=config.bottleneck_width,
         pooling=config.pooling,
         instruction=config.instruction,
+        memory_prompts=config.memory_prompts,
     )
     model = PromptOptimizer.create(encoder, generator, form, steered=config.steered)
     if config.start_from:
@@ -264,7 +265,7 @@ class Run:
         weights = self.config.weights(1 if phase == 1 else 2)
         adapter = self.model.adapter
         intent_BE = adapter.intent(batch.raw_BE)
-        soft_BPD = adapter.projector(intent_BE)
+        soft_BPD = adapter.soft_prompts(intent_BE)
         losses: dict[str, Tensor] = {}
         roots: list[Tensor] = []
         gradients: list[Tensor] = []
@@ -276,12 +277,14 @@ class Run:
                 batch.source_ids_BS,
                 mask_BS,
                 batch.labels_BT,
+                self.config.memory_prompts,
                 self.config.micro_batch_size,
                 self.config.precision,
             )
             roots.append(soft_BPD)
             gradients.append(weights.generation * gradient_BPD)
-        latent = self._latent_losses(batch, intent_BE, soft_BPD, weights)
+        # Memory prompts lie among hidden states, not among embeddings: the KL is not for them.
+        latent = self._latent_losses(batch, intent_BE, soft_BPD[:, self.config.memory_prompts :], weights)
         if latent:
             losses |= latent
             roots.append(sum((getattr(weights, name) * value for name, value in latent.items()), torch.tensor(0.0)))
@@ -333,8 +336,10 @@ class Run:
         for start in range(64 * self.processes.process_index, len(examples), 64 * self.processes.num_processes):
             batch = examples.batch(list(range(start, min(start + 64, len(examples))))).to(self.device)
             intent_BE = self.model.adapter.intent(batch.raw_BE)
-            soft_BPD = self.model.adapter.projector(intent_BE)
-            hidden_BQD, mask_BQ = self.model.generator.encode_soft(soft_BPD, batch.source_ids_BS, batch.source_mask_BS)
+            soft_BPD = self.model.adapter.soft_prompts(intent_BE)
+            hidden_BQD, mask_BQ = self.model.generator.encode_soft(
+                soft_BPD, batch.source_ids_BS, batch.source_mask_BS, self.config.memory_prompts
+            )
             count = int((batch.labels_BT >= 0).sum())
             nats += (
                 count

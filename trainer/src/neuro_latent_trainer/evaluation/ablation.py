@@ -47,6 +47,7 @@ VARIANTS: dict[str, Callable[[TrainConfig], TrainConfig]] = {
     "5 soft prompts": lambda c: replace(c, soft_prompt_tokens=5),
     "10 soft prompts": lambda c: replace(c, soft_prompt_tokens=10),
     "40 soft prompts": lambda c: replace(c, soft_prompt_tokens=40),
+    "20 memory prompts": lambda c: replace(c, memory_prompts=20),
     "learning rate 3e-4": lambda c: replace(c, learning_rate=3e-4),
     "learning rate 3e-3": lambda c: replace(c, learning_rate=3e-3),
 }

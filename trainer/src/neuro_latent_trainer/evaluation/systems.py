@@ -161,7 +161,8 @@ def adapted(model: PromptOptimizer, change: Callable[[list[str], Tensor], Tensor
         soft_NPD = model.adapter(model.embed(prompts))
         if change is not None:
             soft_NPD = change(prompts, soft_NPD)
-        return model.generator.encode_soft(soft_NPD, tokens["input_ids"], tokens["attention_mask"])
+        memory = model.adapter.config.memory_prompts
+        return model.generator.encode_soft(soft_NPD, tokens["input_ids"], tokens["attention_mask"], memory)
 
     return condition
 
