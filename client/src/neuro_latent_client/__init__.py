@@ -5,9 +5,12 @@
 ...     print(client.optimize("Create a function").text)
 """
 
+from ._async_stream import AsyncOptimizationStream
 from ._stream import OptimizationStream
+from .async_client import AsyncClient
 from .client import Client
 from .errors import (
+    AccessDeniedError,
     DeadlineError,
     InvalidRequestError,
     ModelNotFoundError,
@@ -15,14 +18,20 @@ from .errors import (
     ServerError,
     ServerUnavailableError,
 )
-from .options import GenerationOptions
-from .results import GeneratedSequence, Health, Optimization, Piece
+from .options import FeedbackDetails, GenerationOptions
+from .results import Feedback, GeneratedSequence, Health, Optimization, Piece, Progress, ServedModel
+from .tls import TlsConfig
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AccessDeniedError",
+    "AsyncClient",
+    "AsyncOptimizationStream",
     "Client",
     "DeadlineError",
+    "Feedback",
+    "FeedbackDetails",
     "GeneratedSequence",
     "GenerationOptions",
     "Health",
@@ -32,6 +41,9 @@ __all__ = [
     "Optimization",
     "OptimizationStream",
     "Piece",
+    "Progress",
+    "ServedModel",
     "ServerError",
     "ServerUnavailableError",
+    "TlsConfig",
 ]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from neuro_latent_client.protocol import RAW_PROMPT
+from neuro_latent_client.protocol import MAX_DEADLINE_MS, RAW_PROMPT
 from neuro_latent_serving.errors import InvalidInput
 
 MAX_PROMPT_CHARACTERS = 32_768
@@ -19,7 +19,6 @@ MAX_ENCODER_TOKENS = 2048
 MAX_NEW_TOKENS = 512
 MAX_SEQUENCES = 8
 MAX_BEAMS = 8
-MAX_DEADLINE_MS = 600_000
 MAX_INT64 = 2**63 - 1
 
 

@@ -7,32 +7,34 @@ error before its first event with 400, and any later one inside the stream).
 import json
 import struct
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent import futures
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import grpc
 import pytest
+import stamina
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from neuro_latent_client import Client, protocol
+from neuro_latent_client import AsyncClient, Client, protocol
+from neuro_latent_client._request import WIRE_TYPES, InferRequest
+from neuro_latent_client._transport import Tensors
+from neuro_latent_client.testing import Failure, FakeServer
+from tests.unit.client.blocking import BlockingClient
+
+OUTPUT_TYPES = {**protocol.STREAM_OUTPUT_TYPES, **protocol.FEEDBACK_OUTPUT_TYPES}
 
 STATUSES = {  # kind of failure: gRPC code, HTTP status
     "invalid": (grpc.StatusCode.INVALID_ARGUMENT, 400),
     "busy": (grpc.StatusCode.UNAVAILABLE, 503),
     "internal": (grpc.StatusCode.INTERNAL, 500),
+    "denied": (grpc.StatusCode.UNAUTHENTICATED, 401),
     "not found": (grpc.StatusCode.NOT_FOUND, 404),
     "no version": (grpc.StatusCode.UNAVAILABLE, 400),
 }
-
-
-class Failure(Exception):
-    def __init__(self, kind: str, text: str) -> None:
-        super().__init__(text)
-        self.code, self.status = STATUSES[kind]
 
 
 def response(text: str, index: int = 0, finish_reason: str = "", replaces: bool = False) -> dict[str, list[Any]]:
@@ -50,35 +52,26 @@ def response(text: str, index: int = 0, finish_reason: str = "", replaces: bool 
 
 
 @dataclass
-class Script:
-    """What the server does, set by a test, and what it saw."""
+class Script(FakeServer):
+    """What the servers do, set by a test, and what they saw. Its answers are odd enough to tell fields apart."""
 
-    live: bool = True
-    ready: bool = True
-    models: set[str] = field(default_factory=lambda: {protocol.UNARY_MODEL, protocol.STREAM_MODEL})
-    failure: Failure | None = None
-    failure_after: int = 0  # responses of a stream that go out before the failure
+    hung_up: list[str] = field(default_factory=list)  # gRPC streams that were cancelled as calls
     answer: dict[str, list[Any]] | None = None
     responses: list[dict[str, list[Any]]] = field(
         default_factory=lambda: [response("Write "), response("a\u2028test."), response("", finish_reason="stop")]
     )
-    delay_s: float = 0.0  # before a unary answer, and between the responses of a stream
-    seen: list[dict[str, Any]] = field(default_factory=list)
-    headers: list[dict[str, str]] = field(default_factory=list)
-    cancelled: threading.Event = field(default_factory=threading.Event)
 
-    def receive(self, model: str, request_id: str, inputs: dict[str, Any], headers: dict[str, str]) -> None:
-        self.seen.append({"model": model, "request_id": request_id, "inputs": inputs})
-        self.headers.append(headers)
-        if model not in self.models:
-            raise Failure("not found", f"Request for unknown model: '{model}' is not found")
-        if self.failure and not self.failure_after:
-            raise self.failure
+    def respond(self, request: InferRequest) -> Iterator[Tensors]:
+        if request.model == protocol.STREAM_MODEL:
+            yield from self.responses
+        elif request.model == protocol.UNARY_MODEL:
+            yield self.answer or self.unary(request.inputs)
+        else:
+            yield from super().respond(request)
 
-    def unary(self, inputs: dict[str, Any]) -> dict[str, list[Any]]:
-        time.sleep(self.delay_s)
+    def unary(self, inputs: Mapping[str, Any]) -> dict[str, list[Any]]:
         n = inputs.get("num_return_sequences", 1)
-        return self.answer or {
+        return {
             "enhanced_prompt": [f"{inputs['raw_prompt']}, well: {i}" for i in range(n)],
             "score": [-0.25 * (i + 1) for i in range(n)],
             "generated_tokens": [5 + i for i in range(n)],
@@ -88,13 +81,29 @@ class Script:
             "adapter_version": ["mini-1"],
         }
 
-    def stream(self) -> Iterator[dict[str, list[Any]]]:
-        for count, item in enumerate(self.responses):
-            if self.failure and count == self.failure_after:
-                raise self.failure
-            yield item
-            if self.cancelled.wait(self.delay_s):
-                return
+    def infer(self, request: InferRequest) -> Tensors:
+        """For the servers: the one response of a model that does not stream, after its time."""
+        responses = self.receive(request)
+        self.pause(request.request_id, self.delay_s)
+        return next(responses)
+
+    def stream(self, request: InferRequest) -> Iterator[Tensors]:
+        """For the servers: the responses at their pace. A failure before the first is raised at once."""
+
+        def paced(responses: Iterator[Tensors]) -> Iterator[Tensors]:
+            for item in responses:
+                yield item
+                if self.pause(request.request_id, self.delay_s):
+                    return
+
+        return paced(self.receive(request))
+
+    def seen_inputs(self) -> list[dict[str, Any]]:
+        """What was asked, without the deadline, which depends on the time."""
+        return [
+            {name: value for name, value in request.inputs.items() if name != "deadline_ms"}
+            for request in self.requests
+        ]
 
 
 def pack(kind: str, values: list[Any]) -> bytes:
@@ -125,45 +134,52 @@ class GrpcServicer(service_pb2_grpc.GRPCInferenceServiceServicer):
         return service_pb2.ModelReadyResponse(ready=request.name in self.script.models)
 
     def ModelMetadata(self, request: Any, context: Any) -> Any:
-        return service_pb2.ModelMetadataResponse(name=request.name, versions=["1", "2"])
+        return service_pb2.ModelMetadataResponse(name=request.name, versions=["1"])
+
+    def RepositoryIndex(self, request: Any, context: Any) -> Any:
+        index = [
+            {"name": model.name, "version": model.version, "state": "READY", "reason": model.problem}
+            for model in self.script.index()
+        ]
+        return service_pb2.RepositoryIndexResponse(models=index)
 
     def ModelInfer(self, request: Any, context: Any) -> Any:
         try:
-            return self.encode(self.script.unary(self.receive(request, context)))
+            return self.encode(self.script.infer(self.request(request, context)))
         except Failure as failure:
-            context.abort(failure.code, str(failure))
+            context.abort(STATUSES[failure.kind][0], str(failure))
 
     def ModelStreamInfer(self, requests: Any, context: Any) -> Iterator[Any]:
-        context.add_callback(lambda: None if context.code() else self.script.cancelled.set())
+        # Triton 24.10 may crash on the errors and cancellations of streams that carry it.
+        assert "triton_grpc_error" not in dict(context.invocation_metadata())
+        message = next(requests)
+        context.add_callback(lambda: None if context.code() else self.script.hung_up.append(message.id))
+        request = self.request(message, context)
+        if request.model == protocol.CANCEL_MODEL:  # the engine ends the request, and so its stream ends
+            self.script.cancel(request.inputs[protocol.CANCEL_INPUT])
+            return
         try:
-            # Triton 24.10 may crash on the errors and cancellations of streams that carry it.
-            assert "triton_grpc_error" not in dict(context.invocation_metadata())
-            request = next(requests)
-            if request.model_name == protocol.CANCEL_MODEL:  # the engine ends the request, and so its stream ends
-                self.script.cancelled.set()
-                return
-            self.receive(request, context)
-            for item in self.script.stream():
+            for item in self.script.stream(request):
                 yield service_pb2.ModelStreamInferResponse(infer_response=self.encode(item))
-            context.set_code(grpc.StatusCode.OK)
         except Failure as failure:
             yield service_pb2.ModelStreamInferResponse(error_message=str(failure))
-            context.set_code(grpc.StatusCode.OK)
+        context.set_code(grpc.StatusCode.OK)
 
-    def receive(self, request: Any, context: Any) -> dict[str, Any]:
+    @staticmethod
+    def request(message: Any, context: Any) -> InferRequest:
         inputs = {}
-        for tensor, raw in zip(request.inputs, request.raw_input_contents, strict=True):
+        for tensor, raw in zip(message.inputs, message.raw_input_contents, strict=True):
             assert list(tensor.shape) == [1, 1]
-            assert tensor.datatype == protocol.INPUT_TYPES[tensor.name]
+            assert tensor.datatype == WIRE_TYPES[tensor.name]
             inputs[tensor.name] = unpack(tensor.datatype, raw)
-        self.script.receive(request.model_name, request.id, inputs, dict(context.invocation_metadata()))
-        return inputs
+        headers = dict(context.invocation_metadata())
+        return InferRequest(message.model_name, message.id, inputs, context.time_remaining(), headers)
 
     @staticmethod
     def encode(answer: dict[str, list[Any]]) -> Any:
         message = service_pb2.ModelInferResponse()
         for name, values in answer.items():
-            kind = protocol.STREAM_OUTPUT_TYPES[name]
+            kind = OUTPUT_TYPES[name]
             message.outputs.add(name=name, datatype=kind, shape=[1, len(values)])
             message.raw_output_contents.append(pack(kind, values))
         return message
@@ -183,41 +199,52 @@ class HttpHandler(BaseHTTPRequestHandler):
         elif parts[1] not in script.models:
             self.reply(400, {"error": "Model version not ready"})
         else:
-            self.reply(200, {"name": parts[1], "versions": ["1", "2"]})
+            self.reply(200, {"name": parts[1], "versions": ["1"]})
 
     def do_POST(self) -> None:
-        _, _, _, model, verb = self.path.split("/")
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path == "/v2/repository/index":
+            self.reply(200, [{"name": m.name, "version": m.version, "state": "READY"} for m in self.script.index()])
+            return
+        _, _, _, model, verb = self.path.split("/")
+        if model == protocol.CANCEL_MODEL:
+            self.script.cancel(body[protocol.CANCEL_INPUT])
+            self.reply(200, {}, as_event=True)
+            return
         headers = {name.lower(): value for name, value in self.headers.items()}
+        request = InferRequest(model, body.pop("id"), body, 60.0, headers)
         try:
             if verb == "infer":
-                for tensor in body["inputs"]:
-                    assert tensor["shape"] == [1, 1]
-                    assert tensor["datatype"] == protocol.INPUT_TYPES[tensor["name"]]
-                inputs = {tensor["name"]: tensor["data"][0] for tensor in body["inputs"]}
-                self.script.receive(model, body["id"], inputs, headers)
-                outputs = [
-                    {"name": n, "datatype": protocol.OUTPUT_TYPES[n], "shape": [1, len(v)], "data": v}
-                    for n, v in self.script.unary(inputs).items()
-                ]
-                self.reply(200, {"id": body["id"], "outputs": outputs})
+                self.infer(replace(request, inputs={tensor["name"]: self.value(tensor) for tensor in body["inputs"]}))
             else:
-                self.script.receive(model, body.pop("id"), body, headers)
-                self.stream()
+                self.stream(self.script.stream(request))
         except Failure as failure:
-            as_event = verb == "generate_stream" and failure.status != 404
-            self.reply(400 if as_event else failure.status, {"error": str(failure)}, as_event)
+            status = STATUSES[failure.kind][1]
+            as_event = verb == "generate_stream" and status not in (401, 404)
+            self.reply(400 if as_event else status, {"error": str(failure)}, as_event)
         except (BrokenPipeError, ConnectionResetError):
-            self.script.cancelled.set()
             self.close_connection = True
 
-    def stream(self) -> None:
+    @staticmethod
+    def value(tensor: dict[str, Any]) -> Any:
+        assert tensor["shape"] == [1, 1]
+        assert tensor["datatype"] == WIRE_TYPES[tensor["name"]]
+        return tensor["data"][0]
+
+    def infer(self, request: InferRequest) -> None:
+        outputs = [
+            {"name": name, "datatype": OUTPUT_TYPES[name], "shape": [1, len(values)], "data": values}
+            for name, values in self.script.infer(request).items()
+        ]
+        self.reply(200, {"id": request.request_id, "outputs": outputs})
+
+    def stream(self, responses: Iterator[Tensors]) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream; charset=utf-8")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         try:
-            for item in self.script.stream():
+            for item in responses:
                 self.chunk({name: values[0] for name, values in item.items()})
         except Failure as failure:
             self.chunk({"error": str(failure)})
@@ -227,7 +254,7 @@ class HttpHandler(BaseHTTPRequestHandler):
         data = f"data: {json.dumps(fields, ensure_ascii=False)}\n\n".encode()
         self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
 
-    def reply(self, status: int, fields: dict[str, Any], as_event: bool = False) -> None:
+    def reply(self, status: int, fields: Any, as_event: bool = False) -> None:
         text = json.dumps(fields)
         data = (f"data: {text}\n\n" if as_event else text).encode()
         self.send_response(status)
@@ -245,11 +272,6 @@ def script() -> Script:
 @pytest.fixture
 def make_response() -> Any:
     return response
-
-
-@pytest.fixture
-def make_failure() -> type[Failure]:
-    return Failure
 
 
 @pytest.fixture
@@ -279,7 +301,34 @@ def url(request: pytest.FixtureRequest) -> str:
     return str(request.getfixturevalue(f"{request.param}_url"))
 
 
+@pytest.fixture(params=["grpc", "http", "fake"])
+def transport(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(params=["sync", "async"])
+def mode(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def client(url: str) -> Iterator[Client]:
-    with Client(url) as client:
+def make_client(transport: str, mode: str, script: Script, request: pytest.FixtureRequest) -> Any:
+    """Makes a client of one kind over one transport, with the settings that a test wants."""
+    if transport == "fake":
+        makers: Any = {"sync": script.client, "async": script.async_client}
+    else:
+        url = request.getfixturevalue(f"{transport}_url")
+        makers = {"sync": partial(Client, url), "async": partial(AsyncClient, url)}
+    return makers[mode] if mode == "sync" else partial(BlockingClient, makers[mode])
+
+
+@pytest.fixture
+def client(make_client: Any) -> Iterator[Any]:
+    with make_client() as client:
         yield client
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_between_attempts() -> Iterator[None]:
+    with stamina.set_testing(True, attempts=10, cap=True):
+        yield

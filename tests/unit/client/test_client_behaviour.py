@@ -1,14 +1,16 @@
-"""What the client does, the same over gRPC and HTTP."""
+"""What the clients do, the same over gRPC, HTTP and the fake, sync and async."""
 
 import pickle
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
 from neuro_latent_client import (
+    AsyncClient,
     Client,
     DeadlineError,
     InvalidRequestError,
@@ -19,6 +21,7 @@ from neuro_latent_client import (
     ServerUnavailableError,
     protocol,
 )
+from tests.unit.client.blocking import BlockingClient
 
 
 @pytest.fixture(params=["optimize", "stream"])
@@ -41,16 +44,16 @@ def dead_url(request):
         yield f"{request.param}://127.0.0.1:{unused.getsockname()[1]}"
 
 
-def test_optimize_returns_text_and_its_facts(client, script, url):
+def test_optimize_returns_text_and_its_facts(client, script, transport):
     answer = client.optimize("Créate a 函数\n\0")
     assert answer.text == "Créate a 函数\n\0, well: 0"
     assert (answer.score, answer.finish_reason) == (-0.25, "stop")
     assert answer.sequences[0].generated_tokens == 5
     assert (answer.truncated, answer.model_version) == (True, "mini-1")
     assert answer.raw_prompt == "Créate a 函数\n\0"
-    assert url.startswith(answer.transport)
+    assert answer.transport == transport
     assert answer.elapsed_ms > 0
-    assert answer.request_id == script.seen[0]["request_id"]
+    assert answer.request_id == script.requests[0].request_id
     assert len(answer.request_id) == 32
 
 
@@ -62,7 +65,7 @@ def test_several_sequences_come_in_order(client):
 
 def test_only_options_that_were_set_are_sent(ask, script):
     ask("x")
-    assert script.seen[0]["inputs"] == {"raw_prompt": "x"}
+    assert script.seen_inputs()[0] == {"raw_prompt": "x"}
 
 
 def test_every_option_arrives_with_its_value(ask, script):
@@ -79,21 +82,21 @@ def test_every_option_arrives_with_its_value(ask, script):
     }
     assert options.keys() == protocol.OPTION_TYPES.keys()
     ask("x", **options)
-    assert script.seen[0]["inputs"] == {"raw_prompt": "x", **options}
+    assert script.requests[0].inputs == {"raw_prompt": "x", **options}
 
 
 def test_each_method_asks_its_own_model(client, script):
     client.optimize("x")
     list(client.stream("x"))
-    assert [request["model"] for request in script.seen] == [protocol.UNARY_MODEL, protocol.STREAM_MODEL]
-    assert script.seen[0]["request_id"] != script.seen[1]["request_id"]
+    assert [request.model for request in script.requests] == [protocol.UNARY_MODEL, protocol.STREAM_MODEL]
+    assert script.requests[0].request_id != script.requests[1].request_id
 
 
-def test_headers_are_sent(url, script):
-    with Client(url, headers={"X-Tenant": "seven"}) as client:
+def test_headers_are_sent(make_client, script):
+    with make_client(headers={"X-Tenant": "seven"}) as client:
         client.optimize("x")
         list(client.stream("x"))
-    assert [headers["x-tenant"] for headers in script.headers] == ["seven", "seven"]
+    assert [request.headers["x-tenant"] for request in script.requests] == ["seven", "seven"]
 
 
 def test_stream_gives_pieces_then_the_whole(client, script):
@@ -102,7 +105,7 @@ def test_stream_gives_pieces_then_the_whole(client, script):
     assert pieces == [Piece("Write ", 0), Piece("a\u2028test.", 0)]
     assert stream.result.text == "Write a\u2028test."
     assert (stream.result.finish_reason, stream.result.model_version) == ("stop", "mini-1")
-    assert stream.result.request_id == script.seen[0]["request_id"]
+    assert stream.result.request_id == script.requests[0].request_id
     assert list(stream) == []
 
 
@@ -146,7 +149,7 @@ def test_leaving_a_stream_early_cancels_on_the_server(client, script, make_respo
     script.delay_s = 0.02
     with client.stream("x") as stream:
         next(stream)
-    assert script.cancelled.wait(2)
+    assert script.cancelled
     assert list(stream) == []
     with pytest.raises(RuntimeError, match="iterate it to its end"):
         _ = stream.result
@@ -167,7 +170,7 @@ def test_another_thread_may_close_a_stream_that_waits(client, script):
 def test_a_finished_stream_is_not_cancelled(client, script):
     with client.stream("x") as stream:
         list(stream)
-    assert not script.cancelled.wait(0.1)
+    assert not script.cancelled
 
 
 @pytest.mark.parametrize(
@@ -179,12 +182,12 @@ def test_a_finished_stream_is_not_cancelled(client, script):
         ("no version", "Request for unknown model: 'x' has no available versions", ModelNotFoundError),
     ],
 )
-def test_the_kind_of_failure_decides_the_error(ask, script, make_failure, kind, text, expected):
-    script.failure = make_failure(kind, f"in ensemble 'neuro_latent_optimizer', {text}")
+def test_the_kind_of_failure_decides_the_error(ask, script, kind, text, expected):
+    script.fail(kind, f"in ensemble 'neuro_latent_optimizer', {text}", times=9)
     with pytest.raises(NeuroLatentError, match=text) as caught:
         ask("x")
     assert type(caught.value) is expected
-    assert caught.value.request_id == script.seen[0]["request_id"]
+    assert caught.value.request_id == script.requests[0].request_id
     assert caught.value.request_id in str(caught.value)
     assert "in ensemble" not in str(caught.value)
 
@@ -195,8 +198,8 @@ def test_unknown_model_says_what_to_do(ask, script):
         ask("x")
 
 
-def test_failure_inside_a_stream_comes_after_its_pieces(client, script, make_failure):
-    script.failure, script.failure_after = make_failure("internal", "boom"), 1
+def test_failure_inside_a_stream_comes_after_its_pieces(client, script):
+    script.fail("internal", "boom", after=1)
     stream = client.stream("x")
     assert next(stream).text == "Write "
     with pytest.raises(ServerError, match="boom"):
@@ -239,8 +242,9 @@ def test_answer_outside_the_contract_is_an_error(client, script):
         client.optimize("x")
 
 
-def test_nobody_there(dead_url):
-    with Client(dead_url) as client:
+@pytest.mark.parametrize("clients", [Client, partial(BlockingClient, AsyncClient)], ids=["sync", "async"])
+def test_nobody_there(clients, dead_url):
+    with clients(dead_url) as client:
         with pytest.raises(ServerUnavailableError, match="neuro-latent serve"):
             client.optimize("x")
         with pytest.raises(ServerUnavailableError):
@@ -267,18 +271,19 @@ def test_nobody_there(dead_url):
 def test_what_the_wire_cannot_carry_is_refused_here(ask, script, raw_prompt, options, words):
     with pytest.raises(InvalidRequestError, match=words):
         ask(raw_prompt, **options)
-    assert script.seen == []
+    assert script.requests == []
 
 
 def test_limits_belong_to_the_server(ask, script):
     ask("", max_length=-5, temperature=-1)
-    assert script.seen[0]["inputs"] == {"raw_prompt": "", "max_length": -5, "temperature": -1}
+    assert script.seen_inputs()[0] == {"raw_prompt": "", "max_length": -5, "temperature": -1}
 
 
-def test_health_of_a_ready_server(client, url):
+def test_health_of_a_ready_server(client):
     health = client.health()
-    assert (health.live, health.ready, health.model_version, health.problem) == (True, True, "2", "")
-    assert (health.url, health.elapsed_ms > 0) == (url, True)
+    assert (health.live, health.ready, health.model_version, health.problem) == (True, True, "1", "")
+    assert health.url in repr(client)
+    assert health.elapsed_ms > 0
 
 
 @pytest.mark.parametrize(
@@ -286,8 +291,8 @@ def test_health_of_a_ready_server(client, url):
     [
         (lambda script: setattr(script, "live", False), False, "not as a live Triton"),
         (lambda script: setattr(script, "ready", False), True, "the server is not ready"),
-        (lambda script: script.models.discard(protocol.STREAM_MODEL), True, protocol.STREAM_MODEL),
-        (lambda script: script.models.discard(protocol.UNARY_MODEL), True, protocol.UNARY_MODEL),
+        (lambda script: script.models.remove(protocol.STREAM_MODEL), True, protocol.STREAM_MODEL),
+        (lambda script: script.models.remove(protocol.UNARY_MODEL), True, protocol.UNARY_MODEL),
     ],
 )
 def test_health_says_what_is_missing(client, script, change, live, words):

@@ -78,6 +78,7 @@ def test_json_is_the_last_line_on_stdout(run, url, stream):
         "model_version",
         "request_id",
         "elapsed_ms",
+        "first_piece_ms",
         "transport",
     }
 
@@ -87,7 +88,7 @@ def test_optimize_passes_every_option(run, url, script):
     more = "--length-penalty 0.5 --seed 7 --deadline-ms 50"
     result = run("optimize", "x", "--url", url, *words.split(), *more.split(), "--timeout", 5)
     assert result.exit_code == 0
-    assert script.seen[0]["inputs"] == {
+    assert script.requests[0].inputs == {
         "raw_prompt": "x",
         "max_length": 9,
         "num_return_sequences": 2,
@@ -104,12 +105,12 @@ def test_optimize_passes_every_option(run, url, script):
 
 def test_a_dash_reads_stdin_without_its_last_newline(run, url, script):
     assert run("optimize", "-", "--url", url, input="two\nlinés\n").exit_code == 0
-    assert script.seen[0]["inputs"]["raw_prompt"] == "two\nlinés"
+    assert script.seen_inputs()[0]["raw_prompt"] == "two\nlinés"
 
 
 def test_stdin_that_is_no_text_is_wrong_usage(run, url, script):
     result = run("optimize", "-", "--url", url, input=b"\xff")
-    assert (result.exit_code, script.seen) == (2, [])
+    assert (result.exit_code, script.requests) == (2, [])
     assert "not UTF-8" in result.stderr
 
 
@@ -122,8 +123,8 @@ def test_the_url_may_come_from_the_environment(run, url):
     [("invalid", "max_length: 0 is not in 1..512", 2), ("busy", "the queue is full", 1), ("internal", "boom", 1)],
 )
 @pytest.mark.parametrize("extra", [[], ["--stream"], ["--json"]])
-def test_errors_are_one_line_and_an_exit_code(run, url, script, make_failure, kind, text, exit_code, extra):
-    script.failure = make_failure(kind, text)
+def test_errors_are_one_line_and_an_exit_code(run, url, script, kind, text, exit_code, extra):
+    script.fail(kind, text, times=9)
     result = run("optimize", "x", "--url", url, *extra)
     assert (result.exit_code, result.stdout) == (exit_code, "")
     assert text in result.stderr
@@ -218,4 +219,4 @@ def test_interrupting_a_stream_cancels_it(url, script, make_response):
         _, errors = process.communicate(timeout=10)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
-    assert script.cancelled.wait(2)
+    assert script.cancelled

@@ -13,8 +13,13 @@ from neuro_latent_client._endpoint import parse_url
 
 def test_public_names():
     assert neuro_latent_client.__all__ == [
+        "AccessDeniedError",
+        "AsyncClient",
+        "AsyncOptimizationStream",
         "Client",
         "DeadlineError",
+        "Feedback",
+        "FeedbackDetails",
         "GeneratedSequence",
         "GenerationOptions",
         "Health",
@@ -24,8 +29,11 @@ def test_public_names():
         "Optimization",
         "OptimizationStream",
         "Piece",
+        "Progress",
+        "ServedModel",
         "ServerError",
         "ServerUnavailableError",
+        "TlsConfig",
     ]
     assert all(hasattr(neuro_latent_client, name) for name in neuro_latent_client.__all__)
 
@@ -38,7 +46,9 @@ def test_every_error_is_in_the_tree_and_in_its_drawing():
     assert issubclass(neuro_latent_client.DeadlineError, TimeoutError)
 
 
-@pytest.mark.parametrize("name", ["GeneratedSequence", "Health", "Optimization", "Piece"])
+@pytest.mark.parametrize(
+    "name", ["Feedback", "GeneratedSequence", "Health", "Optimization", "Piece", "Progress", "ServedModel", "TlsConfig"]
+)
 def test_results_are_frozen_and_slotted(name):
     record = getattr(neuro_latent_client, name)
     assert record.__dataclass_params__.frozen

@@ -10,7 +10,9 @@ from neuro_latent_serving.gateway.config import GatewayConfig
 DEFAULTS = GatewayConfig()
 
 GatewayHost = Annotated[str, typer.Option("--gateway-host", help="IPv4 address of the REST API and the page.")]
-GatewayPort = Annotated[int, typer.Option("--gateway-port", help="Port of the REST API and the page; 0 takes any free one.")]
+GatewayPort = Annotated[
+    int, typer.Option("--gateway-port", help="Port of the REST API and the page; 0 takes any free one.")
+]
 ApiKeysFile = Annotated[
     Path | None,
     typer.Option(
