@@ -39,6 +39,16 @@ ANSWERS = (400, 401, 413, 422, 429, 500, 502, 503, 504)
 """The errors of the routes that ask Triton."""
 
 
+EVENT = {
+    "type": "object",
+    "properties": {
+        "event": {"enum": ["piece", "result", "error"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+    "required": ["event", "data"],
+}
+
+
 @dataclass
 class Gateway:
     """What the routes share. ``client`` is there while the application runs."""
@@ -55,7 +65,7 @@ class ClientLeft(Exception):
 
 
 router = APIRouter()
-bearer = HTTPBearer(auto_error=False, description="An API key, where the gateway has a file of them.")
+bearer = HTTPBearer(auto_error=False, description="An API key")
 
 
 def _gateway(request: Request) -> Gateway:
@@ -148,13 +158,13 @@ class _EventStream(StreamingResponse):
 
 @router.post(
     "/optimize/stream",
-    status_code=200,
-    response_class=_EventStream,
+    response_class=Response,
     responses=problems.responses(*ANSWERS)
     | {
         200: {
-            "description": "Events `piece` (PieceEvent), then one `result` (OptimizeResponse) or `error` (Problem).",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "description": "Events `piece` (`text`, `sequence_index`, and `replaces`: forget the text of this sequence so "
+            "far), then one `result` (OptimizeResponse) or `error` (Problem).",
+            "content": {"text/event-stream": {"itemSchema": EVENT}},
         }
     },
 )
@@ -257,7 +267,7 @@ def create_app(config: GatewayConfig, connect: Callable[[], AsyncClient], log: A
         )
     app.add_middleware(Observer, log=log, metrics=metrics)
     make_schema = app.openapi
-    app.openapi = lambda: app.openapi_schema or problems.document(make_schema())  # type: ignore[method-assign]
+    app.openapi = lambda: app.openapi_schema or problems.document(make_schema(), keys=keys is not None)  # type: ignore[method-assign]
     return app
 
 

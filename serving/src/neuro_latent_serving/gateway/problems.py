@@ -129,9 +129,12 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def document(schema: dict[str, Any]) -> dict[str, Any]:
-    """Give the problems of an OpenAPI schema their media type; FastAPI writes that of the route."""
+def document(schema: dict[str, Any], *, keys: bool) -> dict[str, Any]:
+    """Give the problems of an OpenAPI schema their media type (FastAPI writes that of the route), and tell of API keys
+    only where there are some."""
     for operation in (operation for path in schema["paths"].values() for operation in path.values()):
+        if not keys:
+            operation.pop("security", None)
         for status, response in operation["responses"].items():
             if status >= "400":
                 response["content"] = {MEDIA_TYPE: next(iter(response["content"].values()))}

@@ -1,13 +1,13 @@
 """What the routes take and give. Limits and defaults are the server's own."""
 
 from dataclasses import fields
-from typing import Any, Self, cast
+from typing import Annotated, Any, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from neuro_latent_client import GenerationOptions as SentOptions
 from neuro_latent_client import Optimization, Piece
-from neuro_latent_client.protocol import FEEDBACK_LIMITS
+from neuro_latent_client.protocol import FEEDBACK_LIMITS, MAX_DEADLINE_MS
 from neuro_latent_serving import options as limits
 from neuro_latent_serving.feedback.record import Feedback
 from neuro_latent_serving.options import GenerationOptions, check_prompt
@@ -17,6 +17,14 @@ DEFAULTS = {field.name: field.default for field in fields(GenerationOptions)}
 
 def _option(name: str, low: float | None = None, high: float | None = None, **more: Any) -> Any:
     return Field(DEFAULTS[name], ge=low, le=high, **more)
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Integer = Annotated[int, BeforeValidator(_whole)]
+"""7.0 is an integer in JSON; text and booleans are none."""
 
 
 class _Body(BaseModel):
@@ -31,21 +39,21 @@ class OptimizeRequest(_Body):
     model_config = ConfigDict(json_schema_extra={"examples": [{"raw_prompt": "Create a function", "max_length": 200}]})
 
     raw_prompt: str = Field(min_length=1, max_length=limits.MAX_PROMPT_CHARACTERS)
-    max_length: int = _option("max_length", 1, limits.MAX_NEW_TOKENS, description="the most tokens written")
-    num_return_sequences: int = _option(
+    max_length: Integer = _option("max_length", 1, limits.MAX_NEW_TOKENS, description="the most tokens written")
+    num_return_sequences: Integer = _option(
         "num_return_sequences",
         1,
         limits.MAX_SEQUENCES,
         description="how many answers; more than one needs a temperature above 0, or as many beams",
     )
     temperature: float = _option("temperature", 0, 100, description="0 is greedy, above it samples")
-    top_k: int = _option("top_k", 0, 2**31 - 1, description="sample from the k likeliest tokens; 0 is off")
+    top_k: Integer = _option("top_k", 0, 2**31 - 1, description="sample from the k likeliest tokens; 0 is off")
     top_p: float = _option("top_p", None, 1, gt=0, description="sample from this much probability; 1 is off")
-    num_beams: int = _option("num_beams", 1, limits.MAX_BEAMS, description="width of the beam search; 1 is off")
+    num_beams: Integer = _option("num_beams", 1, limits.MAX_BEAMS, description="width of the beam search; 1 is off")
     length_penalty: float = _option("length_penalty", -2, 10, description="of the beam search; above 0 likes length")
-    seed: int | None = _option("seed", 0, limits.MAX_INT64, description="makes sampling repeatable")
-    deadline_ms: int = _option(
-        "deadline_ms", 0, limits.MAX_DEADLINE_MS, description="answer with what is written by then; 0 is off"
+    seed: Integer | None = _option("seed", 0, limits.MAX_INT64, description="makes sampling repeatable")
+    deadline_ms: Integer = _option(
+        "deadline_ms", 0, MAX_DEADLINE_MS, description="answer with what is written by then; 0 is off"
     )
 
     @model_validator(mode="after")
@@ -112,7 +120,7 @@ class FeedbackRequest(_Body):
     request_id: str = _text("request_id", min_length=1, description="of the answer")
     raw_prompt: str = _text("raw_prompt", min_length=1)
     enhanced_prompt: str = _text("enhanced_prompt")
-    rating: int = Field(json_schema_extra={"enum": [1, -1]})
+    rating: Integer = Field(json_schema_extra={"enum": [1, -1]})
     edited_prompt: str = _text("edited_prompt", default="", description="what the answer should have been")
     comment: str = _text("comment", default="")
     model_version: str = _text("model_version", default="", description="of the answer")

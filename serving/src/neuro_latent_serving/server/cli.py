@@ -130,6 +130,17 @@ def serve(
                 **({} if guard else {GUARD_VARIABLE: "off"}),
             },
         )
+        gateway_config = GatewayConfig(
+            host=gateway_host,
+            port=gateway_port,
+            api_keys=api_keys,
+            rate=rate,
+            cors_origins=tuple(cors_origin or ()),
+            drain_timeout=drain_timeout,
+            log_prompts=log_prompts,
+            log_file=log_file,
+            quiet=not (verbose or log_file),
+        )
         if not numeric_host(host).startswith("127."):
             console.print(
                 f"[yellow]warning:[/] listening on {host}: the tritonserver of nvidia-pytriton is for development, it "
@@ -137,6 +148,15 @@ def serve(
                 soft_wrap=True,
             )
         with ExitStack() as stack, StopSignals() as signals:
+            front = None
+            if gateway and importlib.util.find_spec("fastapi") is None:
+                console.print(
+                    f"[yellow]warning:[/] no REST API and no page. {escape(GATEWAY_HINT)}",
+                    soft_wrap=True,
+                    highlight=False,
+                )
+            elif gateway:
+                front = stack.enter_context(make_gateway(gateway_config, lambda: server.grpc_url))
             repository = repository or (run / "repository" if run else DEFAULT_REPOSITORY)
             if run is not None and not is_exported(adapter_weights(run), repository):
                 # What would stop the start is better told before an export than after it.
@@ -147,26 +167,6 @@ def serve(
                     return
             manifest = check_repository(repository, verify=verify)
             server = TritonServer(repository, config)
-            front = None
-            if gateway and importlib.util.find_spec("fastapi") is None:
-                console.print(
-                    f"[yellow]warning:[/] no REST API and no page. {escape(GATEWAY_HINT)}",
-                    soft_wrap=True,
-                    highlight=False,
-                )
-            elif gateway:
-                gateway_config = GatewayConfig(
-                    host=gateway_host,
-                    port=gateway_port,
-                    api_keys=api_keys,
-                    rate=rate,
-                    cors_origins=tuple(cors_origin or ()),
-                    drain_timeout=drain_timeout,
-                    log_prompts=log_prompts,
-                    log_file=log_file,
-                    quiet=not (verbose or log_file),
-                )
-                front = stack.enter_context(make_gateway(gateway_config, lambda: server.grpc_url))
             for left in reversed(range(restarts + 1)):
                 try:
                     supervise(server, front, manifest, signals, as_json=as_json)
