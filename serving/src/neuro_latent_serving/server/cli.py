@@ -221,6 +221,8 @@ def supervise(
             sys.stdout.flush()
         while not signals.requested():
             server.check()
+            if front is not None:
+                front.check()
             time.sleep(0.1)
         console.print("stopping: requests in flight finish first; Ctrl-C again stops at once")
         if front is not None:
