@@ -23,7 +23,8 @@ from .results import Feedback, GeneratedSequence, Health, Optimization, Piece, P
 from .tls import TlsConfig
 
 if TYPE_CHECKING:
-    from .async_client import AsyncClient, AsyncOptimizationStream
+    from ._async_stream import AsyncOptimizationStream
+    from .async_client import AsyncClient
 
 __version__ = "0.1.0"
 
