@@ -114,6 +114,7 @@ def test_a_stream_that_does_not_end_is_cancelled_after_a_while(grpc_url, script,
     async def main():
         async with AsyncClient(grpc_url) as client, client.stream("x") as pieces:
             await anext(pieces)
+        await until(lambda: script.hung_up)
 
     start = time.perf_counter()
     asyncio.run(main())

@@ -511,3 +511,12 @@ def test_timings_of_a_stream(client, script):
     assert stream.result.elapsed_ms > 90
     assert stream.result.generated_tokens == 3
     assert client.optimize("x").first_piece_ms is None
+
+
+def test_half_a_text_only_for_those_who_ask_for_it(ask, script, make_response):
+    """The server's clock may be a moment faster than the client's."""
+    script.responses = [make_response("half a", finish_reason="deadline")]
+    script.answer = {**script.unary({"raw_prompt": "x"}), "finish_reason": ["deadline"]}
+    assert ask("x", deadline_ms=50).finish_reason == "deadline"
+    with pytest.raises(DeadlineError):
+        ask("x")

@@ -1,4 +1,4 @@
-"""The examples in docstrings and in the client's README do what they show; a program with every method is well typed."""
+"""The examples in docstrings and in the client's README do what they show; a user's program is well typed."""
 
 import asyncio
 import doctest
