@@ -104,6 +104,9 @@ class BaseClient(Generic[T]):
         model_version: str,
         first_piece_ms: float | None,
     ) -> Optimization:
+        asked_for_deadline = bool(request.inputs.get("deadline_ms"))
+        if not asked_for_deadline and any(sequence.finish_reason == "deadline" for sequence in sequences):
+            raise Failures.of(self._url, request).deadline()  # the server was a moment faster than the client's clock
         return Optimization(
             raw_prompt=str(request.inputs[protocol.RAW_PROMPT]),
             sequences=sequences,

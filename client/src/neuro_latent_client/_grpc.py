@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import grpc
-from tritonclient.grpc import service_pb2_grpc
 
 from . import protocol
 from ._failures import Failures
-from ._grpc_wire import END_S, QUESTIONS, decode, decode_streamed, encode, error_of, make_channel
+from ._grpc_wire import END_S, QUESTIONS, decode, decode_streamed, encode, error_of, make_channel, make_methods
 from ._request import CANCEL_TIMEOUT_S, InferRequest
 from ._settings import Settings
 from ._transport import A, Question, Tensors
@@ -24,7 +23,7 @@ class GrpcTransport:
 
     def __init__(self, settings: Settings) -> None:
         self._channel = make_channel(grpc, settings)
-        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._methods = make_methods(self._channel)
         self._headers = settings.headers
         self._address = settings.endpoint.url
 
@@ -36,7 +35,7 @@ class GrpcTransport:
     def stream(self, request: InferRequest) -> "GrpcResponseStream":
         # Without the header triton_grpc_error, which gives the errors of a stream a status code: Triton 24.10 can crash
         # (segmentation fault) when a stream that carries it fails or is cancelled.
-        call = self._stub.ModelStreamInfer(
+        call = self._methods["ModelStreamInfer"](
             iter([encode(request)]), timeout=request.remaining_s, metadata=tuple(request.headers.items())
         )
         return GrpcResponseStream(call, Failures.of(self._address, request))
@@ -62,7 +61,7 @@ class GrpcTransport:
         self, method: str, message: object, timeout_s: float, failures: Failures, headers: Mapping[str, str]
     ) -> Any:
         try:
-            return getattr(self._stub, method)(message, timeout=timeout_s, metadata=tuple(headers.items()))
+            return self._methods[method](message, timeout=timeout_s, metadata=tuple(headers.items()))
         except grpc.RpcError as error:
             raise error_of(error, failures) from error
 

@@ -13,12 +13,11 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from tritonclient.grpc import service_pb2_grpc
 
 from . import protocol
 from ._errands import Errands
 from ._failures import Failures
-from ._grpc_wire import END_S, QUESTIONS, decode, decode_streamed, encode, error_of, make_channel
+from ._grpc_wire import END_S, QUESTIONS, decode, decode_streamed, encode, error_of, make_channel, make_methods
 from ._request import CANCEL_TIMEOUT_S, InferRequest
 from ._settings import Settings
 from ._transport import A, Question, Tensors
@@ -40,8 +39,8 @@ class AsyncGrpcTransport:
         return make_channel(grpc.aio, self._settings)
 
     @cached_property
-    def _stub(self) -> Any:
-        return service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+    def _methods(self) -> dict[str, Any]:
+        return make_methods(self._channel)
 
     async def infer(self, request: InferRequest) -> Tensors:
         failures = Failures.of(self._address, request)
@@ -49,7 +48,7 @@ class AsyncGrpcTransport:
         return decode(response, failures)
 
     async def stream(self, request: InferRequest) -> "AsyncGrpcResponseStream":
-        call = self._stub.ModelStreamInfer(
+        call = self._methods["ModelStreamInfer"](
             iter([encode(request)]), timeout=request.remaining_s, metadata=tuple(request.headers.items())
         )
         return AsyncGrpcResponseStream(call, Failures.of(self._address, request), self._errands)
@@ -79,7 +78,7 @@ class AsyncGrpcTransport:
         self, method: str, message: object, timeout_s: float, failures: Failures, headers: Mapping[str, str]
     ) -> Any:
         async def answer() -> Any:
-            return await getattr(self._stub, method)(message, timeout=timeout_s, metadata=tuple(headers.items()))
+            return await self._methods[method](message, timeout=timeout_s, metadata=tuple(headers.items()))
 
         try:
             return await self._errands.run(answer())

@@ -1,12 +1,12 @@
-"""gRPC's messages, errors and settings, for both of its transports: Triton's generated stubs."""
+"""gRPC's messages, errors and settings, for both of its transports."""
 
 import struct
 from collections.abc import Callable
 from typing import Any, Final
 
 import grpc
-from tritonclient.grpc import service_pb2
 
+from . import triton_pb2
 from ._failures import Failures, names_unknown_model
 from ._request import WIRE_TYPES, InferRequest, Scalar
 from ._settings import Settings
@@ -19,24 +19,26 @@ END_S: Final = 2.0
 """How long a stream that was closed may take to end before its call is cancelled."""
 
 
+_SERVICE: Final = "/inference.GRPCInferenceService/"
+_STREAM_METHOD: Final = "ModelStreamInfer"
 _STRUCT_CODES: Final = {"INT32": "i", "INT64": "q", "FP32": "f", "BOOL": "?"}
 
 QUESTIONS: Final[dict[str, tuple[str, Callable[[str], Any], Callable[[Any], Any]]]] = {
-    "live": ("ServerLive", lambda model: service_pb2.ServerLiveRequest(), lambda answer: bool(answer.live)),
-    "ready": ("ServerReady", lambda model: service_pb2.ServerReadyRequest(), lambda answer: bool(answer.ready)),
+    "live": ("ServerLive", lambda model: triton_pb2.ServerLiveRequest(), lambda answer: answer.live),
+    "ready": ("ServerReady", lambda model: triton_pb2.ServerReadyRequest(), lambda answer: answer.ready),
     "model_ready": (
         "ModelReady",
-        lambda model: service_pb2.ModelReadyRequest(name=model),
-        lambda answer: bool(answer.ready),
+        lambda model: triton_pb2.ModelReadyRequest(name=model),
+        lambda answer: answer.ready,
     ),
     "model_versions": (
         "ModelMetadata",
-        lambda model: service_pb2.ModelMetadataRequest(name=model),
+        lambda model: triton_pb2.ModelMetadataRequest(name=model),
         lambda answer: list(answer.versions),
     ),
     "index": (
         "RepositoryIndex",
-        lambda model: service_pb2.RepositoryIndexRequest(),
+        lambda model: triton_pb2.RepositoryIndexRequest(),
         lambda answer: tuple(
             ServedModel(model.name, model.version, model.state == "READY", model.reason) for model in answer.models
         ),
@@ -61,8 +63,22 @@ def make_channel(grpc_like: Any, settings: Settings) -> Any:
     return grpc_like.secure_channel(endpoint.netloc, credentials, options)
 
 
+def make_methods(channel: Any) -> dict[str, Any]:
+    """The methods of Triton's service on a channel of either library, by name."""
+    methods = {_STREAM_METHOD: channel.stream_stream(*_route(_STREAM_METHOD, "ModelInfer", _STREAM_METHOD))}
+    for name in ("ModelInfer", *(method for method, _, _ in QUESTIONS.values())):
+        methods[name] = channel.unary_unary(*_route(name, name, name))
+    return methods
+
+
+def _route(name: str, request: str, response: str) -> tuple[str, Callable[[Any], bytes], Callable[[bytes], Any]]:
+    """The path of a method, and how its messages become bytes and back."""
+    request_type, response_type = getattr(triton_pb2, f"{request}Request"), getattr(triton_pb2, f"{response}Response")
+    return _SERVICE + name, request_type.SerializeToString, response_type.FromString
+
+
 def encode(request: InferRequest) -> Any:
-    message = service_pb2.ModelInferRequest(model_name=request.model, id=request.request_id)
+    message = triton_pb2.ModelInferRequest(model_name=request.model, id=request.request_id)
     for name, value in request.inputs.items():
         triton_type = WIRE_TYPES[name]
         message.inputs.add(name=name, datatype=triton_type, shape=[1, 1])

@@ -1,7 +1,6 @@
 """The client: one object, a server's address, a handful of questions."""
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from types import TracebackType
 from typing import Literal, Unpack
 
@@ -113,6 +112,8 @@ class Client(BaseClient[Transport]):
         >>> [answer.text for answer in client.optimize_many(["Create a function", "Explain this"])]
         ['Write a Python function.', 'Improved: Explain this']
         """
+        from concurrent.futures import ThreadPoolExecutor, as_completed
+
         prompts = list(raw_prompts)
         outcomes: dict[int, Optimization | NeuroLatentError] = {}
 

@@ -1,11 +1,14 @@
 """Encrypted connections: whom to trust, and who this client is."""
 
 import os
-import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    import ssl
 
 PemFile = str | os.PathLike[str] | None
 
@@ -38,8 +41,10 @@ class TlsConfig:
         """The contents of ``ca``, ``key`` and ``certificate``. Raises InvalidRequestError when one cannot be read."""
         return _read("ca", self.ca), _read("key", self.key), _read("certificate", self.certificate)
 
-    def context(self) -> ssl.SSLContext:
+    def context(self) -> "ssl.SSLContext":
         """The same for HTTP. Raises InvalidRequestError when a file cannot be used."""
+        import ssl
+
         self.read()  # says which file it is, as Python's ssl does not
         try:
             context = ssl.create_default_context(cafile=self.ca)

@@ -155,13 +155,15 @@ class GrpcServicer(service_pb2_grpc.GRPCInferenceServiceServicer):
         message = next(requests)
         context.add_callback(lambda: None if context.code() else self.script.hung_up.append(message.id))
         request = self.request(message, context)
-        if request.model == protocol.CANCEL_MODEL:  # the engine ends the request, and so its stream ends
-            self.script.cancel(request.inputs[protocol.CANCEL_INPUT])
-            return
         try:
-            for item in self.script.stream(request):
-                yield service_pb2.ModelStreamInferResponse(infer_response=self.encode(item))
+            if request.model == protocol.CANCEL_MODEL:  # the engine ends the request, and so its stream ends
+                self.script.cancel(request.inputs[protocol.CANCEL_INPUT])
+            else:
+                for item in self.script.stream(request):
+                    yield service_pb2.ModelStreamInferResponse(infer_response=self.encode(item))
         except Failure as failure:
+            if failure.kind == "denied":  # by what stands before Triton
+                context.abort(STATUSES[failure.kind][0], str(failure))
             yield service_pb2.ModelStreamInferResponse(error_message=str(failure))
         context.set_code(grpc.StatusCode.OK)
 

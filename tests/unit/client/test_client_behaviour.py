@@ -8,8 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
+import stamina
 
 from neuro_latent_client import (
+    AccessDeniedError,
     AsyncClient,
     Client,
     DeadlineError,
@@ -318,3 +320,203 @@ def test_a_closed_client_says_so(client):
 def test_errors_survive_pickling():
     error = pickle.loads(pickle.dumps(ServerError("boom", request_id="abc")))
     assert (str(error), error.request_id) == ("boom (request abc)", "abc")
+
+
+def test_many_keep_their_order_and_their_failures(client, script):
+    prompts = [f"prompt {i}" for i in range(20)] + ["half \ud83d"]
+    seen = []
+    script.fail("internal", "boom", times=2)
+    outcomes = client.optimize_many(prompts, concurrency=4, on_progress=seen.append, seed=7)
+    failed = [outcome for outcome in outcomes[:-1] if isinstance(outcome, ServerError)]
+    assert len(failed) == 2
+    assert isinstance(outcomes[-1], InvalidRequestError)
+    for prompt, outcome in zip(prompts[:-1], outcomes[:-1], strict=True):
+        assert outcome in failed or outcome.text == f"{prompt}, well: 0"
+    assert [(item.done, item.total) for item in seen] == [(done, 21) for done in range(1, 22)]
+    assert sorted(item.index for item in seen) == list(range(21))
+    assert all(item.outcome is outcomes[item.index] for item in seen)
+    assert all(request.inputs["seed"] == 7 for request in script.requests)
+
+
+def test_many_are_asked_no_more_than_so_many_at_a_time(client, script):
+    script.delay_s = 0.05
+    start = time.perf_counter()
+    client.optimize_many(["x"] * 6, concurrency=2)
+    assert 0.15 <= time.perf_counter() - start < 0.3
+    assert client.optimize_many([]) == []
+    with pytest.raises(InvalidRequestError, match="concurrency: 0 is below 1"):
+        client.optimize_many(["x"], concurrency=0)
+
+
+def test_a_callback_that_raises_ends_the_many(client, script):
+    script.delay_s = 0.05
+
+    def give_up(progress):
+        raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        client.optimize_many(["x"] * 40, concurrency=2, on_progress=give_up)
+    assert len(script.requests) < 6
+
+
+def test_busy_servers_are_asked_again(ask, script):
+    script.fail("busy", "the queue is full", times=2)
+    answer = ask("x")
+    assert len(script.requests) == 3
+    assert {request.request_id for request in script.requests} == {answer.request_id}
+
+
+@pytest.mark.parametrize(("retries", "attempts"), [(0, 1), (1, 2), (3, 4)])
+def test_retries_are_a_setting(make_client, script, retries, attempts):
+    script.fail("busy", "the queue is full", times=9)
+    with make_client(retries=retries) as client, pytest.raises(ServerUnavailableError, match="the queue is full"):
+        client.optimize("x")
+    assert len(script.requests) == attempts
+
+
+@pytest.mark.parametrize("failure", ["invalid", "denied", "internal"])
+def test_only_what_may_pass_is_asked_again(ask, script, failure):
+    script.fail(failure, "no")
+    with pytest.raises(NeuroLatentError):
+        ask("x")
+    assert len(script.requests) == 1
+
+
+def test_a_stream_is_not_asked_again_after_its_first_piece(client, script):
+    script.fail("busy", "the queue is full", after=1)
+    stream = client.stream("x")
+    assert next(stream).text == "Write "
+    with pytest.raises(ServerUnavailableError):
+        next(stream)
+    assert len(script.requests) == 1
+
+
+def test_one_deadline_holds_for_all_attempts(make_client, script):
+    script.fail("busy", "the queue is full", times=99)
+    start = time.perf_counter()
+    with stamina.set_testing(False), make_client(retries=50) as client, pytest.raises(ServerUnavailableError):
+        client.optimize("x", timeout=0.6)
+    assert 0.1 < time.perf_counter() - start < 0.8
+    assert len(script.requests) > 1
+    deadlines = [request.inputs["deadline_ms"] for request in script.requests]
+    assert deadlines == sorted(deadlines, reverse=True)
+    assert deadlines[-1] < deadlines[0] <= 600
+
+
+@pytest.mark.parametrize(
+    ("timeout", "asked", "low", "high"),
+    [(20, None, 19_000, 20_000), (20, 0, 19_000, 20_000), (20, 50, 50, 50), (20, 30_000, 19_000, 20_000)],
+)
+def test_the_server_gets_the_smaller_deadline(ask, script, timeout, asked, low, high):
+    ask("x", timeout=timeout, deadline_ms=asked)
+    assert low <= script.requests[0].inputs["deadline_ms"] <= high
+
+
+def test_a_deadline_that_the_server_would_refuse_is_not_made_up(ask, script):
+    ask("x", timeout=700)
+    assert "deadline_ms" not in script.requests[0].inputs
+
+
+def test_feedback_on_an_answer(client, script):
+    answer = client.optimize("x")
+    feedback = client.feedback(answer, -1, edited_prompt="x, better", comment="né", user=None)
+    assert (feedback.feedback_id, feedback.created, feedback.request_id) == ("feedback-1", True, answer.request_id)
+    assert script.requests[1].inputs == {
+        "request_id": answer.request_id,
+        "raw_prompt": "x",
+        "enhanced_prompt": "x, well: 0",
+        "model_version": "mini-1",
+        "rating": -1,
+        "edited_prompt": "x, better",
+        "comment": "né",
+    }
+    assert not client.feedback(answer, 1).created
+    assert client.feedback(answer, 1, idempotency_key="second").created
+
+
+def test_feedback_by_request_id(client, script):
+    client.feedback("abc", 1, raw_prompt="x", enhanced_prompt="y")
+    assert script.requests[0].inputs == {"request_id": "abc", "raw_prompt": "x", "enhanced_prompt": "y", "rating": 1}
+
+
+def test_feedback_is_sent_again_to_a_busy_server(client, script):
+    script.fail("busy", "try later", times=2)
+    assert client.feedback("abc", 1, raw_prompt="x", enhanced_prompt="y").created
+
+
+@pytest.mark.parametrize(
+    ("rating", "details", "words"),
+    [
+        (0, {}, "rating: 0 is neither"),
+        (1.0, {}, "rating: must be int"),
+        (True, {}, "rating: must be int"),
+        (1, {"raw_prompt": None}, "raw_prompt: missing; give the Optimization itself"),
+        (1, {"enhanced_prompt": ""}, "enhanced_prompt: missing"),
+        (1, {"comment": "c" * 4097}, "comment: 4097 characters are more than 4096; send a shorter one"),
+        (1, {"user": 7}, "user: must be str, not int"),
+        (1, {"edited_prompt": "\ud83d"}, "edited_prompt: character 0"),
+    ],
+)
+def test_feedback_outside_the_contract_is_refused_here(client, script, rating, details, words):
+    with pytest.raises(InvalidRequestError, match=words):
+        client.feedback("abc", rating, **{"raw_prompt": "x", "enhanced_prompt": "y", **details})
+    assert script.requests == []
+
+
+def test_unknown_details_are_a_mistake_in_the_program(client):
+    with pytest.raises(TypeError, match="unexpected detail 'commment'"):
+        client.feedback("abc", 1, commment="x")
+
+
+def test_models_are_listed(client):
+    assert [(model.name, model.version, model.ready) for model in client.models()] == [
+        (protocol.UNARY_MODEL, "1", True),
+        (protocol.STREAM_MODEL, "1", True),
+        (protocol.FEEDBACK_MODEL, "1", True),
+    ]
+
+
+def test_a_denied_client_hears_what_to_check(ask, script):
+    script.fail("denied", "unknown key")
+    with pytest.raises(AccessDeniedError, match=r"unknown key\. Check api_key"):
+        ask("x")
+
+
+def test_the_api_key_is_sent_and_never_shown(make_client, script):
+    with make_client(api_key="s3cret", headers={"X-Tenant": "s3ven"}) as client:
+        client.optimize("x")
+        assert "s3" not in repr(client)
+        assert "'authorization': '***'" in repr(client)
+    assert script.requests[0].headers["authorization"] == "Bearer s3cret"
+    assert "s3cret" not in repr(script.requests)
+
+
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+def test_the_trace_is_passed_on(client, script):
+    client.optimize("x", traceparent=TRACE)
+    list(client.stream("x", traceparent=TRACE))
+    client.feedback("abc", 1, raw_prompt="x", enhanced_prompt="y", traceparent=TRACE)
+    assert [request.headers["traceparent"] for request in script.requests] == [TRACE] * 3
+    with pytest.raises(InvalidRequestError, match="traceparent"):
+        client.optimize("x", traceparent="00-short")
+
+
+def test_timings_of_a_stream(client, script):
+    script.delay_s = 0.05
+    with client.stream("x") as stream:
+        list(stream)
+    assert 0 < stream.result.first_piece_ms < 60
+    assert stream.result.elapsed_ms > 90
+    assert stream.result.generated_tokens == 3
+    assert client.optimize("x").first_piece_ms is None
+
+
+def test_half_a_text_only_for_those_who_ask_for_it(ask, script, make_response):
+    """The server's clock may be a moment faster than the client's."""
+    script.responses = [make_response("half a", finish_reason="deadline")]
+    script.answer = {**script.unary({"raw_prompt": "x"}), "finish_reason": ["deadline"]}
+    assert ask("x", deadline_ms=50).finish_reason == "deadline"
+    with pytest.raises(DeadlineError):
+        ask("x")

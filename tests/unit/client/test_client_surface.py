@@ -5,10 +5,12 @@ import subprocess
 import sys
 
 import pytest
+from tritonclient.grpc import service_pb2
 
 import neuro_latent_client
-from neuro_latent_client import Client, InvalidRequestError, NeuroLatentError, Piece
+from neuro_latent_client import Client, InvalidRequestError, NeuroLatentError, Piece, triton_pb2
 from neuro_latent_client._endpoint import parse_url
+from neuro_latent_client.testing import FakeServer
 
 
 def test_public_names():
@@ -115,3 +117,48 @@ def test_a_bad_timeout_raises(timeout):
 def test_no_model_framework_is_imported(code):
     heavy = "{'torch', 'onnxruntime', 'transformers'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", f"import sys; {code}; assert not {heavy}, {heavy}"], check=True)
+
+
+def test_the_grpc_messages_are_tritons():
+    for name, ours in triton_pb2.DESCRIPTOR.message_types_by_name.items():
+        check_fields(ours, service_pb2.DESCRIPTOR.message_types_by_name[name])
+
+
+def check_fields(ours, theirs):
+    for field in ours.fields:
+        same = theirs.fields_by_name[field.name]
+        for fact in ("number", "type", "is_repeated"):
+            assert getattr(field, fact) == getattr(same, fact), field.full_name
+        if field.message_type:
+            check_fields(field.message_type, same.message_type)
+
+
+def test_a_program_may_load_tritonclient_too():
+    code = "import tritonclient.grpc, neuro_latent_client._grpc"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_current_trace_is_passed_on():
+    trace = pytest.importorskip("opentelemetry.trace")
+    context = trace.SpanContext(0x4BF92F3577B34DA6A3CE929D0E0E4736, 0xF067AA0BA902B7, False, trace.TraceFlags(1))
+    server = FakeServer()
+    with server.client() as client, trace.use_span(trace.NonRecordingSpan(context)):
+        client.optimize("x")
+    assert server.requests[0].headers["traceparent"] == "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"headers": {"a b": "x"}}, "headers: 'a b' is not a name"),
+        ({"headers": {"a": "x\ny"}}, "headers: 'a' is not a name, or its value"),
+        ({"api_key": "schlüssel"}, "headers: 'authorization'"),
+        ({"api_key": "x", "headers": {"Authorization": "y"}}, "given twice"),
+        ({"retries": -1}, "retries: -1 is below 0"),
+        ({"retries": 1.5}, "retries: must be int"),
+    ],
+)
+def test_a_bad_setting_is_named_without_its_secret(settings, words):
+    with pytest.raises(InvalidRequestError, match=words) as caught:
+        Client(**settings)
+    assert "schl" not in str(caught.value)
