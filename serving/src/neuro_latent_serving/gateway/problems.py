@@ -19,6 +19,7 @@ from neuro_latent_client import (
 )
 
 MEDIA_TYPE = "application/problem+json"
+NO_OBJECT = "send a JSON object, with Content-Type: application/json"
 RETRY_AFTER = {"Retry-After": "1"}
 
 
@@ -84,17 +85,14 @@ def from_client(error: NeuroLatentError) -> ProblemError:
 
 
 def _from_validation(error: RequestValidationError) -> ProblemError:
-    fields = [
-        FieldError(
-            pointer="/".join(["#", *(_escape(part) for part in item["loc"][1:])]),
-            detail=str(item.get("ctx", {}).get("error") or item["msg"]),
-        )
-        for item in error.errors()
-    ]
-    told = "; ".join(
-        field.detail if field.pointer == "#" else f"{field.pointer[2:]}: {field.detail}" for field in fields
-    )
-    return ProblemError(422, told, errors=fields)
+    fields = []
+    for item in error.errors():
+        pointer = "/".join(["#", *(_escape(part) for part in item["loc"][1:])])
+        is_object = item["type"] != "model_attributes_type"
+        detail = item.get("ctx", {}).get("error", item["msg"]) if is_object else NO_OBJECT
+        fields.append(FieldError(pointer=pointer, detail=str(detail)))
+    told = (f"{field.pointer[2:]}: {field.detail}".removeprefix(": ") for field in fields)
+    return ProblemError(422, "; ".join(told), errors=fields)
 
 
 def _escape(part: Any) -> str:

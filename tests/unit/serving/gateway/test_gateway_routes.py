@@ -81,7 +81,7 @@ def test_health_follows_triton(rest: httpx2.Client, triton: FakeServer) -> None:
         ({"raw_prompt": " \n"}, "#", "raw_prompt holds only white space"),
         ({"raw_prompt": "a\0"}, "#", "raw_prompt holds a NUL"),
         ({**PROMPT, "num_return_sequences": 2}, "#", "set temperature above 0"),
-        ([], "#", "valid dictionary"),
+        ([], "#", "send a JSON object"),
     ],
 )
 @pytest.mark.parametrize("path", ["/optimize", "/optimize/stream"])
