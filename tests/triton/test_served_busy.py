@@ -46,9 +46,8 @@ def narrow(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture(params=["grpc", "http"])
 def client(request: pytest.FixtureRequest, narrow: TritonServer) -> Iterator[Client]:
-    with Client(
-        {"grpc": narrow.grpc_url, "http": narrow.http_url}[request.param], timeout=wire.TIMEOUT, retries=0
-    ) as made:
+    url = {"grpc": narrow.grpc_url, "http": narrow.http_url}[request.param]
+    with Client(url, timeout=wire.TIMEOUT, retries=0) as made:
         yield made
 
 

@@ -18,9 +18,9 @@ from .tls import TlsConfig
 END_S: Final = 2.0
 """How long a stream that was closed may take to end before its call is cancelled."""
 
-
 _SERVICE: Final = "/inference.GRPCInferenceService/"
 _STREAM_METHOD: Final = "ModelStreamInfer"
+_RESTRICTED: Final = "protocol is restricted"  # Triton says so with UNAVAILABLE where it wants a certain header
 _STRUCT_CODES: Final = {"INT32": "i", "INT64": "q", "FP32": "f", "BOOL": "?"}
 
 QUESTIONS: Final[dict[str, tuple[str, Callable[[str], Any], Callable[[Any], Any]]]] = {
@@ -112,7 +112,7 @@ def error_of(error: Any, failures: Failures) -> NeuroLatentError:
         return failures.invalid(text)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return failures.deadline()
-    if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+    if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED) or _RESTRICTED in text:
         return failures.denied(text)
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED):
         return failures.unavailable(text)

@@ -36,6 +36,8 @@ def make_settings(
     endpoint = parse_url(url)
     if tls is not None and not endpoint.is_encrypted:
         raise InvalidRequestError(f"tls: {url} is not encrypted; write {endpoint.scheme}s://")
+    if tls is not None:
+        tls.context()  # finds out now whether its files can be used
     given = [(name.lower(), value) for name, value in headers.items()]
     if api_key is not None:
         given.append(("authorization", f"Bearer {api_key}"))

@@ -339,10 +339,10 @@ def test_many_keep_their_order_and_their_failures(client, script):
 
 
 def test_many_are_asked_no_more_than_so_many_at_a_time(client, script):
-    script.delay_s = 0.05
+    script.delay_s = 0.1
     start = time.perf_counter()
     client.optimize_many(["x"] * 6, concurrency=2)
-    assert 0.15 <= time.perf_counter() - start < 0.3
+    assert 0.3 <= time.perf_counter() - start < 0.58
     assert client.optimize_many([]) == []
     with pytest.raises(InvalidRequestError, match="concurrency: 0 is below 1"):
         client.optimize_many(["x"], concurrency=0)
@@ -507,8 +507,7 @@ def test_timings_of_a_stream(client, script):
     script.delay_s = 0.05
     with client.stream("x") as stream:
         list(stream)
-    assert 0 < stream.result.first_piece_ms < 60
-    assert stream.result.elapsed_ms > 90
+    assert 0 < stream.result.first_piece_ms < stream.result.elapsed_ms - 90
     assert stream.result.generated_tokens == 3
     assert client.optimize("x").first_piece_ms is None
 

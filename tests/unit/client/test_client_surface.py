@@ -3,13 +3,26 @@
 import dataclasses
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import grpc
 import pytest
 from tritonclient.grpc import service_pb2
 
 import neuro_latent_client
-from neuro_latent_client import Client, InvalidRequestError, NeuroLatentError, Piece, triton_pb2
+from neuro_latent_client import (
+    AccessDeniedError,
+    Client,
+    InvalidRequestError,
+    NeuroLatentError,
+    Piece,
+    ServerError,
+    ServerUnavailableError,
+    triton_pb2,
+)
 from neuro_latent_client._endpoint import parse_url
+from neuro_latent_client._failures import Failures
+from neuro_latent_client._grpc_wire import error_of
 from neuro_latent_client.testing import FakeServer
 
 
@@ -131,6 +144,20 @@ def check_fields(ours, theirs):
             assert getattr(field, fact) == getattr(same, fact), field.full_name
         if field.message_type:
             check_fields(field.message_type, same.message_type)
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "expected"),
+    [
+        (grpc.StatusCode.PERMISSION_DENIED, "no", AccessDeniedError),
+        (grpc.StatusCode.UNAVAILABLE, "This protocol is restricted, expecting header 'x'", AccessDeniedError),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "no", ServerUnavailableError),
+        (grpc.StatusCode.UNKNOWN, "", ServerError),
+    ],
+)
+def test_what_a_grpc_status_means(code, text, expected):
+    error = SimpleNamespace(code=lambda: code, details=lambda: text)
+    assert type(error_of(error, Failures("grpc://here", 1.0))) is expected
 
 
 def test_a_program_may_load_tritonclient_too():

@@ -14,7 +14,7 @@ from tritonclient.grpc import service_pb2_grpc
 
 from neuro_latent_client import AsyncClient, Client, InvalidRequestError, ServerUnavailableError, TlsConfig
 from tests.unit.client.blocking import BlockingClient
-from tests.unit.client.conftest import GrpcServicer, HttpHandler
+from tests.unit.client.fake_triton import GrpcServicer, HttpHandler
 
 
 @pytest.fixture(scope="session")
@@ -96,10 +96,15 @@ def test_who_is_not_trusted_gets_nothing(make, tls_url, pem, files, script):
     assert script.requests == []
 
 
+@pytest.mark.parametrize("client", [Client, AsyncClient])
 @pytest.mark.parametrize("url", ["grpcs://127.0.0.1:1", "https://127.0.0.1:1"])
-def test_files_that_cannot_be_read_are_named(url, tmp_path):
+def test_files_that_cannot_be_used_are_named(client, url, tmp_path):
+    path = tmp_path / "ca.pem"
     with pytest.raises(InvalidRequestError, match="tls: ca cannot be read"):
-        Client(url, tls=TlsConfig(ca=tmp_path / "none.pem"))
+        client(url, tls=TlsConfig(ca=path))
+    path.write_text("no certificate")
+    with pytest.raises(InvalidRequestError, match="a PEM file cannot be used"):
+        client(url, tls=TlsConfig(ca=path))
 
 
 def test_half_a_certificate_is_refused():
