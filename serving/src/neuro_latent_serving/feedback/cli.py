@@ -109,11 +109,11 @@ def _store(url: str | None) -> Iterator[FeedbackStore]:
     try:
         yield store
     except StoreUnavailable as error:
-        _fail(str(error))
+        _fail(f"{error}: {getattr(error.__cause__, 'orig', error.__cause__)}")
     finally:
         store.close()
 
 
 def _fail(text: str, *, exit_code: int = 1) -> NoReturn:
-    typer.echo(f"error: {text}", err=True)
+    typer.echo(f"error: {' '.join(text.split())}", err=True)
     raise typer.Exit(exit_code)

@@ -38,8 +38,8 @@ from neuro_latent_client.protocol import FEEDBACK_LIMITS
 from neuro_latent_serving.errors import StoreUnavailable
 from neuro_latent_serving.feedback.record import Feedback, FeedbackRecord
 
-LOCK_TIMEOUT_S = 10
-"""How long a write waits for that of another process."""
+TIMEOUT_S = 10
+"""How long a write waits for that of another process, or for a database on the network to let it in."""
 
 FETCHED_AT_ONCE = 500
 
@@ -105,7 +105,12 @@ class FeedbackStore:
         try:
             parsed = make_url(url)
             sqlite = parsed.get_backend_name() == "sqlite"
-            self._engine = create_engine(parsed, connect_args={"timeout": LOCK_TIMEOUT_S} if sqlite else {})
+            self._engine = create_engine(
+                parsed,
+                connect_args={"timeout" if sqlite else "connect_timeout": TIMEOUT_S},
+                pool_pre_ping=not sqlite,  # a database may have been started again
+                hide_parameters=True,  # no prompts in errors
+            )
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
             raise ValueError(f"the feedback cannot be stored in {url!r}: {error}") from None
         self._file = Path(parsed.database) if sqlite and parsed.database else None
@@ -205,8 +210,7 @@ class FeedbackStore:
         except IntegrityError:
             raise
         except (SQLAlchemyError, OSError) as error:
-            reason = getattr(error, "orig", None) or error
-            raise StoreUnavailable(f"the database of the feedback is unavailable: {reason}") from error
+            raise StoreUnavailable("the database of the feedback is unavailable; try again later") from error
 
     def _create(self) -> None:
         if self._file is not None:

@@ -6,12 +6,14 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from neuro_latent_client.protocol import FEEDBACK_INPUT_TYPES
+from neuro_latent_serving.errors import StoreUnavailable
 from neuro_latent_serving.feedback import Feedback, FeedbackStore
 from neuro_latent_serving.settings import feedback_url
 from neuro_latent_serving.triton.messages import (
     bytes_tensor,
     error_response,
     given_rows,
+    log,
     refuse_unknown_parameters,
     required,
     tensor,
@@ -36,6 +38,8 @@ class FeedbackModel:
             rows = given_rows(request, FEEDBACK_INPUT_TYPES, len(required(request, "request_id")))
             stored = [self._store.add(feedback) for feedback in [Feedback(**row) for row in rows]]
         except Exception as error:
+            if isinstance(error, StoreUnavailable):  # its reason is the operator's alone
+                log.error("feedback was not stored", exc_info=error)
             return error_response(error)
         return pb_utils.InferenceResponse(
             output_tensors=[

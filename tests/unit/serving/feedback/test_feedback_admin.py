@@ -65,3 +65,4 @@ def test_errors_are_one_line(run) -> None:
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
     result = run("stats", "--url", "sqlite:////proc/none/feedback.sqlite3")
     assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert "/proc/none" in result.stderr

@@ -154,8 +154,9 @@ def test_a_url_that_cannot_be_used(url: str) -> None:
 def test_a_database_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     store = FeedbackStore(f"sqlite:///{tmp_path}/file/feedback.sqlite3")
-    with pytest.raises(StoreUnavailable, match="the database of the feedback is unavailable"):
+    with pytest.raises(StoreUnavailable, match="the database of the feedback is unavailable") as caught:
         store.add(GOOD)
+    assert str(tmp_path) not in str(caught.value), "the reason is the operator's"
 
 
 def write(url: str, first: int, answers: Connection) -> None:

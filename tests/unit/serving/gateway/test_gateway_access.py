@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from neuro_latent_client.testing import Failure, FakeServer
 from neuro_latent_serving.gateway.access import ApiKeys, RateLimit, add_key
+from neuro_latent_serving.gateway.config import GatewayConfig
+from neuro_latent_serving.gateway.server import GatewayServer
 from neuro_latent_serving.server.errors import ServeError, UsageError
 from tests.unit.serving.gateway.conftest import Start
 from tests.unit.serving.gateway.test_gateway_routes import FEEDBACK, PROMPT, events, problem, wait_for
@@ -180,8 +182,5 @@ def test_a_stop_waits_no_longer_than_told(start: Start, triton: FakeServer) -> N
 
 def test_a_taken_port_is_told(start: Start) -> None:
     port = int(start().server.url.rpartition(":")[2])
-    from neuro_latent_serving.gateway.config import GatewayConfig
-    from neuro_latent_serving.gateway.server import GatewayServer
-
     with pytest.raises(ServeError, match=f"port {port} on 127.0.0.1 is taken"):
         GatewayServer(GatewayConfig(port=port), FakeServer().async_client)
