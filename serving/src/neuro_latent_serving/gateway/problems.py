@@ -96,7 +96,8 @@ def _from_validation(error: RequestValidationError) -> ProblemError:
 
 
 def _escape(part: Any) -> str:
-    return str(part).replace("~", "~0").replace("/", "~1")
+    text = str(part).encode(errors="replace").decode()  # a caller's key can hold half of a surrogate pair
+    return text.replace("~", "~0").replace("/", "~1")
 
 
 def install(app: FastAPI) -> None:

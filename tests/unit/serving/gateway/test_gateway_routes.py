@@ -111,7 +111,11 @@ def test_what_is_no_json_or_no_route(rest: httpx2.Client) -> None:
     json_type = {"content-type": "application/json"}
     problem(rest.post("/optimize", content=b'{"raw_prompt": "\xff"}', headers=json_type), 400)
     problem(rest.post("/optimize", content=b"[" * 100_000, headers=json_type), 400)
-    problem(rest.post("/optimize", content=b"{", headers=json_type), 422)
+    problem(
+        rest.post("/optimize", content=b'{"raw_prompt": "x", "top_k": ' + b"9" * 5000 + b"}", headers=json_type), 400
+    )
+    for text in (b"{", b'{"\\ud800": 1}', b'{"raw_prompt": "\\ud800"}', b'{"raw_prompt": "x", "temperature": NaN}'):
+        problem(rest.post("/optimize", content=text, headers=json_type), 422)
     problem(rest.post("/optimize", content=b'{"raw_prompt": "a page may not send this"}'), 422)
     problem(rest.get("/nothing"), 404)
     assert problem(rest.get("/optimize"), 405)["title"] == "Method Not Allowed"
