@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 DISTRIBUTIONS := client serving trainer export benchmarks
-TOOLS := hypothesis mypy psutil pytest ruff
+TOOLS := hypothesis mypy psutil pytest ruff schemathesis selenium tritonclient[grpc,http]
 export ORT_DISABLE_TELEMETRY := 1
 export HF_HUB_OFFLINE ?= 1
 

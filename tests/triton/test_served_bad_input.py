@@ -125,7 +125,7 @@ def test_the_client_raises_for_a_bad_option(client: Client, options: dict[str, A
 @pytest.mark.parametrize("route", ["http generate", "http generate_stream"])
 def test_an_unknown_key_is_named(server: TritonServer, route: str) -> None:
     answer = wire.ask(server, route, {**GOOD, "temprature": 0.5})
-    check_refusal(route, answer, "unknown input 'temprature'; known are raw_prompt, deadline_ms, length")
+    check_refusal(route, answer, "unknown input 'temprature'; known are raw_prompt, max_length, num")
 
 
 def test_an_unknown_parameter_is_named(server: TritonServer) -> None:

@@ -3,12 +3,17 @@
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
+import httpx2
 import numpy as np
 import pytest
 
 from neuro_latent_client import Client, DeadlineError, ServerUnavailableError
+from neuro_latent_serving.gateway.config import GatewayConfig
+from neuro_latent_serving.gateway.server import GatewayServer, triton_client
 from neuro_latent_serving.server import FREE_PORTS, ServerConfig, TritonServer
 from neuro_latent_trainer.model import PromptOptimizer
 from tests.triton import wire
@@ -41,7 +46,8 @@ def narrow(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture(params=["grpc", "http"])
 def client(request: pytest.FixtureRequest, narrow: TritonServer) -> Iterator[Client]:
-    with Client({"grpc": narrow.grpc_url, "http": narrow.http_url}[request.param], timeout=wire.TIMEOUT) as made:
+    url = {"grpc": narrow.grpc_url, "http": narrow.http_url}[request.param]
+    with Client(url, timeout=wire.TIMEOUT, retries=0) as made:
         yield made
 
 
@@ -131,3 +137,38 @@ def test_unary_requests_whose_client_gave_up_free_their_slots(narrow: TritonServ
         with pytest.raises(DeadlineError):
             client.optimize(PROMPT, max_length=512, timeout=0.03)
     client.optimize(PROMPT, max_length=1, timeout=SOON)
+
+
+@pytest.fixture(scope="module")
+def rest(narrow: TritonServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx2.Client]:
+    config = GatewayConfig(port=0, log_file=tmp_path_factory.mktemp("gateway") / "log")
+    with GatewayServer(config, lambda: triton_client(config, narrow.grpc_url)) as gateway:
+        gateway.start()
+        limits = httpx2.Limits(max_connections=None)
+        with httpx2.Client(base_url=gateway.url, timeout=wire.TIMEOUT, limits=limits, trust_env=False) as made:
+            yield made
+
+
+def test_of_64_clients_at_the_gateway_all_are_answered(rest: httpx2.Client) -> None:
+    body = {"raw_prompt": PROMPT, "max_length": 64}
+    paths = ["/optimize", "/optimize/stream"] * 64
+    with ThreadPoolExecutor(64) as pool:
+        answers = list(pool.map(lambda path: rest.post(path, json=body), paths))
+    assert {answer.status_code for answer in answers} == {200, 503}
+    for path, answer in zip(paths, answers, strict=True):
+        if answer.status_code == 503:
+            assert answer.headers["retry-after"] == "1"
+        else:
+            assert (answer.text if path == "/optimize" else answer.text.rpartition("event: ")[2]).count(
+                "enhanced_prompt"
+            )
+
+
+@pytest.mark.parametrize("path", ["/optimize", "/optimize/stream"])
+def test_who_leaves_the_gateway_frees_the_slot(rest: httpx2.Client, path: str) -> None:
+    body = {"raw_prompt": PROMPT, "max_length": 512}
+    for _ in range(8):
+        with suppress(httpx2.ReadTimeout), rest.stream("POST", path, json=body, timeout=0.05) as response:
+            assert path == "/optimize/stream", "the whole text takes longer"
+            next(response.iter_raw())
+    assert rest.post("/optimize", json={"raw_prompt": PROMPT, "max_length": 1}, timeout=SOON).status_code == 200

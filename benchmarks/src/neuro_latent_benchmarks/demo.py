@@ -89,6 +89,7 @@ def main() -> None:
         }
     console.print("the server has stopped; to serve it yourself:", highlight=False)
     console.print(f"  .venv/bin/neuro-latent serve --repository {REPOSITORY}", highlight=False)
+    console.print("then try it on the page: http://127.0.0.1:8080", highlight=False)
     print(json.dumps(summary))
 
 

@@ -94,7 +94,7 @@ def closed_loop(url: str, jobs: Sequence[Job], clients: int, seconds: float, str
                 return
             records.append(ask(client, job, stream, clock, clock()))
 
-    with Client(url) as client:
+    with Client(url, retries=0) as client:
         client.health()  # connect before the clock starts
         start = time.perf_counter()
         threads = [threading.Thread(target=work, daemon=True) for _ in range(clients)]
@@ -108,7 +108,7 @@ def closed_loop(url: str, jobs: Sequence[Job], clients: int, seconds: float, str
 def open_loop(url: str, jobs: Sequence[Job], arrivals: Sequence[float], stream: bool) -> Run:
     """Send a request at each of ``arrivals`` (seconds, ascending)."""
     records: list[Record] = []
-    with Client(url) as client, ThreadPoolExecutor(OPEN_LOOP_THREADS) as pool:
+    with Client(url, retries=0) as client, ThreadPoolExecutor(OPEN_LOOP_THREADS) as pool:
         client.health()
         start = time.perf_counter()
 

@@ -4,7 +4,9 @@ import re
 from dataclasses import dataclass
 
 from . import protocol
+from ._request import InferRequest
 from .errors import (
+    AccessDeniedError,
     DeadlineError,
     InvalidRequestError,
     ModelNotFoundError,
@@ -25,11 +27,17 @@ class Failures:
     Attributes:
         address: the server, as the caller wrote it.
         model: the model asked for, or "" for requests about the server itself.
+        timeout_s: the time for the whole call, in seconds.
     """
 
     address: str
+    timeout_s: float
     model: str = ""
     request_id: str | None = None
+
+    @classmethod
+    def of(cls, address: str, request: InferRequest) -> "Failures":
+        return cls(address, request.timeout_s, request.model, request.request_id)
 
     def invalid(self, text: str) -> InvalidRequestError:
         return InvalidRequestError(_clean(text), request_id=self.request_id)
@@ -41,9 +49,13 @@ class Failures:
         )
         return ServerUnavailableError(message, request_id=self.request_id)
 
-    def deadline(self, timeout_s: float) -> DeadlineError:
+    def denied(self, text: str) -> AccessDeniedError:
+        message = f"{self.address} refuses this client: {_clean(text)}. Check api_key, headers and tls"
+        return AccessDeniedError(message, request_id=self.request_id)
+
+    def deadline(self) -> DeadlineError:
         message = (
-            f"{self.address} gave no whole answer within {timeout_s:g} s. Raise timeout, lower max_length, "
+            f"{self.address} gave no whole answer within {self.timeout_s:g} s. Raise timeout, lower max_length, "
             "or set deadline_ms, with which the server answers in time with what it has"
         )
         return DeadlineError(message, request_id=self.request_id)

@@ -1,13 +1,34 @@
-"""The seam between the client and the wire: what a transport does, and which one a URL means."""
+"""The seam between the clients and the wire: what a transport does, and which one a URL means."""
 
-from collections.abc import Iterator, Mapping
-from typing import Protocol
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Generic, Literal, Protocol, TypeVar
 
-from ._endpoint import Endpoint
+from . import protocol
 from ._request import InferRequest, Scalar
+from ._settings import Settings
+from .results import ServedModel
 
 Tensors = Mapping[str, list[Scalar]]
 """Outputs by name, each flattened: [1, n] is a list of n values, text as str."""
+
+A = TypeVar("A")
+
+
+@dataclass(frozen=True, slots=True)
+class Question(Generic[A]):
+    """A small question about the server or one of its models, and the type of its answer."""
+
+    about: Literal["live", "ready", "model_ready", "model_versions", "index"]
+    model: str = ""
+
+
+LIVE: Question[bool] = Question("live")
+READY: Question[bool] = Question("ready")
+UNARY_READY: Question[bool] = Question("model_ready", protocol.UNARY_MODEL)
+STREAM_READY: Question[bool] = Question("model_ready", protocol.STREAM_MODEL)
+UNARY_VERSIONS: Question[list[str]] = Question("model_versions", protocol.UNARY_MODEL)
+INDEX: Question[tuple[ServedModel, ...]] = Question("index")
 
 
 class ResponseStream(Iterator[Tensors], Protocol):
@@ -29,23 +50,57 @@ class Transport(Protocol):
     def cancel(self, request_id: str) -> None:
         """Tell the server that nobody waits for a request any more; does its best for a moment, and never raises."""
 
-    def server_live(self, timeout_s: float) -> bool: ...
-
-    def server_ready(self, timeout_s: float) -> bool: ...
-
-    def model_ready(self, model: str, timeout_s: float) -> bool: ...
-
-    def model_versions(self, model: str, timeout_s: float) -> list[str]: ...
+    def ask(self, question: Question[A], timeout_s: float) -> A: ...
 
     def close(self) -> None: ...
 
 
-def connect(endpoint: Endpoint, headers: Mapping[str, str]) -> Transport:
-    """The transport for the URL's scheme. Imported here, because each pulls in a network stack."""
-    if endpoint.scheme.startswith("grpc"):
+class AsyncResponseStream(Protocol):
+    """As :class:`ResponseStream`, for the tasks of one event loop."""
+
+    def __aiter__(self) -> AsyncIterator[Tensors]: ...
+
+    async def __anext__(self) -> Tensors: ...
+
+    async def close(self) -> None: ...
+
+
+class AsyncTransport(Protocol):
+    """As :class:`Transport`, for the tasks of one event loop. It connects on first use, in that loop."""
+
+    name: str
+
+    async def infer(self, request: InferRequest) -> Tensors: ...
+
+    async def stream(self, request: InferRequest) -> AsyncResponseStream: ...
+
+    async def cancel(self, request_id: str) -> None: ...
+
+    async def ask(self, question: Question[A], timeout_s: float) -> A: ...
+
+    async def close(self) -> None: ...
+
+
+# Imported in the functions, because each transport pulls in a network stack.
+
+
+def connect(settings: Settings) -> Transport:
+    """The transport for the URL's scheme."""
+    if settings.endpoint.is_grpc:
         from ._grpc import GrpcTransport
 
-        return GrpcTransport(endpoint, headers)
+        return GrpcTransport(settings)
     from ._http import HttpTransport
 
-    return HttpTransport(endpoint, headers)
+    return HttpTransport(settings)
+
+
+def connect_async(settings: Settings) -> AsyncTransport:
+    """The asynchronous transport for the URL's scheme."""
+    if settings.endpoint.is_grpc:
+        from ._grpc_async import AsyncGrpcTransport
+
+        return AsyncGrpcTransport(settings)
+    from ._http_async import AsyncHttpTransport
+
+    return AsyncHttpTransport(settings)

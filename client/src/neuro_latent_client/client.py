@@ -1,50 +1,48 @@
-"""The client: one object, a server's address, three questions."""
+"""The client: one object, a server's address, a handful of questions."""
 
-import time
-import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Unpack
+from typing import Literal, Unpack
 
-from . import protocol
-from ._answers import MODEL_VERSION, first, sequences_of
-from ._endpoint import DEFAULT_URL, parse_url
-from ._failures import Failures
-from ._request import InferRequest, Scalar, check_timeout, make_inputs
-from ._stream import OptimizationStream, milliseconds_since
-from ._transport import connect
+from ._base import BaseClient
+from ._health import HEALTH_TIMEOUT_S, HealthCheck
+from ._request import InferRequest, check_count, check_timeout
+from ._retry import retried
+from ._settings import Settings
+from ._stream import OptimizationStream
+from ._transport import INDEX, Tensors, Transport, connect
 from .errors import DeadlineError, NeuroLatentError
-from .options import GenerationOptions
-from .results import GeneratedSequence, Health, Optimization
-
-_HEALTH_TIMEOUT_S = 5.0
+from .options import FeedbackDetails, GenerationOptions
+from .results import Feedback, Health, Optimization, Progress, ServedModel
 
 
-class Client:
+class Client(BaseClient[Transport]):
     """A client of one server. Threads may share it. It connects on first use; use it as a context manager.
 
     Args:
         url: ``grpc://host:port`` or ``http://host:port`` (``grpcs`` and ``https`` for TLS).
-        timeout: seconds for a whole call, unless the call says otherwise. Over HTTP, connecting and the answer each
-            have this time.
+        timeout: seconds for a whole call, its retries included, unless the call says otherwise. The server gets what is
+            left of it as ``deadline_ms``, so that it does not write for nobody. Over HTTP, connecting and the answer of
+            an attempt each have this time.
+        retries: how often a call is repeated, after a short and growing wait, when the server cannot be reached or is
+            too busy and nothing of an answer has come; 0 is never.
         headers: sent with every request, as HTTP headers or gRPC metadata.
+        api_key: sent as ``Authorization: Bearer``. Over an unencrypted URL the network can read it.
+        tls: whom to trust, and the client's own certificate, for ``grpcs`` and ``https``.
+        transport: what to use instead of the network; see :mod:`neuro_latent_client.testing`.
 
     Raises:
-        InvalidRequestError: the URL or the timeout cannot be used.
+        InvalidRequestError: a setting cannot be used.
 
-    >>> with Client("grpc://127.0.0.1:8001") as client:  # doctest: +SKIP
+    >>> with Client("grpc://127.0.0.1:8001", api_key="secret") as client:
     ...     print(client.optimize("Create a function").text)
+    Write a Python function.
+    >>> client
+    Client('grpc://127.0.0.1:8001', timeout=30, retries=3, headers={'authorization': '***'})
     """
 
-    def __init__(
-        self, url: str = DEFAULT_URL, *, timeout: float = 30.0, headers: Mapping[str, str] | None = None
-    ) -> None:
-        self._timeout_s = check_timeout(timeout)
-        self._url = url
-        self._transport = connect(parse_url(url), headers or {})
-        self._closed = False
+    def _connect(self, settings: Settings) -> Transport:
+        return connect(settings)
 
     def __enter__(self) -> "Client":
         return self
@@ -60,7 +58,12 @@ class Client:
         self._transport.close()
 
     def optimize(
-        self, raw_prompt: str, *, timeout: float | None = None, **options: Unpack[GenerationOptions]
+        self,
+        raw_prompt: str,
+        *,
+        timeout: float | None = None,
+        traceparent: str | None = None,
+        **options: Unpack[GenerationOptions],
     ) -> Optimization:
         """Ask for a better prompt and wait for all of it.
 
@@ -68,117 +71,159 @@ class Client:
             raw_prompt: the prompt to improve.
             options: how to write; see :class:`GenerationOptions`.
             timeout: seconds after which the client gives up; None is the client's.
+            traceparent: the W3C trace that the call belongs to; None is OpenTelemetry's current one, if there is one.
 
         Raises:
             InvalidRequestError: the server, or the wire, refuses a value; the text names it.
             ServerUnavailableError: no server there, or it is too busy.
             DeadlineError: no whole answer within ``timeout`` seconds.
+            AccessDeniedError: the server wants another API key or certificate.
             ModelNotFoundError: the server does not serve the model.
             ServerError: the server failed.
 
-        >>> client.optimize("Create a function", max_length=64, seed=7).text  # doctest: +SKIP
-        'Write a Python function that ...'
+        >>> client.optimize("Create a function", max_length=64, seed=7).text
+        'Write a Python function.'
         """
-        start_s = time.perf_counter()
-        request = self._request(protocol.UNARY_MODEL, make_inputs(raw_prompt, options), timeout)
-        with self._cancelling(request):
-            tensors = self._transport.infer(request)
-        failures = self._failures(request)
-        return self._optimization(
-            request,
-            start_s,
-            sequences_of(tensors, failures),
-            first(tensors, "truncated", bool, failures),
-            first(tensors, MODEL_VERSION, str, failures),
-        )
+        request = self._optimize_request(raw_prompt, options, timeout, traceparent)
+        return self._optimization(request, self._infer(request))
+
+    def optimize_many(
+        self,
+        raw_prompts: Iterable[str],
+        *,
+        concurrency: int = 8,
+        on_progress: Callable[[Progress], None] | None = None,
+        timeout: float | None = None,
+        traceparent: str | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> list[Optimization | NeuroLatentError]:
+        """Ask for many, and get an answer or an error for each, in their order.
+
+        Args:
+            concurrency: how many are asked at a time.
+            on_progress: called after each, in the order in which they end, by the caller's thread or task.
+            timeout: seconds for each, from when its turn has come.
+
+        Others are those of :meth:`optimize`.
+
+        Raises:
+            InvalidRequestError: ``concurrency`` is none. All that concerns one prompt is in its place in the list.
+
+        >>> [answer.text for answer in client.optimize_many(["Create a function", "Explain this"])]
+        ['Write a Python function.', 'Improved: Explain this']
+        """
+        from concurrent.futures import ThreadPoolExecutor, as_completed
+
+        prompts = list(raw_prompts)
+        outcomes: dict[int, Optimization | NeuroLatentError] = {}
+
+        def outcome(prompt: str) -> Optimization | NeuroLatentError:
+            try:
+                return self.optimize(prompt, timeout=timeout, traceparent=traceparent, **options)
+            except NeuroLatentError as error:
+                return error
+
+        with ThreadPoolExecutor(check_count("concurrency", concurrency, 1)) as pool:
+            futures = {pool.submit(outcome, prompt): index for index, prompt in enumerate(prompts)}
+            try:
+                for future in as_completed(futures):
+                    index = futures[future]
+                    outcomes[index] = future.result()
+                    if on_progress:
+                        on_progress(Progress(len(outcomes), len(prompts), index, outcomes[index]))
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+        return [outcomes[index] for index in range(len(prompts))]
 
     def stream(
-        self, raw_prompt: str, *, timeout: float | None = None, **options: Unpack[GenerationOptions]
+        self,
+        raw_prompt: str,
+        *,
+        timeout: float | None = None,
+        traceparent: str | None = None,
+        **options: Unpack[GenerationOptions],
     ) -> OptimizationStream:
         """Ask for a better prompt and get it piece by piece. Arguments and errors are those of :meth:`optimize`.
 
-        The request is sent at once. Errors come from this call or from the iteration, so keep both in one ``try``.
+        The request is sent at once. Errors come from this call or from the iteration, so keep both in one ``try``. The
+        request is repeated as long as nothing has come, and never after.
 
-        >>> with client.stream("Create a function") as stream:  # doctest: +SKIP
+        >>> with client.stream("Create a function") as stream:
         ...     for piece in stream:
         ...         print(piece.text, end="", flush=True)
+        Write a Python function.
         """
-        start_s = time.perf_counter()
-        request = self._request(protocol.STREAM_MODEL, make_inputs(raw_prompt, options), timeout)
-        finish = partial(self._optimization, request, start_s)
-        cancel = partial(self._transport.cancel, request.request_id)
-        with self._cancelling(request):  # over HTTP the server answers nothing before the first piece
-            responses = self._transport.stream(request)
-        return OptimizationStream(responses, finish, cancel, self._failures(request))
+        plan = self._stream_plan(raw_prompt, options, timeout, traceparent)
+        try:  # over HTTP the server answers nothing before the first piece
+            return OptimizationStream(self._transport, plan)
+        except (DeadlineError, KeyboardInterrupt):
+            self._transport.cancel(plan.request.request_id)
+            raise
 
-    def health(self, *, timeout: float = _HEALTH_TIMEOUT_S) -> Health:
+    def feedback(
+        self,
+        answer: Optimization | str,
+        rating: Literal[1, -1],
+        *,
+        timeout: float | None = None,
+        traceparent: str | None = None,
+        **details: Unpack[FeedbackDetails],
+    ) -> Feedback:
+        """Say whether an answer was good (1) or bad (-1); returns when the server has it on disk.
+
+        Args:
+            answer: the answer, or its request id with at least ``raw_prompt`` and ``enhanced_prompt``.
+            details: what else to say; see :class:`FeedbackDetails`.
+
+        Raises:
+            InvalidRequestError: a text is missing or too long; the text names it.
+
+        Others are those of :meth:`optimize`.
+
+        >>> answer = client.optimize("Create a function")
+        >>> client.feedback(answer, 1, edited_prompt="Write a typed Python function.").created
+        True
+        >>> client.feedback(answer, -1).created  # it is rated already
+        False
+        """
+        request = self._feedback_request(answer, rating, details, timeout, traceparent)
+        return self._feedback(request, self._infer(request))
+
+    def health(self, *, timeout: float = HEALTH_TIMEOUT_S) -> Health:
         """Whether the server and both models can answer. A server that cannot be reached is ``live=False``, no error.
 
         Args:
             timeout: seconds for each of the few small questions asked.
 
-        >>> client.health().ready  # doctest: +SKIP
+        >>> client.health().ready
         True
         """
         self._check_open()
         check_timeout(timeout)
-        start_s = time.perf_counter()
-        live, model_version = False, None
+        check = HealthCheck(self._url)
         try:
-            live = self._transport.server_live(timeout)
-            problem = self._problem(live, timeout)
-            if not problem:
-                versions = self._transport.model_versions(protocol.UNARY_MODEL, timeout)
-                model_version = versions[-1] if versions else None
+            for question in check.questions():
+                check.answer = self._transport.ask(question, timeout)
         except NeuroLatentError as error:
-            problem = str(error)
-        return Health(self._url, live, live and not problem, model_version, problem, milliseconds_since(start_s))
+            check.problem = str(error)
+        return check.result()
 
-    def _problem(self, live: bool, timeout_s: float) -> str:
-        if not live:
-            return f"{self._url} answers, but not as a live Triton server"
-        for model in (protocol.UNARY_MODEL, protocol.STREAM_MODEL):
-            if not self._transport.model_ready(model, timeout_s):
-                return f"model {model} is not ready"
-        if not self._transport.server_ready(timeout_s):
-            return "the server is not ready"
-        return ""
+    def models(self, *, timeout: float = HEALTH_TIMEOUT_S) -> tuple[ServedModel, ...]:
+        """All models that the server has, those of its pipelines' steps included: Triton's repository index.
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise RuntimeError("the client is closed")
+        Raises:
+            NeuroLatentError: as :meth:`optimize`; ``AccessDeniedError`` where the index is restricted.
 
-    def _request(self, model: str, inputs: Mapping[str, Scalar], timeout: float | None) -> InferRequest:
+        >>> [model.name for model in client.models() if model.ready]
+        ['neuro_latent_optimizer', 'neuro_latent_optimizer_stream', 'feedback']
+        """
         self._check_open()
-        timeout_s = self._timeout_s if timeout is None else check_timeout(timeout)
-        return InferRequest(model, uuid.uuid4().hex, inputs, timeout_s)
+        return self._transport.ask(INDEX, check_timeout(timeout))
 
-    @contextmanager
-    def _cancelling(self, request: InferRequest) -> Iterator[None]:
-        """Cancel the request on the server when the caller gives up: a deadline, or Ctrl-C."""
+    def _infer(self, request: InferRequest) -> Tensors:
+        """Ask, and cancel the request on the server when the caller gives up: a deadline, or Ctrl-C."""
         try:
-            yield
+            return retried(self._transport.infer, request, self._settings.retries)
         except (DeadlineError, KeyboardInterrupt):
             self._transport.cancel(request.request_id)
             raise
-
-    def _failures(self, request: InferRequest) -> Failures:
-        return Failures(self._url, request.model, request.request_id)
-
-    def _optimization(
-        self,
-        request: InferRequest,
-        start_s: float,
-        sequences: tuple[GeneratedSequence, ...],
-        truncated: bool,
-        model_version: str,
-    ) -> Optimization:
-        return Optimization(
-            raw_prompt=str(request.inputs[protocol.RAW_PROMPT]),
-            sequences=sequences,
-            truncated=truncated,
-            model_version=model_version,
-            request_id=request.request_id,
-            elapsed_ms=milliseconds_since(start_s),
-            transport=self._transport.name,
-        )

@@ -4,6 +4,7 @@
   - InvalidRequestError (also a ValueError)   a value, an option or the URL is wrong; sending it again will not help
   - ServerUnavailableError                    no server there, or it is too busy; trying again later may help
   - DeadlineError (also a TimeoutError)       no whole answer within ``timeout`` seconds
+  - AccessDeniedError                         the server wants another API key or certificate
   - ModelNotFoundError                        a server is there, but it does not serve these models
   - ServerError                               the server failed, or answered outside its contract
 """
@@ -31,6 +32,10 @@ class ServerUnavailableError(NeuroLatentError):
 
 class DeadlineError(NeuroLatentError, TimeoutError):
     """The whole answer did not arrive within ``timeout`` seconds."""
+
+
+class AccessDeniedError(NeuroLatentError):
+    """The server knows neither the API key nor the certificate of this client, or does not allow it this call."""
 
 
 class ModelNotFoundError(NeuroLatentError):

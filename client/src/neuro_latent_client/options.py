@@ -15,7 +15,10 @@ class GenerationOptions(TypedDict, total=False):
         num_beams: width of the beam search (1, off).
         length_penalty: of the beam search; above 0 prefers longer answers (1).
         seed: makes sampling repeatable.
-        deadline_ms: after this time the server answers with what it has, ``finish_reason`` ``deadline`` (0, none).
+        deadline_ms: after this time the server answers with what it has, ``finish_reason`` ``deadline`` (0, none). It
+            counts from the arrival of each attempt. The server is never given more time than is left of ``timeout``:
+            what it writes later nobody reads. So a ``deadline_ms`` below ``timeout`` brings an answer in time, and
+            without one a call that is late is a :class:`DeadlineError`.
     """
 
     max_length: int | None
@@ -27,3 +30,26 @@ class GenerationOptions(TypedDict, total=False):
     length_penalty: float | None
     seed: int | None
     deadline_ms: int | None
+
+
+class FeedbackDetails(TypedDict, total=False):
+    """What may be said of an answer besides its rating; what is left out or None is not sent.
+
+    Attributes:
+        raw_prompt: the prompt that was improved; an :class:`Optimization` brings it.
+        enhanced_prompt: the text that is rated; an :class:`Optimization` brings its first.
+        edited_prompt: what the answer should have been.
+        comment: in words.
+        model_version: the adapter's version that answered; an :class:`Optimization` brings it.
+        user: whose feedback it is, as the caller names people.
+        idempotency_key: feedback with the same key is stored once; without one it is the request id, so that an answer
+            is rated once. Give one for a second rating of the same answer.
+    """
+
+    raw_prompt: str | None
+    enhanced_prompt: str | None
+    edited_prompt: str | None
+    comment: str | None
+    model_version: str | None
+    user: str | None
+    idempotency_key: str | None

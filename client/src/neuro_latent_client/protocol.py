@@ -28,6 +28,9 @@ OPTION_TYPES: Final[dict[str, TritonType]] = {
 }
 """Optional inputs, each [B, 1]."""
 
+MAX_DEADLINE_MS: Final = 600_000
+"""The longest ``deadline_ms`` that the server takes."""
+
 INPUT_TYPES: Final[dict[str, TritonType]] = {RAW_PROMPT: "BYTES", **OPTION_TYPES}
 
 OUTPUT_TYPES: Final[dict[str, TritonType]] = {

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from .errors import NeuroLatentError
+
 
 @dataclass(frozen=True, slots=True)
 class GeneratedSequence:
@@ -20,13 +22,14 @@ class GeneratedSequence:
 
 @dataclass(frozen=True, slots=True)
 class Optimization:
-    """The answer to one raw prompt. ``text``, ``score`` and ``finish_reason`` are those of the first sequence.
+    """The answer to one raw prompt. ``text``, ``score``, ``generated_tokens``, ``finish_reason``: the first sequence's.
 
     Attributes:
         truncated: the raw prompt was longer than what the models read.
         model_version: the version of the adapter that answered, as the server names it.
         elapsed_ms: from the call to the whole answer, measured by the client, in milliseconds.
-        transport: ``grpc`` or ``http``.
+        transport: ``grpc``, ``http`` or ``fake``.
+        first_piece_ms: from the call to the first piece of text, in milliseconds; None where it was not streamed.
     """
 
     raw_prompt: str
@@ -36,6 +39,7 @@ class Optimization:
     request_id: str
     elapsed_ms: float
     transport: str
+    first_piece_ms: float | None = None
 
     @property
     def text(self) -> str:
@@ -44,6 +48,10 @@ class Optimization:
     @property
     def score(self) -> float:
         return self.sequences[0].score
+
+    @property
+    def generated_tokens(self) -> int:
+        return self.sequences[0].generated_tokens
 
     @property
     def finish_reason(self) -> str:
@@ -62,6 +70,54 @@ class Piece:
     text: str
     sequence_index: int
     replaces: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """What the server says of feedback: it is on disk.
+
+    Attributes:
+        feedback_id: names it in the server's store.
+        created: False where feedback with the same idempotency key was there already; nothing was stored anew.
+        request_id: of the answer that was rated.
+        elapsed_ms: from the call to its answer, in milliseconds.
+    """
+
+    feedback_id: str
+    created: bool
+    request_id: str
+    elapsed_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One prompt of many is done.
+
+    Attributes:
+        done: how many are, this one included.
+        total: how many there are.
+        index: which one this is, from 0.
+        outcome: its answer, or the error instead.
+    """
+
+    done: int
+    total: int
+    index: int
+    outcome: Optimization | NeuroLatentError
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """One version of one model that a server has.
+
+    Attributes:
+        problem: why it is not ready, "" when it is.
+    """
+
+    name: str
+    version: str
+    ready: bool
+    problem: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,10 @@
 
 ServingError
 ├── InvalidInput(ValueError)   the request is wrong: INVALID_ARGUMENT, HTTP 400
-├── EngineBusy                 the queue is full: UNAVAILABLE, HTTP 503; try again later
-└── EngineClosed               the engine is stopping or has failed: UNAVAILABLE, HTTP 503
+└── Unavailable                not now: UNAVAILABLE, HTTP 503; try again later
+    ├── EngineBusy             the queue is full
+    ├── EngineClosed           the engine is stopping or has failed
+    └── StoreUnavailable       the database of the feedback cannot be reached or written
 """
 
 
@@ -15,9 +17,17 @@ class InvalidInput(ServingError, ValueError):
     """A field of a request is wrong; the text names the field, the limit and the value."""
 
 
-class EngineBusy(ServingError):
+class Unavailable(ServingError):
+    """The request is right, but cannot be served now."""
+
+
+class EngineBusy(Unavailable):
     """Every slot is taken and the queue is full."""
 
 
-class EngineClosed(ServingError):
+class EngineClosed(Unavailable):
     """The engine does not take requests any more."""
+
+
+class StoreUnavailable(Unavailable):
+    """The database of the feedback cannot be reached or written; nothing was stored."""

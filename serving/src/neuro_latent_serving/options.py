@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from neuro_latent_client.protocol import MAX_DEADLINE_MS, RAW_PROMPT
 from neuro_latent_serving.errors import InvalidInput
 
 MAX_PROMPT_CHARACTERS = 32_768
@@ -18,7 +19,6 @@ MAX_ENCODER_TOKENS = 2048
 MAX_NEW_TOKENS = 512
 MAX_SEQUENCES = 8
 MAX_BEAMS = 8
-MAX_DEADLINE_MS = 600_000
 MAX_INT64 = 2**63 - 1
 
 
@@ -115,21 +115,30 @@ def check_prompt(raw: bytes | str) -> str:
     Raises:
         InvalidInput: it is not UTF-8, holds a NUL, is empty or blank, or is too long.
     """
+    return check_text(RAW_PROMPT, raw, MAX_PROMPT_CHARACTERS)
+
+
+def check_text(name: str, raw: bytes | str, limit: int, *, may_be_blank: bool = False) -> str:
+    """The field ``name`` as text of at most ``limit`` characters.
+
+    Raises:
+        InvalidInput: it is not UTF-8, holds a NUL, is too long, or is empty or blank where it may not be.
+    """
     if isinstance(raw, bytes):
         try:
             text = raw.decode("utf-8")
         except UnicodeDecodeError as error:
             raise InvalidInput(
-                f"raw_prompt is not valid UTF-8: byte 0x{raw[error.start]:02x} at position {error.start}"
+                f"{name} is not valid UTF-8: byte 0x{raw[error.start]:02x} at position {error.start}"
             ) from None
     else:
         text = raw
         if lone := re.search("[\ud800-\udfff]", text):
-            raise InvalidInput(f"raw_prompt is not valid Unicode: a lone surrogate at position {lone.start()}")
-    if len(text) > MAX_PROMPT_CHARACTERS:
-        raise InvalidInput(f"raw_prompt has {len(text)} characters; the limit is {MAX_PROMPT_CHARACTERS}")
+            raise InvalidInput(f"{name} is not valid Unicode: a lone surrogate at position {lone.start()}")
+    if len(text) > limit:
+        raise InvalidInput(f"{name} has {len(text)} characters; the limit is {limit}")
     if "\0" in text:
-        raise InvalidInput(f"raw_prompt holds a NUL character at position {text.index(chr(0))}")
-    if not text.strip():
-        raise InvalidInput("raw_prompt is empty" if not text else "raw_prompt holds only white space")
+        raise InvalidInput(f"{name} holds a NUL character at position {text.index(chr(0))}")
+    if not (may_be_blank or text.strip()):
+        raise InvalidInput(f"{name} is empty" if not text else f"{name} holds only white space")
     return text

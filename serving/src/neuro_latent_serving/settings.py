@@ -1,6 +1,7 @@
 """Settings that a server's start hands to its models through the environment."""
 
 import os
+from pathlib import Path
 
 GUARD_VARIABLE = "NEURO_LATENT_GUARD"
 """Environment variable that switches the guard off with the value ``off``; set by ``neuro-latent serve --no-guard``."""
@@ -16,3 +17,17 @@ def guard_is_on() -> bool:
     if value not in ("on", "off"):
         raise ValueError(f"{GUARD_VARIABLE} must be on or off, not {value!r}")
     return value == "on"
+
+
+FEEDBACK_VARIABLE = "NEURO_LATENT_FEEDBACK_URL"
+"""Environment variable with the database of the feedback, as SQLAlchemy writes it: ``sqlite:////path/to/file`` or
+``postgresql+psycopg://user@host/database``."""
+
+
+def feedback_url() -> str:
+    """Where feedback is stored: the variable, else a SQLite file among the user's data.
+
+    Not in the model repository: an export replaces that as a whole, it may be read-only, and feedback outlives it.
+    """
+    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return os.environ.get(FEEDBACK_VARIABLE) or f"sqlite:///{data / 'neuro-latent' / 'feedback.sqlite3'}"

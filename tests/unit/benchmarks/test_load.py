@@ -31,7 +31,7 @@ class FakeStream:
 class FakeClient:
     """Answers at once; a prompt "bad" is refused, "slow" takes 50 ms."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, retries: int) -> None:
         assert url == "grpc://here"
 
     def __enter__(self) -> "FakeClient":

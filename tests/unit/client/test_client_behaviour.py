@@ -1,14 +1,18 @@
-"""What the client does, the same over gRPC and HTTP."""
+"""What the clients do, the same over gRPC, HTTP and the fake, sync and async."""
 
 import pickle
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
+import stamina
 
 from neuro_latent_client import (
+    AccessDeniedError,
+    AsyncClient,
     Client,
     DeadlineError,
     InvalidRequestError,
@@ -19,6 +23,7 @@ from neuro_latent_client import (
     ServerUnavailableError,
     protocol,
 )
+from tests.unit.client.blocking import BlockingClient
 
 
 @pytest.fixture(params=["optimize", "stream"])
@@ -41,16 +46,16 @@ def dead_url(request):
         yield f"{request.param}://127.0.0.1:{unused.getsockname()[1]}"
 
 
-def test_optimize_returns_text_and_its_facts(client, script, url):
+def test_optimize_returns_text_and_its_facts(client, script, transport):
     answer = client.optimize("Créate a 函数\n\0")
     assert answer.text == "Créate a 函数\n\0, well: 0"
     assert (answer.score, answer.finish_reason) == (-0.25, "stop")
     assert answer.sequences[0].generated_tokens == 5
     assert (answer.truncated, answer.model_version) == (True, "mini-1")
     assert answer.raw_prompt == "Créate a 函数\n\0"
-    assert url.startswith(answer.transport)
+    assert answer.transport == transport
     assert answer.elapsed_ms > 0
-    assert answer.request_id == script.seen[0]["request_id"]
+    assert answer.request_id == script.requests[0].request_id
     assert len(answer.request_id) == 32
 
 
@@ -62,7 +67,7 @@ def test_several_sequences_come_in_order(client):
 
 def test_only_options_that_were_set_are_sent(ask, script):
     ask("x")
-    assert script.seen[0]["inputs"] == {"raw_prompt": "x"}
+    assert script.seen_inputs()[0] == {"raw_prompt": "x"}
 
 
 def test_every_option_arrives_with_its_value(ask, script):
@@ -79,21 +84,21 @@ def test_every_option_arrives_with_its_value(ask, script):
     }
     assert options.keys() == protocol.OPTION_TYPES.keys()
     ask("x", **options)
-    assert script.seen[0]["inputs"] == {"raw_prompt": "x", **options}
+    assert script.requests[0].inputs == {"raw_prompt": "x", **options}
 
 
 def test_each_method_asks_its_own_model(client, script):
     client.optimize("x")
     list(client.stream("x"))
-    assert [request["model"] for request in script.seen] == [protocol.UNARY_MODEL, protocol.STREAM_MODEL]
-    assert script.seen[0]["request_id"] != script.seen[1]["request_id"]
+    assert [request.model for request in script.requests] == [protocol.UNARY_MODEL, protocol.STREAM_MODEL]
+    assert script.requests[0].request_id != script.requests[1].request_id
 
 
-def test_headers_are_sent(url, script):
-    with Client(url, headers={"X-Tenant": "seven"}) as client:
+def test_headers_are_sent(make_client, script):
+    with make_client(headers={"X-Tenant": "seven"}) as client:
         client.optimize("x")
         list(client.stream("x"))
-    assert [headers["x-tenant"] for headers in script.headers] == ["seven", "seven"]
+    assert [request.headers["x-tenant"] for request in script.requests] == ["seven", "seven"]
 
 
 def test_stream_gives_pieces_then_the_whole(client, script):
@@ -102,7 +107,7 @@ def test_stream_gives_pieces_then_the_whole(client, script):
     assert pieces == [Piece("Write ", 0), Piece("a\u2028test.", 0)]
     assert stream.result.text == "Write a\u2028test."
     assert (stream.result.finish_reason, stream.result.model_version) == ("stop", "mini-1")
-    assert stream.result.request_id == script.seen[0]["request_id"]
+    assert stream.result.request_id == script.requests[0].request_id
     assert list(stream) == []
 
 
@@ -146,7 +151,7 @@ def test_leaving_a_stream_early_cancels_on_the_server(client, script, make_respo
     script.delay_s = 0.02
     with client.stream("x") as stream:
         next(stream)
-    assert script.cancelled.wait(2)
+    assert script.cancelled
     assert list(stream) == []
     with pytest.raises(RuntimeError, match="iterate it to its end"):
         _ = stream.result
@@ -167,7 +172,7 @@ def test_another_thread_may_close_a_stream_that_waits(client, script):
 def test_a_finished_stream_is_not_cancelled(client, script):
     with client.stream("x") as stream:
         list(stream)
-    assert not script.cancelled.wait(0.1)
+    assert not script.cancelled
 
 
 @pytest.mark.parametrize(
@@ -179,12 +184,12 @@ def test_a_finished_stream_is_not_cancelled(client, script):
         ("no version", "Request for unknown model: 'x' has no available versions", ModelNotFoundError),
     ],
 )
-def test_the_kind_of_failure_decides_the_error(ask, script, make_failure, kind, text, expected):
-    script.failure = make_failure(kind, f"in ensemble 'neuro_latent_optimizer', {text}")
+def test_the_kind_of_failure_decides_the_error(ask, script, kind, text, expected):
+    script.fail(kind, f"in ensemble 'neuro_latent_optimizer', {text}", times=9)
     with pytest.raises(NeuroLatentError, match=text) as caught:
         ask("x")
     assert type(caught.value) is expected
-    assert caught.value.request_id == script.seen[0]["request_id"]
+    assert caught.value.request_id == script.requests[0].request_id
     assert caught.value.request_id in str(caught.value)
     assert "in ensemble" not in str(caught.value)
 
@@ -195,8 +200,8 @@ def test_unknown_model_says_what_to_do(ask, script):
         ask("x")
 
 
-def test_failure_inside_a_stream_comes_after_its_pieces(client, script, make_failure):
-    script.failure, script.failure_after = make_failure("internal", "boom"), 1
+def test_failure_inside_a_stream_comes_after_its_pieces(client, script):
+    script.fail("internal", "boom", after=1)
     stream = client.stream("x")
     assert next(stream).text == "Write "
     with pytest.raises(ServerError, match="boom"):
@@ -239,8 +244,9 @@ def test_answer_outside_the_contract_is_an_error(client, script):
         client.optimize("x")
 
 
-def test_nobody_there(dead_url):
-    with Client(dead_url) as client:
+@pytest.mark.parametrize("clients", [Client, partial(BlockingClient, AsyncClient)], ids=["sync", "async"])
+def test_nobody_there(clients, dead_url):
+    with clients(dead_url) as client:
         with pytest.raises(ServerUnavailableError, match="neuro-latent serve"):
             client.optimize("x")
         with pytest.raises(ServerUnavailableError):
@@ -267,18 +273,19 @@ def test_nobody_there(dead_url):
 def test_what_the_wire_cannot_carry_is_refused_here(ask, script, raw_prompt, options, words):
     with pytest.raises(InvalidRequestError, match=words):
         ask(raw_prompt, **options)
-    assert script.seen == []
+    assert script.requests == []
 
 
 def test_limits_belong_to_the_server(ask, script):
     ask("", max_length=-5, temperature=-1)
-    assert script.seen[0]["inputs"] == {"raw_prompt": "", "max_length": -5, "temperature": -1}
+    assert script.seen_inputs()[0] == {"raw_prompt": "", "max_length": -5, "temperature": -1}
 
 
-def test_health_of_a_ready_server(client, url):
+def test_health_of_a_ready_server(client):
     health = client.health()
-    assert (health.live, health.ready, health.model_version, health.problem) == (True, True, "2", "")
-    assert (health.url, health.elapsed_ms > 0) == (url, True)
+    assert (health.live, health.ready, health.model_version, health.problem) == (True, True, "1", "")
+    assert health.url in repr(client)
+    assert health.elapsed_ms > 0
 
 
 @pytest.mark.parametrize(
@@ -286,8 +293,8 @@ def test_health_of_a_ready_server(client, url):
     [
         (lambda script: setattr(script, "live", False), False, "not as a live Triton"),
         (lambda script: setattr(script, "ready", False), True, "the server is not ready"),
-        (lambda script: script.models.discard(protocol.STREAM_MODEL), True, protocol.STREAM_MODEL),
-        (lambda script: script.models.discard(protocol.UNARY_MODEL), True, protocol.UNARY_MODEL),
+        (lambda script: script.models.remove(protocol.STREAM_MODEL), True, protocol.STREAM_MODEL),
+        (lambda script: script.models.remove(protocol.UNARY_MODEL), True, protocol.UNARY_MODEL),
     ],
 )
 def test_health_says_what_is_missing(client, script, change, live, words):
@@ -313,3 +320,202 @@ def test_a_closed_client_says_so(client):
 def test_errors_survive_pickling():
     error = pickle.loads(pickle.dumps(ServerError("boom", request_id="abc")))
     assert (str(error), error.request_id) == ("boom (request abc)", "abc")
+
+
+def test_many_keep_their_order_and_their_failures(client, script):
+    prompts = [f"prompt {i}" for i in range(20)] + ["half \ud83d"]
+    seen = []
+    script.fail("internal", "boom", times=2)
+    outcomes = client.optimize_many(prompts, concurrency=4, on_progress=seen.append, seed=7)
+    failed = [outcome for outcome in outcomes[:-1] if isinstance(outcome, ServerError)]
+    assert len(failed) == 2
+    assert isinstance(outcomes[-1], InvalidRequestError)
+    for prompt, outcome in zip(prompts[:-1], outcomes[:-1], strict=True):
+        assert outcome in failed or outcome.text == f"{prompt}, well: 0"
+    assert [(item.done, item.total) for item in seen] == [(done, 21) for done in range(1, 22)]
+    assert sorted(item.index for item in seen) == list(range(21))
+    assert all(item.outcome is outcomes[item.index] for item in seen)
+    assert all(request.inputs["seed"] == 7 for request in script.requests)
+
+
+def test_many_are_asked_no_more_than_so_many_at_a_time(client, script):
+    script.delay_s = 0.1
+    start = time.perf_counter()
+    client.optimize_many(["x"] * 6, concurrency=2)
+    assert 0.3 <= time.perf_counter() - start < 0.58
+    assert client.optimize_many([]) == []
+    with pytest.raises(InvalidRequestError, match="concurrency: 0 is below 1"):
+        client.optimize_many(["x"], concurrency=0)
+
+
+def test_a_callback_that_raises_ends_the_many(client, script):
+    script.delay_s = 0.05
+
+    def give_up(progress):
+        raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        client.optimize_many(["x"] * 40, concurrency=2, on_progress=give_up)
+    assert len(script.requests) < 6
+
+
+def test_busy_servers_are_asked_again(ask, script):
+    script.fail("busy", "the queue is full", times=2)
+    answer = ask("x")
+    assert len(script.requests) == 3
+    assert {request.request_id for request in script.requests} == {answer.request_id}
+
+
+@pytest.mark.parametrize(("retries", "attempts"), [(0, 1), (1, 2), (3, 4)])
+def test_retries_are_a_setting(make_client, script, retries, attempts):
+    script.fail("busy", "the queue is full", times=9)
+    with make_client(retries=retries) as client, pytest.raises(ServerUnavailableError, match="the queue is full"):
+        client.optimize("x")
+    assert len(script.requests) == attempts
+
+
+@pytest.mark.parametrize("failure", ["invalid", "denied", "internal"])
+def test_only_what_may_pass_is_asked_again(ask, script, failure):
+    script.fail(failure, "no")
+    with pytest.raises(NeuroLatentError):
+        ask("x")
+    assert len(script.requests) == 1
+
+
+def test_a_stream_is_not_asked_again_after_its_first_piece(client, script):
+    script.fail("busy", "the queue is full", after=1)
+    stream = client.stream("x")
+    assert next(stream).text == "Write "
+    with pytest.raises(ServerUnavailableError):
+        next(stream)
+    assert len(script.requests) == 1
+
+
+def test_one_deadline_holds_for_all_attempts(make_client, script):
+    script.fail("busy", "the queue is full", times=99)
+    start = time.perf_counter()
+    with stamina.set_testing(False), make_client(retries=50) as client, pytest.raises(ServerUnavailableError):
+        client.optimize("x", timeout=0.6)
+    assert 0.1 < time.perf_counter() - start < 0.8
+    assert len(script.requests) > 1
+    deadlines = [request.inputs["deadline_ms"] for request in script.requests]
+    assert deadlines == sorted(deadlines, reverse=True)
+    assert deadlines[-1] < deadlines[0] <= 600
+
+
+@pytest.mark.parametrize(
+    ("timeout", "asked", "low", "high"),
+    [(20, None, 19_000, 20_000), (20, 0, 19_000, 20_000), (20, 50, 50, 50), (20, 30_000, 19_000, 20_000)],
+)
+def test_the_server_gets_the_smaller_deadline(ask, script, timeout, asked, low, high):
+    ask("x", timeout=timeout, deadline_ms=asked)
+    assert low <= script.requests[0].inputs["deadline_ms"] <= high
+
+
+def test_a_deadline_that_the_server_would_refuse_is_not_made_up(ask, script):
+    ask("x", timeout=700)
+    assert "deadline_ms" not in script.requests[0].inputs
+
+
+def test_feedback_on_an_answer(client, script):
+    answer = client.optimize("x")
+    feedback = client.feedback(answer, -1, edited_prompt="x, better", comment="né", user=None)
+    assert (feedback.feedback_id, feedback.created, feedback.request_id) == ("feedback-1", True, answer.request_id)
+    assert script.requests[1].inputs == {
+        "request_id": answer.request_id,
+        "raw_prompt": "x",
+        "enhanced_prompt": "x, well: 0",
+        "model_version": "mini-1",
+        "rating": -1,
+        "edited_prompt": "x, better",
+        "comment": "né",
+    }
+    assert not client.feedback(answer, 1).created
+    assert client.feedback(answer, 1, idempotency_key="second").created
+
+
+def test_feedback_by_request_id(client, script):
+    client.feedback("abc", 1, raw_prompt="x", enhanced_prompt="y")
+    assert script.requests[0].inputs == {"request_id": "abc", "raw_prompt": "x", "enhanced_prompt": "y", "rating": 1}
+
+
+def test_feedback_is_sent_again_to_a_busy_server(client, script):
+    script.fail("busy", "try later", times=2)
+    assert client.feedback("abc", 1, raw_prompt="x", enhanced_prompt="y").created
+
+
+@pytest.mark.parametrize(
+    ("rating", "details", "words"),
+    [
+        (0, {}, "rating: 0 is neither"),
+        (1.0, {}, "rating: must be int"),
+        (True, {}, "rating: must be int"),
+        (1, {"raw_prompt": None}, "raw_prompt: missing; give the Optimization itself"),
+        (1, {"enhanced_prompt": ""}, "enhanced_prompt: missing"),
+        (1, {"comment": "c" * 4097}, "comment: 4097 characters are more than 4096; send a shorter one"),
+        (1, {"user": 7}, "user: must be str, not int"),
+        (1, {"edited_prompt": "\ud83d"}, "edited_prompt: character 0"),
+    ],
+)
+def test_feedback_outside_the_contract_is_refused_here(client, script, rating, details, words):
+    with pytest.raises(InvalidRequestError, match=words):
+        client.feedback("abc", rating, **{"raw_prompt": "x", "enhanced_prompt": "y", **details})
+    assert script.requests == []
+
+
+def test_unknown_details_are_a_mistake_in_the_program(client):
+    with pytest.raises(TypeError, match="unexpected detail 'commment'"):
+        client.feedback("abc", 1, commment="x")
+
+
+def test_models_are_listed(client):
+    assert [(model.name, model.version, model.ready) for model in client.models()] == [
+        (protocol.UNARY_MODEL, "1", True),
+        (protocol.STREAM_MODEL, "1", True),
+        (protocol.FEEDBACK_MODEL, "1", True),
+    ]
+
+
+def test_a_denied_client_hears_what_to_check(ask, script):
+    script.fail("denied", "unknown key")
+    with pytest.raises(AccessDeniedError, match=r"unknown key\. Check api_key"):
+        ask("x")
+
+
+def test_the_api_key_is_sent_and_never_shown(make_client, script):
+    with make_client(api_key="s3cret", headers={"X-Tenant": "s3ven"}) as client:
+        client.optimize("x")
+        assert "s3" not in repr(client)
+        assert "'authorization': '***'" in repr(client)
+    assert script.requests[0].headers["authorization"] == "Bearer s3cret"
+    assert "s3cret" not in repr(script.requests)
+
+
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+def test_the_trace_is_passed_on(client, script):
+    client.optimize("x", traceparent=TRACE)
+    list(client.stream("x", traceparent=TRACE))
+    client.feedback("abc", 1, raw_prompt="x", enhanced_prompt="y", traceparent=TRACE)
+    assert [request.headers["traceparent"] for request in script.requests] == [TRACE] * 3
+    with pytest.raises(InvalidRequestError, match="traceparent"):
+        client.optimize("x", traceparent="00-short")
+
+
+def test_timings_of_a_stream(client, script):
+    script.delay_s = 0.05
+    with client.stream("x") as stream:
+        list(stream)
+    assert 0 < stream.result.first_piece_ms < stream.result.elapsed_ms - 90
+    assert stream.result.generated_tokens == 3
+    assert client.optimize("x").first_piece_ms is None
+
+
+def test_half_a_text_only_for_those_who_ask_for_it(ask, script, make_response):
+    """The server's clock may be a moment faster than the client's."""
+    script.responses = [make_response("half a", finish_reason="deadline")]
+    script.answer = {**script.unary({"raw_prompt": "x"}), "finish_reason": ["deadline"]}
+    assert ask("x", deadline_ms=50).finish_reason == "deadline"
+    with pytest.raises(DeadlineError):
+        ask("x")

@@ -8,10 +8,14 @@ from importlib.metadata import EntryPoint, EntryPoints
 
 import pytest
 import typer
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import neuro_latent_client
 from neuro_latent_client.cli import _lazy, app
+from neuro_latent_client.cli._diff import shown, word_diff
+from neuro_latent_client.cli.feedback import FeedbackGroup
 
 
 @pytest.fixture
@@ -78,6 +82,7 @@ def test_json_is_the_last_line_on_stdout(run, url, stream):
         "model_version",
         "request_id",
         "elapsed_ms",
+        "first_piece_ms",
         "transport",
     }
 
@@ -87,7 +92,7 @@ def test_optimize_passes_every_option(run, url, script):
     more = "--length-penalty 0.5 --seed 7 --deadline-ms 50"
     result = run("optimize", "x", "--url", url, *words.split(), *more.split(), "--timeout", 5)
     assert result.exit_code == 0
-    assert script.seen[0]["inputs"] == {
+    assert script.requests[0].inputs == {
         "raw_prompt": "x",
         "max_length": 9,
         "num_return_sequences": 2,
@@ -104,13 +109,139 @@ def test_optimize_passes_every_option(run, url, script):
 
 def test_a_dash_reads_stdin_without_its_last_newline(run, url, script):
     assert run("optimize", "-", "--url", url, input="two\nlinés\n").exit_code == 0
-    assert script.seen[0]["inputs"]["raw_prompt"] == "two\nlinés"
+    assert script.seen_inputs()[0]["raw_prompt"] == "two\nlinés"
 
 
 def test_stdin_that_is_no_text_is_wrong_usage(run, url, script):
     result = run("optimize", "-", "--url", url, input=b"\xff")
-    assert (result.exit_code, script.seen) == (2, [])
+    assert (result.exit_code, script.requests) == (2, [])
     assert "not UTF-8" in result.stderr
+
+
+def test_diff_marks_what_has_changed(run, url):
+    assert run("optimize", "a b", "--url", url, "--diff").stdout == "a [-b-]{+b, well: 0+}\n"
+
+
+def test_diff_is_coloured_for_people():
+    assert shown("a b", "a c d", colour=True) == "a \x1b[9;31mb\x1b[0m\x1b[1;32mc d\x1b[0m"
+
+
+@given(before=st.text(), after=st.text())
+def test_a_diff_holds_both_texts(before, after):
+    runs = list(word_diff(before, after))
+    assert "".join(text for change, text in runs if change != "new") == before
+    assert "".join(text for change, text in runs if change != "gone") == after
+
+
+@pytest.fixture
+def rows(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"id": i, "raw_prompt": f"prompt {i // 2}"}) + "\n" for i in range(6)) + "\n")
+    return path
+
+
+def read_rows(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_file_of_prompts(run, url, rows, tmp_path):
+    output = tmp_path / "out.jsonl"
+    result = run("optimize", "--file", rows, "--output", output, "--url", url, "--concurrency", 3, "--seed", 7)
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+    answers = sorted(read_rows(output), key=lambda row: row["id"])
+    assert [row["id"] for row in answers] == list(range(6))
+    assert answers[2]["enhanced_prompt"] == answers[2]["sequences"][0]["text"] == "prompt 1, well: 0"
+    result = run("optimize", "--file", rows, "--url", url)
+    assert len(result.stdout.splitlines()) == 6
+
+
+def test_a_file_is_resumed(run, url, rows, tmp_path, script):
+    output = tmp_path / "out.jsonl"
+    script.fail("internal", "boom", times=2)
+    result = run("optimize", "--file", rows, "--output", output, "--url", url)
+    assert result.exit_code == 1
+    assert "2 of 6 rows have no answer" in result.stderr
+    failed = [row for row in read_rows(output) if "error" in row]
+    assert {row["error"] for row in failed} == {"ServerError"}
+    assert all("boom" in row["message"] and row["request_id"] in row["message"] for row in failed)
+    output.write_text(output.read_text() + '{"id": 9, "raw_pro')  # as a crash leaves it
+    script.requests.clear()
+    assert run("optimize", "--file", rows, "--output", output, "--url", url).exit_code == 0
+    assert sorted(request.inputs["raw_prompt"] for request in script.requests) == sorted(
+        row["raw_prompt"] for row in failed
+    )
+    assert sorted(row["raw_prompt"] for row in read_rows(output)) == [f"prompt {i // 2}" for i in range(6)]
+    script.requests.clear()
+    assert run("optimize", "--file", rows, "--output", output, "--url", url).exit_code == 0
+    assert script.requests == []
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"prompt": "x"}', '{"raw_prompt": 7}'])
+def test_a_bad_row_is_named_before_anything_is_asked(run, url, rows, script, line):
+    rows.write_text(rows.read_text() + line + "\n")
+    result = run("optimize", "--file", rows, "--url", url)
+    assert (result.exit_code, script.requests) == (2, [])
+    assert "rows.jsonl:8: is not a row like" in result.stderr
+
+
+def test_files_of_others_are_not_overwritten(run, url, rows, tmp_path):
+    other = tmp_path / "other.jsonl"
+    other.write_text('{"precious": 1}\n')
+    for output in (other, rows):
+        before = output.read_text()
+        result = run("optimize", "--file", rows, "--output", output, "--url", url)
+        assert (result.exit_code, output.read_text()) == (2, before)
+        assert "name another file as --output" in result.stderr
+
+
+def test_feedback_on_a_printed_answer(run, url, script, tmp_path):
+    answer = tmp_path / "answer.json"
+    answer.write_text(run("optimize", "x", "--url", url, "--json").stdout)
+    result = run(
+        "feedback", "--good", "--answer", answer, "--url", url, "--edited-prompt", "x, better", "--user", "ann"
+    )
+    assert (result.exit_code, result.stdout) == (0, "feedback-1 stored\n")
+    assert script.requests[1].inputs == {
+        "request_id": script.requests[0].request_id,
+        "raw_prompt": "x",
+        "enhanced_prompt": "x, well: 0",
+        "model_version": "mini-1",
+        "rating": 1,
+        "edited_prompt": "x, better",
+        "user": "ann",
+    }
+    result = run("feedback", "--bad", "--answer", "-", "--url", url, "--json", input=answer.read_text())
+    assert json.loads(result.stdout)["created"] is False
+
+
+def test_feedback_by_its_texts(run, url, script):
+    texts = ["--request-id", "abc", "--raw-prompt", "x", "--enhanced-prompt", "y"]
+    assert run("feedback", "--bad", *texts, "--url", url).exit_code == 0
+    assert script.requests[0].inputs == {"request_id": "abc", "raw_prompt": "x", "enhanced_prompt": "y", "rating": -1}
+
+
+def test_other_distributions_add_commands_to_feedback(run, monkeypatch):
+    found = EntryPoints([EntryPoint("shout", f"{__name__}:shout", FeedbackGroup.entry_point_group)])
+    monkeypatch.setattr(_lazy, "entry_points", lambda **select: found.select(**select))
+    assert run("feedback", "shout", "hello").stdout == "HELLO\n"
+    assert " shout " in run("feedback", "--help").stdout
+
+
+def test_the_api_key_may_come_from_the_environment(run, url, script):
+    assert run("optimize", "x", "--url", url, env={"NEURO_LATENT_API_KEY": "s3cret"}).exit_code == 0
+    assert script.requests[0].headers["authorization"] == "Bearer s3cret"
+
+
+def test_retries_are_silent(url, script):
+    script.fail("busy", "the queue is full")
+    command = [sys.executable, "-m", "neuro_latent_client", "optimize", "x", "--url", url]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "x, well: 0\n"
+    assert "stamina" not in done.stderr
+
+
+def test_the_shell_completes(run):
+    assert "--install-completion" in run("--help").stdout
 
 
 def test_the_url_may_come_from_the_environment(run, url):
@@ -122,8 +253,8 @@ def test_the_url_may_come_from_the_environment(run, url):
     [("invalid", "max_length: 0 is not in 1..512", 2), ("busy", "the queue is full", 1), ("internal", "boom", 1)],
 )
 @pytest.mark.parametrize("extra", [[], ["--stream"], ["--json"]])
-def test_errors_are_one_line_and_an_exit_code(run, url, script, make_failure, kind, text, exit_code, extra):
-    script.failure = make_failure(kind, text)
+def test_errors_are_one_line_and_an_exit_code(run, url, script, kind, text, exit_code, extra):
+    script.fail(kind, text, times=9)
     result = run("optimize", "x", "--url", url, *extra)
     assert (result.exit_code, result.stdout) == (exit_code, "")
     assert text in result.stderr
@@ -139,6 +270,15 @@ def test_errors_are_one_line_and_an_exit_code(run, url, script, make_failure, ki
         ["optimize", "x", "--timeout", "0"],
         ["optimize", "x", "--stream", "--num-return-sequences", "2"],
         ["optimise", "x"],
+        ["optimize", "x", "--file", "rows.jsonl"],
+        ["optimize", "x", "--output", "out.jsonl"],
+        ["optimize", "--file", "rows.jsonl", "--stream"],
+        ["optimize", "--file", "none.jsonl"],
+        ["optimize", "x", "--diff", "--json"],
+        ["optimize", "x", "--ca", "none.pem"],
+        ["feedback"],
+        ["feedback", "--good"],
+        ["feedback", "--good", "--answer", "none.json"],
         ["health", "--url", "nowhere"],
     ],
 )
@@ -218,4 +358,4 @@ def test_interrupting_a_stream_cancels_it(url, script, make_response):
         _, errors = process.communicate(timeout=10)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
-    assert script.cancelled.wait(2)
+    assert script.cancelled

@@ -22,7 +22,7 @@ def would_install(folder: str) -> set[str]:
 @pytest.mark.parametrize(
     ("folder", "forbidden"),
     [
-        ("client", {"torch", "transformers", "onnxruntime", "onnx", "nvidia-pytriton"}),
+        ("client", {"torch", "transformers", "onnxruntime", "onnx", "nvidia-pytriton", "numpy", "tritonclient"}),
         ("serving", {"torch", "transformers", "onnx"}),
     ],
 )

@@ -1,4 +1,4 @@
-"""The command ``neuro-latent``: ``optimize`` and ``health`` here, the rest from other distributions on demand.
+"""The command ``neuro-latent``: ``optimize``, ``feedback``, ``health``; the rest from other distributions on demand.
 
 Text goes to stdout, notes and errors to stderr. Exit codes: 0 done, 1 failure, 2 wrong usage, 130 interrupted.
 """
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ._lazy import LazyGroup
+from .feedback import feedback
 from .health import health
 from .optimize import optimize
 
@@ -19,6 +20,7 @@ app = typer.Typer(
     help="Turn a raw prompt into a better prompt.",
 )
 app.command()(optimize)
+app.add_typer(feedback)
 app.command()(health)
 
 

@@ -1,11 +1,13 @@
 """A command group that lists the commands of other distributions and imports one only when it runs.
 
-Other distributions declare the entry point group ``neuro_latent.commands``. An entry point's name is the command's
-name; it loads to a function (a command, as for ``typer.Typer.command``) or to a ``typer.Typer`` (a sub-command group).
+Other distributions declare the entry point group ``neuro_latent.commands`` (``neuro_latent.feedback_commands`` for what
+follows ``neuro-latent feedback``). An entry point's name is the command's name; it loads to a function (a command, as
+for ``typer.Typer.command``) or to a ``typer.Typer`` (a sub-command group).
 """
 
+from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -23,17 +25,20 @@ ENTRY_POINT_GROUP = "neuro_latent.commands"
 class LazyGroup(TyperGroup):
     """The commands registered on the app, then the known ones, then those of other entry points."""
 
+    entry_point_group: ClassVar[str] = ENTRY_POINT_GROUP
+    known: ClassVar[Mapping[str, KnownCommand]] = KNOWN_COMMANDS
+
     def list_commands(self, ctx: "Context") -> list[str]:
-        found = {entry_point.name for entry_point in entry_points(group=ENTRY_POINT_GROUP)}
+        found = {entry_point.name for entry_point in entry_points(group=self.entry_point_group)}
         core = list(super().list_commands(ctx))
-        return core + [name for name in [*KNOWN_COMMANDS, *sorted(found - KNOWN_COMMANDS.keys())] if name not in core]
+        return core + [name for name in [*self.known, *sorted(found - self.known.keys())] if name not in core]
 
     def get_command(self, ctx: "Context", cmd_name: str) -> "Command | None":
         command = super().get_command(ctx, cmd_name)
         if command is not None:
             return command
-        found = tuple(entry_points(group=ENTRY_POINT_GROUP, name=cmd_name))
-        known = KNOWN_COMMANDS.get(cmd_name)
+        found = tuple(entry_points(group=self.entry_point_group, name=cmd_name))
+        known = self.known.get(cmd_name)
         if found:
             return _InstalledCommand(found[0], known)
         return _MissingCommand(cmd_name, known) if known else None

@@ -1,10 +1,49 @@
 """Options that several commands share."""
 
-from typing import Annotated
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from neuro_latent_client._endpoint import DEFAULT_URL as DEFAULT_URL
+from neuro_latent_client.client import Client
+from neuro_latent_client.tls import TlsConfig
+
+if TYPE_CHECKING:
+    from neuro_latent_client.async_client import AsyncClient
 
 Url = Annotated[str, typer.Option(envvar="NEURO_LATENT_URL", help="The server: grpc://HOST:PORT or http://HOST:PORT.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON line, last on stdout.")]
+ApiKey = Annotated[str | None, typer.Option(envvar="NEURO_LATENT_API_KEY", help="Sent as Authorization: Bearer.")]
+Ca = Annotated[str | None, typer.Option(help="PEM file of the authorities to trust, for grpcs and https.")]
+Certificate = Annotated[str | None, typer.Option(help="PEM file of this client's certificate, for mutual TLS.")]
+Key = Annotated[str | None, typer.Option(help="PEM file of its private key.")]
+Timeout = Annotated[float, typer.Option(help="Seconds after which to give up.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """What the options say of the server."""
+
+    url: str
+    api_key: str | None
+    ca: str | None
+    certificate: str | None
+    key: str | None
+    timeout: float = 30.0
+
+    def client(self) -> Client:
+        return Client(self.url, **self._settings())
+
+    def async_client(self) -> "AsyncClient":
+        from neuro_latent_client.async_client import AsyncClient
+
+        return AsyncClient(self.url, **self._settings())
+
+    def _settings(self) -> dict[str, Any]:
+        from stamina import instrumentation
+
+        instrumentation.set_on_retry_hooks([])  # else each retry is logged between the lines of the answer
+        has_tls = any((self.ca, self.certificate, self.key))
+        tls = TlsConfig(self.ca, self.certificate, self.key) if has_tls else None
+        return {"timeout": self.timeout, "api_key": self.api_key, "tls": tls}

@@ -6,9 +6,7 @@ from typing import Annotated
 
 import typer
 
-from neuro_latent_client.client import Client
-
-from ._options import DEFAULT_URL, Json, Url
+from ._options import DEFAULT_URL, ApiKey, Ca, Certificate, Connection, Json, Key, Url
 from ._report import errors_as_lines, note
 
 
@@ -16,9 +14,13 @@ def health(
     url: Url = DEFAULT_URL,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for each answer.")] = 5.0,
     as_json: Json = False,
+    api_key: ApiKey = None,
+    ca: Ca = None,
+    certificate: Certificate = None,
+    key: Key = None,
 ) -> None:
     """Check a server: exit code 0 when it is ready, else 1."""
-    with errors_as_lines(), Client(url) as client:
+    with errors_as_lines(), Connection(url, api_key, ca, certificate, key).client() as client:
         state = client.health(timeout=timeout)
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(state), ensure_ascii=False))

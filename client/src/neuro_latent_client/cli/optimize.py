@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,14 +14,23 @@ from neuro_latent_client.errors import InvalidRequestError
 from neuro_latent_client.options import GenerationOptions
 from neuro_latent_client.results import Optimization
 
-from ._options import DEFAULT_URL, Json, Url
+from ._options import DEFAULT_URL, ApiKey, Ca, Certificate, Connection, Json, Key, Timeout, Url
 from ._report import errors_as_lines, note
 
 
 def optimize(
-    raw_prompt: Annotated[str, typer.Argument(help="The prompt to make better; - reads it from stdin.")],
+    raw_prompt: Annotated[
+        str | None, typer.Argument(help="The prompt to make better; - reads it from stdin.", show_default=False)
+    ] = None,
     url: Url = DEFAULT_URL,
     stream: Annotated[bool, typer.Option("--stream", help="Show the text while it is written.")] = False,
+    diff: Annotated[bool, typer.Option("--diff", help="Show which words have changed.")] = False,
+    file: Annotated[Path | None, typer.Option(help='Many prompts instead: JSON lines with "raw_prompt".')] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Where their answers go, as JSON lines; what is there is not asked again."),
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="How many of them are asked at a time.")] = 8,
     max_length: Annotated[int | None, typer.Option(help="The most tokens written. Server's default: 200.")] = None,
     num_return_sequences: Annotated[int | None, typer.Option(help="How many answers. Server's default: 1.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy, above it samples.")] = None,
@@ -28,10 +40,22 @@ def optimize(
     length_penalty: Annotated[float | None, typer.Option(help="Of the beam search; above 0 likes length.")] = None,
     seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
     deadline_ms: Annotated[int | None, typer.Option(help="The server answers with what it has by then.")] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds after which to give up.")] = 30.0,
+    timeout: Timeout = 30.0,
     as_json: Json = False,
+    api_key: ApiKey = None,
+    ca: Ca = None,
+    certificate: Certificate = None,
+    key: Key = None,
 ) -> None:
     """Make a raw prompt better."""
+    if (raw_prompt is None) == (file is None):
+        raise typer.BadParameter("give one prompt (- reads it from stdin), or --file with many")
+    if file and (stream or diff or as_json):
+        raise typer.BadParameter("--file writes JSON lines: leave out --stream, --diff and --json")
+    if output and not file:
+        raise typer.BadParameter("--output is for --file: leave it out, or write > FILE")
+    if diff and (stream or as_json):
+        raise typer.BadParameter("--diff shows whole answers: leave out --stream and --json")
     if stream and num_return_sequences not in (None, 1):
         raise typer.BadParameter("--stream shows one answer: leave out --stream or --num-return-sequences")
     options: GenerationOptions = {
@@ -45,18 +69,35 @@ def optimize(
         "seed": seed,
         "deadline_ms": deadline_ms,
     }
-    with errors_as_lines(), Client(url, timeout=timeout) as client:
-        prompt = _read_stdin() if raw_prompt == "-" else raw_prompt
-        if stream:
-            answer = _show_stream(client, prompt, options, to_stderr=as_json)
-        else:
-            answer = client.optimize(prompt, **options)
+    connection = Connection(url, api_key, ca, certificate, key, timeout)
+    with errors_as_lines():
+        if file:
+            from ._batch import optimize_file
+
+            if not optimize_file(connection, file, output, concurrency, options):
+                raise typer.Exit(1)
+            return
+        with connection.client() as client:
+            prompt = _read_stdin() if raw_prompt == "-" else str(raw_prompt)
+            if stream:
+                answer = _show_stream(client, prompt, options, to_stderr=as_json)
+            else:
+                answer = client.optimize(prompt, **options)
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(answer), ensure_ascii=False))
         return
-    if not stream:
+    if diff:
+        typer.echo("\n\n".join(_diffs(answer)))
+    elif not stream:
         typer.echo("\n\n".join(sequence.text for sequence in answer.sequences))
     _say_notes(answer)
+
+
+def _diffs(answer: Optimization) -> list[str]:
+    from ._diff import shown
+
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return [shown(answer.raw_prompt, sequence.text, colour=colour) for sequence in answer.sequences]
 
 
 def _read_stdin() -> str:

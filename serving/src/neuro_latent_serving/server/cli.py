@@ -1,18 +1,23 @@
 """``neuro-latent serve``."""
 
+import importlib.util
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from neuro_latent_serving.gateway.config import GatewayConfig
+from neuro_latent_serving.gateway.options import DEFAULTS as GATEWAY_DEFAULTS
+from neuro_latent_serving.gateway.options import ApiKeysFile, CorsOrigins, GatewayHost, GatewayPort, LogPrompts, Rate
 from neuro_latent_serving.server.adapter import adapter_weights, export_run, is_exported
 from neuro_latent_serving.server.binary import find_tritonserver
 from neuro_latent_serving.server.errors import ServeError, ServerEndedError
@@ -23,10 +28,15 @@ from neuro_latent_serving.server.supervisor import ServerConfig, TritonServer
 from neuro_latent_serving.settings import GUARD_VARIABLE
 from neuro_latent_serving.threads import THREADS_VARIABLE
 
+if TYPE_CHECKING:
+    from neuro_latent_serving.gateway.server import GatewayServer  # its dependencies come with an extra
+
 DEFAULTS = ServerConfig()
 DEFAULT_REPOSITORY = Path("repository")
 OPTIMIZER = "neuro_latent_optimizer"
 EXAMPLE = {"raw_prompt": "Create a function", "max_length": 200, "num_return_sequences": 1}
+
+GATEWAY_HINT = 'Install it with: pip install "neuro-latent-serving[gateway]"'
 
 console = Console(stderr=True)
 
@@ -61,6 +71,15 @@ def serve(
     drain_timeout: Annotated[
         int, typer.Option(help="Seconds that requests in flight may take to finish when the server stops.")
     ] = DEFAULTS.drain_timeout,
+    gateway: Annotated[
+        bool, typer.Option("--gateway/--no-gateway", help="Serve the REST API and the page too.")
+    ] = True,
+    gateway_port: GatewayPort = GATEWAY_DEFAULTS.port,
+    gateway_host: GatewayHost = GATEWAY_DEFAULTS.host,
+    api_keys: ApiKeysFile = None,
+    rate: Rate = GATEWAY_DEFAULTS.rate,
+    cors_origin: CorsOrigins = None,
+    log_prompts: LogPrompts = False,
     threads: Annotated[
         int, typer.Option(min=0, help="Cores that the models may use; 0 is every core that this process may use.")
     ] = 0,
@@ -111,13 +130,33 @@ def serve(
                 **({} if guard else {GUARD_VARIABLE: "off"}),
             },
         )
+        gateway_config = GatewayConfig(
+            host=gateway_host,
+            port=gateway_port,
+            api_keys=api_keys,
+            rate=rate,
+            cors_origins=tuple(cors_origin or ()),
+            drain_timeout=drain_timeout,
+            log_prompts=log_prompts,
+            log_file=log_file,
+            quiet=not (verbose or log_file),
+        )
         if not numeric_host(host).startswith("127."):
             console.print(
                 f"[yellow]warning:[/] listening on {host}: the tritonserver of nvidia-pytriton is for development, it "
                 "lacks the security fixes of Triton 25.07 (CVE-2025-23319); in production use NVIDIA's container.",
                 soft_wrap=True,
             )
-        with StopSignals() as signals:
+        with ExitStack() as stack, StopSignals() as signals:
+            front = None
+            if gateway and importlib.util.find_spec("fastapi") is None:
+                console.print(
+                    f"[yellow]warning:[/] no REST API and no page. {escape(GATEWAY_HINT)}",
+                    soft_wrap=True,
+                    highlight=False,
+                )
+            elif gateway:
+                front = stack.enter_context(make_gateway(gateway_config, lambda: server.grpc_url))
             repository = repository or (run / "repository" if run else DEFAULT_REPOSITORY)
             if run is not None and not is_exported(adapter_weights(run), repository):
                 # What would stop the start is better told before an export than after it.
@@ -130,7 +169,7 @@ def serve(
             server = TritonServer(repository, config)
             for left in reversed(range(restarts + 1)):
                 try:
-                    supervise(server, manifest, signals, as_json=as_json)
+                    supervise(server, front, manifest, signals, as_json=as_json)
                     return
                 except ServerEndedError as error:
                     if not left:
@@ -140,8 +179,30 @@ def serve(
                     console.print(f"starting it again; {left - 1} more times before giving up", highlight=False)
 
 
-def supervise(server: TritonServer, manifest: Manifest, signals: StopSignals, *, as_json: bool) -> None:
-    """Start the server, tell what it serves, and stop it when asked.
+def make_gateway(config: GatewayConfig, url: Callable[[], str]) -> "GatewayServer":
+    """The gateway in front of the Triton at ``url``, which is asked for when it starts; not started yet.
+
+    Raises:
+        ServeError: its dependencies are not installed, its port is taken, or its file of keys cannot be read.
+    """
+    try:
+        from neuro_latent_serving.gateway.server import GatewayServer, triton_client
+    except ModuleNotFoundError as error:
+        raise ServeError(f"the gateway needs {error.name}", GATEWAY_HINT) from None
+    if config.api_keys is None and not numeric_host(config.host).startswith("127."):
+        console.print(
+            f"[yellow]warning:[/] the gateway listens on {config.host} and asks for no API keys; see --api-keys",
+            soft_wrap=True,
+        )
+    return GatewayServer(config, lambda: triton_client(config, url()))
+
+
+def supervise(
+    server: TritonServer, front: "GatewayServer | None", manifest: Manifest, signals: StopSignals, *, as_json: bool
+) -> None:
+    """Start the server and what stands in front of it, tell what they serve, and stop them when asked.
+
+    A gateway outlives a server that has ended by itself: it tells its callers to come again.
 
     Raises:
         ServerEndedError: it has ended by itself.
@@ -152,17 +213,23 @@ def supervise(server: TritonServer, manifest: Manifest, signals: StopSignals, *,
             if not server.start(signals.requested):
                 console.print("stopped before the models were loaded")
                 return
-        show(server, manifest)
+        if front is not None:
+            front.start()
+        show(server, front, manifest)
         if as_json:
-            sys.stdout.write(json.dumps(facts(server, manifest)) + "\n")
+            sys.stdout.write(json.dumps(facts(server, front, manifest)) + "\n")
             sys.stdout.flush()
         while not signals.requested():
             server.check()
+            if front is not None:
+                front.check()
             time.sleep(0.1)
         console.print("stopping: requests in flight finish first; Ctrl-C again stops at once")
+        if front is not None:
+            front.stop(signals.insisted)
 
 
-def show(server: TritonServer, manifest: Manifest) -> None:
+def show(server: TritonServer, front: "GatewayServer | None", manifest: Manifest) -> None:
     """The table of what is served, and how to call and stop it."""
     console.print(f"Triton {server.version}, ready in {server.start_seconds:.1f} s", highlight=False)
     table = Table()
@@ -173,6 +240,7 @@ def show(server: TritonServer, manifest: Manifest) -> None:
     console.print(table)
     lines = [
         f"adapter  {manifest.model_version}",
+        *([f"page     {front.url}  (the REST API: {front.url}/docs)"] if front else []),
         f"HTTP     {server.http_url}",
         f"gRPC     {server.grpc_url}",
         f"metrics  {server.metrics_url}",
@@ -185,7 +253,7 @@ def show(server: TritonServer, manifest: Manifest) -> None:
     console.print("\n".join(lines), soft_wrap=True, markup=False, highlight=False)
 
 
-def facts(server: TritonServer, manifest: Manifest) -> dict[str, Any]:
+def facts(server: TritonServer, front: "GatewayServer | None", manifest: Manifest) -> dict[str, Any]:
     """What a program that started us wants to know."""
     return {
         "server": "triton",
@@ -194,6 +262,7 @@ def facts(server: TritonServer, manifest: Manifest) -> dict[str, Any]:
         "http": server.http_url,
         "grpc": server.grpc_url,
         "metrics": server.metrics_url,
+        "gateway": front.url if front else None,
         "models": [asdict(model) for model in server.models],
         "pid": server.pid,
         "start_seconds": round(server.start_seconds, 3),

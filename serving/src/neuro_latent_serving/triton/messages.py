@@ -2,14 +2,15 @@
 
 import json
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
-from neuro_latent_client.protocol import OPTION_TYPES
-from neuro_latent_serving.errors import EngineBusy, EngineClosed, InvalidInput
+from neuro_latent_client.protocol import INPUT_TYPES, OPTION_TYPES
+from neuro_latent_serving.errors import InvalidInput, Unavailable
 from neuro_latent_serving.options import GenerationOptions
 
 log = logging.getLogger("neuro_latent_serving")
@@ -42,7 +43,7 @@ def required(request: Any, name: str) -> npt.NDArray[Any]:
     return value
 
 
-def refuse_unknown_parameters(request: Any) -> None:
+def refuse_unknown_parameters(request: Any, inputs: Iterable[str] = INPUT_TYPES) -> None:
     """Triton's ``generate`` turns every JSON key that is no input into a request parameter, without a word.
 
     Raises:
@@ -50,7 +51,23 @@ def refuse_unknown_parameters(request: Any) -> None:
     """
     names = set(json.loads(request.parameters() or "{}"))
     if unknown := sorted(names - KNOWN_PARAMETERS):
-        raise InvalidInput(f"unknown input {unknown[0]!r}; known are raw_prompt, {', '.join(sorted(OPTION_TYPES))}")
+        raise InvalidInput(f"unknown input {unknown[0]!r}; known are {', '.join(inputs)}")
+
+
+def given_rows(request: Any, names: Iterable[str], rows: int) -> list[dict[str, Any]]:
+    """The inputs of these names that a request gives, by row.
+
+    Raises:
+        InvalidInput: an input has not one value a row.
+    """
+    columns: dict[str, npt.NDArray[Any]] = {}
+    for name in names:
+        value = array(request, name)
+        if value is not None:
+            if value.shape != (rows, 1):
+                raise InvalidInput(f"{name} must have shape [{rows}, 1], not {list(value.shape)}")
+            columns[name] = value[:, 0]
+    return [{name: _scalar(column[row]) for name, column in columns.items()} for row in range(rows)]
 
 
 def given_options(request: Any, rows: int) -> list[dict[str, Any]]:
@@ -59,14 +76,11 @@ def given_options(request: Any, rows: int) -> list[dict[str, Any]]:
     Raises:
         InvalidInput: an option has not one value a row.
     """
-    columns: dict[str, npt.NDArray[Any]] = {}
-    for name in OPTION_TYPES:
-        value = array(request, name)
-        if value is not None:
-            if value.shape != (rows, 1):
-                raise InvalidInput(f"{name} must have shape [{rows}, 1], not {list(value.shape)}")
-            columns[name] = value[:, 0]
-    return [{name: column[row].item() for name, column in columns.items()} for row in range(rows)]
+    return given_rows(request, OPTION_TYPES, rows)
+
+
+def _scalar(value: Any) -> Any:
+    return value if isinstance(value, bytes) else value.item()
 
 
 def row_options(request: Any, rows: int) -> list[GenerationOptions]:
@@ -92,7 +106,7 @@ def error_response(error: Exception) -> Any:
     """An error as Triton sends it: what a client may see, with the right code; anything else only goes to the log."""
     if isinstance(error, InvalidInput):
         code = pb_utils.TritonError.INVALID_ARG
-    elif isinstance(error, EngineBusy | EngineClosed):
+    elif isinstance(error, Unavailable):
         code = pb_utils.TritonError.UNAVAILABLE
     else:
         log.error("request failed", exc_info=error)

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from neuro_latent_serving.server.adapter import adapter_weights, export_command,
 from neuro_latent_serving.server.repository import sha256
 
 SOURCE = Path(package.__file__).parents[2]
-FREE = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
+FREE = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0", "--gateway-port", "0"]
 
 Serve = Callable[..., "subprocess.Popen[str]"]
 
@@ -79,6 +81,15 @@ def test_ready_line_and_an_orderly_stop(serve: Serve, repository: Path, run_root
     assert not list(run_root.iterdir())
 
 
+def test_the_gateway_is_there_unless_told(serve: Serve, repository: Path) -> None:
+    facts = ready_line(serve("--repository", repository, *FREE, "--json"))
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(f"{facts['gateway']}/health")
+    with caught.value as answer:  # the script in place of tritonserver has no models
+        assert (answer.code, answer.headers["content-type"]) == (503, "application/problem+json")
+    assert ready_line(serve("--repository", repository, *FREE, "--json", "--no-gateway"))["gateway"] is None
+
+
 def test_a_second_signal_stops_at_once(serve: Serve, repository: Path) -> None:
     process = serve("--repository", repository, *FREE, "--json", fake="stubborn")
     facts = ready_line(process)
@@ -128,6 +139,8 @@ def test_failures_are_told_and_end_with_1(serve: Serve, repository: Path) -> Non
     [
         (["--http-port", "80"], "--http-port 80"),
         (["--http-port", "abc"], "--http-port"),
+        (["--gateway-port", "80"], "--gateway-port 80"),
+        (["--api-keys", "none"], "--api-keys none"),
         (["--host", "::1"], "--host ::1"),
         (["--ready-timeout", "0"], "--ready-timeout 0"),
         (["--run", "none"], "no trained adapter"),

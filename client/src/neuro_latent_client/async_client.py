@@ -1,0 +1,147 @@
+"""The client for programs with an event loop."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from types import TracebackType
+from typing import Literal, Unpack
+
+from ._async_stream import AsyncOptimizationStream
+from ._base import BaseClient
+from ._errands import Errands
+from ._health import HEALTH_TIMEOUT_S, HealthCheck
+from ._request import CANCEL_TIMEOUT_S, InferRequest, check_count, check_timeout
+from ._retry import retried_async
+from ._settings import Settings
+from ._transport import INDEX, AsyncTransport, Tensors, connect_async
+from .errors import DeadlineError, NeuroLatentError
+from .options import FeedbackDetails, GenerationOptions
+from .results import Feedback, Health, Optimization, Progress, ServedModel
+
+
+class AsyncClient(BaseClient[AsyncTransport]):
+    """:class:`Client` for asyncio: the same settings, methods, results and errors.
+
+    The tasks of one event loop may share it. A task that is cancelled cancels its request on the server.
+
+    >>> async def main():
+    ...     async with AsyncClient("grpc://127.0.0.1:8001") as client:
+    ...         answer = await client.optimize("Create a function")
+    ...         return answer.text
+    >>> asyncio.run(main())
+    'Write a Python function.'
+    """
+
+    def _connect(self, settings: Settings) -> AsyncTransport:
+        return connect_async(settings)
+
+    @cached_property
+    def _errands(self) -> Errands:
+        return Errands()
+
+    async def __aenter__(self) -> "AsyncClient":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections, after what was cancelled has ended on the server. Open streams end with an error."""
+        self._closed = True
+        await self._errands.finish(CANCEL_TIMEOUT_S)
+        await self._transport.close()
+
+    async def optimize(
+        self,
+        raw_prompt: str,
+        *,
+        timeout: float | None = None,
+        traceparent: str | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> Optimization:
+        """As :meth:`Client.optimize`."""
+        request = self._optimize_request(raw_prompt, options, timeout, traceparent)
+        return self._optimization(request, await self._infer(request))
+
+    async def optimize_many(
+        self,
+        raw_prompts: Iterable[str],
+        *,
+        concurrency: int = 8,
+        on_progress: Callable[[Progress], None] | None = None,
+        timeout: float | None = None,
+        traceparent: str | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> list[Optimization | NeuroLatentError]:
+        """As :meth:`Client.optimize_many`."""
+        prompts = list(raw_prompts)
+        waiting = iter(enumerate(prompts))
+        outcomes: dict[int, Optimization | NeuroLatentError] = {}
+
+        async def work() -> None:
+            for index, prompt in waiting:
+                try:
+                    outcomes[index] = await self.optimize(prompt, timeout=timeout, traceparent=traceparent, **options)
+                except NeuroLatentError as error:
+                    outcomes[index] = error
+                if on_progress:
+                    on_progress(Progress(len(outcomes), len(prompts), index, outcomes[index]))
+
+        workers = [asyncio.ensure_future(work()) for _ in range(check_count("concurrency", concurrency, 1))]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+        return [outcomes[index] for index in range(len(prompts))]
+
+    def stream(
+        self,
+        raw_prompt: str,
+        *,
+        timeout: float | None = None,
+        traceparent: str | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> AsyncOptimizationStream:
+        """As :meth:`Client.stream`, but the request is sent when the stream is first iterated."""
+        plan = self._stream_plan(raw_prompt, options, timeout, traceparent)
+        return AsyncOptimizationStream(self._transport, plan, self._errands)
+
+    async def feedback(
+        self,
+        answer: Optimization | str,
+        rating: Literal[1, -1],
+        *,
+        timeout: float | None = None,
+        traceparent: str | None = None,
+        **details: Unpack[FeedbackDetails],
+    ) -> Feedback:
+        """As :meth:`Client.feedback`."""
+        request = self._feedback_request(answer, rating, details, timeout, traceparent)
+        return self._feedback(request, await self._infer(request))
+
+    async def health(self, *, timeout: float = HEALTH_TIMEOUT_S) -> Health:
+        """As :meth:`Client.health`."""
+        self._check_open()
+        check_timeout(timeout)
+        check = HealthCheck(self._url)
+        try:
+            for question in check.questions():
+                check.answer = await self._transport.ask(question, timeout)
+        except NeuroLatentError as error:
+            check.problem = str(error)
+        return check.result()
+
+    async def models(self, *, timeout: float = HEALTH_TIMEOUT_S) -> tuple[ServedModel, ...]:
+        """As :meth:`Client.models`."""
+        self._check_open()
+        return await self._transport.ask(INDEX, check_timeout(timeout))
+
+    async def _infer(self, request: InferRequest) -> Tensors:
+        try:
+            return await retried_async(self._transport.infer, request, self._settings.retries)
+        except (DeadlineError, asyncio.CancelledError):
+            await self._errands.run(self._transport.cancel(request.request_id))
+            raise

@@ -1,0 +1,273 @@
+"""A server in memory, for the tests of programs that use the client: no network, no model, the same results and errors.
+
+>>> server = FakeServer({"Create a function": "Write a Python function."})
+>>> with server.client() as client:
+...     client.optimize("Create a function").text
+'Write a Python function.'
+>>> server.requests[0].inputs["raw_prompt"]
+'Create a function'
+"""
+
+import asyncio
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, cast
+
+from . import protocol
+from ._failures import Failures, names_unknown_model
+from ._request import InferRequest, Scalar
+from ._transport import A, AsyncTransport, Question, Tensors, Transport
+from .async_client import AsyncClient
+from .client import Client
+from .errors import NeuroLatentError
+from .results import ServedModel
+
+FakeKind = Literal["invalid", "busy", "denied", "internal", "not found"]
+
+MODEL_VERSION: Final = "fake-1"
+_PIECE = re.compile(r"\S+\s*|\s+")
+
+
+class Failure(Exception):
+    """What a fake server says instead of an answer."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+@dataclass
+class FakeServer:
+    """A server that answers by the contract.
+
+    Attributes:
+        answers: the enhanced prompt of a raw prompt; others get ``Improved:`` and themselves.
+        live: what its health says, as do ``ready`` and ``models``.
+        delay_s: before an answer, and between the pieces of a stream.
+        requests: what it was asked, in order.
+        feedback: what it was told of answers, by idempotency key.
+        cancelled: ids of the requests that were cancelled.
+    """
+
+    answers: Mapping[str, str] = field(default_factory=dict)
+    live: bool = True
+    ready: bool = True
+    models: list[str] = field(
+        default_factory=lambda: [protocol.UNARY_MODEL, protocol.STREAM_MODEL, protocol.FEEDBACK_MODEL]
+    )
+    delay_s: float = 0.0
+    requests: list[InferRequest] = field(default_factory=list)
+    feedback: dict[str, Mapping[str, Scalar]] = field(default_factory=dict)
+    cancelled: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._failures: list[tuple[Failure, int]] = []
+        self._changed = threading.Condition()
+
+    def client(self, **settings: Any) -> Client:
+        """A client of this server; ``settings`` are those of :class:`Client`."""
+        return Client(transport=cast(Transport, _FakeTransport(self)), **settings)
+
+    def async_client(self, **settings: Any) -> AsyncClient:
+        """The same for :class:`AsyncClient`."""
+        return AsyncClient(transport=cast(AsyncTransport, _AsyncFakeTransport(self)), **settings)
+
+    def fail(self, kind: FakeKind, text: str, *, times: int = 1, after: int = 0) -> None:
+        """Let the next ``times`` requests fail, streams after ``after`` pieces.
+
+        >>> server = FakeServer()
+        >>> server.fail("busy", "the queue is full")
+        >>> with server.client() as client:
+        ...     client.optimize("Create a function").text  # the client has asked again
+        'Improved: Create a function'
+        """
+        self._failures += [(Failure(kind, text), after)] * times
+
+    def receive(self, request: InferRequest) -> Iterator[Tensors]:
+        """Record a request and begin to answer it. Raises :class:`Failure` here, or among the responses."""
+        with self._changed:
+            self.requests.append(request)
+            failure, after = self._failures.pop(0) if self._failures else (None, 0)
+        if request.model not in self.models:
+            raise Failure("not found", f"Request for unknown model: '{request.model}' is not found")
+        if failure and not after:
+            raise failure
+        return _failing(self.respond(request), failure, after)
+
+    def respond(self, request: InferRequest) -> Iterator[Tensors]:
+        """The responses to a request, one where its model is not a streaming one."""
+        if request.model == protocol.FEEDBACK_MODEL:
+            yield self._store(request.inputs)
+            return
+        raw_prompt = str(request.inputs[protocol.RAW_PROMPT])
+        text = self.answers.get(raw_prompt, f"Improved: {raw_prompt}")
+        pieces = _PIECE.findall(text) or [""]
+        n = int(request.inputs.get("num_return_sequences", 1))
+        if request.model == protocol.UNARY_MODEL:
+            yield _outputs([text] * n, len(pieces), "stop")
+            return
+        for number, piece in enumerate(pieces, start=1):
+            for index in range(n):
+                outputs = _outputs([piece], number, "stop" if number == len(pieces) else "")
+                yield {**outputs, "sequence_index": [index], "replaces": [False]}
+
+    def index(self) -> tuple[ServedModel, ...]:
+        return tuple(ServedModel(name, "1", True, "") for name in self.models)
+
+    def cancel(self, request_id: str) -> None:
+        with self._changed:
+            self.cancelled.add(request_id)
+            self._changed.notify_all()
+
+    def pause(self, request_id: str, seconds: float) -> bool:
+        """Wait so long; True as soon as the request is cancelled."""
+        with self._changed:
+            return self._changed.wait_for(lambda: request_id in self.cancelled, seconds)
+
+    def _store(self, inputs: Mapping[str, Scalar]) -> Tensors:
+        key = str(inputs.get("idempotency_key") or inputs["request_id"])
+        with self._changed:
+            created = key not in self.feedback
+            self.feedback.setdefault(key, inputs)
+        return {"feedback_id": [f"feedback-{list(self.feedback).index(key) + 1}"], "created": [created]}
+
+
+def _failing(responses: Iterator[Tensors], failure: Failure | None, after: int) -> Iterator[Tensors]:
+    for count, response in enumerate(responses):
+        if failure and count == after:
+            raise failure
+        yield response
+
+
+def _outputs(texts: list[str], tokens: int, finish_reason: str) -> dict[str, list[Scalar]]:
+    n = len(texts)
+    return {
+        "enhanced_prompt": [*texts],
+        "score": [-0.5] * n,
+        "generated_tokens": [tokens] * n,
+        "finish_reason": [finish_reason] * n,
+        "truncated": [False],
+        "model_version": [MODEL_VERSION],
+        "adapter_version": [MODEL_VERSION],
+    }
+
+
+@contextmanager
+def _errors(failures: Failures) -> Iterator[None]:
+    try:
+        yield
+    except Failure as failure:
+        raise _error_of(failure, failures) from None
+
+
+def _error_of(failure: Failure, failures: Failures) -> NeuroLatentError:
+    text = str(failure)
+    if names_unknown_model(text):
+        return failures.model_not_found(text)
+    errors = {"invalid": failures.invalid, "busy": failures.unavailable, "denied": failures.denied}
+    return errors.get(failure.kind, failures.server)(text)
+
+
+class _FakeTransport:
+    """A :class:`Transport` to a :class:`FakeServer`."""
+
+    name = "fake"
+
+    def __init__(self, server: FakeServer) -> None:
+        self._server = server
+
+    def infer(self, request: InferRequest) -> Tensors:
+        return next(_FakeStream(self._server, request, self._server.delay_s))
+
+    def stream(self, request: InferRequest) -> "_FakeStream":
+        return _FakeStream(self._server, request, 0.0)
+
+    def cancel(self, request_id: str) -> None:
+        self._server.cancel(request_id)
+
+    def ask(self, question: Question[A], timeout_s: float) -> A:
+        server = self._server
+        answers: dict[str, Any] = {
+            "live": server.live,
+            "ready": server.ready,
+            "model_ready": question.model in server.models,
+            "model_versions": ["1"],
+            "index": server.index(),
+        }
+        answer: A = answers[question.about]
+        return answer
+
+    def close(self) -> None:
+        """There is no connection."""
+
+
+class _FakeStream:
+    """The responses to one request; ``delay_s`` goes by before the first."""
+
+    def __init__(self, server: FakeServer, request: InferRequest, delay_s: float) -> None:
+        self._server = server
+        self._request = request
+        self._failures = Failures.of("the fake server", request)
+        self._delay_s = delay_s
+        with _errors(self._failures):
+            self._responses = server.receive(request)
+
+    def __iter__(self) -> "_FakeStream":
+        return self
+
+    def __next__(self) -> Tensors:
+        left_s = self._request.remaining_s
+        if self._server.pause(self._request.request_id, min(self._delay_s, left_s)):
+            raise StopIteration
+        if self._delay_s > left_s:
+            raise self._failures.deadline()
+        self._delay_s = self._server.delay_s
+        with _errors(self._failures):
+            return next(self._responses)
+
+    def close(self) -> None:
+        """A stream that is left early was cancelled before."""
+
+
+class _AsyncFakeTransport:
+    """The same for an event loop; threads do the waiting."""
+
+    name = "fake"
+
+    def __init__(self, server: FakeServer) -> None:
+        self._transport = _FakeTransport(server)
+
+    async def infer(self, request: InferRequest) -> Tensors:
+        return await asyncio.to_thread(self._transport.infer, request)
+
+    async def stream(self, request: InferRequest) -> "_AsyncFakeStream":
+        return _AsyncFakeStream(self._transport.stream(request))
+
+    async def cancel(self, request_id: str) -> None:
+        self._transport.cancel(request_id)
+
+    async def ask(self, question: Question[A], timeout_s: float) -> A:
+        return self._transport.ask(question, timeout_s)
+
+    async def close(self) -> None:
+        self._transport.close()
+
+
+class _AsyncFakeStream:
+    def __init__(self, stream: _FakeStream) -> None:
+        self._stream = stream
+
+    def __aiter__(self) -> "_AsyncFakeStream":
+        return self
+
+    async def __anext__(self) -> Tensors:
+        tensors = await asyncio.to_thread(next, self._stream, None)
+        if tensors is None:
+            raise StopAsyncIteration
+        return tensors
+
+    async def close(self) -> None:
+        self._stream.close()

@@ -1,0 +1,11 @@
+"""What people say of answers: checked, stored, exported, purged.
+
+record.py   one piece of feedback and its limits
+store.py    the database: SQLite, or PostgreSQL by URL
+cli.py      ``neuro-latent feedback-admin``
+"""
+
+from neuro_latent_serving.feedback.record import Feedback, FeedbackRecord
+from neuro_latent_serving.feedback.store import FeedbackStats, FeedbackStore, Stored
+
+__all__ = ["Feedback", "FeedbackRecord", "FeedbackStats", "FeedbackStore", "Stored"]

@@ -1,0 +1,242 @@
+"""The database of the feedback: a SQLite file, or PostgreSQL by URL."""
+
+import operator
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    ColumnElement,
+    Connection,
+    DateTime,
+    Dialect,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    create_engine,
+    delete,
+    event,
+    func,
+    insert,
+    select,
+)
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.schema import CreateTable
+
+from neuro_latent_client.protocol import FEEDBACK_LIMITS
+from neuro_latent_serving.errors import StoreUnavailable
+from neuro_latent_serving.feedback.record import Feedback, FeedbackRecord
+
+TIMEOUT_S = 10
+"""How long a write waits for that of another process, or for a database on the network to let it in."""
+
+FETCHED_AT_ONCE = 500
+
+
+class _UtcTime(TypeDecorator[datetime]):
+    """A time in UTC; in the database without its zone, for SQLite knows none. Times without a zone are local."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value and value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value and value.replace(tzinfo=UTC)
+
+
+_TABLE = Table(
+    "feedback",
+    MetaData(),
+    Column("feedback_id", String(32), primary_key=True),
+    Column("created_at", _UtcTime, nullable=False),
+    Column("key", String(FEEDBACK_LIMITS["idempotency_key"]), nullable=False, unique=True),
+    *(Column(name, Text, nullable=False) for name in FEEDBACK_LIMITS),
+    Column("rating", SmallInteger, CheckConstraint("rating IN (1, -1)"), nullable=False),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Where feedback is now. ``created`` is False where its key was known and nothing new was stored."""
+
+    feedback_id: str
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackStats:
+    """What a store holds. ``users`` counts those with a name; ``first`` and ``last`` are None in an empty store."""
+
+    total: int
+    up: int
+    down: int
+    edited: int
+    commented: int
+    users: int
+    by_model_version: dict[str, int]
+    first: datetime | None
+    last: datetime | None
+
+
+class FeedbackStore:
+    """Feedback in a database that SQLAlchemy knows. Threads and processes may share it. It connects on first use.
+
+    What :meth:`add` has returned is committed: SQLite with a write-ahead log and ``synchronous=FULL``, so that it
+    survives a crash of the process and of the machine.
+
+    Raises:
+        ValueError: the URL is none, or its driver is not installed.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            parsed = make_url(url)
+            sqlite = parsed.get_backend_name() == "sqlite"
+            self._engine = create_engine(
+                parsed,
+                connect_args={"timeout" if sqlite else "connect_timeout": TIMEOUT_S},
+                pool_pre_ping=not sqlite,  # a database may have been started again
+                hide_parameters=True,  # no prompts in errors
+            )
+        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+            raise ValueError(f"the feedback cannot be stored in {url!r}: {error}") from None
+        self._file = Path(parsed.database) if sqlite and parsed.database else None
+        self._lock, self._has_table = threading.Lock(), False
+        if sqlite:
+            event.listen(self._engine, "connect", _set_up_sqlite)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._engine.dispose()
+
+    def add(self, feedback: Feedback) -> Stored:
+        """Store feedback; when this returns it is committed. The same key again stores nothing.
+
+        Raises:
+            StoreUnavailable: it could not be written, and was not stored.
+        """
+        feedback_id = uuid.uuid4().hex
+        row = {"feedback_id": feedback_id, "created_at": datetime.now(UTC), "key": feedback.key, **asdict(feedback)}
+        try:
+            with self._connected() as connection:
+                connection.execute(insert(_TABLE), row)
+            return Stored(feedback_id, created=True)
+        except IntegrityError:
+            with self._connected() as connection:
+                known = connection.scalar(select(_TABLE.c.feedback_id).where(_TABLE.c.key == feedback.key))
+            if known is None:  # purged in between
+                raise StoreUnavailable("the feedback was not stored; try again") from None
+            return Stored(known, created=False)
+
+    def records(
+        self, *, since: datetime | None = None, user: str | None = None, model_version: str | None = None
+    ) -> Iterator[FeedbackRecord]:
+        """What is stored, oldest first: from a time on, of one user, of one version of the model.
+
+        Raises:
+            StoreUnavailable: it cannot be read.
+        """
+        wanted = _where(since=since, user=user, model_version=model_version)
+        query = select(_TABLE).where(*wanted).order_by(_TABLE.c.created_at, _TABLE.c.feedback_id)
+        with self._connected() as connection:
+            for row in connection.execution_options(yield_per=FETCHED_AT_ONCE).execute(query).mappings():
+                fields = {name: row[name] for name in (*FEEDBACK_LIMITS, "rating")}
+                yield FeedbackRecord(row["feedback_id"], row["created_at"], Feedback(**fields))
+
+    def stats(self) -> FeedbackStats:
+        """Counts of what is stored.
+
+        Raises:
+            StoreUnavailable: it cannot be read.
+        """
+        c = _TABLE.c
+        counts = select(
+            func.count().label("total"),
+            func.count().filter(c.rating == 1).label("up"),
+            func.count().filter(c.rating == -1).label("down"),
+            func.count().filter(c.edited_prompt != "").label("edited"),
+            func.count().filter(c.comment != "").label("commented"),
+            func.count(c.user.distinct()).filter(c.user != "").label("users"),
+            func.min(c.created_at).label("first"),
+            func.max(c.created_at).label("last"),
+        )
+        versions = select(c.model_version, func.count()).group_by(c.model_version).order_by(c.model_version)
+        with self._connected() as connection:
+            row = connection.execute(counts).mappings().one()
+            by_version: dict[str, int] = dict(connection.execute(versions).all())
+        return FeedbackStats(**row, by_model_version=by_version)
+
+    def purge(self, *, user: str | None = None, older_than: datetime | None = None) -> int:
+        """Delete the feedback of a user, or from before a time, or (both given) what is both; how much it was.
+
+        Nothing of it is left in the files of SQLite.
+
+        Raises:
+            ValueError: neither is given.
+            StoreUnavailable: it cannot be written.
+        """
+        wanted = _where(user=user, until=older_than)
+        if not wanted:
+            raise ValueError("purge needs a user, or a time")
+        with self._connected() as connection:
+            deleted = connection.execute(delete(_TABLE).where(*wanted)).rowcount
+        if self._file is not None:
+            with self._connected() as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        return deleted
+
+    @contextmanager
+    def _connected(self) -> Iterator[Connection]:
+        """A transaction, committed at the end; what the database says becomes a StoreUnavailable."""
+        try:
+            with self._lock:
+                if not self._has_table:
+                    self._create()
+            with self._engine.begin() as connection:
+                yield connection
+        except IntegrityError:
+            raise
+        except (SQLAlchemyError, OSError) as error:
+            raise StoreUnavailable("the database of the feedback is unavailable; try again later") from error
+
+    def _create(self) -> None:
+        if self._file is not None:
+            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # prompts are private
+        with self._engine.begin() as connection:
+            connection.execute(CreateTable(_TABLE, if_not_exists=True))
+        self._has_table = True
+
+
+def _set_up_sqlite(connection: Any, _: object) -> None:
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _where(
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    user: str | None = None,
+    model_version: str | None = None,
+) -> list[ColumnElement[bool]]:
+    c = _TABLE.c
+    wanted = (
+        (c.created_at, operator.ge, since),
+        (c.created_at, operator.lt, until),
+        (c.user, operator.eq, user),
+        (c.model_version, operator.eq, model_version),
+    )
+    return [compare(column, value) for column, compare, value in wanted if value is not None]

@@ -1,0 +1,13 @@
+"""The REST API and the page, in front of a Triton on this machine or elsewhere.
+
+    app.py          the routes
+    schemas.py      what they take and give
+    problems.py     errors as RFC 9457 has them
+    access.py       API keys and rate limits
+    middleware.py   request ids, logs, metrics, the limit of a body
+    server.py       uvicorn on a thread
+    cli.py          ``neuro-latent gateway`` and ``gateway-key``
+    page.html       the page at /
+
+Its dependencies come with the extra: ``pip install "neuro-latent-serving[gateway]"``.
+"""

@@ -1,0 +1,275 @@
+"""The routes."""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import StreamingResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi_offline import FastAPIOffline
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel
+from starlette.types import Receive, Scope, Send
+
+from neuro_latent_client import AsyncClient, AsyncOptimizationStream, NeuroLatentError, Optimization, Piece
+from neuro_latent_serving import __version__
+from neuro_latent_serving.gateway import problems
+from neuro_latent_serving.gateway.access import ApiKeys, RateLimit
+from neuro_latent_serving.gateway.config import GatewayConfig
+from neuro_latent_serving.gateway.middleware import CLIENT_LEFT, BodyLimit, GatewayMetrics, Observer
+from neuro_latent_serving.gateway.page import page
+from neuro_latent_serving.gateway.problems import ProblemError
+from neuro_latent_serving.gateway.schemas import (
+    FeedbackRequest,
+    FeedbackResponse,
+    HealthResponse,
+    OptimizeRequest,
+    OptimizeResponse,
+    PieceEvent,
+)
+
+T = TypeVar("T")
+
+ANSWERS = (400, 401, 413, 422, 429, 500, 502, 503, 504)
+"""The errors of the routes that ask Triton."""
+
+
+EVENT = {
+    "type": "object",
+    "properties": {
+        "event": {"enum": ["piece", "result", "error"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+    "required": ["event", "data"],
+}
+
+
+@dataclass
+class Gateway:
+    """What the routes share. ``client`` is there while the application runs."""
+
+    config: GatewayConfig
+    keys: ApiKeys | None
+    limit: RateLimit | None
+    metrics: GatewayMetrics
+    client: AsyncClient
+
+
+class ClientLeft(Exception):
+    """Nobody waits for the answer any more."""
+
+
+router = APIRouter()
+bearer = HTTPBearer(auto_error=False, description="An API key")
+
+
+def _gateway(request: Request) -> Gateway:
+    gateway: Gateway = request.app.state.gateway
+    return gateway
+
+
+Shared = Annotated[Gateway, Depends(_gateway)]
+
+
+async def _caller(
+    request: Request, gateway: Shared, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
+) -> str:
+    """The name of the caller's key, "" where there are no keys; refuses who has none, or asks too often."""
+    name = ""
+    if gateway.keys is not None:
+        name = (gateway.keys.name_of(credentials.credentials) if credentials else None) or ""
+        if not name:
+            detail = "this API key is not known" if credentials else "send an API key: Authorization: Bearer KEY"
+            raise ProblemError(401, detail, headers={"WWW-Authenticate": "Bearer"})
+        request.state.noted["key"] = name
+    if gateway.limit is not None:
+        address = request.client.host if request.client else ""
+        if wait := gateway.limit.wait_s(name or address):
+            detail = f"more than {gateway.config.rate} requests a minute"
+            raise ProblemError(429, detail, headers={"Retry-After": str(math.ceil(wait))})
+    return name
+
+
+Caller = Annotated[str, Depends(_caller)]
+
+
+async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of ``work``, which is cancelled when the client leaves."""
+
+    async def left() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(left())
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientLeft
+        return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+def _note_prompt(request: Request, gateway: Gateway, body: OptimizeRequest) -> None:
+    request.state.noted["prompt_characters"] = len(body.raw_prompt)
+    if gateway.config.log_prompts:
+        request.state.noted["raw_prompt"] = body.raw_prompt
+
+
+def _respond(request: Request, gateway: Gateway, answer: Optimization) -> OptimizeResponse:
+    tokens = sum(sequence.generated_tokens for sequence in answer.sequences)
+    gateway.metrics.tokens.inc(tokens)
+    request.state.noted.update(
+        answer=answer.request_id, tokens=tokens, finish_reason=answer.finish_reason, model_version=answer.model_version
+    )
+    return OptimizeResponse.of(answer)
+
+
+@router.post("/optimize", responses=problems.responses(*ANSWERS))
+async def optimize(request: Request, body: OptimizeRequest, gateway: Shared, caller: Caller) -> OptimizeResponse:
+    """Write a better prompt."""
+    _note_prompt(request, gateway, body)
+    answer = await _while_connected(request, gateway.client.optimize(body.raw_prompt, **body.options()))
+    return _respond(request, gateway, answer)
+
+
+class _EventStream(StreamingResponse):
+    """Server-sent events from a stream that is closed when the last one is sent, or the client has left."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, stream: AsyncOptimizationStream, events: AsyncIterator[str]) -> None:
+        super().__init__(events, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        self._stream = stream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._stream.close()
+
+
+@router.post(
+    "/optimize/stream",
+    response_class=Response,
+    responses=problems.responses(*ANSWERS)
+    | {
+        200: {
+            "description": "Events `piece` (`text`, `sequence_index`, and `replaces`: forget the text of this sequence "
+            "so far), then one `result` (OptimizeResponse) or `error` (Problem).",
+            "content": {"text/event-stream": {"itemSchema": EVENT}},
+        }
+    },
+)
+async def optimize_stream(request: Request, body: OptimizeRequest, gateway: Shared, caller: Caller) -> Response:
+    """Write a better prompt and send it piece by piece, as server-sent events."""
+    _note_prompt(request, gateway, body)
+    stream = gateway.client.stream(body.raw_prompt, **body.options())
+    first = await _while_connected(request, _next(stream))  # an error before it still gets a status of its own
+    return _EventStream(stream, _events(request, gateway, stream, first))
+
+
+async def _next(stream: AsyncOptimizationStream) -> Piece | None:
+    return await anext(stream, None)
+
+
+async def _events(
+    request: Request, gateway: Gateway, stream: AsyncOptimizationStream, piece: Piece | None
+) -> AsyncIterator[str]:
+    try:
+        while piece is not None:
+            yield _event("piece", PieceEvent.of(piece))
+            piece = await _next(stream)
+        yield _event("result", _respond(request, gateway, stream.result))
+    except NeuroLatentError as error:
+        request.state.noted["error"] = str(error)
+        yield _event("error", problems.from_client(error).problem(request.state.request_id))
+
+
+def _event(name: str, data: BaseModel) -> str:
+    return f"event: {name}\ndata: {data.model_dump_json()}\n\n"
+
+
+@router.post(
+    "/feedback",
+    status_code=201,
+    responses=problems.responses(*ANSWERS)
+    | {200: {"model": FeedbackResponse, "description": "The key was known; nothing new was stored"}},
+)
+async def feedback(body: FeedbackRequest, response: Response, gateway: Shared, caller: Caller) -> FeedbackResponse:
+    """Say what an answer was worth; answered when it is on disk."""
+    values = body.model_dump(exclude_unset=True)
+    answer, rating = values.pop("request_id"), values.pop("rating")
+    receipt = await gateway.client.feedback(answer, rating, **{"user": caller or None, **values})
+    if not receipt.created:
+        response.status_code = 200
+    return FeedbackResponse(feedback_id=receipt.feedback_id, created=receipt.created)
+
+
+@router.get("/health", responses=problems.responses(500, 503))
+async def health(request: Request, gateway: Shared) -> HealthResponse:
+    """Whether prompts can be answered now."""
+    state = await gateway.client.health()
+    if not state.ready:
+        request.state.noted["problem"] = state.problem
+        what = "the models are not ready" if state.live else "the server cannot be reached"
+        raise ProblemError(503, what, headers=problems.RETRY_AFTER)
+    return HealthResponse(ready=True)
+
+
+@router.get("/metrics", include_in_schema=False)
+async def metrics(gateway: Shared) -> Response:
+    return Response(generate_latest(gateway.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def create_app(config: GatewayConfig, connect: Callable[[], AsyncClient], log: Any) -> FastAPI:
+    """The application; ``connect`` makes its client when it starts, ``log`` is a structlog.
+
+    Raises:
+        UsageError: the file of API keys cannot be read.
+    """
+    metrics = GatewayMetrics()
+    keys = ApiKeys(config.api_keys) if config.api_keys else None
+    limit = RateLimit(config.rate) if config.rate else None
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with connect() as client:
+            app.state.gateway = Gateway(config, keys, limit, metrics, client)
+            yield
+
+    app = FastAPIOffline(
+        redoc_url=None,
+        title="Neuro-Latent Optimizer",
+        version=__version__,
+        summary="Raw prompts in, better prompts out.",
+        lifespan=lifespan,
+    )
+    app.include_router(router)
+    app.add_api_route("/", page, include_in_schema=False)
+    problems.install(app)
+    app.add_exception_handler(ClientLeft, _answer_nobody)
+    app.add_middleware(BodyLimit, most=config.max_body)
+    if config.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=config.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
+            expose_headers=["X-Request-Id", "Retry-After"],
+        )
+    app.add_middleware(Observer, log=log, metrics=metrics)
+    make_schema = app.openapi
+    app.openapi = lambda: app.openapi_schema or problems.document(make_schema(), keys=keys is not None)  # type: ignore[method-assign]
+    return app
+
+
+async def _answer_nobody(request: Request, error: Exception) -> Response:
+    return Response(status_code=CLIENT_LEFT)

@@ -1,0 +1,88 @@
+"""``neuro-latent gateway`` and ``neuro-latent gateway-key``."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from neuro_latent_client import InvalidRequestError
+from neuro_latent_client._endpoint import DEFAULT_URL, parse_url
+from neuro_latent_serving.gateway.config import GatewayConfig
+from neuro_latent_serving.gateway.options import (
+    DEFAULTS,
+    ApiKeysFile,
+    CorsOrigins,
+    GatewayHost,
+    GatewayPort,
+    LogPrompts,
+    Rate,
+)
+from neuro_latent_serving.server.cli import console, make_gateway, reported_errors
+from neuro_latent_serving.server.errors import UsageError
+from neuro_latent_serving.server.stop import StopSignals
+
+
+def gateway(
+    triton: Annotated[
+        str, typer.Option(envvar="NEURO_LATENT_URL", help="The Triton to ask: grpc://HOST:PORT or http://HOST:PORT.")
+    ] = DEFAULT_URL,
+    host: GatewayHost = DEFAULTS.host,
+    port: GatewayPort = DEFAULTS.port,
+    api_keys: ApiKeysFile = None,
+    rate: Rate = DEFAULTS.rate,
+    cors_origin: CorsOrigins = None,
+    max_body: Annotated[int, typer.Option(min=1, help="The most bytes of a request.")] = DEFAULTS.max_body,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for an answer.")] = DEFAULTS.timeout,
+    drain_timeout: Annotated[
+        int, typer.Option(help="Seconds that requests in flight may take to finish when the gateway stops.")
+    ] = DEFAULTS.drain_timeout,
+    log_prompts: LogPrompts = False,
+    log_file: Annotated[Path | None, typer.Option(help="Append the log to this file. Default: stderr.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="When ready, print one JSON line on stdout.")] = False,
+) -> None:
+    """Serve the REST API and the page in front of a Triton that runs already, here or elsewhere.
+
+    `neuro-latent serve` brings both. Ctrl-C or SIGTERM lets the requests in flight finish; a second one stops at once.
+    """
+    with reported_errors(), StopSignals() as signals:
+        config = GatewayConfig(
+            host=host,
+            port=port,
+            api_keys=api_keys,
+            rate=rate,
+            cors_origins=tuple(cors_origin or ()),
+            max_body=max_body,
+            timeout=timeout,
+            drain_timeout=drain_timeout,
+            log_prompts=log_prompts,
+            log_file=log_file,
+        )
+        try:
+            parse_url(triton)
+        except InvalidRequestError as error:
+            raise UsageError(f"--triton: {error}") from None
+        with make_gateway(config, lambda: triton) as server:
+            server.start()
+            console.print(f"{server.url} in front of {triton}; Ctrl-C stops it", soft_wrap=True, highlight=False)
+            if as_json:
+                sys.stdout.write(json.dumps({"gateway": server.url, "triton": triton}) + "\n")
+                sys.stdout.flush()
+            while not signals.requested():
+                server.check()
+                time.sleep(0.1)
+            server.stop(signals.insisted)
+
+
+def gateway_key(
+    name: Annotated[str, typer.Argument(help="Whose key it is; feedback sent with it bears this name.")],
+    api_keys: Annotated[Path, typer.Option(help="The file of keys; it is made if it is not there.")],
+) -> None:
+    """Make an API key: its hash goes to the file, the key itself is printed this once."""
+    from neuro_latent_serving.gateway.access import add_key
+
+    with reported_errors():
+        typer.echo(add_key(api_keys, name))
+        console.print(f"added {name} to {api_keys}; a running gateway reads it when it starts again", soft_wrap=True)

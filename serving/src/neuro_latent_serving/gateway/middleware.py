@@ -1,0 +1,110 @@
+"""Around every request: its id, a log line, metrics, and the limit of its body."""
+
+import logging
+import re
+import time
+import uuid
+from typing import Any, TextIO
+
+import structlog
+from fastapi import HTTPException
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from neuro_latent_serving.gateway.problems import ProblemError
+
+REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+CLIENT_LEFT = 499
+
+
+class GatewayMetrics:
+    """What ``/metrics`` tells."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "neuro_latent_gateway_requests", "Requests answered", ("route", "status"), registry=self.registry
+        )
+        self.seconds = Histogram(
+            "neuro_latent_gateway_request_seconds", "From request to whole answer", ("route",), registry=self.registry
+        )
+        self.in_flight = Gauge("neuro_latent_gateway_in_flight", "Requests being answered", registry=self.registry)
+        self.tokens = Counter("neuro_latent_gateway_tokens", "Tokens in answers", registry=self.registry)
+
+
+def make_log(stream: TextIO, *, quiet: bool) -> Any:
+    """A JSON line an event; ``quiet`` leaves only what went wrong."""
+    return structlog.wrap_logger(
+        structlog.WriteLogger(stream),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(ensure_ascii=False),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING if quiet else logging.INFO),
+    )
+
+
+class Observer:
+    """Gives each request an id, answers what nobody caught as a problem, and counts and logs.
+
+    Routes add to the log line in ``request.state.noted``.
+    """
+
+    def __init__(self, app: ASGIApp, log: Any, metrics: GatewayMetrics) -> None:
+        self._app, self._log, self._metrics = app, log, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        noted: dict[str, Any] = {}
+        scope.setdefault("state", {}).update(request_id=request_id, noted=noted)
+        began, status = time.perf_counter(), CLIENT_LEFT
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+            await send(message)
+
+        try:
+            with self._metrics.in_flight.track_inprogress():
+                await self._app(scope, receive, send_with_id)
+        except Exception:
+            self._log.exception("failed", request_id=request_id)
+            if status == CLIENT_LEFT:
+                problem = ProblemError(500, "internal error; the gateway's log has the details")
+                await problem.response(request_id)(scope, receive, send_with_id)
+        finally:
+            seconds, route = time.perf_counter() - began, getattr(scope.get("route"), "path", "other")
+            self._metrics.requests.labels(route, status).inc()
+            self._metrics.seconds.labels(route).observe(seconds)
+            noted |= {"method": scope["method"], "route": route, "status": status, "ms": round(seconds * 1000, 1)}
+            log = self._log.warning if status == 502 else self._log.info
+            log("request", request_id=request_id, **noted)
+
+
+class BodyLimit:
+    """Refuses a body that is longer than ``most`` bytes while it arrives."""
+
+    def __init__(self, app: ASGIApp, most: int) -> None:
+        self._app, self._most = app, most
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        read = 0
+
+        async def limited() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > self._most:
+                raise HTTPException(413, f"the body has more than {self._most} bytes")
+            return message
+
+        await self._app(scope, limited, send)

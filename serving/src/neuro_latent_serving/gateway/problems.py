@@ -1,0 +1,140 @@
+"""Errors as RFC 9457 has them: ``application/problem+json``."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from neuro_latent_client import (
+    DeadlineError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    NeuroLatentError,
+    ServerUnavailableError,
+)
+
+MEDIA_TYPE = "application/problem+json"
+NO_OBJECT = "send a JSON object, with Content-Type: application/json"
+RETRY_AFTER = {"Retry-After": "1"}
+
+
+class FieldError(BaseModel):
+    """What is wrong with one field."""
+
+    pointer: str = Field(description="JSON pointer to the field, `#` for the whole body")
+    detail: str
+
+
+class Problem(BaseModel):
+    """What went wrong."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    request_id: str
+    errors: list[FieldError] = []
+
+
+class ProblemError(Exception):
+    """Raised in a route, answered as a problem."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        errors: list[FieldError] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status, self.detail, self.headers, self.errors = status, detail, headers, errors or []
+
+    def problem(self, request_id: str) -> Problem:
+        """What the caller is told."""
+        return Problem(
+            title=HTTPStatus(self.status).phrase,
+            status=self.status,
+            detail=self.detail,
+            request_id=request_id,
+            errors=self.errors,
+        )
+
+    def response(self, request_id: str) -> JSONResponse:
+        """The answer."""
+        body = self.problem(request_id).model_dump()
+        return JSONResponse(body, self.status, headers=dict(self.headers or {}), media_type=MEDIA_TYPE)
+
+
+def from_client(error: NeuroLatentError) -> ProblemError:
+    """The client's error for those who know no Triton: its own text names addresses and commands of the operator."""
+    match error:
+        case InvalidRequestError():
+            return ProblemError(422, str(error))
+        case ServerUnavailableError() | ModelNotFoundError():
+            return ProblemError(503, "the server is busy or not ready; try again in a moment", headers=RETRY_AFTER)
+        case DeadlineError():
+            return ProblemError(504, "no whole answer in time; lower max_length, or set deadline_ms")
+        case _:
+            return ProblemError(502, "the server failed; its log has the details")
+
+
+def _from_validation(error: RequestValidationError) -> ProblemError:
+    fields = []
+    for item in error.errors():
+        pointer = "/".join(["#", *(_escape(part) for part in item["loc"][1:])])
+        is_object = item["type"] != "model_attributes_type"
+        detail = item.get("ctx", {}).get("error", item["msg"]) if is_object else NO_OBJECT
+        fields.append(FieldError(pointer=pointer, detail=str(detail)))
+    told = (f"{field.pointer[2:]}: {field.detail}".removeprefix(": ") for field in fields)
+    return ProblemError(422, "; ".join(told), errors=fields)
+
+
+def _escape(part: Any) -> str:
+    text = str(part).encode(errors="replace").decode()  # a caller's key can hold half of a surrogate pair
+    return text.replace("~", "~0").replace("/", "~1")
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of a route as a problem."""
+
+    def handler(make: Any) -> Any:
+        async def handle(request: Request, error: Exception) -> JSONResponse:
+            problem: ProblemError = make(error)
+            request.state.noted["error"] = str(error)
+            return problem.response(request.state.request_id)
+
+        return handle
+
+    app.add_exception_handler(ProblemError, handler(lambda error: error))
+    app.add_exception_handler(NeuroLatentError, handler(from_client))
+    app.add_exception_handler(RequestValidationError, handler(_from_validation))
+    app.add_exception_handler(
+        HTTPException, handler(lambda e: ProblemError(e.status_code, str(e.detail), headers=e.headers))
+    )
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The problems that a route can answer, for its documentation."""
+    retry = {"headers": {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds to wait"}}}
+    return {
+        status: {"model": Problem, "description": HTTPStatus(status).phrase, **(retry if status in (429, 503) else {})}
+        for status in statuses
+    }
+
+
+def document(schema: dict[str, Any], *, keys: bool) -> dict[str, Any]:
+    """Give the problems of an OpenAPI schema their media type (FastAPI writes that of the route), and tell of API keys
+    only where there are some."""
+    for operation in (operation for path in schema["paths"].values() for operation in path.values()):
+        if not keys:
+            operation.pop("security", None)
+        for status, response in operation["responses"].items():
+            if status >= "400":
+                response["content"] = {MEDIA_TYPE: next(iter(response["content"].values()))}
+    return schema

@@ -1,0 +1,148 @@
+"""What the routes take and give. Limits and defaults are the server's own."""
+
+from dataclasses import fields
+from typing import Annotated, Any, Self, cast
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from neuro_latent_client import GenerationOptions as SentOptions
+from neuro_latent_client import Optimization, Piece
+from neuro_latent_client.protocol import FEEDBACK_LIMITS, MAX_DEADLINE_MS
+from neuro_latent_serving import options as limits
+from neuro_latent_serving.feedback.record import Feedback
+from neuro_latent_serving.options import GenerationOptions, check_prompt
+
+DEFAULTS = {field.name: field.default for field in fields(GenerationOptions)}
+
+
+def _option(name: str, low: float | None = None, high: float | None = None, **more: Any) -> Any:
+    return Field(DEFAULTS[name], ge=low, le=high, **more)
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Integer = Annotated[int, BeforeValidator(_whole)]
+"""7.0 is an integer in JSON; text and booleans are none."""
+
+
+class _Body(BaseModel):
+    """Unknown fields are refused: a misspelt option must not be ignored."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class OptimizeRequest(_Body):
+    """A raw prompt, and how to write the better one."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"raw_prompt": "Create a function", "max_length": 200}]})
+
+    raw_prompt: str = Field(min_length=1, max_length=limits.MAX_PROMPT_CHARACTERS)
+    max_length: Integer = _option("max_length", 1, limits.MAX_NEW_TOKENS, description="the most tokens written")
+    num_return_sequences: Integer = _option(
+        "num_return_sequences",
+        1,
+        limits.MAX_SEQUENCES,
+        description="how many answers; more than one needs a temperature above 0, or as many beams",
+    )
+    temperature: float = _option("temperature", 0, 100, description="0 is greedy, above it samples")
+    top_k: Integer = _option("top_k", 0, 2**31 - 1, description="sample from the k likeliest tokens; 0 is off")
+    top_p: float = _option("top_p", None, 1, gt=0, description="sample from this much probability; 1 is off")
+    num_beams: Integer = _option("num_beams", 1, limits.MAX_BEAMS, description="width of the beam search; 1 is off")
+    length_penalty: float = _option("length_penalty", -2, 10, description="of the beam search; above 0 likes length")
+    seed: Integer | None = _option("seed", 0, limits.MAX_INT64, description="makes sampling repeatable")
+    deadline_ms: Integer = _option(
+        "deadline_ms", 0, MAX_DEADLINE_MS, description="answer with what is written by then; 0 is off"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_prompt(self.raw_prompt)
+        GenerationOptions.from_values(self.options())
+        return self
+
+    def options(self) -> SentOptions:
+        """Those that the caller gave."""
+        return cast(SentOptions, self.model_dump(exclude={"raw_prompt"}, exclude_unset=True))
+
+
+class Sequence(BaseModel):
+    """One enhanced prompt."""
+
+    text: str
+    score: float = Field(description="mean log-probability of its tokens; 0 is certain")
+    generated_tokens: int
+    finish_reason: str = Field(description="stop, length, deadline or fallback")
+
+
+class OptimizeResponse(BaseModel):
+    """The answer to one raw prompt."""
+
+    enhanced_prompt: str = Field(description="the text of the first sequence")
+    sequences: list[Sequence]
+    truncated: bool = Field(description="the raw prompt was longer than what the models read")
+    model_version: str
+    request_id: str = Field(description="name the answer by it in feedback")
+    elapsed_ms: float
+
+    @classmethod
+    def of(cls, answer: Optimization) -> "OptimizeResponse":
+        return cls(
+            enhanced_prompt=answer.text,
+            sequences=[Sequence.model_validate(sequence, from_attributes=True) for sequence in answer.sequences],
+            truncated=answer.truncated,
+            model_version=answer.model_version,
+            request_id=answer.request_id,
+            elapsed_ms=answer.elapsed_ms,
+        )
+
+
+class PieceEvent(BaseModel):
+    """A piece of text: the data of an event ``piece``."""
+
+    text: str
+    sequence_index: int
+    replaces: bool = Field(description="forget the text of this sequence so far, this is all of it")
+
+    @classmethod
+    def of(cls, piece: Piece) -> "PieceEvent":
+        return cls.model_validate(piece, from_attributes=True)
+
+
+def _text(name: str, **more: Any) -> Any:
+    return Field(max_length=FEEDBACK_LIMITS[name], **more)
+
+
+class FeedbackRequest(_Body):
+    """What somebody says of an answer."""
+
+    request_id: str = _text("request_id", min_length=1, description="of the answer")
+    raw_prompt: str = _text("raw_prompt", min_length=1)
+    enhanced_prompt: str = _text("enhanced_prompt")
+    rating: Integer = Field(json_schema_extra={"enum": [1, -1]})
+    edited_prompt: str = _text("edited_prompt", default="", description="what the answer should have been")
+    comment: str = _text("comment", default="")
+    model_version: str = _text("model_version", default="", description="of the answer")
+    user: str = _text("user", default="", description="whose feedback it is; with API keys, by default the key's name")
+    idempotency_key: str = _text(
+        "idempotency_key", default="", description="the same key again stores nothing; by default the request_id"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        Feedback(**self.model_dump())
+        return self
+
+
+class FeedbackResponse(BaseModel):
+    """The feedback is on disk."""
+
+    feedback_id: str
+    created: bool = Field(description="false where the key was known")
+
+
+class HealthResponse(BaseModel):
+    """Triton and both models are ready."""
+
+    ready: bool

@@ -1,0 +1,49 @@
+"""Feedback: one writer behind gRPC, HTTP, the SDK and the gateway."""
+
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from neuro_latent_client.protocol import FEEDBACK_INPUT_TYPES
+from neuro_latent_serving.errors import StoreUnavailable
+from neuro_latent_serving.feedback import Feedback, FeedbackStore
+from neuro_latent_serving.settings import feedback_url
+from neuro_latent_serving.triton.messages import (
+    bytes_tensor,
+    error_response,
+    given_rows,
+    log,
+    refuse_unknown_parameters,
+    required,
+    tensor,
+)
+
+
+class FeedbackModel:
+    """Checks all rows of a request, then stores them; a request that is answered is on disk."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        self._store = FeedbackStore(feedback_url())
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        return [self._answer(request) for request in requests]
+
+    def finalize(self) -> None:
+        self._store.close()
+
+    def _answer(self, request: Any) -> Any:
+        try:
+            refuse_unknown_parameters(request, FEEDBACK_INPUT_TYPES)
+            rows = given_rows(request, FEEDBACK_INPUT_TYPES, len(required(request, "request_id")))
+            stored = [self._store.add(feedback) for feedback in [Feedback(**row) for row in rows]]
+        except Exception as error:
+            if isinstance(error, StoreUnavailable):  # its reason is the operator's alone
+                log.error("feedback was not stored", exc_info=error)
+            return error_response(error)
+        return pb_utils.InferenceResponse(
+            output_tensors=[
+                bytes_tensor("feedback_id", [[row.feedback_id] for row in stored]),
+                tensor("created", [[row.created] for row in stored], np.bool_),
+            ]
+        )

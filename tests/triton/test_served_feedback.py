@@ -1,0 +1,100 @@
+"""The feedback model on a real server, alone in its repository: it needs nothing of an export."""
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.grpc
+import tritonclient.http
+from tritonclient.utils import InferenceServerException
+
+from neuro_latent_client.protocol import FEEDBACK_INPUT_TYPES, FEEDBACK_MODEL, FEEDBACK_OUTPUT_TYPES
+from neuro_latent_serving.feedback import FeedbackStore
+from neuro_latent_serving.server import FREE_PORTS, ServerConfig, TritonServer
+from neuro_latent_serving.settings import FEEDBACK_VARIABLE
+from tests.triton import wire
+
+pytestmark = pytest.mark.triton
+
+TEMPLATE = Path(__file__).parents[2] / "model_repository" / FEEDBACK_MODEL
+GOOD = {"request_id": "r1", "raw_prompt": "Create a function", "enhanced_prompt": "Write é …", "rating": 1}
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('feedback')}/feedback.sqlite3"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, url: str) -> Iterator[TritonServer]:
+    repository = tmp_path_factory.mktemp("repository")
+    shutil.copytree(TEMPLATE, repository / FEEDBACK_MODEL)
+    with TritonServer(repository, ServerConfig(ports=FREE_PORTS, environment={FEEDBACK_VARIABLE: url})) as running:
+        yield running
+
+
+def send(server: TritonServer, transport: str, **values: Any) -> dict[str, Any]:
+    """One row of feedback by tritonclient."""
+    module = {"grpc": tritonclient.grpc, "http": tritonclient.http}[transport]
+    inputs = []
+    for name, value in values.items():
+        kind = FEEDBACK_INPUT_TYPES[name]
+        item = wire.as_bytes(value) if kind == "BYTES" else value
+        inputs.append(module.InferInput(name, [1, 1], kind))
+        inputs[-1].set_data_from_numpy(np.array([[item]], dtype=wire.DTYPES[kind]))
+    address = {"grpc": server.grpc_address, "http": server.http_address}[transport]
+    with module.InferenceServerClient(address) as client:
+        answer = wire.flat(client.infer(FEEDBACK_MODEL, inputs))
+    assert answer.keys() == FEEDBACK_OUTPUT_TYPES.keys()
+    return {name: value for name, (value,) in answer.items()}
+
+
+@pytest.mark.parametrize("transport", ["grpc", "http"])
+def test_feedback_is_stored_once(server: TritonServer, url: str, transport: str) -> None:
+    values = {**GOOD, "user": "ann", "edited_prompt": "Write ✓", "idempotency_key": transport}
+    first, again = send(server, transport, **values), send(server, transport, **values)
+    assert (first["created"], again["created"]) == (True, False)
+    assert first["feedback_id"] == again["feedback_id"]
+    store = FeedbackStore(url)
+    (row,) = [row for row in store.records() if row.feedback_id == first["feedback_id"]]
+    store.close()
+    assert {name: getattr(row.feedback, name) for name in values} == values
+
+
+def test_generate_takes_plain_json(server: TritonServer) -> None:
+    answer = wire.generate(server, {**GOOD, "request_id": "by generate"}, FEEDBACK_MODEL)
+    assert answer["created"] is True
+
+
+@pytest.mark.parametrize("transport", ["grpc", "http"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rating": 5}, "rating must be 1 or -1, not 5"),
+        ({"comment": "x" * 4097}, "comment has 4097 characters; the limit is 4096"),
+        ({"user": b"\xff"}, "user is not valid UTF-8"),
+        ({"request_id": ""}, "request_id is empty"),
+    ],
+)
+def test_a_bad_value_is_named(server: TritonServer, transport: str, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InferenceServerException, match=message) as caught:
+        send(server, transport, **{**GOOD, **change})
+    assert caught.value.status() in ("StatusCode.INVALID_ARGUMENT", "400")
+
+
+def test_an_unknown_field_is_refused(server: TritonServer) -> None:
+    status, text = wire.post(server, f"/v2/models/{FEEDBACK_MODEL}/generate", {**GOOD, "coment": "x"})
+    assert (status, "unknown input 'coment'" in text) == (400, True)
+
+
+def test_kill_9_of_the_server_loses_nothing_that_was_answered(server: TritonServer, url: str) -> None:
+    answered = {send(server, "grpc", **{**GOOD, "request_id": f"kill {i}"})["feedback_id"] for i in range(20)}
+    os.kill(server.pid, signal.SIGKILL)
+    store = FeedbackStore(url)
+    assert answered <= {row.feedback_id for row in store.records()}
+    store.close()

@@ -1,0 +1,134 @@
+"""What only the asynchronous client can do: be cancelled."""
+
+import asyncio
+import time
+
+import anyio
+import pytest
+
+from neuro_latent_client import AsyncClient
+
+
+@pytest.fixture
+def async_client(transport, script, request):
+    """Makes an AsyncClient; it must be used in the event loop of the test."""
+    if transport == "fake":
+        return script.async_client
+    return lambda: AsyncClient(request.getfixturevalue(f"{transport}_url"))
+
+
+async def optimize(client):
+    await client.optimize("x")
+
+
+async def stream(client):
+    async with client.stream("x") as pieces:
+        async for _piece in pieces:
+            pass
+
+
+async def until(condition, seconds=2.0):
+    limit = time.perf_counter() + seconds
+    while not condition():
+        assert time.perf_counter() < limit
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("ask", [optimize, stream])
+def test_a_cancelled_task_cancels_its_request(async_client, script, make_response, ask):
+    script.delay_s = 0.5
+    script.responses = [make_response("word ")] * 10
+
+    async def main():
+        async with async_client() as client:
+            task = asyncio.create_task(ask(client))
+            await until(lambda: script.requests)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await until(lambda: script.cancelled)
+
+    asyncio.run(main())
+    assert script.cancelled == {script.requests[0].request_id}
+    assert script.hung_up == []  # the stream ended by itself: its call was not cancelled
+
+
+@pytest.mark.parametrize("ask", [optimize, stream])
+def test_a_scope_that_cancels_again_and_again_does_so_too(async_client, script, make_response, ask):
+    """As web frameworks do: anyio's scopes cancel every await of what clears up."""
+    script.delay_s = 0.3
+    script.responses = [make_response("word ")] * 10
+
+    async def main():
+        async with async_client() as client:
+            with anyio.move_on_after(0.1):
+                await ask(client)
+            await until(lambda: script.cancelled)
+
+    asyncio.run(main())
+    assert script.hung_up == []
+
+
+def test_many_that_are_cancelled_stop_together(async_client, script):
+    script.delay_s = 0.5
+
+    async def main():
+        async with async_client() as client:
+            task = asyncio.create_task(client.optimize_many(["x"] * 20, concurrency=4))
+            await until(lambda: len(script.requests) == 4)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await until(lambda: len(script.cancelled) == 4)
+
+    asyncio.run(main())
+    assert len(script.requests) == 4
+
+
+def test_streams_left_early_are_not_cancelled_as_calls(async_client, script, make_response):
+    script.delay_s = 0.02
+    script.responses = [make_response("word ")] * 200
+
+    async def leave_early(client):
+        async with client.stream("x") as pieces:
+            async for _piece in pieces:
+                return
+
+    async def main():
+        async with async_client() as client:
+            await asyncio.gather(*(leave_early(client) for _ in range(5)))
+
+    start = time.perf_counter()
+    asyncio.run(main())
+    assert time.perf_counter() - start < 1.5
+    assert len(script.cancelled) == 5
+    assert script.hung_up == []
+
+
+def test_a_stream_that_does_not_end_is_cancelled_after_a_while(grpc_url, script, make_response, monkeypatch):
+    monkeypatch.setattr("neuro_latent_client._grpc_async.END_S", 0.1)
+    monkeypatch.setattr(script, "cancel", lambda request_id: None)  # a server that does not listen
+    script.delay_s = 0.05
+    script.responses = [make_response("word ")] * 100
+
+    async def main():
+        async with AsyncClient(grpc_url) as client, client.stream("x") as pieces:
+            await anext(pieces)
+        await until(lambda: script.hung_up)
+
+    start = time.perf_counter()
+    asyncio.run(main())
+    assert time.perf_counter() - start < 1.5
+    assert script.hung_up == [script.requests[0].request_id]
+
+
+def test_the_loop_is_free_while_it_waits(async_client, script):
+    script.delay_s = 0.1
+
+    async def main():
+        async with async_client() as client:
+            start = time.perf_counter()
+            await asyncio.gather(*(client.optimize("x") for _ in range(6)))
+            return time.perf_counter() - start
+
+    assert asyncio.run(main()) < 0.4

@@ -1,0 +1,52 @@
+"""The fake server left alone, as a user's tests have it."""
+
+import pytest
+
+from neuro_latent_client import Piece, ServerUnavailableError, testing
+from neuro_latent_client.testing import FakeServer
+
+
+def test_answers_are_the_same_every_time():
+    server = FakeServer({"a": "b c"})
+    with server.client() as client:
+        first, again = client.optimize("a"), client.optimize("a")
+        with client.stream("a", num_return_sequences=2) as stream:
+            pieces = list(stream)
+    assert (first.text, first.sequences) == ("b c", again.sequences)
+    assert pieces == [Piece("b ", 0), Piece("b ", 1), Piece("c", 0), Piece("c", 1)]
+    assert [sequence.text for sequence in stream.result.sequences] == ["b c", "b c"]
+    assert first.model_version == testing.MODEL_VERSION
+
+
+def test_an_empty_answer_is_one():
+    with FakeServer({"a": ""}).client() as client, client.stream("a") as stream:
+        assert list(stream) == []
+    assert stream.result.text == ""
+
+
+def test_failures_come_in_their_order_and_end():
+    server = FakeServer()
+    server.fail("busy", "the queue is full", times=2)
+    with server.client(retries=0) as client:
+        for _ in range(2):
+            with pytest.raises(ServerUnavailableError, match="the queue is full"):
+                client.optimize("a")
+        assert client.optimize("a").text == "Improved: a"
+
+
+def test_what_was_asked_told_and_cancelled_is_recorded():
+    server = FakeServer()
+    with server.client() as client:
+        answer = client.optimize("a", seed=7)
+        client.feedback(answer, -1)
+        with client.stream("a b c") as stream:
+            next(stream)
+    assert server.requests[0].inputs["seed"] == 7
+    assert server.feedback[answer.request_id]["rating"] == -1
+    assert server.cancelled == {stream.request_id}
+
+
+def test_a_server_that_is_not_ready():
+    server = FakeServer(ready=False)
+    with server.client() as client:
+        assert client.health().problem == "the server is not ready"

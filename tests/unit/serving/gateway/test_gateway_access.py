@@ -1,0 +1,186 @@
+"""Keys, rates, and what happens when there is too much or an end."""
+
+import concurrent.futures
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neuro_latent_client.testing import Failure, FakeServer
+from neuro_latent_serving.gateway.access import ApiKeys, RateLimit, add_key
+from neuro_latent_serving.gateway.config import GatewayConfig
+from neuro_latent_serving.gateway.server import GatewayServer
+from neuro_latent_serving.server.errors import ServeError, UsageError
+from tests.unit.serving.gateway.conftest import Start
+from tests.unit.serving.gateway.test_gateway_routes import FEEDBACK, PROMPT, events, problem, wait_for
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    return tmp_path / "keys"
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
+def test_only_a_known_key_gets_in(start: Start, triton: FakeServer, keys: Path) -> None:
+    ann, bob = add_key(keys, "ann"), add_key(keys, "bob")
+    rest = start(api_keys=keys)
+    for headers in ({}, bearer("nl_wrong"), {"authorization": "Bearer"}, {"authorization": f"Basic {ann}"}):
+        for path, body in (("/optimize", PROMPT), ("/optimize/stream", PROMPT), ("/feedback", FEEDBACK)):
+            response = rest.post(path, json=body, headers=headers)
+            problem(response, 401)
+            assert response.headers["www-authenticate"] == "Bearer"
+    assert triton.requests == []
+    assert rest.post("/optimize", json=PROMPT, headers=bearer(ann)).status_code == 200
+    assert rest.get("/health").status_code == 200
+    rest.post("/feedback", json=FEEDBACK, headers=bearer(bob))
+    rest.post("/feedback", json={**FEEDBACK, "request_id": "r2", "user": "carl"}, headers=bearer(bob))
+    assert [feedback["user"] for feedback in triton.feedback.values()] == ["bob", "carl"]
+
+
+def test_a_key_is_nowhere_in_the_file(keys: Path) -> None:
+    key = add_key(keys, "ann")
+    assert key not in keys.read_text()
+    assert keys.stat().st_mode & 0o777 == 0o600
+    assert ApiKeys(keys).name_of(key) == "ann"
+    with pytest.raises(UsageError, match="a key of the name ann"):
+        add_key(keys, "ann")
+    with pytest.raises(UsageError, match="no name for a key"):
+        add_key(keys, "a b")
+
+
+@pytest.mark.parametrize("line", ["ann", "ann secret", "ann " + "0" * 64 + " more"])
+def test_a_bad_line_is_named(keys: Path, line: str) -> None:
+    keys.write_text(f"# keys\n\n{line}\n")
+    with pytest.raises(UsageError, match="line 3"):
+        ApiKeys(keys)
+
+
+def test_a_missing_file_is_wrong_usage(start: Start, keys: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be read"):
+        start(api_keys=keys)
+
+
+def test_each_key_has_its_rate(start: Start, keys: Path) -> None:
+    ann, bob = add_key(keys, "ann"), add_key(keys, "bob")
+    rest = start(api_keys=keys, rate=3)
+    answers = [rest.post("/optimize", json=PROMPT, headers=bearer(ann)) for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    problem(answers[-1], 429)
+    assert 1 <= int(answers[-1].headers["retry-after"]) <= 20
+    assert rest.post("/optimize", json=PROMPT, headers=bearer(bob)).status_code == 200
+
+
+def test_without_keys_each_address_has_its_rate(start: Start) -> None:
+    rest = start(rate=1)
+    assert [rest.post("/optimize", json=PROMPT).status_code for _ in range(2)] == [200, 429]
+    assert rest.get("/health").status_code == 200
+
+
+@given(st.integers(1, 500), st.lists(st.floats(0, 30), max_size=300))
+def test_no_minute_has_twice_the_rate_and_who_waits_gets_in(rate: int, pauses: list[float]) -> None:
+    now = 0.0
+    limit = RateLimit(rate, lambda: now)
+    let_in: list[float] = []
+    for pause in pauses:
+        now += pause
+        if wait := limit.wait_s("ann"):
+            now += wait + 1e-3
+            assert limit.wait_s("ann") == 0
+        let_in.append(now)
+    for time_s in let_in:
+        assert sum(time_s <= other < time_s + 60 for other in let_in) <= 2 * rate
+
+
+def test_callers_who_have_gone_are_forgotten() -> None:
+    now = 0.0
+    limit = RateLimit(60, lambda: now)
+    for number in range(10_001):
+        limit.wait_s(str(number))
+    now = 120.0
+    limit.wait_s("new")
+    assert len(limit._paid_until) == 1
+
+
+@dataclass
+class Narrow(FakeServer):
+    """Refuses what its queue does not take."""
+
+    queue: int = 4
+    inside: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.lock = threading.Lock()
+
+    def receive(self, request: Any) -> Iterator[Any]:
+        with self.lock:
+            if self.inside >= self.queue:
+                raise Failure("busy", "the queue is full")
+            self.inside += 1
+        return self.served(super().receive(request))
+
+    def served(self, responses: Iterator[Any]) -> Iterator[Any]:
+        try:
+            yield from responses
+        finally:
+            with self.lock:
+                self.inside -= 1
+
+
+@pytest.mark.parametrize("path", ["/optimize", "/optimize/stream"])
+def test_of_64_clients_over_the_queues_bound_all_are_answered(start: Start, path: str) -> None:
+    rest = start(lambda: Narrow(delay_s=0.02).async_client(retries=0), rate=200)
+    with concurrent.futures.ThreadPoolExecutor(64) as pool:
+        answers = list(pool.map(lambda _: rest.post(path, json=PROMPT), range(256)))
+    statuses = {answer.status_code for answer in answers}
+    assert statuses == {200, 429, 503}
+    for answer in answers:
+        if answer.status_code != 200:
+            problem(answer, answer.status_code)
+        elif path == "/optimize":
+            assert answer.json()["enhanced_prompt"]
+        else:
+            assert events(answer.text)[-1][0] == "result"
+
+
+@pytest.mark.parametrize("path", ["/optimize", "/optimize/stream"])
+def test_a_stop_lets_requests_in_flight_finish(start: Start, triton: FakeServer, path: str) -> None:
+    triton.delay_s = 0.4
+    rest = start()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(rest.post, path, json=PROMPT)
+        wait_for(lambda: triton.requests)
+        rest.server.stop(lambda: False)
+        assert answer.result().status_code == 200
+        assert "Python function." in answer.result().text
+    with pytest.raises(httpx2.ConnectError):
+        httpx2.get(rest.server.url, trust_env=False)
+
+
+def test_a_stop_waits_no_longer_than_told(start: Start, triton: FakeServer) -> None:
+    triton.delay_s = 20
+    rest = start(drain_timeout=1)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(rest.post, "/optimize", json=PROMPT)
+        wait_for(lambda: triton.requests)
+        began = time.monotonic()
+        rest.server.stop(lambda: False)
+        assert time.monotonic() - began < 10
+        assert asked.exception() or asked.result().status_code == 500
+    assert triton.cancelled == {triton.requests[0].request_id}
+
+
+def test_a_taken_port_is_told(start: Start) -> None:
+    port = int(start().server.url.rpartition(":")[2])
+    with pytest.raises(ServeError, match=f"port {port} on 127.0.0.1 is taken"):
+        GatewayServer(GatewayConfig(port=port), FakeServer().async_client)

@@ -1,0 +1,266 @@
+"""What each route takes, gives and refuses."""
+
+import json
+import re
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from neuro_latent_client.protocol import FEEDBACK_MODEL
+from neuro_latent_client.testing import FakeServer
+from neuro_latent_serving.gateway import app
+from tests.unit.serving.gateway.conftest import Start, logged
+
+PROMPT = {"raw_prompt": "Create a function"}
+FEEDBACK = {"request_id": "r1", "raw_prompt": "raw", "enhanced_prompt": "better", "rating": 1}
+
+
+def problem(response: httpx2.Response, status: int) -> dict[str, Any]:
+    assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
+    body: dict[str, Any] = response.json()
+    assert body["status"] == status
+    assert body["request_id"] == response.headers["x-request-id"]
+    assert ("retry-after" in response.headers) == (status in (429, 503))
+    return body
+
+
+def events(text: str) -> list[tuple[str, dict[str, Any]]]:
+    """Names and data of server-sent events."""
+    blocks = [block.split("\n") for block in text.split("\n\n") if block]
+    return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in blocks]
+
+
+def test_optimize(rest: httpx2.Client, triton: FakeServer) -> None:
+    response = rest.post("/optimize", json={**PROMPT, "num_return_sequences": 2, "temperature": 1, "seed": 3})
+    assert response.status_code == 200
+    answer = response.json()
+    assert answer["enhanced_prompt"] == "Write a Python function."
+    assert [sequence["text"] for sequence in answer["sequences"]] == [answer["enhanced_prompt"]] * 2
+    (request,) = triton.requests
+    assert request.request_id == answer["request_id"]
+    assert "top_k" not in request.inputs, "the server's default holds"
+
+
+def test_stream(rest: httpx2.Client) -> None:
+    response = rest.post("/optimize/stream", json=PROMPT)
+    assert response.headers["content-type"].startswith("text/event-stream")
+    *pieces, (last, result) = events(response.text)
+    assert {name for name, _ in pieces} == {"piece"}
+    assert "".join(data["text"] for _, data in pieces) == "Write a Python function."
+    assert (last, result["enhanced_prompt"]) == ("result", "Write a Python function.")
+
+
+def test_feedback_is_stored_once(rest: httpx2.Client, triton: FakeServer) -> None:
+    first, again = rest.post("/feedback", json=FEEDBACK), rest.post("/feedback", json=FEEDBACK)
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert first.json()["feedback_id"] == again.json()["feedback_id"]
+    assert [first.json()["created"], again.json()["created"]] == [True, False]
+    assert triton.feedback["r1"] == FEEDBACK
+
+
+def test_health_follows_triton(rest: httpx2.Client, triton: FakeServer) -> None:
+    assert rest.get("/health").json() == {"ready": True}
+    triton.ready = False
+    assert problem(rest.get("/health"), 503)["detail"] == "the models are not ready"
+    triton.live = False
+    assert problem(rest.get("/health"), 503)["detail"] == "the server cannot be reached"
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer", "detail"),
+    [
+        ({}, "#/raw_prompt", "Field required"),
+        ({**PROMPT, "max_length": 513}, "#/max_length", "less than or equal to 512"),
+        ({**PROMPT, "temperature": "hot"}, "#/temperature", "valid number"),
+        ({**PROMPT, "temprature": 1}, "#/temprature", "not permitted"),
+        ({"raw_prompt": "x" * 32769}, "#/raw_prompt", "at most 32768 characters"),
+        ({"raw_prompt": " \n"}, "#", "raw_prompt holds only white space"),
+        ({"raw_prompt": "a\0"}, "#", "raw_prompt holds a NUL"),
+        ({**PROMPT, "num_return_sequences": 2}, "#", "set temperature above 0"),
+        ([], "#", "send a JSON object"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/optimize", "/optimize/stream"])
+def test_bad_prompts_and_options_are_named(
+    rest: httpx2.Client, triton: FakeServer, path: str, body: Any, pointer: str, detail: str
+) -> None:
+    told = problem(rest.post(path, json=body), 422)
+    assert detail in told["detail"]
+    assert [error["pointer"] for error in told["errors"]] == [pointer]
+    assert triton.requests == []
+
+
+@pytest.mark.parametrize(
+    ("change", "detail"),
+    [
+        ({"rating": 0}, "rating must be 1 or -1, not 0"),
+        ({"comment": "x" * 4097}, "at most 4096 characters"),
+        ({"request_id": " "}, "request_id holds only white space"),
+        ({"edited_prompt": None}, "valid string"),
+    ],
+)
+def test_bad_feedback_is_named(rest: httpx2.Client, change: dict[str, Any], detail: str) -> None:
+    assert detail in problem(rest.post("/feedback", json={**FEEDBACK, **change}), 422)["detail"]
+
+
+def test_what_is_no_json_or_no_route(rest: httpx2.Client) -> None:
+    json_type = {"content-type": "application/json"}
+    problem(rest.post("/optimize", content=b'{"raw_prompt": "\xff"}', headers=json_type), 400)
+    problem(rest.post("/optimize", content=b"[" * 100_000, headers=json_type), 400)
+    problem(
+        rest.post("/optimize", content=b'{"raw_prompt": "x", "top_k": ' + b"9" * 5000 + b"}", headers=json_type), 400
+    )
+    for text in (b"{", b'{"\\ud800": 1}', b'{"raw_prompt": "\\ud800"}', b'{"raw_prompt": "x", "temperature": NaN}'):
+        problem(rest.post("/optimize", content=text, headers=json_type), 422)
+    problem(rest.post("/optimize", content=b'{"raw_prompt": "a page may not send this"}'), 422)
+    problem(rest.get("/nothing"), 404)
+    assert problem(rest.get("/optimize"), 405)["title"] == "Method Not Allowed"
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"), [("invalid", 422), ("busy", 503), ("denied", 502), ("internal", 502), ("not found", 503)]
+)
+@pytest.mark.parametrize("path", ["/optimize", "/optimize/stream", "/feedback"])
+def test_what_triton_says_becomes_a_status(
+    rest: httpx2.Client, triton: FakeServer, kind: Any, status: int, path: str
+) -> None:
+    triton.fail(kind, "Request for unknown model: 'x'" if kind == "not found" else "max_length, at secret-host:8001")
+    told = problem(rest.post(path, json=FEEDBACK if path == "/feedback" else PROMPT), status)
+    assert ("secret-host" in told["detail"]) == (kind == "invalid"), "only what the caller can mend is passed on"
+
+
+def test_a_late_answer_is_504(start: Start, triton: FakeServer) -> None:
+    triton.delay_s = 5
+    rest = start(lambda: triton.async_client(retries=0, timeout=0.1))
+    assert "deadline_ms" in problem(rest.post("/optimize", json=PROMPT), 504)["detail"]
+
+
+def test_a_stream_that_fails_later_ends_with_an_error(rest: httpx2.Client, triton: FakeServer) -> None:
+    triton.fail("busy", "the queue is full", after=2)
+    response = rest.post("/optimize/stream", json=PROMPT)
+    assert response.status_code == 200
+    names, data = zip(*events(response.text), strict=True)
+    assert names == ("piece", "piece", "error")
+    assert (data[-1]["status"], data[-1]["request_id"]) == (503, response.headers["x-request-id"])
+
+
+def test_a_defect_is_a_problem_too(start: Start, log: Path) -> None:
+    class Broken(FakeServer):
+        def receive(self, request: Any) -> Any:
+            raise RuntimeError("a defect")
+
+    rest = start(lambda: Broken().async_client())
+    told = problem(rest.post("/optimize", json=PROMPT), 500)
+    assert "defect" not in told["detail"]
+    assert "RuntimeError: a defect" in logged(log, "failed")[0]["exception"]
+
+
+@pytest.mark.parametrize("path", ["/optimize", "/optimize/stream"])
+@pytest.mark.parametrize("read", [False, True])
+def test_who_leaves_cancels_the_decode(rest: httpx2.Client, triton: FakeServer, path: str, read: bool) -> None:
+    triton.delay_s = 0.2 if path.endswith("stream") and read else 5
+    left = threading.Event()
+
+    def leave() -> None:
+        with httpx2.Client(base_url=rest.base_url, timeout=0.5, trust_env=False) as client:
+            try:
+                with client.stream("POST", path, json=PROMPT) as response:
+                    if read:
+                        next(response.iter_raw())
+            except httpx2.TimeoutException:
+                pass
+        left.set()
+
+    threading.Thread(target=leave).start()
+    assert left.wait(10)
+    wait_for(lambda: triton.cancelled == {triton.requests[0].request_id})
+
+
+def wait_for(condition: Any) -> None:
+    deadline = time.monotonic() + 5
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert condition()
+
+
+def test_a_body_over_the_limit_is_refused(start: Start, triton: FakeServer) -> None:
+    rest = start(max_body=1000)
+    json_type = {"content-type": "application/json"}
+    problem(rest.post("/optimize", content=b" " * 1001, headers=json_type), 413)
+    problem(rest.post("/optimize", content=iter([b" " * 600] * 2), headers=json_type), 413)
+    assert rest.post("/optimize", json=PROMPT).status_code == 200
+
+
+def test_the_largest_feedback_fits(rest: httpx2.Client) -> None:
+    text = "\U0001f600" * 32768  # 12 bytes a character as JSON escapes
+    body = {**FEEDBACK, "raw_prompt": text, "enhanced_prompt": text, "edited_prompt": text}
+    headers = {"content-type": "application/json"}
+    assert rest.post("/feedback", content=json.dumps(body).encode(), headers=headers).status_code == 201
+
+
+def test_request_ids(rest: httpx2.Client) -> None:
+    assert rest.get("/health", headers={"x-request-id": "abc-1"}).headers["x-request-id"] == "abc-1"
+    for bad in ("x" * 129, "a b", "é".encode()):
+        assert len(rest.get("/health", headers={"x-request-id": bad}).headers["x-request-id"]) == 32
+
+
+def test_the_log_has_a_line_a_request_without_the_prompt(rest: httpx2.Client, log: Path) -> None:
+    rest.post("/optimize", json={"raw_prompt": "very private"}, headers={"x-request-id": "one"})
+    rest.post("/optimize/stream", json={"raw_prompt": "very private"})
+    rest.post("/optimize", json={"raw_prompt": "very private", "top_k": -1})
+    first, second, third = logged(log, count=3)
+    assert (first["request_id"], first["route"], first["status"]) == ("one", "/optimize", 200)
+    assert first["prompt_characters"] == len("very private")
+    assert first["tokens"] == second["tokens"] > 0
+    assert (third["status"], "top_k" in third["error"]) == (422, True)
+    assert "private" not in log.read_text()
+
+
+def test_prompts_are_logged_on_demand(start: Start, log: Path) -> None:
+    start(log_prompts=True).post("/optimize", json=PROMPT)
+    assert logged(log)[0]["raw_prompt"] == PROMPT["raw_prompt"]
+
+
+def test_metrics(rest: httpx2.Client) -> None:
+    rest.post("/optimize", json=PROMPT)
+    rest.get("/nothing")
+    text = rest.get("/metrics").text
+    assert 'neuro_latent_gateway_requests_total{route="/optimize",status="200"} 1.0' in text
+    assert 'neuro_latent_gateway_requests_total{route="other",status="404"} 1.0' in text
+    assert 'neuro_latent_gateway_request_seconds_count{route="/optimize"} 1.0' in text
+    assert "neuro_latent_gateway_tokens_total 4.0" in text
+
+
+def test_docs_and_page_need_nothing_from_elsewhere(rest: httpx2.Client) -> None:
+    docs = rest.get("/docs").text
+    assert "swagger-ui-bundle.js" in docs
+    page = rest.get("/")
+    for text in (docs, page.text):
+        assert not re.search(r"""(src|href|url\(|from|import)\W*(https?:)?//""", text)
+    assert "script-src 'sha256-" in page.headers["content-security-policy"]
+
+
+def test_cors_is_off_unless_told(start: Start) -> None:
+    ask = {"origin": "https://a.org", "access-control-request-method": "POST"}
+    assert "access-control-allow-origin" not in start().options("/optimize", headers=ask).headers
+    rest = start(cors_origins=("https://a.org",))
+    assert rest.options("/optimize", headers=ask).headers["access-control-allow-origin"] == "https://a.org"
+    assert rest.options("/optimize", headers={**ask, "origin": "https://b.org"}).status_code == 400
+
+
+def test_everything_that_a_route_can_answer_is_documented(rest: httpx2.Client) -> None:
+    schema = rest.get("/openapi.json").json()
+    for path in ("/optimize", "/optimize/stream", "/feedback"):
+        answers = schema["paths"][path]["post"]["responses"]
+        assert {int(status) for status in answers} >= set(app.ANSWERS)
+        assert set(answers["422"]["content"]) == {"application/problem+json"}
+        assert "Retry-After" in answers["503"]["headers"]
+
+
+def test_feedback_of_a_server_without_that_model(rest: httpx2.Client, triton: FakeServer) -> None:
+    triton.models.remove(FEEDBACK_MODEL)
+    problem(rest.post("/feedback", json=FEEDBACK), 503)
