@@ -27,6 +27,12 @@ KNOWN_COMMANDS: Final = {
     "serve": KnownCommand("Serve a model repository with Triton.", *_SERVING),
     "gateway": KnownCommand("Serve the REST API and the page in front of a Triton elsewhere.", *_SERVING),
     "gateway-key": KnownCommand("Make an API key for the gateway.", *_SERVING),
-    "feedback-admin": KnownCommand("Export, count and purge stored feedback.", *_SERVING),
     "bench": KnownCommand("Measure latency and throughput, also of other systems.", *_BENCHMARKS),
 }
+
+KNOWN_FEEDBACK_COMMANDS: Final = {
+    "export": KnownCommand("Write stored feedback as JSON lines.", *_SERVING),
+    "stats": KnownCommand("Count stored feedback.", *_SERVING),
+    "purge": KnownCommand("Delete stored feedback of a user, or of an age.", *_SERVING),
+}
+"""What follows ``neuro-latent feedback``."""

@@ -12,7 +12,7 @@ import typer
 from neuro_latent_client.errors import InvalidRequestError
 from neuro_latent_client.options import FeedbackDetails
 
-from ._known import KnownCommand
+from ._known import KNOWN_FEEDBACK_COMMANDS, KnownCommand
 from ._lazy import LazyGroup
 from ._options import DEFAULT_URL, ApiKey, Ca, Certificate, Connection, Json, Key, Timeout, Url
 from ._report import errors_as_lines
@@ -24,7 +24,7 @@ class FeedbackGroup(LazyGroup):
     """Its commands are those of the entry point group ``neuro_latent.feedback_commands``."""
 
     entry_point_group: ClassVar[str] = "neuro_latent.feedback_commands"
-    known: ClassVar[Mapping[str, KnownCommand]] = {}
+    known: ClassVar[Mapping[str, KnownCommand]] = KNOWN_FEEDBACK_COMMANDS
 
 
 feedback = typer.Typer(name="feedback", cls=FeedbackGroup, invoke_without_command=True)

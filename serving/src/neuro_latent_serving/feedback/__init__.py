@@ -2,7 +2,7 @@
 
 record.py   one piece of feedback and its limits
 store.py    the database: SQLite, or PostgreSQL by URL
-cli.py      ``neuro-latent feedback-admin``
+cli.py      ``neuro-latent feedback``
 """
 
 from neuro_latent_serving.feedback.record import Feedback, FeedbackRecord

@@ -1,4 +1,4 @@
-"""``neuro-latent feedback-admin``: what the operator of a server does with its feedback."""
+"""``neuro-latent feedback export|stats|purge``: what the operator of a server does with its feedback."""
 
 import json
 import re

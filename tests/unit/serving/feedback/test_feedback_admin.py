@@ -1,4 +1,4 @@
-"""``neuro-latent feedback-admin``: what it prints, what it deletes, and its exit codes."""
+"""``neuro-latent feedback``: what it prints, what it deletes, and its exit codes."""
 
 import json
 from dataclasses import replace
