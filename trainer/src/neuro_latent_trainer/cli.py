@@ -40,6 +40,10 @@ def train(
         int, typer.Option(help="The most records that T5 sees at once: less memory, the same step; 0 is all.")
     ] = DEFAULTS.micro_batch_size,
     learning_rate: Annotated[float, typer.Option(help="AdamW's peak rate.")] = DEFAULTS.learning_rate,
+    base_learning_rate: Annotated[
+        float,
+        typer.Option(help="The rate of what all soft prompts have in common, in spreads of T5's embeddings a step."),
+    ] = DEFAULTS.base_learning_rate,
     kl_weight: Annotated[float, typer.Option(help="Weight of the KL penalty on soft prompts.")] = DEFAULTS.kl_weight,
     kl_form: Annotated[
         str, typer.Option(help="moments (of soft prompts and T5's tokens) or vocabulary (what soft prompts read as).")
@@ -118,6 +122,7 @@ def train(
             batch_size=batch_size,
             micro_batch_size=micro_batch_size,
             learning_rate=learning_rate,
+            base_learning_rate=base_learning_rate,
             kl_weight=kl_weight,
             kl_form=kl_form,  # type: ignore[arg-type]  # checked by TrainConfig
             projector=projector,  # type: ignore[arg-type]  # checked by TrainConfig

@@ -34,6 +34,7 @@ class TrainConfig:
 
     Attributes:
         batch_size: records a step, over all processes.
+        base_learning_rate: of what all soft prompts have in common (S0), in spreads of T5's embeddings a step.
         kl_form: ``moments`` or ``vocabulary``: see :mod:`neuro_latent_trainer.losses`.
         start_from: adapter whose weights, and whose form, a run starts with; "" is a fresh one.
         steered: whether a fresh adapter starts with the projector that the generator was pre-trained with, if any.
@@ -53,6 +54,7 @@ class TrainConfig:
     batch_size: int = 32
     micro_batch_size: int = 0
     learning_rate: float = 1e-3
+    base_learning_rate: float = 0.1
     weight_decay: float = 0.01
     warmup_share: float = 0.05
     clip_norm: float = 1.0
@@ -108,7 +110,7 @@ class TrainConfig:
                 raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}")
         if not 0 < self.validation_share < 1:
             raise ValueError(f"validation_share must be between 0 and 1, not {self.validation_share}")
-        for name in ("learning_rate", "clip_norm", "contrastive_temperature"):
+        for name in ("learning_rate", "base_learning_rate", "clip_norm", "contrastive_temperature"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
         for name in ("kl_weight", "weight_decay"):

@@ -179,8 +179,16 @@ class Run:
         if not config.start_from:
             self._fit_start()
 
-        self.parameters = [*self.model.adapter.parameters(), *self.head.parameters()]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+        # What all soft prompts have in common lies among T5's embeddings, whose spread is its unit.
+        common = [p for name, p in self.model.adapter.named_parameters() if name.endswith(".base")]
+        others = [p for name, p in self.model.adapter.named_parameters() if not name.endswith(".base")]
+        self.parameters = [*common, *others, *self.head.parameters()]
+        self.peak_rates = (config.base_learning_rate * table_VD.std().item(), config.learning_rate)
+        self.optimizer = torch.optim.AdamW(
+            [{"params": common, "weight_decay": 0.0}, {"params": [*others, *self.head.parameters()]}],
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+        )
         self.batches_an_epoch = math.ceil(len(self.train_examples) / config.batch_size)
         self.total_steps = self.batches_an_epoch * (config.phase1_epochs + config.phase2_epochs)
         self.position = Position(phase=1 if config.phase1_epochs else 2)
@@ -364,18 +372,15 @@ class Run:
 
     # The loop --------------------------------------------------------------------------------------------------
 
-    def learning_rate(self, step: int) -> float:
-        """AdamW's rate at a step, over both phases."""
-        return self.config.learning_rate * warmup_then_cosine(step, self.total_steps, self.config.warmup_share)
-
     def train_step(self, batch: Batch, phase: int) -> dict[str, float]:
         """One optimizer step; returns the losses.
 
         Raises:
             FloatingPointError: the loss or its gradient is not finite; the weights are as they were.
         """
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(self.position.step)
+        factor = warmup_then_cosine(self.position.step, self.total_steps, self.config.warmup_share)
+        for group, peak in zip(self.optimizer.param_groups, self.peak_rates, strict=True):
+            group["lr"] = peak * factor
         self.optimizer.zero_grad(set_to_none=True)
         losses = self.backward(batch.to(self.device), phase)
         if not math.isfinite(losses["total"]):
@@ -443,7 +448,7 @@ class Run:
 
     def _observe(self, losses: dict[str, float]) -> None:
         step = self.position.step
-        rate = self.optimizer.param_groups[0]["lr"]
+        rate = self.optimizer.param_groups[-1]["lr"]
         self.observer.scalars(step, {**losses, "learning_rate": rate})
         self.observer.advance(1, f"loss {losses['total']:.3f}")
         if self.config.sample_every and step % self.config.sample_every == 0:

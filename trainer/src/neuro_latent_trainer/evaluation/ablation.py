@@ -48,6 +48,9 @@ VARIANTS: dict[str, Callable[[TrainConfig], TrainConfig]] = {
     "10 soft prompts": lambda c: replace(c, soft_prompt_tokens=10),
     "40 soft prompts": lambda c: replace(c, soft_prompt_tokens=40),
     "20 memory prompts": lambda c: replace(c, memory_prompts=20),
+    "base at the rate of the rest": lambda c: replace(c, base_learning_rate=1e-3),
+    "base learning rate 0.03": lambda c: replace(c, base_learning_rate=0.03),
+    "base learning rate 0.3": lambda c: replace(c, base_learning_rate=0.3),
     "learning rate 3e-4": lambda c: replace(c, learning_rate=3e-4),
     "learning rate 3e-3": lambda c: replace(c, learning_rate=3e-3),
 }
