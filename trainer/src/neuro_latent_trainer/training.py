@@ -184,11 +184,11 @@ class Run:
         others = [p for name, p in self.model.adapter.named_parameters() if not name.endswith(".base")]
         self.parameters = [*common, *others, *self.head.parameters()]
         self.peak_rates = (config.base_learning_rate * table_VD.std().item(), config.learning_rate)
-        self.optimizer = torch.optim.AdamW(
-            [{"params": common, "weight_decay": 0.0}, {"params": [*others, *self.head.parameters()]}],
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-        )
+        groups: list[dict[str, Any]] = [
+            {"params": common, "weight_decay": 0.0},
+            {"params": [*others, *self.head.parameters()]},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
         self.batches_an_epoch = math.ceil(len(self.train_examples) / config.batch_size)
         self.total_steps = self.batches_an_epoch * (config.phase1_epochs + config.phase2_epochs)
         self.position = Position(phase=1 if config.phase1_epochs else 2)
