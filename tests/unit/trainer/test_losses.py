@@ -171,6 +171,17 @@ def test_a_batch_without_failed_prompts_has_a_contrastive_loss_too(make_run: Any
     assert math.isfinite(losses["contrastive"])
 
 
+def test_intents_are_dropped_only_in_training(make_run: Any) -> None:
+    run = make_run(intent_dropout=0.5)
+    intents = torch.ones(200, 3)
+    run.model.train()
+    dropped = run._drop_intents(intents)
+    assert 0.3 < dropped.mean() < 0.7
+    assert set(dropped.sum(1).tolist()) == {0.0, 3.0}
+    run.model.eval()
+    assert torch.equal(run._drop_intents(intents), intents)
+
+
 def test_hidden_prompt_tokens_are_hidden_only_in_training(make_run: Any) -> None:
     run = make_run(input_mask=0.5)
     mask = torch.ones(20, 30, dtype=torch.long)

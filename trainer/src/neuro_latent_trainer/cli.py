@@ -57,6 +57,9 @@ def train(
     input_mask: Annotated[
         float, typer.Option(help="Share of the prompt's tokens hidden from T5 in training.")
     ] = DEFAULTS.input_mask,
+    intent_dropout: Annotated[
+        float, typer.Option(help="Share of the prompts whose soft prompts are made of the mean intent in training.")
+    ] = DEFAULTS.intent_dropout,
     max_source_tokens: Annotated[
         int, typer.Option(help="Longest raw prompt in training.")
     ] = DEFAULTS.max_source_tokens,
@@ -130,6 +133,7 @@ def train(
             memory_prompts=memory_prompts,
             pooling=pooling,  # type: ignore[arg-type]  # checked by TrainConfig
             input_mask=input_mask,
+            intent_dropout=intent_dropout,
             max_source_tokens=max_source_tokens,
             max_target_tokens=max_target_tokens,
             validation_share=validation_share,

@@ -34,6 +34,7 @@ class TrainConfig:
 
     Attributes:
         batch_size: records a step, over all processes.
+        intent_dropout: share of the rows whose soft prompts are made of the mean intent in training.
         base_learning_rate: of what all soft prompts have in common (S0), in spreads of T5's embeddings a step.
         kl_form: ``moments`` or ``vocabulary``: see :mod:`neuro_latent_trainer.losses`.
         start_from: adapter whose weights, and whose form, a run starts with; "" is a fresh one.
@@ -62,6 +63,7 @@ class TrainConfig:
     kl_form: KlForm = "moments"
     contrastive_temperature: float = 0.07
     input_mask: float = 0.15
+    intent_dropout: float = 0.0
     projector: ProjectorForm = "residual"
     soft_prompt_tokens: int = 20
     memory_prompts: int = 0
@@ -105,7 +107,7 @@ class TrainConfig:
                 raise ValueError(f"{name} must be at least {low}, not {getattr(self, name)}")
         if self.phase1_epochs + self.phase2_epochs == 0:
             raise ValueError("phase1_epochs and phase2_epochs are both 0: there is nothing to train")
-        for name in ("dropout", "input_mask", "warmup_share"):
+        for name in ("dropout", "input_mask", "intent_dropout", "warmup_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}")
         if not 0 < self.validation_share < 1:

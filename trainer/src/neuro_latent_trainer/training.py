@@ -273,7 +273,7 @@ class Run:
         weights = self.config.weights(1 if phase == 1 else 2)
         adapter = self.model.adapter
         intent_BE = adapter.intent(batch.raw_BE)
-        soft_BPD = adapter.soft_prompts(intent_BE)
+        soft_BPD = adapter.soft_prompts(self._drop_intents(intent_BE))
         losses: dict[str, Tensor] = {}
         roots: list[Tensor] = []
         gradients: list[Tensor] = []
@@ -324,6 +324,14 @@ class Run:
                 else vocabulary_kl(soft_BPD, self.model.generator.embeddings.weight)
             )
         return losses
+
+    def _drop_intents(self, intent_BE: Tensor) -> Tensor:
+        """Put the mean intent, 0, in place of a share of the rows', so that the soft prompts learn what to be where
+        the intent says nothing."""
+        if not self.model.training or not self.config.intent_dropout:
+            return intent_BE
+        kept_B1 = torch.rand(len(intent_BE), 1) >= self.config.intent_dropout  # on the CPU, as the masks of inputs
+        return intent_BE * kept_B1.to(intent_BE.device)
 
     def _mask_inputs(self, mask_BS: Tensor) -> Tensor:
         """Hide a share of the prompt's tokens in training, so that T5 must use the soft prompts."""
