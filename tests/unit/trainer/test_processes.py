@@ -20,6 +20,7 @@ RATE = 1e-5
 def train(launcher: list[Any], pair: Any, data: Path, run: Path, *options: Any) -> subprocess.CompletedProcess[str]:
     # A low rate, because AdamW makes whole steps of gradients that are nearly 0: rounding would grow from step to step.
     settings = ["--phase1-epochs", 2, "--phase2-epochs", 1, "--batch-size", 5, "--learning-rate", RATE]
+    settings += ["--base-learning-rate", RATE]
     command = [SCRIPTS / "neuro-latent", "train", "--data-path", data, "--output-dir", run, "--device", "cpu"]
     backbones = ["--encoder", pair.encoder, "--generator", pair.generator]
     arguments = [*launcher, *command, *backbones, *settings, *options, "--json"]
