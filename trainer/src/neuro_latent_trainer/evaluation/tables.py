@@ -90,5 +90,5 @@ def cell(figure: dict[str, float] | float | None, scale: float, digits: int) -> 
         return "–"
     if isinstance(figure, dict):
         value, low, high = (figure[name] * scale for name in ("value", "low", "high"))
-        return f"{value:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"
+        return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
     return f"{figure * scale:.{digits}f}"
