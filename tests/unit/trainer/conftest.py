@@ -76,6 +76,7 @@ class MakeRun(Protocol):
         observer: Any = None,
         train: list[Record] | None = None,
         validation: list[Record] | None = None,
+        embeddings_dir: Path | None = None,
         **settings: Any,
     ) -> Run: ...
 
@@ -88,6 +89,7 @@ def run_maker(pair: Any, folder: Path) -> MakeRun:
         observer: Any = None,
         train: list[Record] | None = None,
         validation: list[Record] | None = None,
+        embeddings_dir: Path | None = None,
         **settings: Any,
     ) -> Run:
         observer = observer or Recorder()
@@ -99,6 +101,7 @@ def run_maker(pair: Any, folder: Path) -> MakeRun:
             observer,
             torch.device("cpu"),
             "sample.jsonl",
+            embeddings_dir,
         )
         if isinstance(observer, Recorder):
             observer.run = run

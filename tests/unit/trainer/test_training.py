@@ -152,6 +152,15 @@ def test_a_run_can_start_from_an_adapter_but_not_from_one_of_another_form(whole:
         make_run("none", start_from=str(whole.output_dir.parent / "nowhere"))
 
 
+def test_runs_can_share_their_embeddings(make_run: MakeRun, tmp_path: Path) -> None:
+    first = make_run("first", embeddings_dir=tmp_path / "shared")
+    second = make_run("second", embeddings_dir=tmp_path / "shared")
+    assert not (first.output_dir / "embeddings").exists()
+    assert second.cache.folder == first.cache.folder
+    texts = [record.raw_prompt for record in first.train_examples.records]
+    assert not second.cache.missing(texts)
+
+
 def test_ridge_regression_finds_a_linear_map() -> None:
     torch.manual_seed(0)
     raw, linear = torch.randn(4000, 5) + 1, torch.randn(5, 5)

@@ -167,7 +167,9 @@ class Run:
         validation = sample_records(validation, config.max_validation_records)
         texts = all_texts(train) + all_texts(validation)
         with self.processes.main_process_first():  # the others find the texts embedded
-            self.cache = EmbeddingCache(output_dir / "embeddings", self.backbones[0], config.pooling, encoder.width)
+            self.cache = EmbeddingCache(
+                embeddings_dir or output_dir / "embeddings", self.backbones[0], config.pooling, encoder.width
+            )
             observer.stage("embedding texts", len(self.cache.missing(texts)))
             self.cache.fill(texts, self.model.embed, progress=observer.advance)
         limits = (config.max_source_tokens, config.max_target_tokens)
