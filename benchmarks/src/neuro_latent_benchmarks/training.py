@@ -2,7 +2,6 @@
 
 import itertools
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -68,8 +67,10 @@ def _systems(
 ) -> Iterator[tuple[str, Block]]:
     import torch
 
+    from neuro_latent_trainer.backbones import default_device
     from neuro_latent_trainer.config import TrainConfig
     from neuro_latent_trainer.data import read_records, split_records
+    from neuro_latent_trainer.evaluation.baselines import prompt_tuned
     from neuro_latent_trainer.progress import Unobserved
     from neuro_latent_trainer.sample import write_sample
     from neuro_latent_trainer.training import Run
@@ -81,12 +82,12 @@ def _systems(
     settings = TrainConfig(
         encoder=str(models.encoder), generator=str(models.generator), batch_size=config.batch_size, sample_every=0
     )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     log(f"embedding the texts of {len(train)} records")
     run = Run(settings, train, held_out, folder / "run", Unobserved(), device)
     run.model.train()
     examples = run.train_examples
-    bucketed = _endless(lambda epoch: examples.order(config.batch_size, (0, epoch)))
+    bucketed = examples.endless(config.batch_size, seed=0)
 
     def ours() -> int:
         done = 0
@@ -97,12 +98,15 @@ def _systems(
 
     yield OURS, ours
 
-    def shuffled_batches(epoch: int) -> list[list[int]]:
-        mixed = torch.randperm(len(examples), generator=torch.Generator().manual_seed(epoch)).tolist()
-        return [mixed[start : start + config.batch_size] for start in range(0, len(mixed), config.batch_size)]
+    def shuffled() -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(0)
+        while True:
+            mixed = torch.randperm(len(examples), generator=generator).tolist()
+            for start in range(0, len(mixed), config.batch_size):
+                yield mixed[start : start + config.batch_size]
 
-    for name, order in ((PEFT_SHUFFLED, _endless(shuffled_batches)), (PEFT_BUCKETED, bucketed)):
-        tuned = _prompt_tuning(run.model, settings.soft_prompt_tokens)
+    for name, order in ((PEFT_SHUFFLED, shuffled()), (PEFT_BUCKETED, bucketed)):
+        tuned = prompt_tuned(run.model.generator, settings.soft_prompt_tokens, settings.instruction)
         trained = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=0.1)
 
@@ -117,28 +121,6 @@ def _systems(
             return done
 
         yield name, theirs
-
-
-def _prompt_tuning(model: Any, soft_prompts: int) -> Any:
-    """PEFT's prompt tuning of a copy of the frozen T5."""
-    import copy
-
-    from peft import PromptTuningConfig, PromptTuningInit, TaskType, get_peft_model
-
-    form = PromptTuningConfig(
-        task_type=TaskType.SEQ_2_SEQ_LM,
-        num_virtual_tokens=soft_prompts,
-        num_transformer_submodules=1,
-        prompt_tuning_init=PromptTuningInit.RANDOM,
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers for a property by its old name
-        return get_peft_model(copy.deepcopy(model.generator.model), form)
-
-
-def _endless(epoch_batches: Callable[[int], list[list[int]]]) -> Iterator[list[int]]:
-    for epoch in itertools.count():
-        yield from epoch_batches(epoch)
 
 
 def settings(config: TrainingConfig) -> dict[str, Any]:

@@ -25,7 +25,6 @@ from neuro_latent_export.precision import FP32, Precision
 from neuro_latent_export.row_int8 import quantize_rows
 from neuro_latent_export.sixteen_bits import feed_forward_outputs, float32_twin, narrow_products
 from neuro_latent_trainer import adapter_folder
-from neuro_latent_trainer.backbones import fingerprint
 from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
 from neuro_latent_trainer.sample import sample_rows
 
@@ -321,8 +320,8 @@ def export_repository(
             "opset": {"encoders": OPSET, "decoder": DECODER_OPSET},
             "adapter": {**weights, "config": model.adapter.config.to_dict()},
             "backbones": {
-                "encoder": {"name": model.encoder.name, "sha256": fingerprint(model.encoder_model)},
-                "generator": {"name": model.generator.name, "sha256": fingerprint(model.generator_model)},
+                "encoder": {"name": model.encoder.name, "sha256": model.encoder.sha256},
+                "generator": {"name": model.generator.name, "sha256": model.generator.sha256},
             },
             "sizes": vars(Sizes.of(model)),
             "parity": compared,

@@ -7,6 +7,7 @@ tokens, ``E`` encoder width, ``D`` generator width, ``V`` vocabulary.
 import hashlib
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,11 @@ class Encoder:
     width: int
     max_tokens: int
 
+    @cached_property
+    def sha256(self) -> str:
+        """The :func:`fingerprint` of the weights, taken once: they are frozen."""
+        return fingerprint(self.model)
+
     def tokenize(self, texts: list[str], device: torch.device | str = "cpu") -> dict[str, Tensor]:
         """``input_ids`` and ``attention_mask``, int64 [B, L], truncated to what the positions can hold."""
         batch = self.tokenizer(texts, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt")
@@ -59,6 +65,16 @@ class Generator:
     width: int
     eos_id: int
     pad_id: int
+
+    @cached_property
+    def sha256(self) -> str:
+        """The :func:`fingerprint` of the weights, taken once: they are frozen."""
+        return fingerprint(self.model)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.embeddings.weight.device
 
     @property
     def embeddings(self) -> nn.Embedding:
@@ -231,6 +247,11 @@ def load_generator(name: str, device: torch.device | str = "cpu") -> Generator:
         raise BackboneError(f"the generator {name!r} is a {config.model_type!r}; only T5 models can be used")
     tokenizer = _load("generator tokenizer", name, AutoTokenizer)
     return Generator(name, model, tokenizer, config.d_model, config.eos_token_id, config.pad_token_id)
+
+
+def default_device() -> torch.device:
+    """A GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:

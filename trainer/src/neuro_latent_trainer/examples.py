@@ -1,8 +1,9 @@
 """Records as tensors: tokenized once, batched by length, in an order that only the seed and the epoch decide."""
 
 import hashlib
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,6 +87,11 @@ class TokenizedPairs:
             pool = sorted(rows[start : start + 16 * batch_size], key=lambda r: len(self.targets[r]))
             batches += [[int(r) for r in pool[i : i + batch_size]] for i in range(0, len(pool), batch_size)]
         return [batches[i] for i in rng.permutation(len(batches))]
+
+    def endless(self, batch_size: int, seed: int) -> Iterator[list[int]]:
+        """Row numbers of batches, epoch after epoch."""
+        for epoch in itertools.count():
+            yield from self.order(batch_size, (seed, epoch))
 
     def tokens(self, rows: list[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Of some rows: source ids and mask, int64 [B, S], and labels [B, T], IGNORE where padded."""

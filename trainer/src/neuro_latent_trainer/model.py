@@ -17,7 +17,6 @@ from neuro_latent_trainer.adapter_folder import BackboneName, SavedAdapter
 from neuro_latent_trainer.backbones import (
     Encoder,
     Generator,
-    fingerprint,
     load_encoder,
     load_generator,
     pool,
@@ -81,7 +80,7 @@ class PromptOptimizer(nn.Module):
             with torch.no_grad():
                 read = generator.model.encoder(input_ids=torch.tensor([ids], device=table_VD.device))
             adapter.memory.start_from(table_VD, slots(read.last_hidden_state[0], config.memory_prompts))
-        tensors = steering.read(Path(resolve(generator.name)), config, encoder.model) if steered else None
+        tensors = steering.read(Path(resolve(generator.name)), config, encoder) if steered else None
         if tensors is not None:
             adapter.load_state_dict(tensors, strict=False)  # all but the black box
         else:
@@ -111,10 +110,10 @@ class PromptOptimizer(nn.Module):
             Adapter(saved.config).to(device),
         )
         for option, given, named, backbone in (
-            ("--encoder", encoder, saved.encoder, model.encoder_model),
-            ("--generator", generator, saved.generator, model.generator_model),
+            ("--encoder", encoder, saved.encoder, model.encoder),
+            ("--generator", generator, saved.generator, model.generator),
         ):
-            if given is None and named.sha256 and fingerprint(backbone) != named.sha256:
+            if given is None and named.sha256 and backbone.sha256 != named.sha256:
                 raise adapter_folder.AdapterError(
                     f"the adapter in {adapter} was trained for other weights of {named.name!r} than are there now; "
                     f"train it again, or give the weights it was trained for with {option}"
@@ -146,8 +145,8 @@ class PromptOptimizer(nn.Module):
         adapter_folder.write(
             Path(folder),
             self.adapter,
-            BackboneName(recorded_name(self.encoder.name), fingerprint(self.encoder_model)),
-            BackboneName(recorded_name(self.generator.name), fingerprint(self.generator_model)),
+            BackboneName(recorded_name(self.encoder.name), self.encoder.sha256),
+            BackboneName(recorded_name(self.generator.name), self.generator.sha256),
             self.trained,
             self.card,
         )
@@ -184,7 +183,7 @@ class PromptOptimizer(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.generator.embeddings.weight.device
+        return self.generator.device
 
     @torch.no_grad()
     def embed(self, texts: list[str]) -> Tensor:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from neuro_latent_trainer.adapter import AdapterConfig, ResidualProjector, Standardizer
-from neuro_latent_trainer.backbones import fingerprint
+from neuro_latent_trainer.backbones import Encoder
 
 STEERING_FILE = "steering.safetensors"
 """In the generator's folder: ``standardizer.*`` and ``projector.*``, named as in the adapter."""
@@ -33,10 +33,10 @@ class SteeringConfig:
     projector: str = "residual"
 
     @classmethod
-    def of(cls, config: AdapterConfig, encoder: nn.Module) -> "SteeringConfig":
+    def of(cls, config: AdapterConfig, encoder: Encoder) -> "SteeringConfig":
         """What counts of an adapter's settings, and of the frozen encoder that it reads."""
         return cls(
-            encoder_sha256=fingerprint(encoder),
+            encoder_sha256=encoder.sha256,
             encoder_width=config.encoder_width,
             generator_width=config.generator_width,
             soft_prompt_tokens=config.soft_prompt_tokens,
@@ -59,7 +59,7 @@ def write(folder: Path, config: SteeringConfig, standardizer: Standardizer, proj
     )
 
 
-def read(folder: Path, config: AdapterConfig, encoder: nn.Module) -> dict[str, Tensor] | None:
+def read(folder: Path, config: AdapterConfig, encoder: Encoder) -> dict[str, Tensor] | None:
     """Tensors for an adapter, float32, by name; None where there are none or they are for others."""
     path = folder / STEERING_FILE
     if not path.is_file():

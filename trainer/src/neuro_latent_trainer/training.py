@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from neuro_latent_trainer import adapter_folder, checkpoint
 from neuro_latent_trainer.adapter import AdapterConfig
-from neuro_latent_trainer.backbones import Encoder, Generator, fingerprint, load_encoder, load_generator
+from neuro_latent_trainer.backbones import Encoder, Generator, load_encoder, load_generator
 from neuro_latent_trainer.card import model_card
 from neuro_latent_trainer.checkpoint import Position
 from neuro_latent_trainer.config import LossWeights, TrainConfig
@@ -156,10 +156,7 @@ class Run:
         encoder = load_encoder(config.encoder, device)
         generator = load_generator(config.generator, device)
         self.model = _start(config, encoder, generator)
-        self.backbones = [
-            fingerprint(encoder.model),
-            fingerprint(generator.model),
-        ]
+        self.backbones = [encoder.sha256, generator.sha256]
         self.head = ContrastiveHead(encoder.width).to(device)
         table_VD = generator.embeddings.weight.detach()
         self.table_mean, self.table_variance = table_VD.mean(0), table_VD.var(0, correction=0)

@@ -130,15 +130,15 @@ def _measure(
     rows: int,
 ) -> dict[str, Any]:
     """Train once; the adapter's figures."""
-    import torch
-
+    from neuro_latent_trainer.backbones import default_device
     from neuro_latent_trainer.evaluation.evaluate import ADAPTER, EvaluationConfig, chosen, score
     from neuro_latent_trainer.progress import Unobserved
     from neuro_latent_trainer.training import Run
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     validation = chosen(held_out, rows)
-    run = Run(config, train, validation, folder / name, Unobserved(), device, embeddings_dir=folder / "embeddings")
+    run = Run(
+        config, train, validation, folder / name, Unobserved(), default_device(), embeddings_dir=folder / "embeddings"
+    )
     summary = run.execute()
     found = score(run.model.eval(), validation, preferences, EvaluationConfig(rows=rows))
     figures = {key: found[key][ADAPTER] for key in found}

@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import json
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from neuro_latent_trainer.adapter_folder import SavedAdapter
-from neuro_latent_trainer.backbones import Generator, autocast, fingerprint, freeze, resolve
+from neuro_latent_trainer.backbones import Generator, autocast, freeze, resolve
 from neuro_latent_trainer.choices import Precision
 from neuro_latent_trainer.data import Record
 from neuro_latent_trainer.examples import TokenizedPairs
 from neuro_latent_trainer.losses import generation_loss
+from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.schedule import warmup_then_cosine
 
 Progress = Callable[[int], None]
@@ -60,21 +60,21 @@ class Budget:
     seed: int = 0
 
     @classmethod
-    def of(cls, saved: SavedAdapter) -> "Budget":
+    def of(cls, model: PromptOptimizer) -> "Budget":
         """The budget of an adapter that was trained by ``neuro-latent train``.
 
         Raises:
-            ValueError: its folder does not say how it was trained.
+            ValueError: it does not say how it was trained.
         """
         try:
-            trained = saved.training["config"]
+            trained = model.trained["config"]
             return cls(
-                steps=saved.training["steps"],
+                steps=model.trained["steps"],
                 batch_size=trained["batch_size"],
                 max_source_tokens=trained["max_source_tokens"],
                 max_target_tokens=trained["max_target_tokens"],
-                soft_prompt_tokens=saved.config.soft_prompt_tokens,
-                instruction=saved.config.instruction,
+                soft_prompt_tokens=model.adapter.config.soft_prompt_tokens,
+                instruction=model.adapter.config.instruction,
                 precision=trained.get("precision", "auto"),
             )
         except KeyError as missing:
@@ -82,6 +82,21 @@ class Budget:
                 f"the adapter does not say how it was trained ({missing} is missing in its configuration), so that "
                 "baselines cannot be trained alike; leave them out with --no-baselines"
             ) from None
+
+
+def prompt_tuned(generator: Generator, soft_prompts: int, instruction: str) -> Any:
+    """A copy of a T5 under PEFT's prompt tuning (Lester et al. 2021), started from an instruction."""
+    config = PromptTuningConfig(
+        task_type=TaskType.SEQ_2_SEQ_LM,
+        num_virtual_tokens=soft_prompts,
+        num_transformer_submodules=1,
+        prompt_tuning_init=PromptTuningInit.TEXT,
+        prompt_tuning_init_text=instruction,
+        tokenizer_name_or_path=resolve(generator.name),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers for a property by its old name
+        return get_peft_model(copy.deepcopy(generator.model), config)
 
 
 class Baselines:
@@ -98,10 +113,11 @@ class Baselines:
     """
 
     def __init__(self, folder: Path, generator: Generator, records: Sequence[Record], budget: Budget) -> None:
-        self._folder, self._generator, self._records, self._budget = folder, generator, records, budget
-        if not any(record.enhanced_prompt is not None for record in records):
+        self._folder, self._generator, self._budget = folder, generator, budget
+        self._pairs = TokenizedPairs(records, generator, budget.max_source_tokens, budget.max_target_tokens)
+        if not len(self._pairs):
             raise ValueError("the baselines need training rows with an enhanced prompt")
-        said = [fingerprint(generator.model), self._pairs("").digest(), asdict(budget)]
+        said = [generator.sha256, self._pairs.digest(), asdict(budget)]
         self._key = hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
     @property
@@ -110,7 +126,7 @@ class Baselines:
         return self._budget.steps
 
     def prompt_tuning(self, progress: Progress = lambda steps: None) -> Tensor:
-        """The virtual tokens that PEFT's prompt tuning (Lester et al. 2021) learns, [P, D]."""
+        """The virtual tokens that PEFT's prompt tuning learns, [P, D]."""
         return self._kept("prompt_tuning", lambda: {"soft": self._tune_prompt(progress)}, progress)["soft"]
 
     def full_finetune(self, progress: Progress = lambda steps: None) -> Generator:
@@ -120,15 +136,9 @@ class Baselines:
         model.load_state_dict(weights, strict=False)  # the names of tied weights are missing
         return replace(self._generator, model=freeze(model))
 
-    def _pairs(self, prefix: str) -> TokenizedPairs:
-        budget = self._budget
-        return TokenizedPairs(
-            self._records, self._generator, budget.max_source_tokens, budget.max_target_tokens, prefix
-        )
-
     def _kept(self, name: str, make: Callable[[], dict[str, Tensor]], progress: Progress) -> dict[str, Tensor]:
         path = self._folder / f"{name}.safetensors"
-        device = self._generator.embeddings.weight.device
+        device = self._generator.device
         if path.is_file():
             with safe_open(path, "pt", device=str(device)) as file:
                 if (file.metadata() or {}).get("key") == self._key:
@@ -143,23 +153,13 @@ class Baselines:
 
     def _tune_prompt(self, progress: Progress) -> Tensor:
         budget = self._budget
-        config = PromptTuningConfig(
-            task_type=TaskType.SEQ_2_SEQ_LM,
-            num_virtual_tokens=budget.soft_prompt_tokens,
-            num_transformer_submodules=1,
-            prompt_tuning_init=PromptTuningInit.TEXT,
-            prompt_tuning_init_text=budget.instruction,
-            tokenizer_name_or_path=resolve(self._generator.name),
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers for a property by its old name
-            tuned: Any = get_peft_model(copy.deepcopy(self._generator.model), config)
+        tuned = prompt_tuned(self._generator, budget.soft_prompt_tokens, budget.instruction)
 
         def loss(ids_BS: Tensor, mask_BS: Tensor, labels_BT: Tensor) -> Tensor:
             return generation_loss(tuned(input_ids=ids_BS, attention_mask=mask_BS, labels=labels_BT).logits, labels_BT)
 
         trained = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
-        self._descend(trained, loss, self._pairs(""), budget.prompt_tuning_rate, 0.0, progress)
+        self._descend(trained, loss, self._pairs, budget.prompt_tuning_rate, 0.0, progress)
         soft_1PD: Tensor = tuned.get_prompt(batch_size=1).detach()
         return soft_1PD[0]
 
@@ -170,7 +170,8 @@ class Baselines:
         def loss(ids_BS: Tensor, mask_BS: Tensor, labels_BT: Tensor) -> Tensor:
             return generation_loss(model(input_ids=ids_BS, attention_mask=mask_BS, labels=labels_BT).logits, labels_BT)
 
-        pairs = self._pairs(budget.instruction)
+        limits = (budget.max_source_tokens, budget.max_target_tokens)
+        pairs = TokenizedPairs(self._pairs.records, self._generator, *limits, prefix=budget.instruction)
         self._descend(list(model.parameters()), loss, pairs, budget.finetune_rate, budget.weight_decay, progress)
         return {name: parameter.detach() for name, parameter in model.named_parameters()}  # tied ones once
 
@@ -185,8 +186,8 @@ class Baselines:
     ) -> None:
         budget = self._budget
         optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=weight_decay)
-        device = self._generator.embeddings.weight.device
-        for step, rows in enumerate(itertools.islice(self._batches(pairs), budget.steps)):
+        device = self._generator.device
+        for step, rows in enumerate(itertools.islice(pairs.endless(budget.batch_size, budget.seed), budget.steps)):
             for group in optimizer.param_groups:
                 group["lr"] = rate * warmup_then_cosine(step, budget.steps, budget.warmup_share)
             optimizer.zero_grad(set_to_none=True)
@@ -196,8 +197,3 @@ class Baselines:
             nn.utils.clip_grad_norm_(parameters, budget.clip_norm)
             optimizer.step()
             progress(1)
-
-    def _batches(self, pairs: TokenizedPairs) -> Iterator[list[int]]:
-        epochs: Iterable[int] = itertools.count()
-        for epoch in epochs:
-            yield from pairs.order(self._budget.batch_size, (self._budget.seed, epoch))

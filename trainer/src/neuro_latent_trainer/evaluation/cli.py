@@ -137,8 +137,7 @@ def evaluate(
                 baselines = None
                 if trained_on and trained_baselines:
                     kept = baselines_dir or folder.parent / "baselines"
-                    budget = Budget.of(adapter_folder.read(folder))
-                    baselines = Baselines(kept, model.generator, trained_on, budget)
+                    baselines = Baselines(kept, model.generator, trained_on, Budget.of(model))
                 found = evaluate_adapter(
                     model, on, train=trained_on, preferences=preferred, baselines=baselines, config=config, stage=stage
                 )

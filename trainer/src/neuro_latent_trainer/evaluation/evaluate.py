@@ -29,6 +29,7 @@ from neuro_latent_trainer.evaluation.systems import (
     guarded,
     instructed,
     prompted,
+    softly_prompted,
 )
 from neuro_latent_trainer.model import PromptOptimizer
 
@@ -81,6 +82,11 @@ class Evaluation:
     raw: list[str]
     gold: list[str]
     texts: dict[str, list[str]]
+
+
+def conditioned(generator: Generator, condition: Condition, config: EvaluationConfig) -> Conditioned:
+    """A T5 behind some encoder states, at the sizes of an evaluation."""
+    return Conditioned(generator, condition, config.max_length, config.max_target_tokens)
 
 
 def chosen(records: Sequence[Record], most: int) -> list[Record]:
@@ -180,7 +186,7 @@ def score(
     config = config or EvaluationConfig()
     rows = chosen(records, config.rows)
     raw, gold = [r.raw_prompt for r in rows], [r.enhanced_prompt or "" for r in rows]
-    system = Conditioned(model.generator, adapted(model), config.max_length, config.max_target_tokens)
+    system = conditioned(model.generator, adapted(model), config)
     own = system.losses(raw, gold)
     figures = {"ce": {ADAPTER: _cross_entropy(own).as_json()}, **_of_adapter(model, config, raw, gold, own)}
     if preferences:
@@ -209,21 +215,18 @@ def _systems(
     """All that is compared, in the order of the reports."""
     generator, instruction = model.generator, model.adapter.config.instruction
 
-    def conditioned(condition: Condition, of: Generator = generator) -> Conditioned:
-        return Conditioned(of, condition, config.max_length, config.max_target_tokens)
-
-    systems: dict[str, System] = {RAW: conditioned(instructed(generator, ""))}
+    systems: dict[str, System] = {RAW: conditioned(generator, instructed(generator, ""), config)}
     known = [record for record in train if record.enhanced_prompt is not None]
     if known:
         systems[NEAREST] = Nearest(model, [r.raw_prompt for r in known], [r.enhanced_prompt or "" for r in known])
-    systems[INSTRUCTION] = conditioned(instructed(generator, instruction))
+    systems[INSTRUCTION] = conditioned(generator, instructed(generator, instruction), config)
     if baselines is not None:
         soft_PD = baselines.prompt_tuning(stage("prompt tuning learns", baselines.steps))
-        systems[PROMPT_TUNING] = conditioned(prompted(generator, soft_PD))
-    systems[ADAPTER] = conditioned(adapted(model))
+        systems[PROMPT_TUNING] = conditioned(generator, prompted(generator, soft_PD), config)
+    systems[ADAPTER] = conditioned(generator, adapted(model), config)
     if baselines is not None:
         tuned = baselines.full_finetune(stage("full fine-tuning learns", baselines.steps))
-        systems[FULL_FINETUNE] = conditioned(instructed(tuned, instruction), tuned)
+        systems[FULL_FINETUNE] = conditioned(tuned, instructed(tuned, instruction), config)
     return systems
 
 
@@ -315,18 +318,14 @@ def _usage(
     # Each row gets the soft prompts of the next one in a fixed random order: never its own.
     order = np.random.default_rng(0).permutation(len(raw))
     other: dict[str, Tensor] = {raw[a]: soft_NPD[b] for a, b in zip(order, np.roll(order, 1), strict=True)}
-    mean_PD = soft_NPD.mean(0)
-
-    def shuffled(prompts: list[str], soft: Tensor) -> Tensor:
-        return torch.stack([other[prompt] for prompt in prompts])
-
-    def averaged(prompts: list[str], soft: Tensor) -> Tensor:
-        return mean_PD.expand_as(soft)
-
+    generator, memory = model.generator, model.adapter.config.memory_prompts
+    changes = {
+        "shuffled": softly_prompted(generator, lambda prompts: torch.stack([other[p] for p in prompts]), memory),
+        "mean": prompted(generator, soft_NPD.mean(0), memory),
+    }
     gaps = {}
-    for name, change in (("shuffled", shuffled), ("mean", averaged)):
-        condition = adapted(model, change)
-        changed = Conditioned(model.generator, condition, config.max_length, config.max_target_tokens).losses(raw, gold)
+    for name, condition in changes.items():
+        changed = conditioned(generator, condition, config).losses(raw, gold)
         gaps[name] = statistics.mean(changed.per_token - own.per_token, own.tokens).as_json()
     return {
         "usage_gap": {ADAPTER: gaps["shuffled"]},

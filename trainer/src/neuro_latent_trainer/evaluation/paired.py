@@ -9,8 +9,16 @@ import torch
 
 from neuro_latent_trainer.data import Record
 from neuro_latent_trainer.evaluation import measures, statistics
-from neuro_latent_trainer.evaluation.evaluate import EvaluationConfig, Stage, chosen, is_triple, prefers_success, silent
-from neuro_latent_trainer.evaluation.systems import Conditioned, adapted, guarded
+from neuro_latent_trainer.evaluation.evaluate import (
+    EvaluationConfig,
+    Stage,
+    chosen,
+    conditioned,
+    is_triple,
+    prefers_success,
+    silent,
+)
+from neuro_latent_trainer.evaluation.systems import adapted, guarded
 from neuro_latent_trainer.model import PromptOptimizer
 
 Rows = dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]
@@ -84,7 +92,7 @@ def _figures_by_row(
     stage: Stage,
 ) -> Rows:
     raw, gold = [r.raw_prompt for r in rows], [r.enhanced_prompt or "" for r in rows]
-    system = Conditioned(model.generator, adapted(model), config.max_length, config.max_target_tokens)
+    system = conditioned(model.generator, adapted(model), config)
     losses = system.losses(raw, gold, stage(f"{name} scores", len(raw)))
     texts = guarded(raw, system.write(raw, stage(f"{name} writes", len(raw))))
     found: Rows = {"ce": (losses.per_token, losses.tokens), **measures.by_row(raw, gold, texts)}

@@ -110,7 +110,7 @@ class Conditioned:
             labels = torch.full((len(rows), width), IGNORE)
             for i, row in enumerate(rows):
                 labels[i, : len(targets[row])] = torch.tensor(targets[row])
-            labels = labels.to(_device(self._generator))
+            labels = labels.to(self._generator.device)
             hidden, mask = self._condition([prompts[row] for row in rows])
             logits = self._generator.logits(hidden, mask, labels)
             each = F.cross_entropy(
@@ -130,45 +130,41 @@ def instructed(generator: Generator, instruction: str) -> Condition:
     """A fixed instruction in words before the raw prompt, which is what soft prompts start from."""
 
     def condition(prompts: list[str]) -> tuple[Tensor, Tensor]:
-        tokens = generator.tokenize([instruction + p for p in prompts], MAX_SOURCE_TOKENS, _device(generator))
+        tokens = generator.tokenize([instruction + p for p in prompts], MAX_SOURCE_TOKENS, generator.device)
         hidden = generator.model.encoder(**tokens).last_hidden_state
         return hidden, tokens["attention_mask"]
 
     return condition
 
 
-def prompted(generator: Generator, soft_PD: Tensor) -> Condition:
-    """The same soft prompts before every raw prompt, as prompt tuning learns them."""
-
-    def condition(prompts: list[str]) -> tuple[Tensor, Tensor]:
-        tokens = generator.tokenize(prompts, MAX_SOURCE_TOKENS, _device(generator))
-        soft_NPD = soft_PD.to(_device(generator)).expand(len(prompts), -1, -1)
-        return generator.encode_soft(soft_NPD, tokens["input_ids"], tokens["attention_mask"])
-
-    return condition
-
-
-def adapted(model: PromptOptimizer, change: Callable[[list[str], Tensor], Tensor] | None = None) -> Condition:
-    """The adapter's soft prompts before the raw prompt.
+def softly_prompted(
+    generator: Generator, soft_prompts: Callable[[list[str]], Tensor], memory_prompts: int = 0
+) -> Condition:
+    """Soft prompts before the raw prompt.
 
     Args:
-        model: with the adapter.
-        change: makes other soft prompts of prompts and their own soft prompts [N, P, D], for the usage gap.
+        generator: the T5.
+        soft_prompts: raw prompts -> their soft prompts [N, P, D].
+        memory_prompts: how many of them only the decoder sees.
     """
 
     def condition(prompts: list[str]) -> tuple[Tensor, Tensor]:
-        tokens = model.generator.tokenize(prompts, MAX_SOURCE_TOKENS, model.device)
-        soft_NPD = model.adapter(model.embed(prompts))
-        if change is not None:
-            soft_NPD = change(prompts, soft_NPD)
-        memory = model.adapter.config.memory_prompts
-        return model.generator.encode_soft(soft_NPD, tokens["input_ids"], tokens["attention_mask"], memory)
+        tokens = generator.tokenize(prompts, MAX_SOURCE_TOKENS, generator.device)
+        soft_NPD = soft_prompts(prompts).to(generator.device)
+        return generator.encode_soft(soft_NPD, tokens["input_ids"], tokens["attention_mask"], memory_prompts)
 
     return condition
 
 
-def _device(generator: Generator) -> torch.device:
-    return generator.embeddings.weight.device
+def prompted(generator: Generator, soft_PD: Tensor, memory_prompts: int = 0) -> Condition:
+    """The same soft prompts before every raw prompt, as prompt tuning learns them."""
+    return softly_prompted(generator, lambda prompts: soft_PD.expand(len(prompts), -1, -1), memory_prompts)
+
+
+def adapted(model: PromptOptimizer) -> Condition:
+    """The adapter's soft prompts before the raw prompt."""
+    memory = model.adapter.config.memory_prompts
+    return softly_prompted(model.generator, lambda prompts: model.adapter(model.embed(prompts)), memory)
 
 
 def embeddings(model: PromptOptimizer, texts: Sequence[str]) -> Tensor:

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional as F
 
-from neuro_latent_trainer.backbones import autocast, freeze, pool
+from neuro_latent_trainer.backbones import autocast, default_device, freeze, pool
 from neuro_latent_trainer.choices import Precision
 from neuro_latent_trainer.losses import IGNORE
 from neuro_latent_trainer.pretrain import models, tasks, tokenizer, tokens
@@ -50,11 +50,6 @@ WorkOption = Annotated[Path, typer.Option(help="Working folder: tokenizers, toke
 MinutesOption = Annotated[float, typer.Option(help="Training time; the learning rate falls to its end.")]
 StepsOption = Annotated[int, typer.Option(help="The most steps; the learning rate falls to its end by then too.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of the weights and of the data.")]
-
-
-def pick_device() -> torch.device:
-    """A GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def pick_precision(device: torch.device) -> Precision:
@@ -137,7 +132,7 @@ def generator(
 ) -> None:
     """Pre-train the small T5: span corruption, continuation, expansion; steered by the encoder's embeddings."""
     config = LoopConfig(minutes=minutes, max_steps=steps, seed=seed)
-    device = pick_device()
+    device = default_device()
     torch.manual_seed(seed)
     data = _Data(work)
     encoder = _load_encoder(work, data.encoder_tokenizer.get_vocab_size(), device)
@@ -183,7 +178,7 @@ def encoder(
     config = LoopConfig(
         minutes=minutes, max_steps=steps, seed=seed, batch_size=64, learning_rate=1.5e-3, embedding_rate=1.5e-3
     )
-    device = pick_device()
+    device = default_device()
     torch.manual_seed(seed)
     data = _Data(work)
     model: Any = models.small_encoder(data.encoder_tokenizer.get_vocab_size())

@@ -38,7 +38,7 @@ def publish_backbones(work: Path, output: Path) -> list[str]:
         steered.load_state_dict(_weights(checkpoint))
         t5.half().save_pretrained(output / "generator")
         tokenizer.save_generator_tokenizer(text, output / "generator")
-        fits = steering.SteeringConfig.of(config, encoder.model)
+        fits = steering.SteeringConfig.of(config, encoder)
         steering.write(output / "generator", fits, steered.standardizer, steered.projector)
         written.append(str(output / "generator"))
     if not written:
