@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import random
 import lzma
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from neuro_latent_trainer.pretrain import tasks, tokens
 from neuro_latent_trainer.pretrain import tokenizer as tokenizers
 from neuro_latent_trainer.pretrain.loop import LoopConfig, learning_rate_factor, pretrain
 from neuro_latent_trainer.pretrain.overlap import HeldOut
+from neuro_latent_trainer.pretrain.requests import hasty, request_of
 from neuro_latent_trainer.pretrain.select import LIMITS, select_pairs
 from tests import tiny
 
@@ -387,13 +389,54 @@ def test_the_rate_warms_up_stays_and_falls() -> None:
     assert learning_rate_factor(0.675) == pytest.approx(0.5)
 
 
+REQUEST = "Write a function in C++ that takes a list of numbers and returns their sum."
+
+
+def test_requests_are_the_short_instructions_of_the_corpus() -> None:
+    assert request_of(f"Instruction:\n{REQUEST}\n\nResponse:\nint sum;") == REQUEST
+    others = (
+        REQUEST,
+        "Instruction:\nToo short",
+        "Instruction:\n" + "word " * 61,
+        "Instruction:\nOne two three\nfour five",
+    )
+    assert [request_of(text) for text in others] == [None] * len(others)
+
+
+def test_a_hasty_request_ends_where_a_detail_begins() -> None:
+    rng = random.Random(0)
+    found = {hasty(REQUEST, rng) for _ in range(200)}
+    assert {"Write a function.", "write a function in c++"} < found
+    assert all(text is not None and REQUEST.lower().startswith(text.lower().rstrip(".")) for text in found)
+    assert hasty("Which questions has nobody asked?", rng) is None
+    assert {hasty("How do birds find their way in winter?", rng) for _ in range(20)} == {
+        "How do birds find their way?",
+        "how do birds find their way",
+    }
+
+
+def test_requests_of_the_corpus_become_pairs(tmp_path: Path) -> None:
+    documents = [f"Instruction:\n{REQUEST}\n\nResponse:\nint sum;"] * 2 + ["Once upon a time there was a king."]
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps({"text": text, "kind": "prose"}) + "\n" for text in documents))
+    assert list(tokens.read_requests(corpus)) == [REQUEST]
+    (tmp_path / "pairs").write_text("")
+    assert select_pairs(tmp_path / "pairs", tmp_path / "out.jsonl", corpus=corpus) == {"corpus_request": 1}
+    (record,) = read_records(tmp_path / "out.jsonl").records
+    assert record.enhanced_prompt == REQUEST
+    assert len(record.raw_prompt) < len(REQUEST)
+
+
 def test_selected_pairs_are_capped_by_source_and_take_the_failed_versions(tmp_path: Path) -> None:
     def row(source: str, number: int, words: int = 5) -> dict[str, Any]:
         enhanced = " ".join(["word"] * words)
         return {"raw_prompt": f"{source} {number}", "enhanced_prompt": enhanced, "source": source, "licence": "x"}
 
     pairs = [row("disfl_qa", i) for i in range(LIMITS["disfl_qa"] + 1)]
-    pairs += [row("rar_csqa", 0), row("awesome_chatgpt_prompts", 0, 80), row("awesome_chatgpt_prompts", 1, 81)]
+    pairs += [
+        row(name, i) for name in ("rar_csqa_gpt-4", "rar_coin", "unknown") for i in range(LIMITS["rar_csqa*"] + 1)
+    ]
+    pairs += [row("awesome_chatgpt_prompts", 0, 80), row("awesome_chatgpt_prompts", 1, 81)]
     preferences = [
         {"raw_prompt": "a", "success": "A better", "failed": "worse", "source": "oneprompted_pairwise"},
         {"raw_prompt": "b", "success": "B better", "source": "oneprompted_pairwise"},
@@ -405,6 +448,8 @@ def test_selected_pairs_are_capped_by_source_and_take_the_failed_versions(tmp_pa
     taken = select_pairs(tmp_path / "pairs", tmp_path / "out.jsonl", tmp_path / "preferences", [tmp_path / "held_out"])
     assert taken.pop("repeat held-out texts") == 1
     assert taken["disfl_qa"] == LIMITS["disfl_qa"]
+    assert (taken["rar_csqa_gpt-4"], taken["rar_coin"]) == (LIMITS["rar_csqa*"], LIMITS["rar_*"])
+    assert "unknown" not in taken
     assert (taken["awesome_chatgpt_prompts"], taken["oneprompted_pairwise"]) == (1, 2)
     records = read_records(tmp_path / "out.jsonl").records
     assert len(records) == sum(taken.values())

@@ -71,7 +71,8 @@ def prepare(
 
     def documents() -> Iterator[tuple[str, int]]:
         nonlocal left_out
-        for text, kind in tokens.read_documents(corpus, pairs):
+        requests = ((text, tokens.KINDS.index("request")) for text in tokens.read_requests(corpus))
+        for text, kind in itertools.chain(tokens.read_documents(corpus, pairs), requests):
             if known.repeated_by(text):
                 left_out += 1
             else:
@@ -216,10 +217,13 @@ def select(
         Path | None, typer.Option(help="Prompts with a version that succeeded and one that failed.", exists=True)
     ] = None,
     held_out: HeldOutOption = None,
+    corpus: Annotated[
+        Path | None, typer.Option(help="Corpus whose requests are added, with hasty versions of them.", exists=True)
+    ] = None,
     seed: SeedOption = 0,
 ) -> None:
     """Choose the prompt pairs that the embedded adapter is trained on."""
-    typer.echo(json.dumps(select_pairs(pairs, output, preferences, held_out or (), seed)))
+    typer.echo(json.dumps(select_pairs(pairs, output, preferences, held_out or (), seed, corpus)))
 
 
 @app.command()

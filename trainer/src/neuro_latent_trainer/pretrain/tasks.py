@@ -6,8 +6,8 @@ mixture:
 * span corruption (T5, Raffel et al. 2020, section 3.1.4): 15 % of the tokens, spans of 3 on average;
 * continuation: the start of a text -> the rest of it;
 * repair: a sentence with false starts, doubled and missing words -> the sentence;
-* expansion: a few words or phrases of a text, or its first sentence -> the whole text. Its sources look like short
-  user requests.
+* expansion: a few words or phrases of a text, its first words or its first sentence -> the whole text. Its sources look
+  like short user requests.
 
 Most repairs and expansions are *steered*: before the source stand soft prompts made of an embedding of the text that is
 to be written (``steering.py``), as an adapter will put them there. The others carry an instruction in words, on prompts
@@ -45,11 +45,12 @@ class Mixture:
 
     kinds: dict[str, float] = field(
         default_factory=lambda: {
-            "prompt": 0.35,
+            "prompt": 0.2,
             "instruction_response": 0.2,
             "prose": 0.05,
             "qa": 0.05,
-            "enhanced": 0.35,
+            "enhanced": 0.3,
+            "request": 0.2,
         }
     )
     span_corruption: float = 0.1
@@ -154,11 +155,14 @@ def continuation(ids: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray,
 
 def expansion(ids: np.ndarray, vocabulary: Vocabulary, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Make a short request out of a text; the target is the whole text."""
-    if rng.random() < 0.25:
+    form = rng.random()
+    if form < 0.25:
         ends = np.flatnonzero(vocabulary.ends_sentence[ids])
         if len(ends) and 3 <= ends[0] < len(ids) - 4:
             return ids[: ends[0] + 1], ids
     word = np.cumsum(vocabulary.starts_word[ids])
+    if form > 0.8:
+        return ids[word < rng.integers(2, 10)], ids
     content = np.flatnonzero(vocabulary.carries_content[ids])
     if len(content) == 0:
         return ids[: len(ids) // 2 + 1], ids
@@ -228,7 +232,7 @@ class GeneratorTasks:
             if rng.random() < mixture.steered:
                 guide = target
             else:
-                instruction = EXPAND_PROMPT if KINDS[kind] in ("prompt", "enhanced") else EXPAND_TEXT
+                instruction = EXPAND_PROMPT if KINDS[kind] in ("prompt", "enhanced", "request") else EXPAND_TEXT
         if instruction is not None and rng.random() >= mixture.instruction_dropout:
             source = np.concatenate([vocabulary.instructions[instruction], source])
         return GeneratorExample(np.append(source, vocabulary.eos), np.append(target, vocabulary.eos), guide)

@@ -10,9 +10,11 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from neuro_latent_trainer.jsonl import parse_json_line
+from neuro_latent_trainer.pretrain.requests import request_of
 
-KINDS = ("prompt", "instruction_response", "prose", "qa", "enhanced")
-"""Document kinds of the corpus, and ``enhanced``: the target texts of a prompt-pair file."""
+KINDS = ("prompt", "instruction_response", "prose", "qa", "enhanced", "request")
+"""Document kinds of the corpus; ``enhanced``, the target texts of a prompt-pair file; ``request``, what documents of the
+corpus begin with when they are instructions."""
 
 HELD_OUT_EVERY = 200
 """Every 200th document is held out and never trained on."""
@@ -44,6 +46,16 @@ def _lines(path: Path) -> Iterator[str]:
     opener = lzma.open if path.suffix == ".xz" else open
     with opener(path, "rt", encoding="utf-8") as file:
         yield from file
+
+
+def read_requests(corpus: Path) -> Iterator[str]:
+    """Yield the requests that documents of the corpus begin with, each once."""
+    seen = set()
+    for number, line in enumerate(_lines(corpus), start=1):
+        request = request_of(parse_json_line(line, corpus, number)["text"])
+        if request is not None and request not in seen:
+            seen.add(request)
+            yield request
 
 
 def read_documents(corpus: Path, pairs: Path | None) -> Iterator[tuple[str, int]]:
