@@ -2,8 +2,8 @@
 
 import itertools
 import json
-import random
 import lzma
+import random
 from pathlib import Path
 from typing import Any
 

@@ -13,8 +13,8 @@ from neuro_latent_trainer.jsonl import parse_json_line
 from neuro_latent_trainer.pretrain.requests import request_of
 
 KINDS = ("prompt", "instruction_response", "prose", "qa", "enhanced", "request")
-"""Document kinds of the corpus; ``enhanced``, the target texts of a prompt-pair file; ``request``, what documents of the
-corpus begin with when they are instructions."""
+"""Document kinds of the corpus; ``enhanced``, the target texts of a prompt-pair file; ``request``, what documents of
+the corpus begin with when they are instructions."""
 
 HELD_OUT_EVERY = 200
 """Every 200th document is held out and never trained on."""
