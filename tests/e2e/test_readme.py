@@ -1,0 +1,130 @@
+"""The README's commands do what it says, as they stand there; the test names those that it leaves out, and why."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.triton
+
+ROOT = Path(__file__).parents[2]
+PROGRAMS = Path(sys.executable).parent
+FENCE = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
+
+NOT_RUN_HERE = {
+    "make demo": "test_demo",
+    "make test": "this is part of it",
+    "source .venv/bin/activate": "the tests run in it",
+    "neuro-latent gateway --triton": "a Triton on another machine; tests/unit/serving/gateway",
+    "--precision int8": "a second export; tests/unit/export",
+    "neuro-latent bench": "minutes of measuring; test_bench",
+    "neuro-latent train --data-path": "a minute of training; test_train_to_answer",
+    "neuro-latent serve --run": "test_train_to_answer",
+    "neuro-latent evaluate --adapter": "trains two baselines; tests/unit/trainer",
+    "neuro-latent evaluate --compare": "wants two runs; tests/unit/trainer",
+    "neuro-latent ablate": "many runs; tests/unit/trainer",
+}
+"""What a command contains that is not run here, and where it is tested."""
+
+
+def blocks() -> list[tuple[str, str]]:
+    """The README's code blocks: language and text."""
+    return FENCE.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+
+
+def commands() -> list[str]:
+    """The shell commands of the README, in its order, without those that are not run here."""
+    text = "\n".join(code for language, code in blocks() if not language)
+    lines = (line.split("  #")[0].strip() for line in text.replace("\\\n", " ").splitlines())
+    return [line for line in lines if line and not any(part in line for part in NOT_RUN_HERE)]
+
+
+@contextmanager
+def serving(command: str, folder: Path, environment: dict[str, str]) -> Iterator[dict[str, str]]:
+    """The README's ``neuro-latent serve`` on free ports; yields its addresses."""
+    ports = [f"--{name}-port=0" for name in ("http", "grpc", "metrics", "gateway")]
+    process = subprocess.Popen(
+        [*command.split(), *ports, "--json"],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    watchdog = threading.Timer(300, process.kill)
+    watchdog.start()
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, process.communicate(timeout=30)[1]
+        yield json.loads(line)
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        watchdog.cancel()
+    assert process.returncode == 0, errors
+
+
+def test_every_reason_not_to_run_a_command_still_has_one() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [part for part in NOT_RUN_HERE if part not in text] == []
+
+
+def test_the_commands_and_the_program_of_the_readme_run(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "models", tmp_path / "models")
+    environment = {
+        **os.environ,
+        "PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}",
+        "ORT_DISABLE_TELEMETRY": "1",
+        "HF_HUB_OFFLINE": "1",
+        "NEURO_LATENT_FEEDBACK_URL": f"sqlite:///{tmp_path}/feedback.sqlite3",
+    }
+
+    def run(command: str | list[str]) -> str:
+        done = subprocess.run(
+            command,
+            shell=isinstance(command, str),
+            executable="/bin/bash" if isinstance(command, str) else None,
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, f"{command}: {done.stderr or done.stdout}"
+        return done.stdout
+
+    lines = commands()
+    start = next(i for i, line in enumerate(lines) if line.startswith("neuro-latent serve"))
+    for line in lines[:start]:
+        run(line)
+    with serving(lines[start], tmp_path, environment) as server:
+        addresses = {"127.0.0.1:8000": "http", "127.0.0.1:8001": "grpc", "127.0.0.1:8080": "gateway"}
+        here = {known: server[name].split("://")[1] for known, name in addresses.items()}
+        environment["NEURO_LATENT_URL"] = server["grpc"]
+
+        def moved(text: str) -> str:
+            for known, address in here.items():
+                text = text.replace(known, address)
+            return text
+
+        outputs = {line: run(moved(line)) for line in lines[start + 1 :]}
+        programs = [code for language, code in blocks() if language == "python"]
+        assert programs
+        for code in programs:
+            assert run([sys.executable, "-c", moved(code)]).strip()
+
+    answered = [output for line, output in outputs.items() if "optimize" in line]
+    assert len(answered) >= 5
+    assert all(output.strip() for output in answered)
+    refused = [line for line, output in outputs.items() if re.search(r'"(error|status)": ?("|[45])', output)]
+    assert refused == []
