@@ -394,6 +394,7 @@ REQUEST = "Write a function in C++ that takes a list of numbers and returns thei
 
 def test_requests_are_the_short_instructions_of_the_corpus() -> None:
     assert request_of(f"Instruction:\n{REQUEST}\n\nResponse:\nint sum;") == REQUEST
+    assert request_of(f"Instruction:\n{REQUEST}\n\n1, 2\n\nResponse:\n3") == REQUEST
     others = (
         REQUEST,
         "Instruction:\nToo short",

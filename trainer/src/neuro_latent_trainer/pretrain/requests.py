@@ -7,8 +7,8 @@ published rewrites are long and full of markup.
 import random
 import re
 
-HEAD, RESPONSE = "Instruction:\n", "\n\nResponse:"
-"""How a document of the corpus begins that is an instruction with its answer, and where the answer begins."""
+HEAD, BLANK_LINE = "Instruction:\n", "\n\n"
+"""How a document of the corpus begins that is an instruction, and what ends it (its input or its answer follows)."""
 
 MIN_WORDS, MAX_WORDS = 5, 60
 MIN_HASTY_WORDS = 3
@@ -26,7 +26,7 @@ def request_of(document: str) -> str | None:
     """The request at the start of a document of the corpus, if it is one line of MIN_WORDS to MAX_WORDS words."""
     if not document.startswith(HEAD):
         return None
-    text = document.removeprefix(HEAD).split(RESPONSE)[0].strip()
+    text = document.removeprefix(HEAD).split(BLANK_LINE)[0].strip()
     if "\n" in text or TOOLS in text or not MIN_WORDS <= len(text.split()) <= MAX_WORDS:
         return None
     return text
