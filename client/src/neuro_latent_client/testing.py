@@ -196,6 +196,7 @@ class _FakeTransport:
             "model_ready": question.model in server.models,
             "model_versions": ["1"],
             "index": server.index(),
+            "load": None,
         }
         answer: A = answers[question.about]
         return answer
