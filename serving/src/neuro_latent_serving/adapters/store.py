@@ -54,6 +54,8 @@ class Change(BaseModel):
         adapter: the one that was added, replaced, removed, or was so by the change that was taken back.
         previous: the version that this one took the place of.
         restores: the version whose adapters these are, after a rollback.
+        before: the version with the adapters from before, to which a rollback goes; None where there is none.
+        before_adapter: the adapter that such a rollback changes.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -63,6 +65,8 @@ class Change(BaseModel):
     created: str
     previous: int
     restores: int | None = None
+    before: int | None
+    before_adapter: str
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,8 @@ class AdapterStore:
                 run; or the repository cannot be written.
         """
         checked_name(name)
-        with self.changing() as newest:
+        with self.changing():
+            newest = self.newest()
             record = self._checked(exported, newest.adapters[DEFAULT])
 
             def fill(building: Path) -> None:
@@ -145,7 +150,7 @@ class AdapterStore:
                 if sha256(target / GRAPH) != record.graph.sha256:
                     raise ServeError(f"{exported / GRAPH}: its sha256 is not that of {RECORD}", "Export it again.")
 
-            return self._publish(newest, "add", name, fill)
+            return self._publish(newest, self._change("add", name, newest), fill)
 
     def remove(self, name: str) -> Version:
         """A new version without ``name``.
@@ -154,7 +159,8 @@ class AdapterStore:
             UsageError: there is no such adapter, or it is the default.
             ServeError: the repository cannot be written.
         """
-        with self.changing() as newest:
+        with self.changing():
+            newest = self.newest()
             if name == DEFAULT:
                 raise UsageError(
                     f"{DEFAULT} cannot be removed: it answers requests that name no adapter",
@@ -162,7 +168,8 @@ class AdapterStore:
                 )
             if name not in newest.adapters:
                 raise UsageError(f"no adapter {name!r} in {self.repository}; there are {', '.join(newest.adapters)}")
-            return self._publish(newest, "remove", name, lambda b: self._link_adapters(newest, b, leave_out=name))
+            change = self._change("remove", name, newest)
+            return self._publish(newest, change, lambda b: self._link_adapters(newest, b, leave_out=name))
 
     def rollback(self) -> Version:
         """A new version with the adapters that were there before the newest change that still holds.
@@ -171,40 +178,51 @@ class AdapterStore:
             UsageError: there was none, or the version before it is not kept any more.
             ServeError: the repository cannot be written.
         """
-        with self.changing() as newest:
-            undone = newest
-            if newest.change is not None and newest.change.restores is not None:
-                undone = self._kept(newest.change.restores)
-            if undone.change is None:
+        with self.changing():
+            newest = self.newest()
+            if newest.change is None or newest.change.before is None:
                 raise UsageError(f"{self.repository}: nothing to go back to, it has what it was exported with")
-            before = self._kept(undone.change.previous)
-            if before.change is not None and before.change.restores is not None:
-                before = self._kept(before.change.restores)
-            return self._publish(
-                newest, "rollback", undone.change.adapter, lambda b: self._link_adapters(before, b), before.number
+            if newest.change.before not in self.numbers():
+                raise UsageError(
+                    f"{self.repository}: version {newest.change.before} is not kept any more; {KEPT} old ones are"
+                )
+            target = self.version(newest.change.before)
+            change = Change(
+                action="rollback",
+                adapter=newest.change.before_adapter,
+                created=_now(),
+                previous=newest.number,
+                restores=target.number,
+                before=target.change.before if target.change else None,
+                before_adapter=target.change.before_adapter if target.change else "",
             )
+            return self._publish(newest, change, lambda building: self._link_adapters(target, building))
 
     def withdraw(self, version: Version) -> None:
         """Take away a version that Triton could not load, so that no server starts with it."""
         with self.changing():
             self._discard(version.folder)
 
-    def _kept(self, number: int) -> Version:
-        if number not in self.numbers():
-            raise UsageError(f"{self.repository}: version {number} is not kept any more; {KEPT} are")
-        return self.version(number)
+    @staticmethod
+    def _change(action: Literal["add", "remove"], adapter: str, newest: Version) -> Change:
+        return Change(
+            action=action,
+            adapter=adapter,
+            created=_now(),
+            previous=newest.number,
+            before=newest.number,
+            before_adapter=adapter,
+        )
 
     @contextmanager
-    def changing(self) -> Iterator[Version]:
+    def changing(self) -> Iterator[None]:
         """While this lasts no other process changes the repository; what a killed one has left goes. May be nested.
-
-        Gives the newest version.
 
         Raises:
             ServeError: the repository cannot be written.
         """
         if self._locked:
-            yield self.newest()
+            yield
             return
         try:
             with (self._folder / LOCK).open("w") as lock:
@@ -212,7 +230,7 @@ class AdapterStore:
                 self._locked = True
                 for left in self._folder.glob(f"{BUILDING}*"):
                     shutil.rmtree(left)
-                yield self.newest()
+                yield
         except OSError as error:
             raise ServeError(
                 f"{self.repository} cannot be changed: {error}",
@@ -251,14 +269,7 @@ class AdapterStore:
             for file in (GRAPH, RECORD):
                 _link(source.folder_of(name) / file, building / ADAPTERS / name / file)
 
-    def _publish(
-        self,
-        newest: Version,
-        action: Literal["add", "remove", "rollback"],
-        adapter: str,
-        fill: Callable[[Path], None],
-        restores: int | None = None,
-    ) -> Version:
+    def _publish(self, newest: Version, change: Change, fill: Callable[[Path], None]) -> Version:
         number = newest.number + 1
         building = Path(tempfile.mkdtemp(prefix=BUILDING, dir=self._folder))
         try:
@@ -266,8 +277,6 @@ class AdapterStore:
             (building / ADAPTERS).mkdir()
             _link(newest.folder / MODEL, building / MODEL)
             fill(building)
-            created = datetime.now(UTC).isoformat(timespec="seconds")
-            change = Change(action=action, adapter=adapter, created=created, previous=newest.number, restores=restores)
             (building / CHANGE).write_text(change.model_dump_json(indent=2) + "\n", encoding="utf-8")
             for path in (*building.rglob("*"), building):
                 _to_disk(path)
@@ -286,6 +295,10 @@ class AdapterStore:
         left = Path(tempfile.mkdtemp(prefix=BUILDING, dir=self._folder))
         folder.rename(left / folder.name)
         shutil.rmtree(left)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def checked_name(name: str) -> str:
