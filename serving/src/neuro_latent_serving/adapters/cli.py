@@ -104,8 +104,10 @@ def add(
         store = AdapterStore(repository)
         with store.changing():  # what will fail is better told before an export than after it
             pass
-        if not offline and _live_version(url) is None:
-            raise ServeError(f"no server at {url}", "--offline only writes; a server serves it when it starts.")
+        if not offline:
+            with _client(url) as client:
+                if not (state := client.health()).live:
+                    raise ServeError(state.problem, "--offline only writes; a server serves it when it starts.")
         with _exported(adapter, store.newest(), encoder, generator) as folder:
             _change(store, lambda: store.add(name, folder), None if offline else url, as_json=as_json)
 
