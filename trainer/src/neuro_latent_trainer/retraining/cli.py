@@ -115,6 +115,14 @@ def retrain(
             )
         chosen = "" if candidate is None else str(adapter_folder.locate(candidate).absolute())
         start = retraining.Start(str(folder.absolute()), chosen, sources, settings)
+        if promote is not None:
+            served = commands.served(promote, adapter_name)
+            if served is not None and retraining.weights_digest(folder)[:12] not in served:
+                fail(
+                    console,
+                    f"{promote} serves {served} as {adapter_name}, which is not {base}: the new adapter has to be "
+                    "compared with what it replaces. Give that one with --base",
+                )
         retraining.begin(output_dir, start, resume)
         sources.write(output_dir)
         decision = retraining.known_decision(output_dir)
@@ -126,7 +134,7 @@ def retrain(
         _tell(decision, new, console)
         if decision.promote and promote is not None:
             promoted = commands.promote(new, adapter_name, promote, url)
-            undo = shlex.join(commands.rollback_command(adapter_name, promote, url))
+            undo = shlex.join(commands.rollback_command(promote, url))
             console.print(
                 f"promoted: {promoted.adapter} is now version {promoted.version} ({promoted.model_version}); undo with:"
                 f"\n  {undo}",

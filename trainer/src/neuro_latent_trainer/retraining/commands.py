@@ -81,9 +81,23 @@ def promote(adapter: Path, name: str, repository: Path, url: str) -> Promoted:
         ) from error
 
 
-def rollback_command(name: str, repository: Path, url: str) -> list[str]:
-    """What undoes a promotion."""
-    return ["neuro-latent", "adapters", "rollback", name, "--repository", str(repository), "--url", url]
+def served(repository: Path, name: str) -> str | None:
+    """The model version that a repository has under an adapter's name; None where it has no such adapter.
+
+    Raises:
+        CommandError: the command is not installed or failed.
+    """
+    done = _run(["adapters", "list", "--repository", str(repository), "--offline", "--json"], {}, subprocess.PIPE)
+    try:
+        version: str | None = json.loads(done.stdout.splitlines()[-1])["adapters"].get(name)
+        return version
+    except (AttributeError, IndexError, KeyError, ValueError) as error:
+        raise CommandError(f"the answer of `neuro-latent adapters list` cannot be read: {error!r}") from error
+
+
+def rollback_command(repository: Path, url: str) -> list[str]:
+    """What undoes a promotion, the newest change of a repository."""
+    return ["neuro-latent", "adapters", "rollback", "--repository", str(repository), "--url", url]
 
 
 def _run(arguments: Sequence[str], environment: Mapping[str, str], stdout: Any) -> "subprocess.CompletedProcess[bytes]":

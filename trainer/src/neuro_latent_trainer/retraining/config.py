@@ -44,7 +44,7 @@ class RetrainConfig:
         held_out_share: of the prompts with feedback, those that are never trained on.
         most_characters: texts of feedback that are longer are left out.
         phase1_epochs, phase2_epochs: of distillation, of contrastive training.
-        rate_factor: of the rates that the base was trained with.
+        rate_factor: the learning rates, of those that the base was trained with.
         judged_rows: the most held-out rows of each kind, chosen by a hash.
         least_rows: with fewer held-out rows of a kind nothing is decided.
         max_length: the most tokens of the texts that are written to be judged.
@@ -59,9 +59,9 @@ class RetrainConfig:
     most_copies: int = 4
     held_out_share: float = 0.2
     most_characters: int = 4000
-    phase1_epochs: int = 1
+    phase1_epochs: int = 2
     phase2_epochs: int = 1
-    rate_factor: float = 0.3
+    rate_factor: float = 0.5
     judged_rows: int = 256
     least_rows: int = 20
     max_length: int = 96

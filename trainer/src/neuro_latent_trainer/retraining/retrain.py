@@ -8,6 +8,7 @@
     RUN/decision.json     new against old
 """
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -170,6 +171,12 @@ def training_run(
     if checkpoint.all_in(folder):
         run.restore(checkpoint.newest(folder))
     return run
+
+
+def weights_digest(adapter: Path) -> str:
+    """SHA-256 of an adapter's weights; export puts its first 12 digits into the model version."""
+    with (adapter / adapter_folder.WEIGHTS_FILE).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_beside(old: PromptOptimizer, adapter: Path) -> PromptOptimizer:
