@@ -75,9 +75,9 @@ def enliven(t5: T5ForConditionalGeneration, strength: float = 3.0) -> None:
     weights.enliven(t5, strength)
 
 
-def write_adapter(folder: Path, encoder: Path, generator: Path, **config: object) -> Path:
+def write_adapter(folder: Path, encoder: Path, generator: Path, seed: int = 5, **config: object) -> Path:
     """Write a random adapter for two backbones."""
-    torch.manual_seed(5)
+    torch.manual_seed(seed)
     reader, writer = load_encoder(str(encoder)), load_generator(str(generator))
     sizes = {"encoder_width": reader.width, "generator_width": writer.width, "black_box_width": 40}
     model = PromptOptimizer.create(

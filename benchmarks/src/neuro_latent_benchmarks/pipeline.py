@@ -139,8 +139,8 @@ class Pipeline:
             for name, key in (("encoder", "encoder"), ("generator", "source"))
         ]
         self._encoder, self._projector, self._t5_encoder = (
-            open_session(repository / name / "1" / "model.onnx", threads)
-            for name in ("encoder", "projector", "t5_encoder")
+            open_session(repository / path / "model.onnx", threads)
+            for path in ("encoder/1", "projector/1/adapters/default", "t5_encoder/1")
         )
         self.engine = open_engine(repository, threads=threads, ends=ends)
 

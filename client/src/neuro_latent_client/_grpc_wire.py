@@ -43,6 +43,11 @@ QUESTIONS: Final[dict[str, tuple[str, Callable[[str], Any], Callable[[Any], Any]
             ServedModel(model.name, model.version, model.state == "READY", model.reason) for model in answer.models
         ),
     ),
+    "load": (
+        "RepositoryModelLoad",
+        lambda model: triton_pb2.RepositoryModelLoadRequest(model_name=model),
+        lambda answer: None,
+    ),
 }
 """For each question about the server: the method, its message for a model, and how its answer is read."""
 

@@ -82,7 +82,10 @@ def cancel_exchange(address: str, request_id: str) -> Exchange[None]:
 def question_exchange(address: str, question: Question[A], timeout_s: float) -> Exchange[A]:
     method, path, read = _QUESTIONS[question.about]
     failures = Failures(address, timeout_s, question.model)
-    return Exchange(method, path.format(question.model), timeout_s, failures, read, {} if method == "POST" else None)
+    path = path.format(question.model)
+    if method == "GET":
+        return Exchange(method, path, timeout_s, failures, read)
+    return Exchange(method, path, timeout_s, failures, read, {}, {protocol.OWN_HEADER: protocol.OWN_VALUE})
 
 
 @contextlib.contextmanager
@@ -127,6 +130,11 @@ def _read_versions(response: httpx2.Response, failures: Failures) -> list[str]:
         return [str(version) for version in _json(response, failures)["versions"]]
 
 
+def _read_load(response: httpx2.Response, failures: Failures) -> None:
+    if response.status_code != 200:
+        raise _error_of(response, failures)
+
+
 def _read_index(response: httpx2.Response, failures: Failures) -> tuple[ServedModel, ...]:
     with _reading(failures):
         return tuple(
@@ -141,6 +149,7 @@ _QUESTIONS: Final[dict[str, tuple[str, str, Callable[[httpx2.Response, Failures]
     "model_ready": ("GET", "/v2/models/{}/ready", _is_ok),
     "model_versions": ("GET", "/v2/models/{}", _read_versions),
     "index": ("POST", "/v2/repository/index", _read_index),
+    "load": ("POST", "/v2/repository/models/{}/load", _read_load),
 }
 """For each question about the server: the method, the path with the model's place, and how the answer is read."""
 

@@ -90,11 +90,17 @@ def make_inputs(raw_prompt: str, options: GenerationOptions) -> dict[str, Scalar
     """
     inputs: dict[str, Scalar] = {protocol.RAW_PROMPT: _text(protocol.RAW_PROMPT, raw_prompt)}
     for name, value in options.items():
-        if name not in protocol.OPTION_TYPES:
-            raise TypeError(f"unexpected option {name!r}; known are {', '.join(protocol.OPTION_TYPES)}")
-        if value is not None:
-            triton_type = protocol.OPTION_TYPES[name]
-            inputs[name] = _real(name, value) if triton_type == "FP32" else _integer(name, value, triton_type)
+        if name not in GenerationOptions.__annotations__:
+            raise TypeError(f"unexpected option {name!r}; known are {', '.join(GenerationOptions.__annotations__)}")
+        if value is None:
+            continue
+        match protocol.INPUT_TYPES[name]:
+            case "BYTES":
+                inputs[name] = _text(name, value)
+            case "FP32":
+                inputs[name] = _real(name, value)
+            case triton_type:
+                inputs[name] = _integer(name, value, triton_type)
     return inputs
 
 

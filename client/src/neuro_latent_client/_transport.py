@@ -19,7 +19,7 @@ A = TypeVar("A")
 class Question(Generic[A]):
     """A small question about the server or one of its models, and the type of its answer."""
 
-    about: Literal["live", "ready", "model_ready", "model_versions", "index"]
+    about: Literal["live", "ready", "model_ready", "model_versions", "index", "load"]
     model: str = ""
 
 
@@ -29,6 +29,10 @@ UNARY_READY: Question[bool] = Question("model_ready", protocol.UNARY_MODEL)
 STREAM_READY: Question[bool] = Question("model_ready", protocol.STREAM_MODEL)
 UNARY_VERSIONS: Question[list[str]] = Question("model_versions", protocol.UNARY_MODEL)
 INDEX: Question[tuple[ServedModel, ...]] = Question("index")
+LOAD_ADAPTERS: Question[None] = Question("load", protocol.PROJECTOR_MODEL)
+
+LOAD_TIMEOUT_S = 120.0
+"""A model of real size takes seconds to load, more on a busy machine."""
 
 
 class ResponseStream(Iterator[Tensors], Protocol):

@@ -13,7 +13,7 @@ from ._health import HEALTH_TIMEOUT_S, HealthCheck
 from ._request import CANCEL_TIMEOUT_S, InferRequest, check_count, check_timeout
 from ._retry import retried_async
 from ._settings import Settings
-from ._transport import INDEX, AsyncTransport, Tensors, connect_async
+from ._transport import INDEX, LOAD_ADAPTERS, LOAD_TIMEOUT_S, AsyncTransport, Tensors, connect_async
 from .errors import DeadlineError, NeuroLatentError
 from .options import FeedbackDetails, GenerationOptions
 from .results import Feedback, Health, Optimization, Progress, ServedModel
@@ -138,6 +138,11 @@ class AsyncClient(BaseClient[AsyncTransport]):
         """As :meth:`Client.models`."""
         self._check_open()
         return await self._transport.ask(INDEX, check_timeout(timeout))
+
+    async def load_adapters(self, *, timeout: float = LOAD_TIMEOUT_S) -> None:
+        """As :meth:`Client.load_adapters`."""
+        self._check_open()
+        await self._transport.ask(LOAD_ADAPTERS, check_timeout(timeout))
 
     async def _infer(self, request: InferRequest) -> Tensors:
         try:

@@ -10,7 +10,7 @@ from ._request import InferRequest, check_count, check_timeout
 from ._retry import retried
 from ._settings import Settings
 from ._stream import OptimizationStream
-from ._transport import INDEX, Tensors, Transport, connect
+from ._transport import INDEX, LOAD_ADAPTERS, LOAD_TIMEOUT_S, Tensors, Transport, connect
 from .errors import DeadlineError, NeuroLatentError
 from .options import FeedbackDetails, GenerationOptions
 from .results import Feedback, Health, Optimization, Progress, ServedModel
@@ -219,6 +219,17 @@ class Client(BaseClient[Transport]):
         """
         self._check_open()
         return self._transport.ask(INDEX, check_timeout(timeout))
+
+    def load_adapters(self, *, timeout: float = LOAD_TIMEOUT_S) -> None:
+        """Have the server load the newest set of adapters in its repository; returns when it answers from it.
+
+        Requests go on meanwhile, each by the old set or by the new one. ``neuro-latent adapters`` writes such sets.
+
+        Raises:
+            NeuroLatentError: the set cannot be loaded, or the server loads no models while it runs; the old set stays.
+        """
+        self._check_open()
+        self._transport.ask(LOAD_ADAPTERS, check_timeout(timeout))
 
     def _infer(self, request: InferRequest) -> Tensors:
         """Ask, and cancel the request on the server when the caller gives up: a deadline, or Ctrl-C."""

@@ -19,6 +19,7 @@ class GenerationOptions(TypedDict, total=False):
             counts from the arrival of each attempt. The server is never given more time than is left of ``timeout``:
             what it writes later nobody reads. So a ``deadline_ms`` below ``timeout`` brings an answer in time, and
             without one a call that is late is a :class:`DeadlineError`.
+        adapter: the name of the adapter that answers, where a server has several ("default").
     """
 
     max_length: int | None
@@ -30,6 +31,7 @@ class GenerationOptions(TypedDict, total=False):
     length_penalty: float | None
     seed: int | None
     deadline_ms: int | None
+    adapter: str | None
 
 
 class FeedbackDetails(TypedDict, total=False):

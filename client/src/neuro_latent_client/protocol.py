@@ -31,7 +31,10 @@ OPTION_TYPES: Final[dict[str, TritonType]] = {
 MAX_DEADLINE_MS: Final = 600_000
 """The longest ``deadline_ms`` that the server takes."""
 
-INPUT_TYPES: Final[dict[str, TritonType]] = {RAW_PROMPT: "BYTES", **OPTION_TYPES}
+ADAPTER: Final = "adapter"
+"""Optional input, [B, 1]: the name of the adapter that answers; absent or "" is the server's default."""
+
+INPUT_TYPES: Final[dict[str, TritonType]] = {RAW_PROMPT: "BYTES", **OPTION_TYPES, ADAPTER: "BYTES"}
 
 OUTPUT_TYPES: Final[dict[str, TritonType]] = {
     "enhanced_prompt": "BYTES",  # unary: the whole text; stream: the next piece, "" when there is none
@@ -39,7 +42,7 @@ OUTPUT_TYPES: Final[dict[str, TritonType]] = {
     "generated_tokens": "INT32",  # tokens written so far
     "finish_reason": "BYTES",  # stop, length, deadline, fallback; stream: "" while the sequence goes on
     "truncated": "BOOL",  # the raw prompt was longer than what the models read
-    "model_version": "BYTES",
+    "model_version": "BYTES",  # of the adapter that made it
     # The same text again: Triton's generate endpoints write a "model_version" of their own ("1") over the tensor.
     "adapter_version": "BYTES",
 }
@@ -51,6 +54,14 @@ STREAM_OUTPUT_TYPES: Final[dict[str, TritonType]] = {
     "replaces": "BOOL",  # the piece replaces all text of its sequence so far
 }
 """Outputs of the streaming ensemble."""
+
+OWN_HEADER: Final = "neuro-latent"
+OWN_VALUE: Final = "1"
+"""What HTTP questions about the model repository carry: `neuro-latent serve` has them answered only with it, so that no
+page of a web site can ask them of a server on its reader's machine."""
+
+PROJECTOR_MODEL: Final = "projector"
+"""The step whose versions are sets of adapters."""
 
 CANCEL_MODEL: Final = "t5_decoder"
 CANCEL_INPUT: Final = "cancel"

@@ -45,6 +45,7 @@ class FakeServer:
 
     Attributes:
         answers: the enhanced prompt of a raw prompt; others get ``Improved:`` and themselves.
+        adapters: the version of each adapter that a request may name; ``default`` answers those that name none.
         live: what its health says, as do ``ready`` and ``models``.
         delay_s: before an answer, and between the pieces of a stream.
         requests: what it was asked, in order.
@@ -53,6 +54,7 @@ class FakeServer:
     """
 
     answers: Mapping[str, str] = field(default_factory=dict)
+    adapters: Mapping[str, str] = field(default_factory=lambda: {"default": MODEL_VERSION})
     live: bool = True
     ready: bool = True
     models: list[str] = field(
@@ -95,6 +97,9 @@ class FakeServer:
             raise Failure("not found", f"Request for unknown model: '{request.model}' is not found")
         if failure and not after:
             raise failure
+        name = self._adapter(request)
+        if name not in self.adapters:
+            raise Failure("invalid", f"adapter {name!r} is not known here; known are {', '.join(self.adapters)}")
         return _failing(self.respond(request), failure, after)
 
     def respond(self, request: InferRequest) -> Iterator[Tensors]:
@@ -106,12 +111,13 @@ class FakeServer:
         text = self.answers.get(raw_prompt, f"Improved: {raw_prompt}")
         pieces = _PIECE.findall(text) or [""]
         n = int(request.inputs.get("num_return_sequences", 1))
+        version = self.adapters[self._adapter(request)]
         if request.model == protocol.UNARY_MODEL:
-            yield _outputs([text] * n, len(pieces), "stop")
+            yield _outputs([text] * n, len(pieces), "stop", version)
             return
         for number, piece in enumerate(pieces, start=1):
             for index in range(n):
-                outputs = _outputs([piece], number, "stop" if number == len(pieces) else "")
+                outputs = _outputs([piece], number, "stop" if number == len(pieces) else "", version)
                 yield {**outputs, "sequence_index": [index], "replaces": [False]}
 
     def index(self) -> tuple[ServedModel, ...]:
@@ -126,6 +132,10 @@ class FakeServer:
         """Wait so long; True as soon as the request is cancelled."""
         with self._changed:
             return self._changed.wait_for(lambda: request_id in self.cancelled, seconds)
+
+    @staticmethod
+    def _adapter(request: InferRequest) -> str:
+        return str(request.inputs.get(protocol.ADAPTER) or "default")
 
     def _store(self, inputs: Mapping[str, Scalar]) -> Tensors:
         key = str(inputs.get("idempotency_key") or inputs["request_id"])
@@ -142,7 +152,7 @@ def _failing(responses: Iterator[Tensors], failure: Failure | None, after: int) 
         yield response
 
 
-def _outputs(texts: list[str], tokens: int, finish_reason: str) -> dict[str, list[Scalar]]:
+def _outputs(texts: list[str], tokens: int, finish_reason: str, version: str) -> dict[str, list[Scalar]]:
     n = len(texts)
     return {
         "enhanced_prompt": [*texts],
@@ -150,8 +160,8 @@ def _outputs(texts: list[str], tokens: int, finish_reason: str) -> dict[str, lis
         "generated_tokens": [tokens] * n,
         "finish_reason": [finish_reason] * n,
         "truncated": [False],
-        "model_version": [MODEL_VERSION],
-        "adapter_version": [MODEL_VERSION],
+        "model_version": [version],
+        "adapter_version": [version],
     }
 
 
@@ -196,6 +206,7 @@ class _FakeTransport:
             "model_ready": question.model in server.models,
             "model_versions": ["1"],
             "index": server.index(),
+            "load": None,
         }
         answer: A = answers[question.about]
         return answer

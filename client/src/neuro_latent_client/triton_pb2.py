@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n neuro_latent_client/triton.proto\x12\x1aneuro_latent_client.triton\"\x13\n\x11ServerLiveRequest\"\"\n\x12ServerLiveResponse\x12\x0c\n\x04live\x18\x01 \x01(\x08\"\x14\n\x12ServerReadyRequest\"$\n\x13ServerReadyResponse\x12\r\n\x05ready\x18\x01 \x01(\x08\"!\n\x11ModelReadyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"#\n\x12ModelReadyResponse\x12\r\n\x05ready\x18\x01 \x01(\x08\"$\n\x14ModelMetadataRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"7\n\x15ModelMetadataResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08versions\x18\x02 \x03(\t\"\x18\n\x16RepositoryIndexRequest\"\xb5\x01\n\x17RepositoryIndexResponse\x12N\n\x06models\x18\x01 \x03(\x0b\x32>.neuro_latent_client.triton.RepositoryIndexResponse.ModelIndex\x1aJ\n\nModelIndex\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\xe2\x01\n\x11ModelInferRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\x12N\n\x06inputs\x18\x05 \x03(\x0b\x32>.neuro_latent_client.triton.ModelInferRequest.InferInputTensor\x12\x1a\n\x12raw_input_contents\x18\x07 \x03(\x0c\x1a\x41\n\x10InferInputTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\"\xb9\x01\n\x12ModelInferResponse\x12Q\n\x07outputs\x18\x05 \x03(\x0b\x32@.neuro_latent_client.triton.ModelInferResponse.InferOutputTensor\x12\x1b\n\x13raw_output_contents\x18\x06 \x03(\x0c\x1a\x33\n\x11InferOutputTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\"y\n\x18ModelStreamInferResponse\x12\x15\n\rerror_message\x18\x01 \x01(\t\x12\x46\n\x0einfer_response\x18\x02 \x01(\x0b\x32..neuro_latent_client.triton.ModelInferResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n neuro_latent_client/triton.proto\x12\x1aneuro_latent_client.triton\"\x13\n\x11ServerLiveRequest\"\"\n\x12ServerLiveResponse\x12\x0c\n\x04live\x18\x01 \x01(\x08\"\x14\n\x12ServerReadyRequest\"$\n\x13ServerReadyResponse\x12\r\n\x05ready\x18\x01 \x01(\x08\"!\n\x11ModelReadyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"#\n\x12ModelReadyResponse\x12\r\n\x05ready\x18\x01 \x01(\x08\"$\n\x14ModelMetadataRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"7\n\x15ModelMetadataResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08versions\x18\x02 \x03(\t\"\x18\n\x16RepositoryIndexRequest\"\xb5\x01\n\x17RepositoryIndexResponse\x12N\n\x06models\x18\x01 \x03(\x0b\x32>.neuro_latent_client.triton.RepositoryIndexResponse.ModelIndex\x1aJ\n\nModelIndex\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"0\n\x1aRepositoryModelLoadRequest\x12\x12\n\nmodel_name\x18\x02 \x01(\t\"\x1d\n\x1bRepositoryModelLoadResponse\"\xe2\x01\n\x11ModelInferRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\x12N\n\x06inputs\x18\x05 \x03(\x0b\x32>.neuro_latent_client.triton.ModelInferRequest.InferInputTensor\x12\x1a\n\x12raw_input_contents\x18\x07 \x03(\x0c\x1a\x41\n\x10InferInputTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\"\xb9\x01\n\x12ModelInferResponse\x12Q\n\x07outputs\x18\x05 \x03(\x0b\x32@.neuro_latent_client.triton.ModelInferResponse.InferOutputTensor\x12\x1b\n\x13raw_output_contents\x18\x06 \x03(\x0c\x1a\x33\n\x11InferOutputTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\"y\n\x18ModelStreamInferResponse\x12\x15\n\rerror_message\x18\x01 \x01(\t\x12\x46\n\x0einfer_response\x18\x02 \x01(\x0b\x32..neuro_latent_client.triton.ModelInferResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,14 +53,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPOSITORYINDEXRESPONSE']._serialized_end=556
   _globals['_REPOSITORYINDEXRESPONSE_MODELINDEX']._serialized_start=482
   _globals['_REPOSITORYINDEXRESPONSE_MODELINDEX']._serialized_end=556
-  _globals['_MODELINFERREQUEST']._serialized_start=559
-  _globals['_MODELINFERREQUEST']._serialized_end=785
-  _globals['_MODELINFERREQUEST_INFERINPUTTENSOR']._serialized_start=720
-  _globals['_MODELINFERREQUEST_INFERINPUTTENSOR']._serialized_end=785
-  _globals['_MODELINFERRESPONSE']._serialized_start=788
-  _globals['_MODELINFERRESPONSE']._serialized_end=973
-  _globals['_MODELINFERRESPONSE_INFEROUTPUTTENSOR']._serialized_start=922
-  _globals['_MODELINFERRESPONSE_INFEROUTPUTTENSOR']._serialized_end=973
-  _globals['_MODELSTREAMINFERRESPONSE']._serialized_start=975
-  _globals['_MODELSTREAMINFERRESPONSE']._serialized_end=1096
+  _globals['_REPOSITORYMODELLOADREQUEST']._serialized_start=558
+  _globals['_REPOSITORYMODELLOADREQUEST']._serialized_end=606
+  _globals['_REPOSITORYMODELLOADRESPONSE']._serialized_start=608
+  _globals['_REPOSITORYMODELLOADRESPONSE']._serialized_end=637
+  _globals['_MODELINFERREQUEST']._serialized_start=640
+  _globals['_MODELINFERREQUEST']._serialized_end=866
+  _globals['_MODELINFERREQUEST_INFERINPUTTENSOR']._serialized_start=801
+  _globals['_MODELINFERREQUEST_INFERINPUTTENSOR']._serialized_end=866
+  _globals['_MODELINFERRESPONSE']._serialized_start=869
+  _globals['_MODELINFERRESPONSE']._serialized_end=1054
+  _globals['_MODELINFERRESPONSE_INFEROUTPUTTENSOR']._serialized_start=1003
+  _globals['_MODELINFERRESPONSE_INFEROUTPUTTENSOR']._serialized_end=1054
+  _globals['_MODELSTREAMINFERRESPONSE']._serialized_start=1056
+  _globals['_MODELSTREAMINFERRESPONSE']._serialized_end=1177
 # @@protoc_insertion_point(module_scope)

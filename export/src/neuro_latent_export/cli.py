@@ -32,7 +32,16 @@ def export(
     check_rows: Annotated[
         int, typer.Option(help="The most rows of it that are compared, spread over the file.", min=MIN_ROWS)
     ] = ROWS,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as one JSON line on stdout.")] = False,
+    only_adapter: Annotated[
+        bool,
+        typer.Option(
+            "--only-adapter",
+            help="Write the adapter's graph alone, for `neuro-latent adapters add`; --precision is the repository's.",
+        ),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the manifest (of an adapter alone, its record) as one JSON line.")
+    ] = False,
 ) -> None:
     """Export an adapter and its frozen models to a Triton model repository of ONNX graphs.
 
@@ -57,6 +66,8 @@ def export(
 
       neuro-latent serve --repository repository
     """
+    if only_adapter and check_data:
+        raise typer.BadParameter("an adapter alone is compared with torch", param_hint="--check-data")
     if precision == "fp32" and check_data:
         raise typer.BadParameter("fp32 is compared with torch and needs no data", param_hint="--check-data")
     if columns and not check_data:
@@ -67,7 +78,7 @@ def export(
     # Imported here so that --help does not wait for torch.
     from neuro_latent_export.agreement import AgreementError, read_check_data
     from neuro_latent_export.parity import ParityError
-    from neuro_latent_export.repository import ExportError, export_repository
+    from neuro_latent_export.repository import ExportError, export_adapter, export_repository
     from neuro_latent_trainer.adapter_folder import AdapterError
     from neuro_latent_trainer.backbones import BackboneError
     from neuro_latent_trainer.data import DataError, parse_columns
@@ -79,6 +90,22 @@ def export(
                 status.update(text)
                 console.print(text, highlight=False)
 
+            if only_adapter:
+                record = export_adapter(
+                    *(adapter, output),
+                    encoder=encoder,
+                    generator=generator,
+                    precision=PRECISIONS[precision],
+                    log=report,
+                )
+                console.print(
+                    f"{output}: {record['model_version']}. Add it to a repository with:\n"
+                    f"  neuro-latent adapters add NAME --adapter {output} --repository REPO",
+                    highlight=False,
+                )
+                if as_json:
+                    typer.echo(json.dumps(record))
+                return
             # Read first: a mistake in it shall not cost an export.
             mapping = parse_columns(columns) if columns else None
             data = None if precision == "fp32" else read_check_data(check_data, mapping, check_rows, report)

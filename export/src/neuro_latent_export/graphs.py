@@ -21,6 +21,9 @@ from neuro_latent_trainer.model import PromptOptimizer
 
 OPSET = 18
 
+PROJECTOR_PATH = "projector/1/adapters/default/model.onnx"
+"""The adapter's graph: version 1 of ``projector`` is a set of one adapter; `neuro-latent adapters` writes others."""
+
 Shape = tuple[int | str, ...]
 """Sizes of a tensor; a string names a dynamic axis."""
 
@@ -100,7 +103,7 @@ def graph_specs(model: PromptOptimizer) -> list[GraphSpec]:
             (TensorSpec("raw_embedding", ("batch", sizes.encoder_width)),),
         ),
         GraphSpec(
-            "projector/1/model.onnx",
+            PROJECTOR_PATH,
             model.adapter,
             (TensorSpec("raw_embedding", ("batch", sizes.encoder_width)),),
             (TensorSpec("soft_prompts", ("batch", sizes.soft_prompt_tokens, sizes.generator_width)),),

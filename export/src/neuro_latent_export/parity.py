@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from neuro_latent_export.decoder_graphs import cache_names
-from neuro_latent_export.graphs import GraphSpec, Sizes, example_inputs
+from neuro_latent_export.graphs import PROJECTOR_PATH, GraphSpec, Sizes, example_inputs
 from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
 
 GRAPH_TOLERANCE = 2e-4
@@ -187,7 +187,7 @@ def encode(sessions: Sessions, feeds: dict[str, Ids]) -> npt.NDArray[np.float32]
     (embedding_BE,) = sessions["encoder/1/model.onnx"].run(
         None, {"input_ids": feeds["encoder_ids"], "attention_mask": feeds["encoder_mask"]}
     )
-    (soft_BPD,) = sessions["projector/1/model.onnx"].run(None, {"raw_embedding": embedding_BE})
+    (soft_BPD,) = sessions[PROJECTOR_PATH].run(None, {"raw_embedding": embedding_BE})
     (hidden_BQD,) = sessions["t5_encoder/1/model.onnx"].run(
         None, {"soft_prompts": soft_BPD, "input_ids": feeds["t5_ids"], "attention_mask": feeds["t5_mask"]}
     )

@@ -8,7 +8,9 @@ import re
 import shutil
 import string
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from neuro_latent_export import agreement, parity
 from neuro_latent_export.agreement import Agreement, CheckData
 from neuro_latent_export.decoder_graphs import OPSET as DECODER_OPSET
 from neuro_latent_export.decoder_graphs import build_prefill, build_step
-from neuro_latent_export.graphs import OPSET, Sizes, graph_specs, write_graph
+from neuro_latent_export.graphs import OPSET, PROJECTOR_PATH, Sizes, graph_specs, write_graph
 from neuro_latent_export.parity import Sessions
 from neuro_latent_export.precision import FP32, Precision
 from neuro_latent_export.row_int8 import quantize_rows
@@ -29,6 +31,8 @@ from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
 from neuro_latent_trainer.sample import sample_rows
 
 MANIFEST = "manifest.json"
+ADAPTER_RECORD = "adapter.json"
+"""Beside the graph of an adapter: what it is, and what it fits."""
 TEMPLATES = "model_repository"
 ENCODER_PATHS = ("encoder/1/model.onnx", "t5_encoder/1/model.onnx")
 """The traced graphs that a precision changes; the adapter is small and stays float32."""
@@ -106,6 +110,83 @@ def write_tokenizers(model: PromptOptimizer, target: Path) -> list[str]:
         (target / relative).write_text(json.dumps(spec, ensure_ascii=False), encoding="utf-8")
         written.append(relative)
     return written
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A system to export.
+
+    Attributes:
+        weights: hash and size of the adapter's weights, as :func:`file_entry` gives them.
+        model_version: names what is written by these weights in this precision.
+    """
+
+    model: PromptOptimizer
+    weights: dict[str, Any]
+    precision: Precision
+    model_version: str
+
+    @property
+    def backbones(self) -> dict[str, dict[str, str]]:
+        """Names and fingerprints of the frozen models."""
+        model = self.model
+        return {
+            "encoder": {"name": model.encoder.name, "sha256": model.encoder.sha256},
+            "generator": {"name": model.generator.name, "sha256": model.generator.sha256},
+        }
+
+
+def load(
+    adapter: Path,
+    encoder: str | None,
+    generator: str | None,
+    precision: Precision,
+    log: Callable[[str], None] = lambda text: None,
+) -> Loaded:
+    """Load an adapter (its folder, or a training run) with its frozen models.
+
+    Raises:
+        AdapterError, BackboneError: one of them cannot be loaded.
+        ExportError: the adapter was written to meanwhile.
+    """
+    folder = adapter_folder.locate(adapter)
+    log(f"loading {folder} and its frozen models")
+    before = file_entry(folder / adapter_folder.WEIGHTS_FILE)
+    model = PromptOptimizer.from_pretrained(folder, encoder=encoder, generator=generator)
+    weights = file_entry(folder / adapter_folder.WEIGHTS_FILE)
+    if weights != before:
+        raise ExportError(f"{folder} was written to while it was read (by a training run?); export again")
+    model_version = f"{pair_name(model.generator.name)}-{weights['sha256'][:12]}"
+    if precision != FP32:  # it writes other texts
+        model_version += f"-{precision.name}"
+    return Loaded(model, weights, precision, model_version)
+
+
+def write_adapter_record(loaded: Loaded, folder: Path) -> None:
+    """Write ``adapter.json`` beside the ``model.onnx`` of an adapter.
+
+    Its ``fits`` is all that the frozen graphs of a repository were made with and an adapter could have otherwise:
+    serving adds an adapter only where it is the same.
+    """
+    sizes, config = Sizes.of(loaded.model), loaded.model.adapter.config
+    record = {
+        "format": 1,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model_version": loaded.model_version,
+        "weights": loaded.weights,
+        "graph": file_entry(folder / Path(PROJECTOR_PATH).name),
+        "fits": {
+            "encoder": loaded.model.encoder.sha256,
+            "generator": loaded.model.generator.sha256,
+            "encoder_width": sizes.encoder_width,
+            "generator_width": sizes.generator_width,
+            "soft_prompt_tokens": sizes.soft_prompt_tokens,
+            "memory_prompts": config.memory_prompts,
+            "pooling": config.pooling,
+            "precision": loaded.precision.name,
+        },
+    }
+    (folder / ADAPTER_RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def file_entry(path: Path) -> dict[str, Any]:
@@ -289,40 +370,24 @@ def export_repository(
         AgreementError: the precision loses more than its bounds allow; nothing was written.
         ExportError: ``output`` exists and is no repository.
     """
-    if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not (output / MANIFEST).is_file())):
-        raise ExportError(f"{output} exists and is no exported repository; choose another --output or remove it")
-    output = Path(os.path.abspath(output))
-    folder = adapter_folder.locate(adapter)
-    log(f"loading {folder} and its frozen models")
-    before = file_entry(folder / adapter_folder.WEIGHTS_FILE)
-    model = PromptOptimizer.from_pretrained(folder, encoder=encoder, generator=generator)
-    weights = file_entry(folder / adapter_folder.WEIGHTS_FILE)
-    if weights != before:
-        raise ExportError(f"{folder} was written to while it was read (by a training run?); export again")
-    model_version = f"{pair_name(model.generator.name)}-{weights['sha256'][:12]}"
-    if precision != FP32:  # it writes other texts
-        model_version += f"-{precision.name}"
-
-    output.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-    try:
-        os.chmod(building, 0o755)
-        fill_templates(template_values(model, model_version), building)
+    with _published(output, MANIFEST) as building:
+        loaded = load(adapter, encoder, generator, precision, log)
+        model = loaded.model
+        fill_templates(template_values(model, loaded.model_version), building)
         artifacts = write_tokenizers(model, building)
         parity.check_tokenizers(model, building, parity_prompts(parity.PROMPTS))
         compared, agreed = _write_graphs(model, precision, check_data, building, log, progress)
         artifacts += [*(spec.path for spec in graph_specs(model)), *parity.DECODER_PATHS]
+        write_adapter_record(loaded, (building / PROJECTOR_PATH).parent)
+        artifacts.append(str(Path(PROJECTOR_PATH).with_name(ADAPTER_RECORD)))
         manifest = {
             "format": 1,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "model_version": model_version,
+            "model_version": loaded.model_version,
             "precision": precision.name,
             "opset": {"encoders": OPSET, "decoder": DECODER_OPSET},
-            "adapter": {**weights, "config": model.adapter.config.to_dict()},
-            "backbones": {
-                "encoder": {"name": model.encoder.name, "sha256": model.encoder.sha256},
-                "generator": {"name": model.generator.name, "sha256": model.generator.sha256},
-            },
+            "adapter": {**loaded.weights, "config": model.adapter.config.to_dict()},
+            "backbones": loaded.backbones,
             "sizes": vars(Sizes.of(model)),
             "parity": compared,
             "agreement": agreed and {**agreed.as_json(), "bounds": precision.bounds()},
@@ -330,7 +395,54 @@ def export_repository(
             "artifacts": {relative: file_entry(building / relative) for relative in sorted(artifacts)},
         }
         (building / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    return manifest
+
+
+def export_adapter(
+    adapter: Path,
+    output: Path,
+    *,
+    encoder: str | None = None,
+    generator: str | None = None,
+    precision: Precision = FP32,
+    log: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Export an adapter alone, for a repository that has its frozen models; returns its record.
+
+    The folder ``output`` gets ``model.onnx``, compared with torch, and ``adapter.json``; it is published as
+    :func:`export_repository` does. ``precision`` is that of the repository: the adapter's own graph is float32 in all
+    of them, but its texts are named after it.
+
+    Raises:
+        As :func:`export_repository`.
+    """
+    with _published(output, ADAPTER_RECORD) as building:
+        loaded = load(adapter, encoder, generator, precision, log)
+        (spec,) = (spec for spec in graph_specs(loaded.model) if spec.path == PROJECTOR_PATH)
+        path = building / Path(PROJECTOR_PATH).name
+        write_graph(spec, path, log)
+        parity.check_graph(spec, parity.open_session(path))
+        write_adapter_record(loaded, building)
+        record: dict[str, Any] = json.loads((building / ADAPTER_RECORD).read_text(encoding="utf-8"))
+    return record
+
+
+@contextmanager
+def _published(output: Path, marker: str) -> Iterator[Path]:
+    """A new folder to write to, which takes the place of ``output`` at the end, if there was no error.
+
+    Raises:
+        ExportError: ``output`` is there, is not empty, and lacks the file ``marker`` of an earlier export.
+    """
+    if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not (output / marker).is_file())):
+        kind = "exported repository" if marker == MANIFEST else "exported adapter"
+        raise ExportError(f"{output} exists and is no {kind}; choose another --output or remove it")
+    output = Path(os.path.abspath(output))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+    try:
+        os.chmod(building, 0o755)
+        yield building
         _publish(building, output)
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    return manifest

@@ -1,3 +1,3 @@
-"""Runs model.onnx of this folder."""
+"""Runs the graphs in adapters/ of this folder."""
 
-from neuro_latent_serving.triton.graph import GraphModel as TritonPythonModel  # noqa: F401
+from neuro_latent_serving.triton.projector import ProjectorModel as TritonPythonModel  # noqa: F401

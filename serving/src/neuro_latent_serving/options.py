@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from neuro_latent_client.protocol import MAX_DEADLINE_MS, RAW_PROMPT
+from neuro_latent_client.protocol import ADAPTER, MAX_DEADLINE_MS, RAW_PROMPT
 from neuro_latent_serving.errors import InvalidInput
 
 MAX_PROMPT_CHARACTERS = 32_768
@@ -20,6 +20,10 @@ MAX_NEW_TOKENS = 512
 MAX_SEQUENCES = 8
 MAX_BEAMS = 8
 MAX_INT64 = 2**63 - 1
+
+MAX_ADAPTER_NAME = 64
+ADAPTER_NAME = f"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_ADAPTER_NAME - 1}}}"
+"""A name is a folder's name too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +120,21 @@ def check_prompt(raw: bytes | str) -> str:
         InvalidInput: it is not UTF-8, holds a NUL, is empty or blank, or is too long.
     """
     return check_text(RAW_PROMPT, raw, MAX_PROMPT_CHARACTERS)
+
+
+def check_adapter(raw: bytes | str) -> str:
+    """The name of an adapter; whether there is one, only the projector knows.
+
+    Raises:
+        InvalidInput: it can be no name.
+    """
+    text = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else raw
+    if not re.fullmatch(ADAPTER_NAME, text):
+        raise InvalidInput(
+            f"{ADAPTER} must be a name of at most {MAX_ADAPTER_NAME} letters, digits, '.', '_' and '-' that begins "
+            f"with a letter or a digit, not {text[: MAX_ADAPTER_NAME + 1]!r}"
+        )
+    return text
 
 
 def check_text(name: str, raw: bytes | str, limit: int, *, may_be_blank: bool = False) -> str:

@@ -27,7 +27,7 @@ from neuro_latent_trainer.model import PromptOptimizer
 
 GRAPHS = (
     "encoder/1/model.onnx",
-    "projector/1/model.onnx",
+    "projector/1/adapters/default/model.onnx",
     "t5_encoder/1/model.onnx",
     "t5_decoder/1/prefill.onnx",
     "t5_decoder/1/step.onnx",

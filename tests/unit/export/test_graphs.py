@@ -18,7 +18,7 @@ from tests import tiny
 
 PATHS = (
     "encoder/1/model.onnx",
-    "projector/1/model.onnx",
+    "projector/1/adapters/default/model.onnx",
     "t5_encoder/1/model.onnx",
 )
 AXES = ({"batch": 1, "tokens": 1}, {"batch": 5, "tokens": 3}, {"batch": 2, "tokens": tiny.ENCODER_TOKENS})

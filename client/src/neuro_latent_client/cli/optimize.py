@@ -40,6 +40,7 @@ def optimize(
     length_penalty: Annotated[float | None, typer.Option(help="Of the beam search; above 0 likes length.")] = None,
     seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
     deadline_ms: Annotated[int | None, typer.Option(help="The server answers with what it has by then.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="Name of the adapter that answers.")] = None,
     timeout: Timeout = 30.0,
     as_json: Json = False,
     api_key: ApiKey = None,
@@ -68,6 +69,7 @@ def optimize(
         "length_penalty": length_penalty,
         "seed": seed,
         "deadline_ms": deadline_ms,
+        "adapter": adapter,
     }
     connection = Connection(url, api_key, ca, certificate, key, timeout)
     with errors_as_lines():

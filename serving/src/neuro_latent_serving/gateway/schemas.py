@@ -7,7 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from neuro_latent_client import GenerationOptions as SentOptions
 from neuro_latent_client import Optimization, Piece
-from neuro_latent_client.protocol import FEEDBACK_LIMITS, MAX_DEADLINE_MS
+from neuro_latent_client.protocol import ADAPTER, FEEDBACK_LIMITS, MAX_DEADLINE_MS
 from neuro_latent_serving import options as limits
 from neuro_latent_serving.feedback.record import Feedback
 from neuro_latent_serving.options import GenerationOptions, check_prompt
@@ -56,10 +56,17 @@ class OptimizeRequest(_Body):
         "deadline_ms", 0, MAX_DEADLINE_MS, description="answer with what is written by then; 0 is off"
     )
 
+    adapter: str | None = Field(
+        None,
+        pattern=f"^{limits.ADAPTER_NAME}$",
+        max_length=limits.MAX_ADAPTER_NAME,
+        description="the name of the adapter that answers; the server's default",
+    )
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         check_prompt(self.raw_prompt)
-        GenerationOptions.from_values(self.options())
+        GenerationOptions.from_values({k: v for k, v in self.options().items() if k != ADAPTER})
         return self
 
     def options(self) -> SentOptions:

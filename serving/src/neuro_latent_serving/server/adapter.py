@@ -4,10 +4,12 @@ import importlib.util
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+from neuro_latent_serving.adapters.records import DEFAULT, RecordError
 from neuro_latent_serving.server.errors import ServeError, UsageError
-from neuro_latent_serving.server.repository import read_manifest, sha256
+from neuro_latent_serving.server.repository import newest_adapters, read_manifest, sha256
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -24,26 +26,61 @@ def adapter_weights(run: Path) -> Path:
 
 
 def is_exported(weights: Path, repository: Path) -> bool:
-    """Whether the repository was exported from these very weights."""
+    """Whether the repository was exported from these very weights, or has them as its default adapter by now.
+
+    Not only the latter: a run's repository to which a better default was added since is still the run's.
+    """
     manifest = read_manifest(repository)
-    return manifest is not None and manifest.adapter.sha256 == sha256(weights)
+    if manifest is None:
+        return False
+    hashes = {manifest.adapter.sha256}
+    with suppress(RecordError, OSError):
+        hashes.add(newest_adapters(repository)[DEFAULT].weights.sha256)
+    return sha256(weights) in hashes
 
 
-def export_command(run: Path, repository: Path) -> list[str]:
+def refuse_to_drop_adapters(run: Path, repository: Path) -> None:
+    """Raise a ServeError where an export would replace a repository to which adapters were added."""
+    with suppress(RecordError, OSError):
+        if added := [name for name in newest_adapters(repository) if name != DEFAULT]:
+            raise ServeError(
+                f"{repository} was exported from other weights than {run} has now, and has other adapters "
+                f"({', '.join(added)}), which a new export would drop",
+                f"Replace its default adapter only: neuro-latent adapters add {DEFAULT} --adapter {run} --repository "
+                f"{repository} --offline\nor serve the run from another --repository REPO.",
+            )
+
+
+def export_command(adapter: Path, output: Path, *options: str) -> list[str]:
     """``neuro-latent export`` of this very environment, which need not be the one on the PATH."""
     if importlib.util.find_spec("neuro_latent_export") is None:
         raise ServeError(
-            f"{run} has to be exported before it can be served, and neuro-latent-export is not installed",
-            "Install it (pip install ./export), or export elsewhere and serve the result with --repository REPO.",
+            f"{adapter} has to be exported before it can be served, and neuro-latent-export is not installed",
+            "Install it (pip install ./export), or export elsewhere and use the result.",
         )
     program = Path(sys.executable).parent / "neuro-latent"
     start = [str(program)] if program.is_file() else [sys.executable, "-m", "neuro_latent_client"]
-    return [*start, "export", "--adapter", str(run), "--output", str(repository)]
+    return [*start, "export", "--adapter", str(adapter), "--output", str(output), *options]
 
 
 def export_run(run: Path, repository: Path, should_stop: Callable[[], bool]) -> bool:
     """Export a run, with its progress shown on stderr; False when it was stopped."""
-    command = export_command(run, repository)
+    if not run_export(export_command(run, repository), should_stop):
+        return False
+    if not is_exported(adapter_weights(run), repository):
+        raise ServeError(
+            f"the export of {run} left another adapter in {repository}",
+            f"Remove {repository}, or give another one with --repository REPO.",
+        )
+    return True
+
+
+def run_export(command: list[str], should_stop: Callable[[], bool]) -> bool:
+    """Run an export to its end; False when it was stopped.
+
+    Raises:
+        ServeError: it has failed.
+    """
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr) as export:
         while True:
             try:
@@ -56,12 +93,7 @@ def export_run(run: Path, repository: Path, should_stop: Callable[[], bool]) -> 
     if should_stop():
         return False
     if code != 0:
-        raise ServeError(f"the export of {run} failed, exit code {code}", f"Its command was: {' '.join(command)}")
-    if not is_exported(adapter_weights(run), repository):
-        raise ServeError(
-            f"the export of {run} left another adapter in {repository}",
-            f"Remove {repository}, or give another one with --repository REPO.",
-        )
+        raise ServeError(f"the export failed, exit code {code}", f"Its command was: {' '.join(command)}")
     return True
 
 

@@ -18,7 +18,7 @@ from rich.table import Table
 from neuro_latent_serving.gateway.config import GatewayConfig
 from neuro_latent_serving.gateway.options import DEFAULTS as GATEWAY_DEFAULTS
 from neuro_latent_serving.gateway.options import ApiKeysFile, CorsOrigins, GatewayHost, GatewayPort, LogPrompts, Rate
-from neuro_latent_serving.server.adapter import adapter_weights, export_run, is_exported
+from neuro_latent_serving.server.adapter import adapter_weights, export_run, is_exported, refuse_to_drop_adapters
 from neuro_latent_serving.server.binary import find_tritonserver
 from neuro_latent_serving.server.errors import ServeError, ServerEndedError
 from neuro_latent_serving.server.ports import Ports, claim_ports, numeric_host
@@ -162,6 +162,7 @@ def serve(
                 # What would stop the start is better told before an export than after it.
                 find_tritonserver(tritonserver)
                 claim_ports(numeric_host(host), config.ports)
+                refuse_to_drop_adapters(run, repository)
                 console.print(f"exporting {run} to {repository}", soft_wrap=True)
                 if not export_run(run, repository, signals.requested):
                     return

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from neuro_latent_client.protocol import OWN_HEADER, OWN_VALUE
+
 
 @dataclass(frozen=True)
 class ServedModel:
@@ -57,7 +59,7 @@ class Health:
     def _request(self, method: str, path: str) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
         try:
-            connection.request(method, path, headers={"Connection": "close"})
+            connection.request(method, path, headers={"Connection": "close", OWN_HEADER: OWN_VALUE})
             response = connection.getresponse()
             return response.status, response.read()
         finally:

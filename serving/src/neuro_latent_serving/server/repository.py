@@ -3,22 +3,23 @@
 import hashlib
 from pathlib import Path, PurePosixPath
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from neuro_latent_serving.adapters.records import (
+    ADAPTERS,
+    GRAPH,
+    PROJECTOR,
+    AdapterRecord,
+    File,
+    RecordError,
+    read_adapters,
+    versions,
+)
 from neuro_latent_serving.server.errors import ServeError, UsageError
 
 MANIFEST = "manifest.json"
 GPU_ONLY = ("bf16",)
 EXPORT_COMMAND = "neuro-latent export --adapter DIR --output {repository}"
-
-
-class Artifact(BaseModel):
-    """A file that export wrote."""
-
-    model_config = ConfigDict(frozen=True)
-
-    sha256: str
-    size: int = Field(alias="bytes")
 
 
 class Adapter(BaseModel):
@@ -34,7 +35,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    artifacts: dict[str, Artifact]
+    artifacts: dict[str, File]
     adapter: Adapter
     model_version: str
     created: str
@@ -60,8 +61,10 @@ def check_repository(repository: Path, *, verify: bool = False) -> Manifest:
             f"Export for the CPU: {EXPORT_COMMAND.format(repository=repository)} --precision int8",
         )
     missing, broken = [], []
-    for name, artifact in manifest.artifacts.items():
+    for name, artifact in (manifest.artifacts | adapter_artifacts(repository)).items():
         file = repository / name
+        if is_superseded(file, repository):
+            continue
         if not is_inside(name):
             broken.append(f"{name}: not a path inside the repository")
         elif not file.is_file():
@@ -78,6 +81,45 @@ def check_repository(repository: Path, *, verify: bool = False) -> Manifest:
             f"Export again: {EXPORT_COMMAND.format(repository=repository)}",
         )
     return manifest
+
+
+def newest_adapters(repository: Path) -> dict[str, AdapterRecord]:
+    """The adapters that a server which starts now serves, by name.
+
+    Raises:
+        RecordError: one of them is incomplete.
+        OSError: there is no projector in the repository.
+    """
+    projector = repository / PROJECTOR
+    return read_adapters(projector / str(versions(projector)[-1]))
+
+
+def adapter_artifacts(repository: Path) -> dict[str, File]:
+    """The graphs of the newest set of adapters, which `neuro-latent adapters` may have written after the manifest.
+
+    Raises:
+        ServeError: the set is not complete.
+    """
+    projector = repository / PROJECTOR
+    if not projector.is_dir():
+        return {}
+    try:
+        adapters = newest_adapters(repository)
+    except RecordError as error:
+        raise incomplete(repository, [str(error)]) from None
+    number = versions(projector)[-1]
+    return {f"{PROJECTOR}/{number}/{ADAPTERS}/{name}/{GRAPH}": record.graph for name, record in adapters.items()}
+
+
+def is_superseded(file: Path, repository: Path) -> bool:
+    """Whether a file belongs to a version of the projector that was pruned when newer ones came."""
+    projector = repository / PROJECTOR
+    if not file.is_relative_to(projector):
+        return False
+    number = file.relative_to(projector).parts[0]
+    return (
+        number.isdecimal() and not (projector / number).is_dir() and int(number) < max(versions(projector), default=0)
+    )
 
 
 def model_names(repository: Path) -> tuple[str, ...]:

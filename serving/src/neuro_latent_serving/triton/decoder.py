@@ -50,7 +50,6 @@ class DecoderModel:
     def initialize(self, args: dict[str, str]) -> None:
         parameters = model_parameters(args)
         folder = Path(args["model_repository"]) / args["model_version"]
-        self._version = parameters["model_version"]
         self._cancelled: dict[str, float] = {}
         self._outbox = Outbox()  # before the engine, which may fail already while it warms up
         before = _threads()
@@ -72,7 +71,9 @@ class DecoderModel:
         for thread in _threads() - before:  # after the warm-up, which measures steps: the engine's and its sessions'
             with suppress(ProcessLookupError):
                 os.setpriority(os.PRIO_PROCESS, thread, NICENESS)
-        self._outbox.tick = EngineReport(self._engine.metrics, self._engine.config.slots, self._version).publish
+        self._outbox.tick = EngineReport(
+            self._engine.metrics, self._engine.config.slots, parameters["model_version"]
+        ).publish
         self._bridge = bridge.Bridge(self._submit_whole)
 
     def execute(self, requests: list[Any]) -> None:
@@ -113,6 +114,7 @@ class DecoderModel:
         if len(hidden) != 1:
             raise InvalidInput(f"the streaming model takes one raw_prompt a request, not {len(hidden)}")
         truncated = _is_set(request, "truncated")
+        made_by = required(request, "made_by")[0, 0].decode()
 
         def send_end(error: ServingError | None) -> None:
             final = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
@@ -121,7 +123,7 @@ class DecoderModel:
             else:
                 sender.send(error_response(error), flags=final)
 
-        mailbox = Mailbox(self._outbox, lambda event: sender.send(self._response(event, truncated)), send_end)
+        mailbox = Mailbox(self._outbox, lambda event: sender.send(_response(event, truncated, made_by)), send_end)
         row = bridge.DecodeRequest(
             # Copies: the request's own memory is Triton's.
             hidden_QD=np.array(hidden[0]),
@@ -167,20 +169,21 @@ class DecoderModel:
             )
         )
 
-    def _response(self, event: Event, truncated: bool) -> Any:
-        return pb_utils.InferenceResponse(
-            output_tensors=[
-                bytes_tensor("enhanced_prompt", [[event.piece]]),
-                tensor("score", [[event.score]], np.float32),
-                tensor("generated_tokens", [[event.generated_tokens]], np.int32),
-                bytes_tensor("finish_reason", [[event.finish_reason]]),
-                tensor("truncated", [[truncated]], np.bool_),
-                bytes_tensor("model_version", [[self._version]]),
-                bytes_tensor("adapter_version", [[self._version]]),
-                tensor("sequence_index", [[event.sequence_index]], np.int32),
-                tensor("replaces", [[event.replaces]], np.bool_),
-            ]
-        )
+
+def _response(event: Event, truncated: bool, made_by: str) -> Any:
+    return pb_utils.InferenceResponse(
+        output_tensors=[
+            bytes_tensor("enhanced_prompt", [[event.piece]]),
+            tensor("score", [[event.score]], np.float32),
+            tensor("generated_tokens", [[event.generated_tokens]], np.int32),
+            bytes_tensor("finish_reason", [[event.finish_reason]]),
+            tensor("truncated", [[truncated]], np.bool_),
+            bytes_tensor("model_version", [[made_by]]),
+            bytes_tensor("adapter_version", [[made_by]]),
+            tensor("sequence_index", [[event.sequence_index]], np.int32),
+            tensor("replaces", [[event.replaces]], np.bool_),
+        ]
+    )
 
 
 def _threads() -> set[int]:

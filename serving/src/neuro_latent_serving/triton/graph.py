@@ -1,4 +1,4 @@
-"""A step of the ensembles that is one ONNX graph: encoder, projector, T5 encoder."""
+"""A step of the ensembles that is one ONNX graph: encoder, T5 encoder."""
 
 from pathlib import Path
 from typing import Any

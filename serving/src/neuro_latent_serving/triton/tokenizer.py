@@ -6,12 +6,15 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from neuro_latent_client.protocol import RAW_PROMPT
+from neuro_latent_client.protocol import ADAPTER, RAW_PROMPT
+from neuro_latent_serving.adapters.records import DEFAULT
 from neuro_latent_serving.errors import InvalidInput
-from neuro_latent_serving.options import check_prompt
+from neuro_latent_serving.options import check_adapter, check_prompt
 from neuro_latent_serving.tokenization import TextTokenizer
 from neuro_latent_serving.triton.messages import (
+    bytes_tensor,
     error_response,
+    given_rows,
     model_parameters,
     refuse_unknown_parameters,
     required,
@@ -20,7 +23,10 @@ from neuro_latent_serving.triton.messages import (
 
 
 class TokenizerModel:
-    """``raw_prompt`` -> ids and masks for the encoder and for T5, and whether either was cut."""
+    """``raw_prompt`` -> ids and masks for the encoder and for T5, whether either was cut, and the adapter's name.
+
+    The name goes on in every request: where the inputs of waiting requests differ, Triton does not batch them.
+    """
 
     def initialize(self, args: dict[str, str]) -> None:
         parameters = model_parameters(args)
@@ -46,6 +52,9 @@ class TokenizerModel:
             texts = [check_prompt(value) for value in raw[:, 0]]
             if len({options.num_return_sequences for options in row_options(request, len(texts))}) > 1:
                 raise InvalidInput("num_return_sequences must be the same for all rows of a request")
+            adapters = [
+                check_adapter(row.get(ADAPTER) or DEFAULT) for row in given_rows(request, [ADAPTER], len(texts))
+            ]
             encoder, generator = self._encoder.encode(texts), self._generator.encode(texts)
         except Exception as error:
             return error_response(error)
@@ -56,5 +65,6 @@ class TokenizerModel:
                 pb_utils.Tensor("t5_ids", generator.ids_BL),
                 pb_utils.Tensor("t5_mask", generator.mask_BL),
                 pb_utils.Tensor("truncated", np.array(encoder.truncated_B | generator.truncated_B)[:, None]),
+                bytes_tensor("adapter_name", [[name] for name in adapters]),
             ]
         )

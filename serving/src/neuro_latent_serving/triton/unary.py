@@ -21,7 +21,6 @@ from neuro_latent_serving.triton.messages import (
     error_response,
     given_options,
     log,
-    model_parameters,
     required,
     tensor,
 )
@@ -32,7 +31,6 @@ class UnaryDecoderModel:
     """Collects what the engine writes; the rows of a request decode at the same time."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        self._version = model_parameters(args)["model_version"]
         self._threads: set[threading.Thread] = set()
         self._outbox = Outbox()
         bridge.watch(self._engine_lost)
@@ -42,11 +40,12 @@ class UnaryDecoderModel:
             sender = request.get_response_sender()
             try:
                 rows = self._parse(request)
-                truncated = required(request, "truncated")
+                # Copies: the request's own memory is Triton's.
+                rest = np.array(required(request, "truncated")), np.array(required(request, "made_by"))
             except Exception as error:
                 self.send(sender, error_response(error))
                 continue
-            thread = threading.Thread(target=self._answer, args=(sender, rows, truncated), name="unary", daemon=True)
+            thread = threading.Thread(target=self._answer, args=(sender, rows, *rest), name="unary", daemon=True)
             self._threads = {t for t in self._threads if t.is_alive()} | {thread}
             thread.start()
         return [None] * len(requests)
@@ -73,7 +72,7 @@ class UnaryDecoderModel:
             for i in range(len(hidden))
         ]
 
-    def _answer(self, sender: Any, rows: list[bridge.DecodeRequest], truncated: Any) -> None:
+    def _answer(self, sender: Any, rows: list[bridge.DecodeRequest], truncated: Any, made_by: Any) -> None:
         answers: list[list[Event] | Exception] = [EngineBusy("not decoded")] * len(rows)
 
         def decode(row: int) -> None:
@@ -94,11 +93,10 @@ class UnaryDecoderModel:
         texts = [answer for answer in answers if not isinstance(answer, Exception)]
         if failed is None and not all(texts):
             failed = EngineBusy("the request was cancelled")
-        self._outbox.carry(_Answer(self, sender, texts if failed is None else failed, truncated))
+        self._outbox.carry(_Answer(self, sender, texts if failed is None else failed, truncated, made_by))
 
-    def response(self, texts: list[list[Event]], truncated: Any) -> Any:
-        """The texts of each row as Triton's response."""
-        version = [[self._version]] * len(texts)
+    def response(self, texts: list[list[Event]], truncated: Any, made_by: Any) -> Any:
+        """The texts of each row, and the versions that made them, as Triton's response."""
         return pb_utils.InferenceResponse(
             output_tensors=[
                 bytes_tensor("enhanced_prompt", [[event.text for event in row] for row in texts]),
@@ -106,8 +104,8 @@ class UnaryDecoderModel:
                 tensor("generated_tokens", [[event.generated_tokens for event in row] for row in texts], np.int32),
                 bytes_tensor("finish_reason", [[event.finish_reason for event in row] for row in texts]),
                 tensor("truncated", truncated, np.bool_),
-                bytes_tensor("model_version", version),
-                bytes_tensor("adapter_version", version),
+                tensor("model_version", made_by, np.object_),
+                tensor("adapter_version", made_by, np.object_),
             ]
         )
 
@@ -128,10 +126,11 @@ class _Answer:
     sender: Any
     outcome: list[list[Event]] | Exception
     truncated: Any
+    made_by: Any
 
     def deliver(self) -> None:
         if isinstance(self.outcome, Exception):
             response = error_response(self.outcome)
         else:
-            response = self.model.response(self.outcome, self.truncated)
+            response = self.model.response(self.outcome, self.truncated, self.made_by)
         self.model.send(self.sender, response)

@@ -61,7 +61,7 @@ def test_options_and_environment_of_the_server(configure, fake_server, repositor
         f"--grpc-port={server.ports.grpc}",
         f"--metrics-port={server.ports.metrics}",
         "--disable-auto-complete-config",
-        "--strict-readiness=true",
+        "--strict-readiness=false",
         "--exit-timeout-secs=7",
         "--log-verbose=0",
     } <= set(started["arguments"])

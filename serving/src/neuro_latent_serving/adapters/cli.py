@@ -1,0 +1,191 @@
+"""``neuro-latent adapters``: the adapters of a repository, and of the server that runs on it."""
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from neuro_latent_client import Client, InvalidRequestError, NeuroLatentError
+from neuro_latent_client._endpoint import DEFAULT_URL
+from neuro_latent_client.protocol import PROJECTOR_MODEL
+from neuro_latent_serving.adapters.promotion import promote
+from neuro_latent_serving.adapters.records import DEFAULT, RECORD
+from neuro_latent_serving.adapters.store import AdapterStore, Version, checked_name
+from neuro_latent_serving.server.adapter import export_command, run_export
+from neuro_latent_serving.server.cli import DEFAULT_REPOSITORY, console, reported_errors
+from neuro_latent_serving.server.errors import UsageError
+from neuro_latent_serving.server.stop import StopSignals
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Show and change the adapters of a repository, also while Triton serves it. "
+    "Exit codes: 0 done, 1 failure (the adapters from before answer), 2 wrong usage.",
+)
+
+Repository = Annotated[Path, typer.Option(help="Exported model repository.", metavar="REPO")]
+Url = Annotated[
+    str,
+    typer.Option(
+        envvar="NEURO_LATENT_URL", help="The Triton that serves it, on this machine: grpc://HOST:PORT or http://…"
+    ),
+]
+Offline = Annotated[bool, typer.Option("--offline", help="Only write; a server serves it when it starts.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON line.")]
+Name = Annotated[str, typer.Argument(help="Letters, digits, '.', '_' and '-'; at most 64.")]
+
+
+@app.command(name="list")
+def list_adapters(
+    repository: Repository = DEFAULT_REPOSITORY, url: Url = DEFAULT_URL, offline: Offline = False, as_json: Json = False
+) -> None:
+    """Show the adapters, the versions that are kept, and which one is served."""
+    with reported_errors():
+        store = AdapterStore(repository)
+        newest, live = store.newest(), None if offline else _live_version(url)
+        kept = [store.version(number) for number in store.numbers()]
+    if as_json:
+        facts = {
+            "repository": str(repository),
+            "version": newest.number,
+            "live": live,
+            "adapters": {name: record.model_version for name, record in newest.adapters.items()},
+            "versions": [
+                {
+                    "version": version.number,
+                    "adapters": {name: record.model_version for name, record in version.adapters.items()},
+                    "change": version.change and version.change.model_dump(),
+                }
+                for version in kept
+            ],
+        }
+        typer.echo(json.dumps(facts))
+        return
+    table = Table("version", "", "what was done", "adapters")
+    for version in kept:
+        state = "served" if version.number == live else "newest" if version is kept[-1] else ""
+        texts = (f"{name}  {record.model_version}" for name, record in version.adapters.items())
+        table.add_row(str(version.number), state, _done(version), "\n".join(texts))
+    console.print(table)
+    if live is None:
+        console.print("no server was asked" if offline else f"no server at {url}", highlight=False)
+
+
+@app.command()
+def add(
+    name: Name,
+    adapter: Annotated[
+        Path,
+        typer.Option(
+            help="Adapter folder or training run, which is exported first, or what `export --only-adapter` wrote.",
+            metavar="DIR",
+        ),
+    ],
+    repository: Repository = DEFAULT_REPOSITORY,
+    url: Url = DEFAULT_URL,
+    offline: Offline = False,
+    encoder: Annotated[str | None, typer.Option(help="Frozen encoder, if not the one that the adapter names.")] = None,
+    generator: Annotated[str | None, typer.Option(help="Frozen T5, if not the one that the adapter names.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Add an adapter, or replace the one of that name; `default` answers requests that name none.
+
+    The server goes on: each request is answered by the adapters from before or by the new ones. The new one is asked
+    for an answer; if that fails, the adapters from before are served again.
+    """
+    with reported_errors():
+        checked_name(name)
+        store = AdapterStore(repository)
+        with _exported(adapter, store.newest(), encoder, generator) as folder:
+            _change(store, lambda: store.add(name, folder), None if offline else url, as_json=as_json)
+
+
+@app.command()
+def remove(
+    name: Name,
+    repository: Repository = DEFAULT_REPOSITORY,
+    url: Url = DEFAULT_URL,
+    offline: Offline = False,
+    as_json: Json = False,
+) -> None:
+    """Remove an adapter; requests that name it are refused from then on."""
+    with reported_errors():
+        store = AdapterStore(repository)
+        _change(store, lambda: store.remove(name), None if offline else url, as_json=as_json)
+
+
+@app.command()
+def rollback(
+    repository: Repository = DEFAULT_REPOSITORY, url: Url = DEFAULT_URL, offline: Offline = False, as_json: Json = False
+) -> None:
+    """Take back the newest change; again, the one before it."""
+    with reported_errors():
+        store = AdapterStore(repository)
+        _change(store, store.rollback, None if offline else url, as_json=as_json)
+
+
+def _change(store: AdapterStore, change: Callable[[], Version], url: str | None, *, as_json: bool) -> None:
+    if url is None:
+        outcome = promote(store, change, None)
+    else:
+        with _client(url) as client:
+            outcome = promote(store, change, client)
+    if as_json:
+        typer.echo(json.dumps(asdict(outcome)))
+        return
+    what = f"{outcome.adapter} is {outcome.model_version}" if outcome.model_version else f"{outcome.adapter} is gone"
+    state = "written; a server that starts serves it" if url is None else "served"
+    typer.echo(f"{what}; version {outcome.version} (before {outcome.previous}) is {state}")
+
+
+@contextmanager
+def _exported(adapter: Path, newest: Version, encoder: str | None, generator: str | None) -> Iterator[Path]:
+    """The adapter's graph as export writes it; made now where ``adapter`` is not that already."""
+    if (adapter / RECORD).is_file():
+        yield adapter
+        return
+    if not adapter.is_dir():
+        raise UsageError(f"--adapter {adapter}: no such folder")
+    given = {"--encoder": encoder, "--generator": generator, "--precision": newest.adapters[DEFAULT].fits["precision"]}
+    options = [str(part) for option in given.items() if option[1] is not None for part in option]
+    with tempfile.TemporaryDirectory(prefix="neuro-latent-adapter-") as temporary, StopSignals() as signals:
+        output = Path(temporary) / "adapter"
+        if not run_export(export_command(adapter, output, "--only-adapter", *options), signals.requested):
+            raise typer.Exit(130)
+        yield output
+
+
+@contextmanager
+def _client(url: str) -> Iterator[Client]:
+    try:
+        client = Client(url)
+    except InvalidRequestError as error:
+        raise UsageError(f"--url: {error}") from None
+    with client:
+        yield client
+
+
+def _live_version(url: str) -> int | None:
+    """The version of the projector that the server has; None where there is no server."""
+    with _client(url) as client:
+        try:
+            models = client.models(timeout=2.0)
+        except NeuroLatentError:
+            return None
+    ready = [int(model.version) for model in models if model.name == PROJECTOR_MODEL and model.ready]
+    return max(ready, default=None)
+
+
+def _done(version: Version) -> str:
+    change = version.change
+    if change is None:
+        return "exported"
+    if change.restores is not None:
+        return f"{change.created}  back to {change.restores}"
+    return f"{change.created}  {change.action} {change.adapter}"

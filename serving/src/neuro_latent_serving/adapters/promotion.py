@@ -1,0 +1,120 @@
+"""A change of adapters in a server that goes on: written, loaded, probed, and taken back where that fails."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from neuro_latent_client import Client, DeadlineError, InvalidRequestError, NeuroLatentError
+from neuro_latent_serving.adapters.records import DEFAULT
+from neuro_latent_serving.adapters.store import AdapterStore, Version
+from neuro_latent_serving.server.errors import ServeError
+
+PROBE_PROMPT = "Create a function that sorts a list of numbers"
+PROBE_TOKENS = 8
+PROBE_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a change has led to.
+
+    Attributes:
+        adapter: which one was changed.
+        version: of the projector, now.
+        previous: of the projector, before.
+        model_version: of the adapter now; None where it is gone.
+    """
+
+    adapter: str
+    version: int
+    previous: int
+    model_version: str | None
+
+
+def outcome(version: Version) -> Outcome:
+    """What the change that made a version has led to."""
+    assert version.change is not None
+    record = version.adapters.get(version.change.adapter)
+    return Outcome(
+        version.change.adapter, version.number, version.change.previous, record.model_version if record else None
+    )
+
+
+def promote(store: AdapterStore, change: Callable[[], Version], client: Client | None) -> Outcome:
+    """Make a change and have the server answer by it; without a ``client`` it is only written.
+
+    Raises:
+        ServeError: it cannot be written, the server does not load it, or does not answer as it should by then; the
+            adapters from before answer.
+    """
+    with store.changing():
+        version = change()
+        if client is not None:
+            _bring_in(store, version, client)
+    return outcome(version)
+
+
+def _bring_in(store: AdapterStore, version: Version, client: Client) -> None:
+    try:
+        client.load_adapters()
+    except NeuroLatentError as error:
+        store.withdraw(version)
+        if isinstance(error, DeadlineError):  # it may be loaded by now
+            with suppress(NeuroLatentError):
+                client.load_adapters()
+        raise ServeError(
+            f"version {version.number} was not loaded and is withdrawn: {error}",
+            "Is it the address of the Triton that serves this repository, started by neuro-latent serve? "
+            "--offline only writes; a server that starts later serves what was written.",
+        ) from error
+    try:
+        probe(client, version)
+    except ServeError as error:
+        raise ServeError(f"{error.message}; {_taken_back(store, client)}", error.hint) from None
+
+
+def probe(client: Client, version: Version) -> None:
+    """Ask for the adapter that a version has changed, and for the default, by both models.
+
+    Raises:
+        ServeError: an answer fails, or comes from another version.
+    """
+    assert version.change is not None
+    for name in dict.fromkeys((version.change.adapter, DEFAULT)):
+        record = version.adapters.get(name)
+        if record is None:
+            _expect_unknown(client, name)
+            continue
+        try:
+            whole = client.optimize(PROBE_PROMPT, max_length=PROBE_TOKENS, adapter=name, timeout=PROBE_TIMEOUT_S)
+            with client.stream(PROBE_PROMPT, max_length=PROBE_TOKENS, adapter=name, timeout=PROBE_TIMEOUT_S) as stream:
+                for _piece in stream:
+                    pass
+        except NeuroLatentError as error:
+            raise ServeError(f"the probe of adapter {name} in version {version.number} failed: {error}") from error
+        for answer in (whole, stream.result):
+            if answer.model_version != record.model_version:
+                raise ServeError(
+                    f"the probe of adapter {name} was answered by {answer.model_version}, not by "
+                    f"{record.model_version}",
+                    "Is it the address of the Triton that serves this repository?",
+                )
+
+
+def _expect_unknown(client: Client, name: str) -> None:
+    try:
+        client.optimize(PROBE_PROMPT, max_length=PROBE_TOKENS, adapter=name, timeout=PROBE_TIMEOUT_S)
+    except InvalidRequestError:
+        return
+    except NeuroLatentError as error:
+        raise ServeError(f"the probe of the removed adapter {name} failed: {error}") from error
+    raise ServeError(f"the server still answers for the removed adapter {name}")
+
+
+def _taken_back(store: AdapterStore, client: Client) -> str:
+    version = store.rollback()
+    try:
+        client.load_adapters()
+    except NeuroLatentError as error:
+        return f"version {version.number}, with the adapters from before, is written but was not loaded: {error}"
+    return f"version {version.number} has the adapters from before and is loaded"

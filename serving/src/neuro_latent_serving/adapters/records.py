@@ -1,0 +1,111 @@
+"""A version of the model ``projector``: a folder for each of its adapters, with ``model.onnx`` and ``adapter.json``.
+
+Imported by the model itself too, so it stays small.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+PROJECTOR = "projector"
+"""The Triton model whose versions are sets of adapters."""
+
+ADAPTERS = "adapters"
+"""The folder of a version with a folder an adapter."""
+
+DEFAULT = "default"
+"""The adapter of requests that name none; every version has it."""
+
+GRAPH = "model.onnx"
+RECORD = "adapter.json"
+
+
+class RecordError(ValueError):
+    """A version of the projector is incomplete, or cannot be read."""
+
+
+class File(BaseModel):
+    """Hash and size of a file that export wrote."""
+
+    model_config = ConfigDict(frozen=True)
+
+    sha256: str
+    size: int = Field(alias="bytes")
+
+
+class AdapterRecord(BaseModel):
+    """``adapter.json``.
+
+    Attributes:
+        model_version: names the texts that this adapter writes; every answer bears it.
+        weights: of the adapter that was exported.
+        graph: the file beside.
+        fits: what the frozen graphs were made with and an adapter could have otherwise (fingerprints of the frozen
+            models, sizes, precision): it has to be the same for all adapters of a repository.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    format: Literal[1]
+    created: str
+    model_version: str = Field(min_length=1, max_length=128)
+    weights: File
+    graph: File
+    fits: dict[str, str | int]
+
+
+def read_record(folder: Path) -> AdapterRecord:
+    """The record of an adapter's folder.
+
+    Raises:
+        RecordError: there is none, it is of another format, or the graph is not there in its size.
+    """
+    file, graph = folder / RECORD, folder / GRAPH
+    try:
+        record = AdapterRecord.model_validate_json(file.read_bytes())
+        size = graph.stat().st_size
+    except FileNotFoundError as error:
+        raise RecordError(f"{folder} holds no exported adapter ({Path(error.filename).name} is missing)") from None
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
+        raise RecordError(f"{file} cannot be read: {problems}") from None
+    except OSError as error:
+        raise RecordError(f"{error.filename} cannot be read: {error.strerror}") from None
+    if size != record.graph.size:
+        raise RecordError(f"{graph}: {size} bytes, and {RECORD} says {record.graph.size}")
+    return record
+
+
+def read_adapters(version: Path) -> dict[str, AdapterRecord]:
+    """The adapters of a version's folder, by name, ``default`` first.
+
+    Raises:
+        RecordError: one of them is incomplete, or there is no default.
+    """
+    folder = version / ADAPTERS
+    names = sorted((path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else ())
+    if DEFAULT not in names:
+        raise RecordError(f"{folder / DEFAULT} is missing: a version of the projector needs its default adapter")
+    return {name: read_record(folder / name) for name in (DEFAULT, *(name for name in names if name != DEFAULT))}
+
+
+def versions(projector: Path) -> list[int]:
+    """The version numbers of a model's folder, in order; Triton serves the last. Not those that are being built."""
+    return sorted(int(path.name) for path in projector.iterdir() if path.is_dir() and path.name.isdecimal())
+
+
+def misfits(record: AdapterRecord, other: AdapterRecord) -> list[str]:
+    """What differs from ``other``, which fits the repository, a text each."""
+    names = [*other.fits, *(name for name in record.fits if name not in other.fits)]
+    return [
+        f"{name}: {_shown(record.fits.get(name))}, and the repository has {_shown(other.fits.get(name))}"
+        for name in names
+        if record.fits.get(name) != other.fits.get(name)
+    ]
+
+
+def _shown(value: Any) -> str:
+    """Hashes of weights are cut: nobody compares 64 digits."""
+    return f"weights {value[:12]}" if isinstance(value, str) and len(value) == 64 else json.dumps(value)

@@ -1,0 +1,330 @@
+"""The versions of ``projector`` on disk.
+
+``projector/N/`` never changes once it is there. Every change writes ``projector/N+1`` whole: built beside under a name
+that Triton does not read, brought to the disk, published by one rename. Adapters that stay are hard links. So whatever
+ends us, and whenever, the newest version is complete, and a server that starts finds it.
+"""
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from neuro_latent_serving.adapters.records import (
+    ADAPTERS,
+    DEFAULT,
+    GRAPH,
+    PROJECTOR,
+    RECORD,
+    AdapterRecord,
+    RecordError,
+    misfits,
+    read_adapters,
+    read_record,
+    versions,
+)
+from neuro_latent_serving.errors import InvalidInput
+from neuro_latent_serving.options import check_adapter
+from neuro_latent_serving.server.errors import ServeError, UsageError
+from neuro_latent_serving.server.repository import model_names, sha256
+from neuro_latent_serving.sessions import open_session
+
+CHANGE = "change.json"
+MODEL = "model.py"
+KEPT = 3
+"""Versions that are kept behind the newest, to go back to."""
+
+BUILDING = ".building-"
+LOCK = ".lock"
+
+
+class Change(BaseModel):
+    """``change.json``: how a version came to be. A version that export wrote has none.
+
+    Attributes:
+        adapter: the one that was added, replaced, removed, or was so by the change that was taken back.
+        previous: the version that this one took the place of.
+        restores: the version whose adapters these are, after a rollback.
+        before: the version with the adapters from before, to which a rollback goes; None where there is none.
+        before_adapter: the adapter that such a rollback changes.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    action: Literal["add", "remove", "rollback"]
+    adapter: str
+    created: str
+    previous: int
+    restores: int | None = None
+    before: int | None
+    before_adapter: str
+
+
+@dataclass(frozen=True)
+class Version:
+    """A set of adapters."""
+
+    number: int
+    folder: Path
+    adapters: dict[str, AdapterRecord]
+    change: Change | None
+
+    def folder_of(self, name: str) -> Path:
+        """The folder of one adapter."""
+        return self.folder / ADAPTERS / name
+
+
+class AdapterStore:
+    """The adapters of a model repository.
+
+    Raises:
+        UsageError: the folder does not exist.
+        ServeError: it is no exported repository, or one from before there were several adapters.
+    """
+
+    def __init__(self, repository: Path) -> None:
+        if PROJECTOR not in model_names(repository):
+            raise ServeError(f"{repository}: no model {PROJECTOR} in it, so it has no adapters")
+        self.repository = repository
+        self._locked = False
+        self._folder = repository.absolute() / PROJECTOR
+        self.newest()
+
+    def newest(self) -> Version:
+        """The version that a server which starts now serves."""
+        numbers = self.numbers()
+        if not numbers:
+            raise ServeError(f"{self._folder}: no version in it")
+        return self.version(numbers[-1])
+
+    def numbers(self) -> list[int]:
+        """The versions that are there, in order."""
+        return versions(self._folder)
+
+    def version(self, number: int) -> Version:
+        """One of them.
+
+        Raises:
+            ServeError: it is not there or not complete.
+        """
+        folder = self._folder / str(number)
+        try:
+            adapters = read_adapters(folder)
+            change = folder / CHANGE
+            made = Change.model_validate_json(change.read_bytes()) if change.is_file() else None
+        except (RecordError, ValidationError, OSError) as error:
+            raise ServeError(
+                f"{folder} is no complete set of adapters: {error}",
+                f"Export again: neuro-latent export --adapter DIR --output {self.repository}",
+            ) from None
+        return Version(number, folder, adapters, made)
+
+    def add(self, name: str, exported: Path) -> Version:
+        """A new version in which ``name`` is the adapter in the folder ``exported``; one of that name gives way.
+
+        Raises:
+            UsageError: the name can be none.
+            ServeError: the folder holds no adapter, one that does not fit the repository, or one whose graph does not
+                run; or the repository cannot be written.
+        """
+        checked_name(name)
+        with self.changing():
+            newest = self.newest()
+            record = self._checked(exported, newest.adapters[DEFAULT])
+
+            def fill(building: Path) -> None:
+                self._link_adapters(newest, building, leave_out=name)
+                target = building / ADAPTERS / name
+                target.mkdir()
+                for file in (GRAPH, RECORD):
+                    shutil.copyfile(exported / file, target / file)
+                if sha256(target / GRAPH) != record.graph.sha256:
+                    raise ServeError(f"{exported / GRAPH}: its sha256 is not that of {RECORD}", "Export it again.")
+
+            return self._publish(newest, self._change("add", name, newest), fill)
+
+    def remove(self, name: str) -> Version:
+        """A new version without ``name``.
+
+        Raises:
+            UsageError: there is no such adapter, or it is the default.
+            ServeError: the repository cannot be written.
+        """
+        with self.changing():
+            newest = self.newest()
+            if name == DEFAULT:
+                raise UsageError(
+                    f"{DEFAULT} cannot be removed: it answers requests that name no adapter",
+                    f"Replace it with: neuro-latent adapters add {DEFAULT} --adapter DIR",
+                )
+            if name not in newest.adapters:
+                raise UsageError(f"no adapter {name!r} in {self.repository}; there are {', '.join(newest.adapters)}")
+            change = self._change("remove", name, newest)
+            return self._publish(newest, change, lambda b: self._link_adapters(newest, b, leave_out=name))
+
+    def rollback(self) -> Version:
+        """A new version with the adapters that were there before the newest change that still holds.
+
+        Raises:
+            UsageError: there was none, or the version before it is not kept any more.
+            ServeError: the repository cannot be written.
+        """
+        with self.changing():
+            newest = self.newest()
+            if newest.change is None or newest.change.before is None:
+                raise UsageError(f"{self.repository}: nothing to go back to, it has what it was exported with")
+            if newest.change.before not in self.numbers():
+                raise UsageError(
+                    f"{self.repository}: version {newest.change.before} is not kept any more; {KEPT} old ones are"
+                )
+            target = self.version(newest.change.before)
+            change = Change(
+                action="rollback",
+                adapter=newest.change.before_adapter,
+                created=_now(),
+                previous=newest.number,
+                restores=target.number,
+                before=target.change.before if target.change else None,
+                before_adapter=target.change.before_adapter if target.change else "",
+            )
+            return self._publish(newest, change, lambda building: self._link_adapters(target, building))
+
+    def withdraw(self, version: Version) -> None:
+        """Take away a version that Triton could not load, so that no server starts with it."""
+        with self.changing():
+            self._discard(version.folder)
+
+    @staticmethod
+    def _change(action: Literal["add", "remove"], adapter: str, newest: Version) -> Change:
+        return Change(
+            action=action,
+            adapter=adapter,
+            created=_now(),
+            previous=newest.number,
+            before=newest.number,
+            before_adapter=adapter,
+        )
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """While this lasts no other process changes the repository; what a killed one has left goes. May be nested.
+
+        Raises:
+            ServeError: the repository cannot be written.
+        """
+        if self._locked:
+            yield
+            return
+        try:
+            with (self._folder / LOCK).open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                self._locked = True
+                for left in self._folder.glob(f"{BUILDING}*"):
+                    shutil.rmtree(left)
+                yield
+        except OSError as error:
+            raise ServeError(
+                f"{self.repository} cannot be changed: {error}",
+                "Adapters can be added and removed only where the repository can be written.",
+            ) from error
+        finally:
+            self._locked = False
+
+    def _checked(self, exported: Path, fitting: AdapterRecord) -> AdapterRecord:
+        """The record of an adapter that can be served here."""
+        try:
+            record = read_record(exported)
+        except RecordError as error:
+            raise ServeError(
+                str(error), "Make one with: neuro-latent export --adapter DIR --only-adapter --output FOLDER"
+            ) from None
+        if wrong := misfits(record, fitting):
+            raise ServeError("\n  ".join([f"{exported} does not fit {self.repository}:", *wrong]))
+        rows, width, tokens = 2, fitting.fits["encoder_width"], fitting.fits["soft_prompt_tokens"]
+        shape = (rows, tokens, fitting.fits["generator_width"])
+        try:
+            session = open_session(exported / GRAPH, 1)
+            (soft,) = session.run(["soft_prompts"], {"raw_embedding": np.ones([rows, int(width)], np.float32)})
+        except Exception as error:  # ONNX Runtime has an error of its own for everything
+            raise ServeError(f"{exported / GRAPH} cannot be run: {' '.join(str(error).split())[:300]}") from None
+        if soft.shape != shape or not np.isfinite(soft).all():
+            raise ServeError(f"{exported / GRAPH} writes {list(soft.shape)} or what is no number, not {list(shape)}")
+        return record
+
+    @staticmethod
+    def _link_adapters(source: Version, building: Path, leave_out: str = "") -> None:
+        for name in source.adapters:
+            if name == leave_out:
+                continue
+            (building / ADAPTERS / name).mkdir()
+            for file in (GRAPH, RECORD):
+                _link(source.folder_of(name) / file, building / ADAPTERS / name / file)
+
+    def _publish(self, newest: Version, change: Change, fill: Callable[[Path], None]) -> Version:
+        number = newest.number + 1
+        building = Path(tempfile.mkdtemp(prefix=BUILDING, dir=self._folder))
+        try:
+            building.chmod(0o755)
+            (building / ADAPTERS).mkdir()
+            _link(newest.folder / MODEL, building / MODEL)
+            fill(building)
+            (building / CHANGE).write_text(change.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            for path in (*building.rglob("*"), building):
+                _to_disk(path)
+            building.rename(self._folder / str(number))
+        except BaseException:
+            shutil.rmtree(building, ignore_errors=True)
+            raise
+        _to_disk(self._folder)
+        version = self.version(number)
+        for old in self.numbers()[: -KEPT - 1]:
+            self._discard(self._folder / str(old))
+        return version
+
+    def _discard(self, folder: Path) -> None:
+        """Remove a version in one go, as it was published: half of one must never be seen."""
+        left = Path(tempfile.mkdtemp(prefix=BUILDING, dir=self._folder))
+        folder.rename(left / folder.name)
+        shutil.rmtree(left)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def checked_name(name: str) -> str:
+    """The name of an adapter.
+
+    Raises:
+        UsageError: it can be none.
+    """
+    try:
+        return check_adapter(name)
+    except InvalidInput as error:
+        raise UsageError(str(error)) from None
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name for a file that never changes; a copy where the file system has no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file or a folder's list of names is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

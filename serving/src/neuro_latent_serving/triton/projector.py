@@ -1,0 +1,95 @@
+"""The trained step: one ONNX graph an adapter, and rows of any of them in one batch."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import triton_python_backend_utils as pb_utils
+
+from neuro_latent_client.protocol import ADAPTER
+from neuro_latent_serving.adapters.records import ADAPTERS, GRAPH, read_adapters
+from neuro_latent_serving.errors import InvalidInput
+from neuro_latent_serving.options import check_adapter
+from neuro_latent_serving.sessions import open_session
+from neuro_latent_serving.threads import default_threads
+from neuro_latent_serving.triton.messages import bytes_tensor, error_response, model_parameters, required
+
+NAMES_SHOWN = 10
+
+Floats = npt.NDArray[np.float32]
+
+
+class ProjectorModel:
+    """``raw_embedding`` [B, E] and ``adapter`` [B, 1] -> ``soft_prompts`` [B, P, D] and ``made_by`` [B, 1].
+
+    A version of this model is a set of adapters that never changes; adapters come and go with new versions, which
+    Triton loads beside the old one. So a request is made by one version of one adapter, and ``made_by`` says which.
+    """
+
+    def initialize(self, args: dict[str, str]) -> None:
+        version = Path(args["model_repository"]) / args["model_version"]
+        threads = int(model_parameters(args)["threads"]) or default_threads()
+        records = read_adapters(version)
+        self._versions = {name: record.model_version for name, record in records.items()}
+        self._sessions = {name: open_session(version / ADAPTERS / name / GRAPH, threads) for name in records}
+        for session in self._sessions.values():  # so that the first requests do not pay for the first allocations
+            (embedding,) = session.get_inputs()
+            session.run(None, {embedding.name: np.ones([1, *embedding.shape[1:]], dtype=np.float32)})
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Triton batches whatever waits; rows of one adapter go through its graph together."""
+        answers: list[Any] = [None] * len(requests)
+        taken: list[tuple[int, Floats, list[str]]] = []
+        for number, request in enumerate(requests):
+            try:
+                embedding_BE = required(request, "raw_embedding")
+                taken.append((number, embedding_BE, [self._known(name) for name in required(request, ADAPTER)[:, 0]]))
+            except Exception as error:
+                answers[number] = error_response(error)
+        for number, answer in zip((n for n, _, _ in taken), self._run([row[1:] for row in taken]), strict=True):
+            answers[number] = answer
+        return answers
+
+    def _known(self, raw: bytes) -> str:
+        """The name of an adapter that is there.
+
+        Raises:
+            InvalidInput: there is none of that name.
+        """
+        name = check_adapter(raw)
+        if name in self._sessions:
+            return name
+        known = list(self._sessions)
+        more = f" and {len(known) - NAMES_SHOWN} more" if len(known) > NAMES_SHOWN else ""
+        raise InvalidInput(f"adapter {name!r} is not known here; known are {', '.join(known[:NAMES_SHOWN])}{more}")
+
+    def _run(self, rows: list[tuple[Floats, list[str]]]) -> list[Any]:
+        """A response to each of some requests: embeddings [B, E] and the adapter of each of their rows."""
+        if not rows:
+            return []
+        try:
+            embedding_RE = np.concatenate([embedding_BE for embedding_BE, _ in rows])
+            names = np.array([name for _, names in rows for name in names])
+            soft_RPD: Floats | None = None
+            for name in np.unique(names):
+                mine_R = names == name
+                (soft,) = self._sessions[name].run(None, {"raw_embedding": embedding_RE[mine_R]})
+                if soft_RPD is None:
+                    soft_RPD = np.empty((len(names), *soft.shape[1:]), dtype=np.float32)
+                soft_RPD[mine_R] = soft
+        except Exception as error:
+            if len(rows) > 1:  # one bad request must not take the others of its batch with it
+                return [self._run([row])[0] for row in rows]
+            return [error_response(error)]
+        assert soft_RPD is not None
+        parts = np.split(soft_RPD, np.cumsum([len(names) for _, names in rows])[:-1])
+        return [
+            pb_utils.InferenceResponse(
+                output_tensors=[
+                    pb_utils.Tensor("soft_prompts", np.ascontiguousarray(part)),
+                    bytes_tensor("made_by", [[self._versions[name]] for name in names]),
+                ]
+            )
+            for part, (_, names) in zip(parts, rows, strict=True)
+        ]
