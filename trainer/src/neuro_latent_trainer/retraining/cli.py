@@ -115,29 +115,31 @@ def retrain(
             )
         chosen = "" if candidate is None else str(adapter_folder.locate(candidate).absolute())
         start = retraining.Start(str(folder.absolute()), chosen, sources, settings)
-        if promote is not None:
-            served = commands.served(promote, adapter_name)
-            if served is not None and retraining.weights_digest(folder)[:12] not in served:
-                fail(
-                    console,
-                    f"{promote} serves {served} as {adapter_name}, which is not {base}: the new adapter has to be "
-                    "compared with what it replaces. Give that one with --base",
-                )
+        new = Path(chosen) if chosen else output_dir / "adapter"
+        there = None if promote is None else commands.served(promote, adapter_name)
+        decision = retraining.known_decision(output_dir) if resume else None
+        promoted_before = decision is not None and decision.promote and retraining.is_version(there, new)
+        if there is not None and not promoted_before and not retraining.is_version(there, folder):
+            fail(
+                console,
+                f"{promote} serves {there} as {adapter_name}, which is not {base}: the new adapter has to be compared "
+                "with what it replaces. Give that one with --base",
+            )
         retraining.begin(output_dir, start, resume)
-        sources.write(output_dir)
-        decision = retraining.known_decision(output_dir)
         if decision is None:
+            sources.write(output_dir)
             decision = _decide(output_dir, start, adapter_folder.read(folder), feedback, device, console)
         else:
             console.print("decided before; the figures are in decision.json", highlight=False)
-        new = Path(chosen) if chosen else output_dir / "adapter"
         _tell(decision, new, console)
-        if decision.promote and promote is not None:
+        if promoted_before:
+            console.print(f"{there} is served already", highlight=False, markup=False)
+        elif decision.promote and promote is not None:
             promoted = commands.promote(new, adapter_name, promote, url)
             undo = shlex.join(commands.rollback_command(promote, url))
             console.print(
-                f"promoted: {promoted.adapter} is now version {promoted.version} ({promoted.model_version}); undo with:"
-                f"\n  {undo}",
+                f"promoted: {promoted.adapter} is now {promoted.model_version}, version {promoted.version} of the "
+                f"repository's adapters; undo with:\n  {undo}",
                 highlight=False,
                 markup=False,
                 soft_wrap=True,
@@ -195,6 +197,8 @@ def _decide(
             log = closing.enter_context(RunLog(output_dir, console))
             run = retraining.training_run(output_dir, mixture, config, Path(start.sources.data_path).name, log, where)
             if run is not None:
+                if run.position.step:
+                    console.print(f"going on at step {run.position.step}", highlight=False)
                 with stopping_with_a_checkpoint(run, console):
                     summary = run.execute()
                 if summary.interrupted:

@@ -173,10 +173,13 @@ def training_run(
     return run
 
 
-def weights_digest(adapter: Path) -> str:
-    """SHA-256 of an adapter's weights; export puts its first 12 digits into the model version."""
-    with (adapter / adapter_folder.WEIGHTS_FILE).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def is_version(model_version: str | None, adapter: Path) -> bool:
+    """Whether a served model version is of this adapter folder: export puts digits of the weights' SHA-256 into it."""
+    file = adapter / adapter_folder.WEIGHTS_FILE
+    if model_version is None or not file.is_file():
+        return False
+    with file.open("rb") as weights:
+        return hashlib.file_digest(weights, "sha256").hexdigest()[:12] in model_version
 
 
 def load_beside(old: PromptOptimizer, adapter: Path) -> PromptOptimizer:
