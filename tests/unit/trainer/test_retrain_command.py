@@ -239,7 +239,7 @@ def test_an_interrupted_retraining_goes_on_with_the_feedback_it_began_with(
     options: list[object], tmp_path: Path
 ) -> None:
     config = tmp_path / "retrain.toml"
-    config.write_text(SETTINGS.replace("phase1_epochs = 1", "phase1_epochs = 30"))
+    config.write_text(SETTINGS.replace("phase1_epochs = 1", "phase1_epochs = 15"))
     program = [sys.executable, "-m", "neuro_latent_client", *map(str, options)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
@@ -263,7 +263,7 @@ def test_an_interrupted_retraining_goes_on_with_the_feedback_it_began_with(
     done = invoke(*options, "--resume")
     assert done.exit_code == 0, done.output
     assert "going on at step" in done.stderr
-    assert adapter_folder.read(new).training["steps"] == 31 * 7
+    assert adapter_folder.read(new).training["steps"] == 16 * 7
     assert not (new / "feedback.jsonl").exists()
 
 
