@@ -2,7 +2,7 @@
 
 import pytest
 
-from neuro_latent_client import Piece, ServerUnavailableError, testing
+from neuro_latent_client import InvalidRequestError, Piece, ServerUnavailableError, testing
 from neuro_latent_client.testing import FakeServer
 
 
@@ -50,3 +50,15 @@ def test_a_server_that_is_not_ready():
     server = FakeServer(ready=False)
     with server.client() as client:
         assert client.health().problem == "the server is not ready"
+
+
+def test_adapters_answer_by_their_names():
+    server = FakeServer(adapters={"default": "v1", "team": "v2"})
+    with server.client() as client:
+        assert client.optimize("a").model_version == client.optimize("a", adapter="").model_version == "v1"
+        assert [a.model_version for a in client.optimize_many(["a", "b"], adapter="team")] == ["v2", "v2"]
+        with client.stream("a", adapter="team") as stream:
+            list(stream)
+        assert stream.result.model_version == "v2"
+        with pytest.raises(InvalidRequestError, match="adapter 'other' is not known here; known are default, team"):
+            client.optimize("a", adapter="other")

@@ -40,6 +40,14 @@ def test_without_json_nothing_is_on_stdout(adapter: Path, traced: None, tmp_path
     assert (done.exit_code, done.stdout) == (0, "")
 
 
+def test_an_adapter_alone_is_exported_and_told_how_to_add_it(adapter: Path, traced: None, tmp_path: Path) -> None:
+    output = tmp_path / "alone"
+    done = run("--adapter", adapter, "--output", output, "--only-adapter", "--precision", "int8", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout) == json.loads((output / "adapter.json").read_text())
+    assert f"neuro-latent adapters add NAME --adapter {output}" in done.stderr
+
+
 def no_adapter(options: dict[str, Any], tmp_path: Path) -> str:
     options["--adapter"] = tmp_path / "nowhere"
     return "no adapter in"
@@ -128,6 +136,7 @@ def test_check_data_is_read_before_anything_is_exported(adapter: Path, tmp_path:
     [
         (("--precision", "int2"), "'int2' is not one of 'fp32', 'int8', 'int4'"),
         (("--check-data", "x.jsonl"), "Invalid value for --check-data: fp32 is compared with torch and needs no data"),
+        (("--only-adapter", "--precision", "int8", "--check-data", "x"), "an adapter alone is compared with torch"),
         (("--precision", "int8", "--columns", "raw=a"), "Invalid value for --columns: names the columns of"),
         (("--precision", "int8", "--check-rows", "31"), "Invalid value for '--check-rows'"),
     ],

@@ -13,7 +13,15 @@ import pytest
 from neuro_latent_export import decoder_graphs, parity, t5_graphs
 from neuro_latent_export import repository as repository_module
 from neuro_latent_export.parity import ParityError
-from neuro_latent_export.repository import ExportError, export_repository, fill_templates, pair_name, templates_folder
+from neuro_latent_export.precision import INT8
+from neuro_latent_export.repository import (
+    ExportError,
+    export_adapter,
+    export_repository,
+    fill_templates,
+    pair_name,
+    templates_folder,
+)
 from neuro_latent_trainer.adapter_folder import AdapterError
 from neuro_latent_trainer.backbones import BackboneError, fingerprint
 from neuro_latent_trainer.model import PromptOptimizer
@@ -218,3 +226,30 @@ def test_exported_tokenizers_neither_pad_nor_cut(repository: Path) -> None:
         spec = json.loads(path.read_text())
         assert spec["padding"] is None
         assert spec["truncation"] is None
+
+
+def test_an_adapter_alone_is_what_the_repository_holds_of_it(
+    adapter: Path, repository: Path, traced: None, tmp_path: Path
+) -> None:
+    record = export_adapter(adapter, tmp_path / "alone")
+    inside = repository / "projector" / "1" / "adapters" / "default"
+    theirs = json.loads((inside / "adapter.json").read_text())
+    assert (
+        json.loads((tmp_path / "alone" / "adapter.json").read_text())
+        == record
+        == theirs | {"created": record["created"]}
+    )
+    assert (tmp_path / "alone" / "model.onnx").read_bytes() == (inside / "model.onnx").read_bytes()
+    assert record["model_version"] == json.loads((repository / "manifest.json").read_text())["model_version"]
+    assert export_adapter(adapter, tmp_path / "alone", precision=INT8)["model_version"].endswith("-int8")
+    with pytest.raises(ExportError, match="exists and is no exported adapter"):
+        export_adapter(adapter, repository)
+
+
+def test_a_graph_of_another_adapter_is_refused_alone_too(
+    pair: Any, traced: None, tmp_path: Path, tmp_path_factory: Any
+) -> None:
+    other = tiny.write_adapter(tmp_path_factory.mktemp("other"), pair.encoder, pair.generator, instruction="Other: ")
+    with pytest.raises(ParityError, match="differs from torch by"):
+        export_adapter(other, tmp_path / "alone")
+    assert not list(tmp_path.iterdir())

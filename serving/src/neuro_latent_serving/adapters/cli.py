@@ -19,7 +19,7 @@ from neuro_latent_serving.adapters.records import DEFAULT, RECORD
 from neuro_latent_serving.adapters.store import AdapterStore, Version, checked_name
 from neuro_latent_serving.server.adapter import export_command, run_export
 from neuro_latent_serving.server.cli import DEFAULT_REPOSITORY, console, reported_errors
-from neuro_latent_serving.server.errors import UsageError
+from neuro_latent_serving.server.errors import ServeError, UsageError
 from neuro_latent_serving.server.stop import StopSignals
 
 app = typer.Typer(
@@ -102,6 +102,12 @@ def add(
     with reported_errors():
         checked_name(name)
         store = AdapterStore(repository)
+        with store.changing():  # what will fail is better told before an export than after it
+            pass
+        if not offline:
+            with _client(url) as client:
+                if not (state := client.health()).live:
+                    raise ServeError(state.problem, "--offline only writes; a server serves it when it starts.")
         with _exported(adapter, store.newest(), encoder, generator) as folder:
             _change(store, lambda: store.add(name, folder), None if offline else url, as_json=as_json)
 

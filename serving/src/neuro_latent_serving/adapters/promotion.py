@@ -64,7 +64,8 @@ def _bring_in(store: AdapterStore, version: Version, client: Client) -> None:
                 client.load_adapters()
         raise ServeError(
             f"version {version.number} was not loaded and is withdrawn: {error}",
-            "Is it the address of the Triton that serves this repository, started by neuro-latent serve? "
+            "Is it the address of the Triton that serves this repository, started by neuro-latent serve on 127.0.0.1? "
+            "(One that listens on a network loads no models while it serves.)\n"
             "--offline only writes; a server that starts later serves what was written.",
         ) from error
     try:

@@ -41,7 +41,7 @@ from neuro_latent_serving.sessions import open_session
 CHANGE = "change.json"
 MODEL = "model.py"
 KEPT = 3
-"""Versions that are kept behind the newest, to go back to."""
+"""How many changes can be taken back one after the other; what nothing goes back to any more is removed."""
 
 BUILDING = ".building-"
 LOCK = ".lock"
@@ -184,7 +184,8 @@ class AdapterStore:
                 raise UsageError(f"{self.repository}: nothing to go back to, it has what it was exported with")
             if newest.change.before not in self.numbers():
                 raise UsageError(
-                    f"{self.repository}: version {newest.change.before} is not kept any more; {KEPT} old ones are"
+                    f"{self.repository}: version {newest.change.before} is not kept any more; "
+                    f"{KEPT} changes can be taken back"
                 )
             target = self.version(newest.change.before)
             change = Change(
@@ -286,7 +287,14 @@ class AdapterStore:
             raise
         _to_disk(self._folder)
         version = self.version(number)
-        for old in self.numbers()[: -KEPT - 1]:
+        needed = {number, newest.number}  # a server that starts meanwhile, or a withdrawal, falls back on the old one
+        way = version
+        for _ in range(KEPT):
+            if way.change is None or way.change.before is None or way.change.before not in self.numbers():
+                break
+            way = self.version(way.change.before)
+            needed.add(way.number)
+        for old in set(self.numbers()) - needed:
             self._discard(self._folder / str(old))
         return version
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from neuro_latent_serving.adapters.records import DEFAULT
 from neuro_latent_serving.gateway.config import GatewayConfig
 from neuro_latent_serving.gateway.options import DEFAULTS as GATEWAY_DEFAULTS
 from neuro_latent_serving.gateway.options import ApiKeysFile, CorsOrigins, GatewayHost, GatewayPort, LogPrompts, Rate
@@ -22,7 +23,7 @@ from neuro_latent_serving.server.adapter import adapter_weights, export_run, is_
 from neuro_latent_serving.server.binary import find_tritonserver
 from neuro_latent_serving.server.errors import ServeError, ServerEndedError
 from neuro_latent_serving.server.ports import Ports, claim_ports, numeric_host
-from neuro_latent_serving.server.repository import Manifest, check_repository
+from neuro_latent_serving.server.repository import Manifest, check_repository, newest_adapters
 from neuro_latent_serving.server.stop import StopSignals
 from neuro_latent_serving.server.supervisor import ServerConfig, TritonServer
 from neuro_latent_serving.settings import GUARD_VARIABLE
@@ -216,9 +217,10 @@ def supervise(
                 return
         if front is not None:
             front.start()
-        show(server, front, manifest)
+        adapters = adapter_versions(server.repository, manifest)
+        show(server, front, adapters)
         if as_json:
-            sys.stdout.write(json.dumps(facts(server, front, manifest)) + "\n")
+            sys.stdout.write(json.dumps(facts(server, front, adapters)) + "\n")
             sys.stdout.flush()
         while not signals.requested():
             server.check()
@@ -230,7 +232,15 @@ def supervise(
             front.stop(signals.insisted)
 
 
-def show(server: TritonServer, front: "GatewayServer | None", manifest: Manifest) -> None:
+def adapter_versions(repository: Path, manifest: Manifest) -> dict[str, str]:
+    """The version of each adapter that a server which starts now serves, by name."""
+    try:
+        return {name: record.model_version for name, record in newest_adapters(repository).items()}
+    except OSError:  # a repository without adapters
+        return {DEFAULT: manifest.model_version}
+
+
+def show(server: TritonServer, front: "GatewayServer | None", adapters: dict[str, str]) -> None:
     """The table of what is served, and how to call and stop it."""
     console.print(f"Triton {server.version}, ready in {server.start_seconds:.1f} s", highlight=False)
     table = Table()
@@ -240,7 +250,7 @@ def show(server: TritonServer, front: "GatewayServer | None", manifest: Manifest
         table.add_row(model.name, model.version)
     console.print(table)
     lines = [
-        f"adapter  {manifest.model_version}",
+        *(f"adapter  {version}{'' if name == DEFAULT else f'  ({name})'}" for name, version in adapters.items()),
         *([f"page     {front.url}  (the REST API: {front.url}/docs)"] if front else []),
         f"HTTP     {server.http_url}",
         f"gRPC     {server.grpc_url}",
@@ -254,12 +264,13 @@ def show(server: TritonServer, front: "GatewayServer | None", manifest: Manifest
     console.print("\n".join(lines), soft_wrap=True, markup=False, highlight=False)
 
 
-def facts(server: TritonServer, front: "GatewayServer | None", manifest: Manifest) -> dict[str, Any]:
+def facts(server: TritonServer, front: "GatewayServer | None", adapters: dict[str, str]) -> dict[str, Any]:
     """What a program that started us wants to know."""
     return {
         "server": "triton",
         "version": server.version,
-        "model_version": manifest.model_version,
+        "model_version": adapters[DEFAULT],
+        "adapters": adapters,
         "http": server.http_url,
         "grpc": server.grpc_url,
         "metrics": server.metrics_url,

@@ -114,7 +114,8 @@ class DecoderModel:
         if len(hidden) != 1:
             raise InvalidInput(f"the streaming model takes one raw_prompt a request, not {len(hidden)}")
         truncated = _is_set(request, "truncated")
-        made_by = required(request, "made_by")[0, 0].decode()
+        made_by = array(request, "made_by")
+        version = "" if made_by is None else made_by[0, 0].decode()  # only who asks this model itself leaves it out
 
         def send_end(error: ServingError | None) -> None:
             final = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
@@ -123,7 +124,7 @@ class DecoderModel:
             else:
                 sender.send(error_response(error), flags=final)
 
-        mailbox = Mailbox(self._outbox, lambda event: sender.send(_response(event, truncated, made_by)), send_end)
+        mailbox = Mailbox(self._outbox, lambda event: sender.send(_response(event, truncated, version)), send_end)
         row = bridge.DecodeRequest(
             # Copies: the request's own memory is Triton's.
             hidden_QD=np.array(hidden[0]),

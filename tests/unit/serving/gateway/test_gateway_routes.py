@@ -45,6 +45,18 @@ def test_optimize(rest: httpx2.Client, triton: FakeServer) -> None:
     assert "top_k" not in request.inputs, "the server's default holds"
 
 
+def test_an_adapter_is_named(rest: httpx2.Client, triton: FakeServer) -> None:
+    triton.adapters = {"default": "v1", "team": "v2"}
+    assert rest.post("/optimize", json={**PROMPT, "adapter": "team"}).json()["model_version"] == "v2"
+    *_, (_, result) = events(rest.post("/optimize/stream", json={**PROMPT, "adapter": "team"}).text)
+    assert result["model_version"] == "v2"
+    for path in ("/optimize", "/optimize/stream"):
+        told = problem(rest.post(path, json={**PROMPT, "adapter": "other"}), 422)
+        assert "adapter 'other' is not known here; known are default, team" in told["detail"]
+        assert problem(rest.post(path, json={**PROMPT, "adapter": "../x"}), 422)["errors"][0]["pointer"] == "#/adapter"
+    assert len(triton.requests) == 4, "what can be no name does not reach Triton"
+
+
 def test_stream(rest: httpx2.Client) -> None:
     response = rest.post("/optimize/stream", json=PROMPT)
     assert response.headers["content-type"].startswith("text/event-stream")
