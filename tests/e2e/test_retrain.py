@@ -30,7 +30,7 @@ pytestmark = pytest.mark.triton
 COMMAND = str(Path(sys.executable).parent / "neuro-latent")
 ADAPTER = Path(__file__).parents[2] / "models" / "neuro-latent-mini" / "adapter"
 STYLE = "Act as an expert. "
-TOKENS = 24
+TOKENS = 16
 CLIENTS = 16
 FEEDBACK, TRAINED = 200, 264
 """Of the sample's rows: first those that get feedback, then the original training data, then what is held out of it."""
@@ -38,8 +38,8 @@ SETTINGS = """
 phase1_epochs = 2
 phase2_epochs = 1
 rate_factor = 1.0
-judged_rows = 48
-max_length = 32
+judged_rows = 32
+max_length = 24
 """
 """So little data needs the whole rate of the base; judged on fewer and shorter texts, for time."""
 
