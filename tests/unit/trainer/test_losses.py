@@ -121,6 +121,20 @@ def gradients(module: torch.nn.Module) -> list[torch.Tensor | None]:
     return [parameter.grad for parameter in module.parameters()]
 
 
+def test_the_same_row_again_is_no_negative_of_itself() -> None:
+    query, positive = torch.nn.functional.normalize(torch.randn(2, 3, 4), dim=-1)
+    none, no_mask = torch.zeros(3, 0, 4), torch.zeros(3, 0, dtype=torch.bool)
+    twice = torch.tensor([[True, True, False], [True, True, False], [False, False, True]])
+    query, positive = query[[0, 0, 2]], positive[[0, 0, 2]]
+    found = info_nce(query, positive, none, no_mask, 0.1, twice)
+    # Rows 0 and 1 each see row 2 alone, as row 1 does without its copy; row 2 has both copies against it.
+    last = torch.nn.functional.cross_entropy(query[2:] @ positive.T / 0.1, torch.tensor([2]))
+    first = torch.nn.functional.cross_entropy(query[1:2] @ positive[1:].T / 0.1, torch.tensor([0]))
+    assert found.item() == pytest.approx(((2 * first + last) / 3).item(), rel=1e-5)
+    alone = info_nce(query, positive, none, no_mask, 0.1, torch.eye(3, dtype=torch.bool))
+    assert alone.item() == info_nce(query, positive, none, no_mask, 0.1).item()
+
+
 def test_mse_and_info_nce_alone_never_reach_the_projector(make_run: Any) -> None:
     run = make_run(phase1=weights(distillation=1.0, contrastive=1.0), kl_weight=0.0)
     run.backward(first_batch(run), 1)

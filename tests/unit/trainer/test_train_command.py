@@ -17,7 +17,9 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from neuro_latent_trainer.cli import train
+from neuro_latent_trainer.config import LossWeights, TrainConfig
 from neuro_latent_trainer.sample import encode_rows, sample_rows
+from neuro_latent_trainer.sources import Sources, read_sources
 from tests.unit.trainer.conftest import SMALL
 
 app = typer.Typer()
@@ -70,6 +72,16 @@ def test_a_run_ends_with_one_json_line_and_says_how_to_serve_it(options: dict[st
     assert Path(summary["adapter"], "adapter_model.safetensors").is_file()
     assert f"neuro-latent serve --run {options['--output-dir']}" in done.stderr
     assert "training records" in done.stderr
+    assert read_sources(Path(summary["adapter"])) == Sources(str(options["--data-path"]))
+    # What is given away does not name a place on this machine.
+    assert str(options["--data-path"]) not in Path(summary["adapter"], "adapter_config.json").read_text()
+
+
+def test_settings_of_other_versions_are_read_as_far_as_they_are_known() -> None:
+    config = TrainConfig(batch_size=5, phase1=LossWeights(distillation=0.7))
+    values = {**json.loads(json.dumps(config.to_dict())), "of_the_future": 1}
+    del values["intent_dropout"]
+    assert TrainConfig.from_dict(values) == config
 
 
 def test_a_folder_that_holds_a_run_is_refused_and_left_as_it_is(options: dict[str, Any]) -> None:
@@ -251,8 +263,6 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_run_goes_on_from_it(options: dict[st
 
 
 def test_the_command_shows_the_defaults_of_the_configuration() -> None:
-    from neuro_latent_trainer.config import TrainConfig
-
     done = run({}, "--help")
     assert done.exit_code == 0
     for name in SMALL:

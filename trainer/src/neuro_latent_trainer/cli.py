@@ -1,17 +1,21 @@
 """``neuro-latent train``."""
 
 import json
-import signal
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from neuro_latent_trainer.command_line import ColumnsOption, DataOption, EmbeddingsOption, fail
+from neuro_latent_trainer.command_line import (
+    ColumnsOption,
+    DataOption,
+    EmbeddingsOption,
+    fail,
+    stopping_with_a_checkpoint,
+)
 from neuro_latent_trainer.config import TrainConfig
 
 DEFAULTS = TrainConfig()
@@ -187,6 +191,7 @@ def _train(
     from neuro_latent_trainer.backbones import BackboneError
     from neuro_latent_trainer.data import DataError, Record, parse_columns, read_records, render_bad_rows, split_records
     from neuro_latent_trainer.progress import RunLog, Unobserved
+    from neuro_latent_trainer.sources import Sources
     from neuro_latent_trainer.training import Observer, Run
 
     try:
@@ -241,17 +246,10 @@ def _train(
                 console.print(
                     f"resumed from {checkpoint_path} at step {run.position.step}", highlight=False, markup=False
                 )
-
-            def stop(signum: int, frame: FrameType | None) -> None:
-                run.stop_requested = True
-                console.print("stopping after this step …")
-
-            previous = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
-            try:
+            if processes.is_main_process:
+                Sources.of(data_path, val_path, columns).write(output_dir)
+            with stopping_with_a_checkpoint(run, console):
                 summary = run.execute()
-            finally:
-                for signum, handler in previous.items():
-                    signal.signal(signum, handler)
     except (
         AdapterError,
         BackboneError,

@@ -1,10 +1,17 @@
-"""What the commands of the trainer share: options, and how they fail."""
+"""What the commands of the trainer share: options, how they are stopped, and how they fail."""
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from neuro_latent_trainer.training import Run
 
 DataOption = Annotated[
     Path, typer.Option(help="Training data: .json, .jsonl, .csv or .parquet, one record a prompt.", metavar="FILE")
@@ -26,3 +33,19 @@ def fail(console: Console, message: str, code: int = 1) -> NoReturn:
     """Print an error in one piece and end the command."""
     console.print(f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
     raise typer.Exit(code)
+
+
+@contextmanager
+def stopping_with_a_checkpoint(run: "Run", console: Console) -> Iterator[None]:
+    """While the run executes, Ctrl-C and SIGTERM end it after its step."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        run.stop_requested = True
+        console.print("stopping after this step …")
+
+    previous = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)

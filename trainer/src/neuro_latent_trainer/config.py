@@ -1,7 +1,8 @@
 """All settings of a training run, in one frozen and validated place; the command line takes its defaults from here."""
 
 import math
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from neuro_latent_trainer.choices import (
@@ -135,3 +136,16 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         """All fields, as JSON types."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "TrainConfig":
+        """The settings that :meth:`to_dict` of this or another version gave: what is not there keeps its default, what
+        nobody knows any more is left aside.
+
+        Raises:
+            ValueError: a setting is out of its range.
+        """
+        known: dict[str, Any] = {f.name: values[f.name] for f in fields(cls) if f.name in values}
+        for phase in {"phase1", "phase2"} & known.keys():
+            known[phase] = LossWeights(**known[phase])
+        return cls(**known)

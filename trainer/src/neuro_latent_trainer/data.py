@@ -147,7 +147,7 @@ def split_records(records: Sequence[Record], validation_share: float, seed: int)
     """
     if not 0 < validation_share < 1:
         raise ValueError(f"validation_share must be above 0 and below 1, got {validation_share}")
-    places = {r.raw_prompt: _place(r.raw_prompt, seed) for r in records}
+    places = {r.raw_prompt: place(r.raw_prompt, seed) for r in records}
     held_out = {raw for raw, place in places.items() if place < validation_share}
     if len(places) > 1 and not held_out:
         held_out.add(min(places, key=lambda raw: places[raw]))
@@ -165,8 +165,8 @@ def sample_records(records: Sequence[Record], most: int) -> list[Record]:
     return sorted(records, key=lambda r: hashlib.sha256(r.raw_prompt.encode()).digest())[:most]
 
 
-def _place(raw_prompt: str, seed: int) -> float:
-    """A number in [0, 1), uniform over prompts."""
+def place(raw_prompt: str, seed: int) -> float:
+    """A number in [0, 1), uniform over prompts: below a share, a prompt is held out."""
     digest = hashlib.sha256(f"{seed}\n{raw_prompt}".encode()).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
 
@@ -239,7 +239,7 @@ def _text(row: Mapping[str, Any], column: str) -> str | None:
     value = row.get(column)
     if value is None:
         return None
-    _check_text(value, column)
+    check_text(value, column)
     return value if value.strip() else None
 
 
@@ -249,13 +249,14 @@ def _failed(row: Mapping[str, Any], column: str) -> tuple[str, ...]:
         text = _text(row, column)
         return () if text is None else (text,)
     for number, item in enumerate(value, start=1):
-        _check_text(item, f"{column} item {number}")
+        check_text(item, f"{column} item {number}")
         if not item.strip():
             raise ValueError(f"{column} item {number} is empty")
     return tuple(value)
 
 
-def _check_text(value: object, name: str) -> None:
+def check_text(value: object, name: str) -> None:
+    """Raise ValueError unless a value is text that every tokenizer takes."""
     if not isinstance(value, str):
         raise ValueError(f"{name} must be text, found {type(value).__name__}")
     if "\0" in value:
@@ -324,7 +325,7 @@ def _json_lines(path: Path, file: BinaryIO) -> Iterator[_Row]:
 def _read_csv(path: Path, names: _Columns) -> _Table:
     limit = csv.field_size_limit(MAX_CSV_FIELD)
     try:
-        # Bytes that are not UTF-8 become lone surrogates, which _check_text reports with their row.
+        # Bytes that are not UTF-8 become lone surrogates, which check_text reports with their row.
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             return _table(_csv_rows(path, csv.reader(file, strict=True), names), names)
     finally:

@@ -41,7 +41,12 @@ class ContrastiveHead(nn.Module):
 
 
 def info_nce(
-    query_BH: Tensor, positive_BH: Tensor, hard_BKH: Tensor, hard_mask_BK: Tensor, temperature: float
+    query_BH: Tensor,
+    positive_BH: Tensor,
+    hard_BKH: Tensor,
+    hard_mask_BK: Tensor,
+    temperature: float,
+    alike_BB: Tensor | None = None,
 ) -> Tensor:
     """InfoNCE (van den Oord et al. 2018): own enhanced prompt against the batch's and one's own failed prompts.
 
@@ -51,8 +56,13 @@ def info_nce(
         hard_BKH: unit vectors of the failed prompts of the same raw prompt.
         hard_mask_BK: True where there is one.
         temperature: divides the cosine similarities.
+        alike_BB: True where the row's and the column's raw or enhanced prompts are the same: what is right for a row is
+            no wrong answer of it, though it stands in the batch again.
     """
     batch_BB = query_BH @ positive_BH.T
+    if alike_BB is not None:
+        own_BB = torch.eye(len(batch_BB), dtype=torch.bool, device=batch_BB.device)
+        batch_BB = batch_BB.masked_fill(alike_BB & ~own_BB, float("-inf"))
     hard_BK = torch.einsum("bh,bkh->bk", query_BH, hard_BKH).masked_fill(~hard_mask_BK, float("-inf"))
     scores = torch.cat([batch_BB, hard_BK], dim=1) / temperature
     return F.cross_entropy(scores, torch.arange(len(scores), device=scores.device))

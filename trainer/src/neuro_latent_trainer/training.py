@@ -91,6 +91,12 @@ def ridge(raw_NE: Tensor, target_NE: Tensor) -> tuple[Tensor, Tensor]:
     return linear_EE, target_mean_E - mean_E @ linear_EE
 
 
+def _equal(rows_BE: Tensor) -> Tensor:
+    """Which rows are the same: bool [B, B]."""
+    _, group_B = rows_BE.unique(dim=0, return_inverse=True)
+    return group_B[:, None] == group_B
+
+
 def _start(config: TrainConfig, encoder: Encoder, generator: Generator) -> PromptOptimizer:
     """The adapter that a run starts with.
 
@@ -313,8 +319,10 @@ class Run:
             failed_BKE = adapter.standardizer(batch.failed_BKE)
             query_BH, positive_BH = self.head(intent_BE, enhanced_BE)
             hard_BKH = nn.functional.normalize(self.head.key(failed_BKE), dim=-1)
+            # Equal embeddings are of equal texts: the same row again, or another answer to the same prompt.
+            alike_BB = _equal(batch.raw_BE) | _equal(batch.enhanced_BE)
             losses["contrastive"] = info_nce(
-                query_BH, positive_BH, hard_BKH, batch.failed_mask_BK, self.config.contrastive_temperature
+                query_BH, positive_BH, hard_BKH, batch.failed_mask_BK, self.config.contrastive_temperature, alike_BB
             )
         if weights.kl:
             losses["kl"] = (

@@ -56,12 +56,21 @@ def compare(
     config = config or EvaluationConfig()
     rows = chosen(records, config.rows)
     ours, theirs = (
-        _figures_by_row(name, model, rows, preferences, config, stage)
+        figures_by_row(name, model, rows, preferences, config, stage)
         for name, model in (("first", first), ("second", second))
     )
+    return {"rows": len(rows), **compare_rows(ours, theirs)}
+
+
+def compare_rows(ours: Rows, theirs: Rows) -> dict[str, Any]:
+    """The figures of :func:`compare`, without ``rows``, of what :func:`figures_by_row` found for each.
+
+    Raises:
+        ValueError: the generators' tokenizers differ.
+    """
     if not np.array_equal(ours["ce"][1], theirs["ce"][1]):
         raise ValueError("the generators of the two adapters split texts differently: their losses do not compare")
-    figures: dict[str, Any] = {"rows": len(rows)}
+    figures: dict[str, Any] = {}
     for name, (values, weights) in ours.items():
         others = theirs[name][0]
         if not weights.sum() > 0:
@@ -83,19 +92,37 @@ def _better(difference: statistics.Interval, lower: bool) -> str:
     return "second" if (difference.value > 0) != lower else "first"
 
 
-def _figures_by_row(
+@torch.no_grad()
+def figures_by_row(
     name: str,
     model: PromptOptimizer,
     rows: Sequence[Record],
     preferences: Sequence[Record],
     config: EvaluationConfig,
-    stage: Stage,
+    stage: Stage = silent,
 ) -> Rows:
+    """What the figures of an adapter, behind the guard, are means of.
+
+    Args:
+        name: of the adapter, for ``stage``.
+        model: with the adapter.
+        rows: with an enhanced prompt each.
+        preferences: those with an enhanced and a failed prompt count.
+        config: sizes.
+        stage: told what happens.
+    """
     raw, gold = [r.raw_prompt for r in rows], [r.enhanced_prompt or "" for r in rows]
     system = conditioned(model.generator, adapted(model), config)
     losses = system.losses(raw, gold, stage(f"{name} scores", len(raw)))
-    texts = guarded(raw, system.write(raw, stage(f"{name} writes", len(raw))))
-    found: Rows = {"ce": (losses.per_token, losses.tokens), **measures.by_row(raw, gold, texts)}
+    written = system.write(raw, stage(f"{name} writes", len(raw)))
+    texts = guarded(raw, written)
+    kept = np.array([text == own for text, own in zip(texts, written, strict=True)], dtype=np.float64)
+    found: Rows = {
+        "ce": (losses.per_token, losses.tokens),
+        **measures.by_row(raw, gold, texts),
+        # Behind the guard no text is degenerate or has lost a literal; this is how often the guard had to see to it.
+        "passed_guard": (kept, np.ones(len(kept))),
+    }
     triples = [record for record in preferences if is_triple(record)]
     if triples:
         found["preference_accuracy"] = (prefers_success(system, triples), np.ones(len(triples)))

@@ -15,6 +15,7 @@ BY_SYSTEM = {
     "repetition": ("repetition", 100.0, 1),
     "self_bleu": ("self-BLEU", 1.0, 1),
     "length_ratio": ("length ratio", 1.0, 2),
+    "passed_guard": ("passed the guard", 100.0, 1),
     "preference_accuracy": ("prefers success", 100.0, 1),
 }
 """Figures that several systems have: title, factor, digits."""

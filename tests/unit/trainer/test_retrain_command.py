@@ -1,0 +1,381 @@
+"""``neuro-latent retrain`` on the tiny pair: from feedback to a decision, exit codes, going on, promotion."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer
+from click.testing import Result
+from typer.testing import CliRunner
+
+from neuro_latent_serving.feedback import Feedback, FeedbackStore
+from neuro_latent_trainer import adapter_folder
+from neuro_latent_trainer.cli import train
+from neuro_latent_trainer.model import PromptOptimizer
+from neuro_latent_trainer.retraining import commands
+from neuro_latent_trainer.retraining import retrain as retraining
+from neuro_latent_trainer.retraining.cli import REFUSED, retrain
+from neuro_latent_trainer.retraining.decision import Decision
+from neuro_latent_trainer.sample import encode_rows, sample_rows
+
+STYLE = "Act as an expert. "
+SETTINGS = "held_out_share = 0.4\nleast_rows = 4\nmax_length = 6\nphase1_epochs = 1\n"
+
+app = typer.Typer()
+app.command("train")(train)
+app.command("retrain")(retrain)
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "300"})
+
+
+def feedback_rows() -> list[dict[str, Any]]:
+    """Edits of the answers to 24 prompts, all towards one style."""
+    return [
+        {
+            "request_id": f"r{number}",
+            "raw_prompt": row["raw_prompt"],
+            "enhanced_prompt": row["failed_prompts"][0],
+            "rating": -1,
+            "edited_prompt": STYLE + row["enhanced_prompt"],
+        }
+        for number, row in enumerate(sample_rows()[48:72])
+    ]
+
+
+@pytest.fixture(scope="module")
+def base(pair: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a second on 48 records, a fifth of them held out."""
+    folder = tmp_path_factory.mktemp("base")
+    (folder / "data.jsonl").write_bytes(encode_rows(sample_rows()[:48], ".jsonl"))
+    done = invoke(
+        *("train", "--data-path", folder / "data.jsonl", "--output-dir", folder / "run", "--validation-share", 0.2),
+        *("--encoder", pair.encoder, "--generator", pair.generator, "--phase1-epochs", 1, "--phase2-epochs", 1),
+        *("--batch-size", 8, "--soft-prompt-tokens", 4),
+    )
+    assert done.exit_code == 0, done.output
+    return folder / "run"
+
+
+@pytest.fixture
+def options(base: Path, tmp_path: Path) -> list[object]:
+    """Of a retraining of two seconds."""
+    (tmp_path / "feedback.jsonl").write_text("".join(json.dumps(row) + "\n" for row in feedback_rows()))
+    (tmp_path / "retrain.toml").write_text(SETTINGS)
+    return [
+        *("retrain", "--base", base, "--feedback", tmp_path / "feedback.jsonl", "--config", tmp_path / "retrain.toml"),
+        *("--output-dir", tmp_path / "new", "--device", "cpu", "--json"),
+    ]
+
+
+@pytest.fixture
+def better(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every adapter is judged better: a T5 with random weights learns too little for a verdict of its own."""
+    decision = Decision(True, "better", {"original": 10, "feedback": 10})
+    monkeypatch.setattr(retraining, "judge", lambda *_: decision)
+
+
+def summary(done: Result) -> dict[str, Any]:
+    assert done.stdout, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def error_line(done: Result) -> str:
+    assert "Traceback" not in done.output
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    return line
+
+
+# The loop -------------------------------------------------------------------------------------------------------
+
+
+def test_feedback_becomes_an_adapter_that_is_judged(options: list[object], base: Path, tmp_path: Path) -> None:
+    done = invoke(*options)
+    found = summary(done)
+    assert done.exit_code == (0 if found["promote"] else REFUSED)
+    assert found["promoted"] is None
+    assert found["counts"] == {"original": 10, "feedback": 10}
+    assert {"ce", "preference_accuracy", "passed_guard"} <= {figure["measure"] for figure in found["figures"]}
+    assert "24 rows of feedback: 24 edited answers, 0 liked ones, 24 failed ones" in done.stderr
+    new = tmp_path / "new"
+    kept = json.loads((new / "decision.json").read_text())
+    assert {name: found[name] for name in kept} == kept
+    saved = adapter_folder.read(new)
+    assert saved.training["config"]["start_from"] == str(base / "adapter")
+    assert json.loads((new / "data.json").read_text()) == json.loads((base / "data.json").read_text())
+
+
+def test_no_prompt_is_printed_or_left_in_the_folder(options: list[object], tmp_path: Path) -> None:
+    done = invoke(*options)
+    written = b"".join(path.read_bytes() for path in (tmp_path / "new").rglob("*") if path.is_file())
+    for row in feedback_rows():
+        for text in (row["raw_prompt"], row["edited_prompt"], row["enhanced_prompt"]):
+            assert text not in done.output
+            assert text.encode() not in written
+
+
+@pytest.mark.usefixtures("better")
+def test_a_second_retraining_starts_from_the_first_and_its_data(options: list[object], tmp_path: Path) -> None:
+    assert invoke(*options).exit_code == 0
+    again = [tmp_path / "new" if part == options[2] else part for part in options]
+    done = invoke(*again, "--output-dir", tmp_path / "third")
+    assert done.exit_code == 0, done.output
+    assert "10 rows of the original data" in done.stderr
+    config = adapter_folder.read(tmp_path / "third").training["config"]
+    assert config["start_from"] == str(tmp_path / "new" / "adapter")
+
+
+def test_feedback_comes_from_a_database_that_only_its_owner_can_read_here(
+    options: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path / 'feedback.sqlite3'}"
+    store = FeedbackStore(url)
+    for row in feedback_rows():
+        store.add(Feedback(**row))
+    store.close()
+    target = tmp_path / "exported.jsonl"
+    commands.export_feedback(url, target)
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    assert len(target.read_text().splitlines()) == 24
+    monkeypatch.setenv(commands.FEEDBACK_VARIABLE, url)
+    without = [*options[:3], *options[5:]]
+    assert "24 edited answers" in invoke(*without).stderr
+
+
+def test_a_bad_adapter_is_refused_and_nothing_is_promoted(
+    options: list[object], base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = PromptOptimizer.from_pretrained(base)
+    with torch.no_grad():
+        for parameter in model.adapter.parameters():
+            parameter.fill_(torch.inf)
+    model.save_pretrained(tmp_path / "bad")
+    calls = stand_in(monkeypatch, tmp_path, base)
+    done = invoke(*options, "--candidate", tmp_path / "bad", "--promote", tmp_path / "repository")
+    assert done.exit_code == REFUSED
+    found = summary(done)
+    assert found["reason"] == "the new adapter has weights that are not finite"
+    assert found["promoted"] is None
+    assert [call[:2] for call in calls()] == [["adapters", "list"]]
+
+
+def test_an_adapter_for_other_frozen_models_is_no_candidate(
+    options: list[object], gated_pair: Any, tmp_path: Path
+) -> None:
+    from tests import tiny
+
+    other = tiny.write_adapter(tmp_path / "other", gated_pair.encoder, gated_pair.generator)
+    config = json.loads((other / "adapter_config.json").read_text())
+    config["generator"]["sha256"] = "0" * 64
+    (other / "adapter_config.json").write_text(json.dumps(config))
+    done = invoke(*options, "--candidate", other)
+    assert done.exit_code == 1
+    assert "another generator than the base's" in error_line(done)
+
+
+# Refusals and errors ---------------------------------------------------------------------------------------------
+
+
+def test_too_little_feedback_is_refused_before_anything_is_trained(options: list[object], tmp_path: Path) -> None:
+    (tmp_path / "feedback.jsonl").write_text(json.dumps(feedback_rows()[0]) + "\n")
+    done = invoke(*options)
+    assert done.exit_code == REFUSED
+    assert "too few rows to decide" in summary(done)["reason"]
+    assert not (tmp_path / "new" / "adapter").exists()
+    assert not (tmp_path / "new" / "feedback.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "problem"),
+    [
+        ({"--base": "none"}, 1, "no adapter in"),
+        ({"--feedback": "none.jsonl"}, 1, "no such file, and no database URL"),
+        ({"--feedback": "mysterious://x"}, 1, "`neuro-latent feedback export` failed with exit code 2"),
+        ({"--config": "none.toml"}, 2, "none.toml"),
+        ({"--val-path": "val.jsonl"}, 2, "describe --data-path"),
+        ({"--data-path": "gone.jsonl"}, 1, "gone.jsonl does not exist"),
+    ],
+)
+def test_a_wrong_option_is_one_line(options: list[object], change: dict[str, str], code: int, problem: str) -> None:
+    done = invoke(*options, *(part for option in change.items() for part in option))
+    assert done.exit_code == code, done.output
+    assert problem in error_line(done)
+
+
+@pytest.mark.usefixtures("better")
+def test_a_base_that_does_not_say_its_data_needs_data_path(options: list[object], base: Path, tmp_path: Path) -> None:
+    adapter = tmp_path / "moved"
+    adapter.mkdir()
+    for file in (base / "adapter").iterdir():
+        (adapter / file.name).write_bytes(file.read_bytes())
+    moved = [adapter if part == base else part for part in options]
+    done = invoke(*moved)
+    assert done.exit_code == 2
+    assert "--data-path" in error_line(done)
+    assert invoke(*moved, "--data-path", base.parent / "data.jsonl").exit_code == 0
+
+
+def test_a_database_without_serving_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(commands, "SERVING", "neuro_latent_no_serving")
+    with pytest.raises(commands.CommandError, match=r"pip install \./serving"):
+        commands.export_feedback(None, tmp_path / "feedback.jsonl")
+
+
+# Stopping and going on -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("better")
+def test_an_interrupted_retraining_goes_on_with_the_feedback_it_began_with(
+    options: list[object], tmp_path: Path
+) -> None:
+    config = tmp_path / "retrain.toml"
+    config.write_text(SETTINGS.replace("phase1_epochs = 1", "phase1_epochs = 15"))
+    program = [sys.executable, "-m", "neuro_latent_client", *map(str, options)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    new = tmp_path / "new"
+    until = time.monotonic() + 120
+    while not (new / "phase1_epoch_1.pt").is_file() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "go on with --resume" in errors
+    assert "Traceback" not in errors
+    assert not (new / "decision.json").exists()
+
+    (tmp_path / "feedback.jsonl").unlink()
+    assert "already holds a run" in error_line(invoke(*options))
+    wanted = config.read_text()
+    config.write_text(SETTINGS)
+    assert "was started with another config" in error_line(invoke(*options, "--resume"))
+    config.write_text(wanted)
+    done = invoke(*options, "--resume")
+    assert done.exit_code == 0, done.output
+    assert "going on at step" in done.stderr
+    assert adapter_folder.read(new).training["steps"] == 16 * 7
+    assert not (new / "feedback.jsonl").exists()
+
+
+@pytest.mark.usefixtures("better")
+def test_a_decision_is_made_once(options: list[object]) -> None:
+    assert invoke(*options).exit_code == 0
+    done = invoke(*options, "--resume")
+    assert done.exit_code == 0
+    assert "decided before" in done.stderr
+
+
+# Promotion -------------------------------------------------------------------------------------------------------
+
+STAND_IN = """#!{python}
+import json, sys
+arguments = sys.argv[1:]
+with open({log!r}, "a") as log:
+    log.write(json.dumps(arguments) + "\\n")
+if arguments[:2] == ["adapters", "list"]:
+    print(json.dumps({{"adapters": {{"default": {served!r}}}}}))
+elif {code}:
+    sys.exit({code})
+else:
+    print("a line before")
+    print(json.dumps({{"adapter": arguments[2], "version": 2, "previous": 1, "model_version": "pair-2"}}))
+"""
+
+
+def stand_in(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, base: Path, code: int = 0, served: str | None = None
+) -> Any:
+    """``neuro-latent adapters`` as a script that serves ``base``; gives what it was called with."""
+    import hashlib
+
+    log, program = folder / "calls", folder / "stand-in"
+    digest = hashlib.sha256((base / "adapter" / "adapter_model.safetensors").read_bytes()).hexdigest()
+    served = served or f"pair-{digest[:12]}-int8"
+    program.write_text(STAND_IN.format(python=sys.executable, log=str(log), served=served, code=code))
+    program.chmod(0o755)
+    monkeypatch.setattr(commands, "program", lambda: [str(program)])
+    return lambda: [json.loads(line) for line in log.read_text().splitlines()]
+
+
+@pytest.mark.usefixtures("better")
+def test_a_better_adapter_is_promoted_and_the_way_back_is_named(
+    options: list[object], base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = stand_in(monkeypatch, tmp_path, base)
+    done = invoke(*options, "--promote", tmp_path / "repository", "--url", "grpc://h:1")
+    assert done.exit_code == 0, done.output
+    assert summary(done)["promoted"] == {"adapter": "default", "version": 2, "previous": 1, "model_version": "pair-2"}
+    where = ["--repository", str(tmp_path / "repository"), "--url", "grpc://h:1"]
+    assert calls()[-1] == [
+        "adapters",
+        "add",
+        "default",
+        "--adapter",
+        str(tmp_path / "new" / "adapter"),
+        *where,
+        "--json",
+    ]
+    assert f"neuro-latent adapters rollback {' '.join(where)}" in done.stderr
+
+
+@pytest.mark.usefixtures("better")
+def test_it_can_be_promoted_under_another_name(
+    options: list[object], base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = stand_in(monkeypatch, tmp_path, base)
+    done = invoke(*options, "--promote", tmp_path, "--adapter-name", "legal")
+    assert done.exit_code == 0, done.output
+    assert calls()[-1][2] == "legal"
+
+
+@pytest.mark.usefixtures("better")
+def test_a_promotion_that_fails_is_an_error_and_can_be_tried_again(
+    options: list[object], base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(monkeypatch, tmp_path, base, code=1)
+    done = invoke(*options, "--promote", tmp_path)
+    assert done.exit_code == 1
+    assert "`neuro-latent adapters add` failed with exit code 1" in error_line(done)
+    stand_in(monkeypatch, tmp_path, base)
+    done = invoke(*options, "--promote", tmp_path, "--resume")
+    assert done.exit_code == 0
+    assert summary(done)["promoted"]["version"] == 2
+    digest = adapter_digest(tmp_path / "new" / "adapter")
+    calls = stand_in(monkeypatch, tmp_path, base, served=f"pair-{digest}")
+    done = invoke(*options, "--promote", tmp_path, "--resume")
+    assert done.exit_code == 0
+    assert "is served already" in done.stderr
+    assert calls()[-1][:2] == ["adapters", "list"]
+
+
+def adapter_digest(adapter: Path) -> str:
+    import hashlib
+
+    return hashlib.sha256((adapter / "adapter_model.safetensors").read_bytes()).hexdigest()[:12]
+
+
+def test_a_base_that_is_not_what_is_served_is_refused_before_anything_is_trained(
+    options: list[object], base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(monkeypatch, tmp_path, base, served="pair-0123456789ab")
+    done = invoke(*options, "--promote", tmp_path)
+    assert done.exit_code == 1
+    assert "pair-0123456789ab as default, which is not" in error_line(done)
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_defaults_are_in_the_help() -> None:
+    done = invoke("retrain", "--help")
+    assert done.exit_code == 0
+    for setting in ("least_rows = 20", "margins.ce = 0.05", "rate_factor = 0.5"):
+        assert setting in " ".join(done.stdout.replace("│", "").split())

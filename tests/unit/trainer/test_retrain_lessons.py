@@ -1,0 +1,287 @@
+"""What feedback teaches: every rule from a row to a record, and which records are trained on and held out."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from neuro_latent_trainer.data import DataError, Record
+from neuro_latent_trainer.retraining.config import Margins, RetrainConfig, read_config
+from neuro_latent_trainer.retraining.feedback import Opinion, read_feedback
+from neuro_latent_trainer.retraining.lessons import EDIT, KNOWN, LIKED, Lessons, learn
+from neuro_latent_trainer.retraining.mixture import Mixture, mix
+
+RAW, ANSWER, EDITED = "name rivers", "List rivers.", "List the rivers of France with their lengths."
+
+
+def opinion(number: int = 0, rating: int = -1, **fields: str) -> Opinion:
+    """By nobody in particular, each of a request of its own."""
+    texts = {"raw_prompt": RAW, "enhanced_prompt": ANSWER}
+    return Opinion(**{"request_id": f"r{number}", **texts, **fields}, rating=rating)
+
+
+def taught(*opinions: Opinion, known: dict[str, str] | None = None) -> Lessons:
+    return learn(opinions, known or {}, 4000)
+
+
+def left_out(lessons: Lessons) -> dict[str, int]:
+    return {name: count for name, count in lessons.left_out.items() if count}
+
+
+def only(lessons: Lessons) -> tuple[str, str | None, tuple[str, ...], str]:
+    (record,) = lessons.records
+    return record.raw_prompt, record.enhanced_prompt, record.failed_prompts, record.source
+
+
+# A row -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rating", [1, -1])
+def test_an_edit_is_a_pair_and_its_answer_a_failure_whatever_the_thumb(rating: int) -> None:
+    lessons = taught(opinion(rating=rating, edited_prompt=EDITED))
+    assert only(lessons) == (RAW, EDITED, (ANSWER,), EDIT)
+    assert (lessons.rows, lessons.failures, left_out(lessons)) == (1, 1, {})
+
+
+def test_a_thumb_up_is_a_success() -> None:
+    assert only(taught(opinion(rating=1))) == (RAW, ANSWER, (), LIKED)
+
+
+def test_a_thumb_down_joins_the_successes_of_its_prompt() -> None:
+    lessons = taught(opinion(0, rating=1), opinion(1, enhanced_prompt="Rivers?", raw_prompt=" NAME  rivers "))
+    assert only(lessons)[1:] == (ANSWER, ("Rivers?",), LIKED)
+
+
+def test_a_thumb_down_alone_takes_the_success_of_the_original_data() -> None:
+    assert only(taught(opinion(), known={RAW: EDITED}))[1:] == (EDITED, (ANSWER,), KNOWN)
+
+
+@pytest.mark.parametrize("known", [{}, {RAW: ANSWER}])
+def test_a_thumb_down_without_any_success_teaches_nothing_and_is_counted(known: dict[str, str]) -> None:
+    lessons = taught(opinion(), known=known)
+    assert not lessons.records
+    assert left_out(lessons) == {"no success": 1}
+
+
+def test_an_empty_answer_is_no_failed_prompt() -> None:
+    assert only(taught(opinion(enhanced_prompt="", edited_prompt=EDITED)))[2] == ()
+
+
+# Several opinions -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [({"user": "ann", "number": 1}, {"user": "ann", "number": 2}), ({"number": 1}, {"number": 1})],
+)
+def test_the_latest_opinion_of_one_person_counts(first: Any, second: Any) -> None:
+    lessons = taught(opinion(**first), opinion(**second, rating=1))
+    assert only(lessons)[1:] == (ANSWER, (), LIKED)
+    assert left_out(lessons) == {"superseded": 1}
+
+
+def test_opinions_of_different_people_that_disagree_cancel() -> None:
+    lessons = taught(opinion(1, rating=1), opinion(2, rating=-1))
+    assert not lessons.records
+    assert left_out(lessons) == {"disputed": 1}
+
+
+def test_a_majority_decides() -> None:
+    assert only(taught(opinion(1, rating=1), opinion(2, rating=-1), opinion(3, rating=1)))[1] == ANSWER
+
+
+def test_a_disputed_answer_does_not_keep_an_edit_from_teaching() -> None:
+    lessons = taught(opinion(1, rating=1), opinion(2, edited_prompt=EDITED))
+    assert only(lessons)[1:] == (EDITED, (), EDIT)
+    assert left_out(lessons) == {"disputed": 1}
+
+
+def test_an_edit_that_others_disliked_as_an_answer_is_no_success() -> None:
+    lessons = taught(
+        opinion(1, edited_prompt=EDITED), opinion(2, enhanced_prompt=EDITED), opinion(3, enhanced_prompt=EDITED)
+    )
+    assert not lessons.records
+
+
+# What is left out -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        ("  \n", "blank edit"),
+        ("the " * 20, "degenerate edit"),
+        ("Name  Rivers", "edit is the prompt"),
+        ("list RIVERS.", "edit is the answer"),
+    ],
+)
+def test_an_edit_that_teaches_nothing_leaves_its_thumb(edit: str, reason: str) -> None:
+    lessons = taught(opinion(rating=1, edited_prompt=edit))
+    assert only(lessons)[1:] == (ANSWER, (), LIKED)
+    assert left_out(lessons) == {reason: 1}
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"), [("Name rivers", "answer is the prompt"), ("\ufffd\ufffd", "degenerate answer")]
+)
+def test_a_liked_answer_that_nobody_should_learn_is_left_out(answer: str, reason: str) -> None:
+    lessons = taught(opinion(rating=1, enhanced_prompt=answer))
+    assert not lessons.records
+    assert left_out(lessons) == {reason: 1}
+
+
+@pytest.mark.parametrize("name", ["raw_prompt", "enhanced_prompt", "edited_prompt"])
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "AKIAIOSFODNN7EXAMPLE",
+        "ghp_" + "a1" * 18,
+        "-----BEGIN RSA PRIVATE KEY-----",
+        "postgres://ann:hunter2@db.example.org/x",
+        'api_key = "9f8a7b6c5d4e"',
+        "password: hunter22",
+    ],
+)
+def test_a_row_with_a_secret_is_left_out(name: str, secret: str) -> None:
+    lessons = taught(opinion(**{"edited_prompt": EDITED, name: f"Use {secret} to connect."}))
+    assert not lessons.records
+    assert left_out(lessons) == {"secret": 1}
+
+
+def test_what_only_speaks_of_passwords_is_no_secret() -> None:
+    edited = "Explain how to hash a password: which function, which salt, and why https://a.org:8080/x@y says so."
+    assert only(taught(opinion(edited_prompt=edited)))[1] == edited
+
+
+def test_a_text_that_is_too_long_is_left_out() -> None:
+    lessons = learn([opinion(edited_prompt=EDITED)], {}, len(EDITED) - 1)
+    assert not lessons.records
+    assert left_out(lessons) == {"too long": 1}
+
+
+def test_the_report_has_every_count_and_no_text() -> None:
+    lessons = learn([opinion(edited_prompt=EDITED), opinion(1, raw_prompt="what", rating=-1)], {}, 4000, malformed=3)
+    line = lessons.describe()
+    assert line == (
+        "5 rows of feedback: 1 edited answers, 0 liked ones, 1 failed ones to learn from; left out: "
+        "3 no rows of feedback, 1 failures of prompts without a success"
+    )
+
+
+# The file -------------------------------------------------------------------------------------------------------
+
+
+def row(**fields: Any) -> str:
+    return json.dumps(
+        {"request_id": "r", "raw_prompt": RAW, "enhanced_prompt": ANSWER, "rating": 1, "comment": "no", **fields}
+    )
+
+
+def test_rows_are_read_oldest_first_and_wrong_ones_are_named_without_their_text(tmp_path: Path) -> None:
+    file = tmp_path / "feedback.jsonl"
+    wrong = ["{", row(rating=True), row(raw_prompt=7), row(enhanced_prompt=None), row(raw_prompt="a\0b")]
+    good = [row(created_at="2026-01-02", request_id="b"), row(created_at="2026-01-01", request_id="a")]
+    file.write_bytes("\n".join([*wrong, *good, ""]).encode() + b"\xff" + RAW.encode() + b"\n")
+    opinions, problems = read_feedback(file)
+    assert [found.request_id for found in opinions] == ["a", "b"]
+    assert [problem.split(":")[1] for problem in problems] == ["1", "2", "3", "4", "5", "8"]
+    assert RAW not in "".join(problems)
+
+
+def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('{"prompt": "a"}\n')
+    with pytest.raises(DataError, match="no feedback"):
+        read_feedback(tmp_path / "x.jsonl")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_feedback(tmp_path / "none.jsonl")
+
+
+# The mixture ----------------------------------------------------------------------------------------------------
+
+
+def records(name: str, count: int, source: str = "") -> list[Record]:
+    return [Record(f"{name} {i}", f"better {name} {i}", (), source, "", i) for i in range(count)]
+
+
+def raws(found: tuple[Record, ...]) -> set[str]:
+    return {record.raw_prompt for record in found}
+
+
+def mixed(feedback: int, original: int, **settings: Any) -> Mixture:
+    return mix(records("new", feedback, EDIT), records("old", original), records("held", 30), RetrainConfig(**settings))
+
+
+def test_held_out_prompts_stay_held_out_when_feedback_grows() -> None:
+    few, many = mixed(50, 50), mixed(500, 50)
+    assert raws(few.feedback) == raws(many.feedback) & {f"new {i}" for i in range(50)}
+    assert 60 < len(many.feedback) < 140
+    for mixture in (few, many):
+        assert not raws(mixture.train) & (raws(mixture.feedback) | raws(mixture.original))
+
+
+def test_a_prompt_held_out_of_one_kind_is_trained_on_in_neither() -> None:
+    feedback = [Record("HELD 3", "Act.", (), EDIT, "", 1), *records("new", 40, EDIT)]
+    original = [*records("New", 40), *records("old", 40)]
+    mixture = mix(feedback, original, records("held", 30), RetrainConfig())
+    assert "HELD 3" in raws(mixture.feedback)
+    trained = {raw.lower() for raw in raws(mixture.train)}
+    assert not trained & {raw.lower() for raw in raws(mixture.feedback) | raws(mixture.original)}
+
+
+@pytest.mark.parametrize(
+    ("original", "settings", "copies"),
+    [(1000, {}, 4), (1000, {"most_copies": 2}, 2), (70, {}, 1), (10, {}, 1), (1000, {"feedback_share": 0.25}, 4)],
+)
+def test_the_share_of_feedback_is_kept_by_repetition_and_bounded(
+    original: int, settings: dict[str, Any], copies: int
+) -> None:
+    mixture = mixed(60, original, **settings)
+    assert mixture.feedback_rows == copies * mixture.distinct
+    share = mixture.feedback_rows / len(mixture.train)
+    assert share == pytest.approx(settings.get("feedback_share", 0.5), abs=0.01)
+    old = [record.raw_prompt for record in mixture.train if record.raw_prompt.startswith("old")]
+    counts = {old.count(raw) for raw in old}
+    assert max(counts) - min(counts) <= 1
+
+
+def test_liked_answers_are_trained_on_but_nothing_is_judged_by_them() -> None:
+    mixture = mix(records("new", 200, LIKED), records("old", 10), [], RetrainConfig())
+    assert mixture.distinct > 100
+    assert not mixture.feedback
+
+
+def test_without_original_data_feedback_stands_alone() -> None:
+    mixture = mixed(40, 0)
+    assert mixture.original_rows == 0
+    assert mixture.feedback_rows == mixture.distinct
+
+
+# Settings -------------------------------------------------------------------------------------------------------
+
+
+def test_settings_come_from_a_file_and_its_gaps_from_the_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "retrain.toml"
+    file.write_text("phase1_epochs = 5\nrate_factor = 1\n[margins]\nce = 0.2\n")
+    assert read_config(file) == RetrainConfig(phase1_epochs=5, rate_factor=1.0, margins=Margins(ce=0.2))
+    file.write_text(RetrainConfig().to_toml())
+    assert read_config(file) == RetrainConfig()
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("phase = 1", "no setting is called 'phase'"),
+        ("phase1_epochs = 1.5", "phase1_epochs must be a number"),
+        ("feedback_share = 1", "feedback_share must be above 0 and below 1"),
+        ("margins.ce = -1", "margins.ce must be at least 0"),
+        ("margins = 3", "margins must be a table"),
+        ("phase1_epochs = 0\nphase2_epochs = 0", "nothing to train"),
+        ("=", "retrain.toml"),
+    ],
+)
+def test_a_wrong_setting_is_named(tmp_path: Path, text: str, problem: str) -> None:
+    file = tmp_path / "retrain.toml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=problem):
+        read_config(file)

@@ -1,0 +1,239 @@
+"""``neuro-latent retrain``."""
+
+import json
+import shlex
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from neuro_latent_trainer.command_line import ColumnsOption, fail, stopping_with_a_checkpoint
+from neuro_latent_trainer.retraining.config import RetrainConfig, read_config
+
+if TYPE_CHECKING:
+    from neuro_latent_trainer.adapter_folder import SavedAdapter
+    from neuro_latent_trainer.retraining.decision import Decision
+    from neuro_latent_trainer.retraining.retrain import Start
+
+REFUSED = 3
+DEFAULTS = ", ".join(f"`{line}`" for line in RetrainConfig().to_toml().splitlines())
+
+
+def retrain(
+    base: Annotated[Path, typer.Option(help="Training run, or adapter folder, of what is served now.", metavar="RUN")],
+    feedback: Annotated[
+        str | None,
+        typer.Option(
+            help="Database URL, or a file that `neuro-latent feedback export` wrote.",
+            metavar="URL|FILE",
+            show_default="where serving keeps it",
+        ),
+    ] = None,
+    output_dir: Annotated[Path, typer.Option(help="Folder of the new run, with its decision.", metavar="NEW")] = Path(
+        "runs/retrained"
+    ),
+    data_path: Annotated[
+        Path | None,
+        typer.Option(help="Original training data.", metavar="FILE", show_default="that of the base's run"),
+    ] = None,
+    val_path: Annotated[
+        Path | None,
+        typer.Option(
+            help="Held-out rows of the original data, with --data-path; without, those that the base's run held out.",
+            metavar="FILE",
+        ),
+    ] = None,
+    columns: ColumnsOption = "",
+    candidate: Annotated[
+        Path | None,
+        typer.Option(help="Judge this adapter, trained elsewhere, instead of training one.", metavar="ADAPTER"),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help=f"TOML file with settings. Defaults: {DEFAULTS}.", metavar="FILE")
+    ] = None,
+    promote: Annotated[
+        Path | None,
+        typer.Option(help="Served repository that takes the new adapter if it is no worse.", metavar="REPO"),
+    ] = None,
+    url: Annotated[str, typer.Option(help="The server of --promote.")] = "grpc://127.0.0.1:8001",
+    adapter_name: Annotated[
+        str, typer.Option(help="Its name there; `default` answers requests that name none.", metavar="NAME")
+    ] = "default",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with what the same command began; its feedback stays as it was.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line last on stdout.")] = False,
+) -> None:
+    """Learn from what people said of answers, and promote the new adapter only if it is shown to be no worse.
+
+    Edited answers become training pairs, thumbs successes and failures; original data is mixed in. Prompts held out of
+    both are never trained on. On them new is compared with old, row by row. Every figure must lie within its margin
+    with 95 % confidence and one must be better (settings: --config); then the adapter goes to the running server, where
+    it is probed before it answers anybody. Prompts are never printed.
+
+      neuro-latent retrain --base runs/first --promote repository --url grpc://127.0.0.1:8001
+
+      neuro-latent retrain --base runs/first --feedback feedback.jsonl --output-dir runs/second
+
+      neuro-latent retrain --base runs/first --candidate runs/other --output-dir runs/judged
+
+    Exit codes: 0 promoted (without --promote: may be), 1 failure, 2 wrong usage, 3 refused, 130 interrupted.
+    """
+    console = Console(stderr=True)
+    if data_path is None and (val_path is not None or columns):
+        fail(console, "--val-path and --columns describe --data-path, which is missing", code=2)
+    try:
+        settings = RetrainConfig() if config is None else read_config(config)
+    except (OSError, ValueError) as error:
+        fail(console, str(error), code=2)
+    # Imported here so that --help does not wait for torch.
+    from neuro_latent_trainer import adapter_folder
+    from neuro_latent_trainer.adapter_folder import AdapterError
+    from neuro_latent_trainer.backbones import BackboneError
+    from neuro_latent_trainer.checkpoint import CheckpointError
+    from neuro_latent_trainer.data import DataError
+    from neuro_latent_trainer.retraining import commands
+    from neuro_latent_trainer.retraining import retrain as retraining
+    from neuro_latent_trainer.sources import Sources, read_sources
+
+    promoted: commands.Promoted | None = None
+    try:
+        folder = adapter_folder.locate(base)
+        sources = Sources.of(data_path, val_path, columns) if data_path else read_sources(folder)
+        if sources is None:
+            fail(
+                console,
+                f"{base} does not record what it was trained on: give the original data with --data-path, so that "
+                "nothing of it is forgotten",
+                code=2,
+            )
+        chosen = "" if candidate is None else str(adapter_folder.locate(candidate).absolute())
+        start = retraining.Start(str(folder.absolute()), chosen, sources, settings)
+        new = Path(chosen) if chosen else output_dir / "adapter"
+        there = None if promote is None else commands.served(promote, adapter_name)
+        decision = retraining.known_decision(output_dir) if resume else None
+        promoted_before = decision is not None and decision.promote and retraining.is_version(there, new)
+        if there is not None and not promoted_before and not retraining.is_version(there, folder):
+            fail(
+                console,
+                f"{promote} serves {there} as {adapter_name}, which is not {base}: the new adapter has to be compared "
+                "with what it replaces. Give that one with --base",
+            )
+        retraining.begin(output_dir, start, resume)
+        if decision is None:
+            sources.write(output_dir)
+            decision = _decide(output_dir, start, adapter_folder.read(folder), feedback, device, console)
+        else:
+            console.print("decided before; the figures are in decision.json", highlight=False)
+        _tell(decision, new, console)
+        if promoted_before:
+            console.print(f"{there} is served already", highlight=False, markup=False)
+        elif decision.promote and promote is not None:
+            promoted = commands.promote(new, adapter_name, promote, url)
+            undo = shlex.join(commands.rollback_command(promote, url))
+            console.print(
+                f"promoted: {promoted.adapter} is now {promoted.model_version}, version {promoted.version} of the "
+                f"repository's adapters; undo with:\n  {undo}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
+    except (
+        AdapterError,
+        BackboneError,
+        CheckpointError,
+        DataError,
+        FloatingPointError,
+        OSError,
+        commands.CommandError,
+    ) as error:
+        fail(console, str(error))
+    except ValueError as error:
+        fail(console, str(error), code=2)
+    except KeyboardInterrupt:
+        fail(console, "interrupted; go on with --resume", code=130)
+    if as_json:
+        summary: dict[str, Any] = {**decision.as_json(), "adapter": str(new), "output_dir": str(output_dir)}
+        typer.echo(json.dumps({**summary, "promoted": promoted and asdict(promoted)}))
+    if not decision.promote:
+        raise typer.Exit(REFUSED)
+
+
+def _decide(
+    output_dir: Path, start: "Start", base: "SavedAdapter", feedback: str | None, device: str, console: Console
+) -> "Decision":
+    """Take the feedback, train where there is no candidate, and compare; the decision is in the folder then."""
+    import torch
+    from rich.progress import Progress
+
+    from neuro_latent_trainer.backbones import default_device
+    from neuro_latent_trainer.model import PromptOptimizer
+    from neuro_latent_trainer.progress import RunLog
+    from neuro_latent_trainer.retraining import retrain as retraining
+    from neuro_latent_trainer.retraining.decision import table, too_few
+
+    _take_feedback(feedback, output_dir / retraining.FEEDBACK_FILE)
+    trained_as = retraining.base_settings(base)
+    lessons, mixture = retraining.read_records(output_dir, start, trained_as)
+    for line in (lessons.describe(), mixture.describe()):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    # Before the training, which would be for nothing.
+    if refusal := too_few(mixture.original, mixture.feedback, start.config):
+        retraining.keep_decision(output_dir, refusal)
+        return refusal
+    where = default_device() if device == "auto" else torch.device(device)
+    old = PromptOptimizer.from_pretrained(Path(start.base), device=str(where))
+    adapter = Path(start.candidate)
+    if not start.candidate:
+        adapter = output_dir / "adapter"
+        config = retraining.settings(trained_as, Path(start.base), start.config)
+        with ExitStack() as closing:
+            log = closing.enter_context(RunLog(output_dir, console))
+            run = retraining.training_run(output_dir, mixture, config, Path(start.sources.data_path).name, log, where)
+            if run is not None:
+                if run.position.step:
+                    console.print(f"going on at step {run.position.step}", highlight=False)
+                with stopping_with_a_checkpoint(run, console):
+                    summary = run.execute()
+                if summary.interrupted:
+                    fail(console, f"stopped at step {summary.steps}; go on with --resume", code=130)
+    with Progress(console=console, transient=True) as bars:
+
+        def stage(name: str, total: int) -> Callable[[int], None]:
+            task = bars.add_task(name, total=total)
+            return lambda done: bars.advance(task, done)
+
+        decision = retraining.decide(output_dir, old, adapter, mixture, start.config, stage)
+    console.print(table(decision))
+    return decision
+
+
+def _take_feedback(feedback: str | None, target: Path) -> None:
+    """Copy the feedback into the run, unless an earlier start has."""
+    from neuro_latent_trainer.data import DataError
+    from neuro_latent_trainer.retraining import commands
+
+    if target.is_file():
+        return
+    partial = target.with_suffix(".partial")
+    partial.unlink(missing_ok=True)
+    if feedback is not None and Path(feedback).is_file():
+        partial.touch(mode=0o600)
+        with Path(feedback).open("rb") as source, partial.open("wb") as copy:
+            shutil.copyfileobj(source, copy)
+    elif feedback is not None and "://" not in feedback:
+        raise DataError(f"--feedback {feedback}: no such file, and no database URL (sqlite:////path/to/file)")
+    else:
+        commands.export_feedback(feedback, partial)
+    partial.replace(target)
+
+
+def _tell(decision: "Decision", new: Path, console: Console) -> None:
+    verdict, style = ("may be promoted", "green") if decision.promote else ("refused", "yellow")
+    console.print(f"{new}: {verdict}; {decision.reason}", style=style, highlight=False, markup=False, soft_wrap=True)

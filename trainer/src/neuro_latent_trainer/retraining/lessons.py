@@ -1,0 +1,188 @@
+"""What opinions teach: records to train on.
+
+Every opinion is a vote on texts: a thumb on the answer, an edit for the edited text and against the answer. A text
+with more votes for it than against it is a success of its raw prompt, one with more against it a failure; where they
+are equal nothing is learned.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from neuro_latent_client.guard import is_degenerate
+from neuro_latent_trainer.data import Record
+from neuro_latent_trainer.retraining.feedback import Opinion
+
+EDIT: Final = "feedback: edit"
+LIKED: Final = "feedback: liked"
+KNOWN: Final = "feedback: failed"
+"""The ``source`` of a record: where its enhanced prompt is from. KNOWN is the original data's, for a failure."""
+
+_SECRETS: Final = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----"
+    r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"  # AWS
+    r"|\bgh[pousr]_\w{30,}|\bgithub_pat_\w{30,}|\bglpat-[\w-]{20,}"
+    r"|\bxox[abprs]-[\w-]{10,}"  # Slack
+    r"|\bsk-[\w-]{20,}|\bAIza[\w-]{35}|\bhf_\w{30,}"
+    r"|\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]+"  # JSON web tokens
+    r"|\b\w+://[^\s/:@]+:[^\s/@]+@"  # a password in a URL
+    r"|\b(?:password|passwd|secret|api[_ -]?key|token)\b[\"']?\s*[:=]\s*[\"']?(?=\S*\d)[^\s\"']{8,}",
+    re.IGNORECASE,
+)
+"""Texts with one of these are not learned from: the model could give them to somebody else. The forms of well-known
+keys, and what stands behind ``password=`` and the like and has a digit; what has no such form is not recognised."""
+
+REASONS: Final = {
+    "malformed": "no rows of feedback",
+    "superseded": "said something else of the same answer later",
+    "secret": "with a secret",
+    "too long": "too long",
+    "blank edit": "edits without text",
+    "degenerate edit": "edits that nobody could use",
+    "edit is the prompt": "edits that are the raw prompt again",
+    "edit is the answer": "edits that changed nothing",
+    "answer is the prompt": "liked answers that are the raw prompt again",
+    "degenerate answer": "liked answers that nobody could use",
+    "disputed": "answers with as many votes for as against",
+    "no success": "failures of prompts without a success",
+}
+"""Why something was not learned from, in words."""
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What feedback teaches.
+
+    Attributes:
+        records: one a success, with the failures of the same raw prompt; ``source`` is EDIT, LIKED or KNOWN.
+        rows: of feedback, the malformed ones included.
+        left_out: by REASONS, how many rows, edits or texts.
+        failures: failed prompts over all records, each counted once.
+    """
+
+    records: tuple[Record, ...]
+    rows: int
+    left_out: Mapping[str, int]
+    failures: int
+
+    def count(self, source: str) -> int:
+        """Records of a source."""
+        return sum(record.source == source for record in self.records)
+
+    def describe(self) -> str:
+        """One line without any text of a prompt."""
+        line = (
+            f"{self.rows} rows of feedback: {self.count(EDIT)} edited answers, {self.count(LIKED)} liked ones, "
+            f"{self.failures} failed ones to learn from"
+        )
+        left_out = ", ".join(f"{count} {REASONS[name]}" for name, count in self.left_out.items() if count)
+        return f"{line}; left out: {left_out}" if left_out else line
+
+
+def key(text: str) -> str:
+    """Texts of one key are the same but for case and white space."""
+    return " ".join(text.casefold().split())
+
+
+@dataclass
+class _Prompt:
+    """What is known of one raw prompt: votes, the way each text was written last, and which of them are edits."""
+
+    raw: str
+    votes: Counter[str] = field(default_factory=Counter)
+    written: dict[str, str] = field(default_factory=dict)
+    edits: set[str] = field(default_factory=set)
+
+    def vote(self, text: str, vote: int) -> None:
+        self.votes[key(text)] += vote
+        self.written[key(text)] = text
+
+
+def learn(opinions: Sequence[Opinion], known: Mapping[str, str], most_characters: int, malformed: int = 0) -> Lessons:
+    """Make records of opinions.
+
+    A failure stands beside the successes of its raw prompt. Where feedback names none, that of the original data is
+    taken; where there is none either, contrastive training has nothing to hold against the failure, and it is counted
+    as ``no success``: to push away from a text without a place to go to would teach no prompt.
+
+    Args:
+        opinions: oldest first.
+        known: enhanced prompts of the original data, by :func:`key` of the raw prompt.
+        most_characters: of a text that is learned from.
+        malformed: rows that are no opinions, for the count.
+    """
+    left_out = Counter(dict.fromkeys(REASONS, 0))
+    left_out["malformed"] = malformed
+    # One person's opinion of one answer counts once: the last. Nobody's are told apart by their request.
+    latest: dict[tuple[str, str, str], Opinion] = {}
+    for opinion in opinions:
+        holder = f"user {opinion.user}" if opinion.user else f"request {opinion.request_id}"
+        place = holder, key(opinion.raw_prompt), key(opinion.enhanced_prompt)
+        left_out["superseded"] += place in latest
+        latest.pop(place, None)  # so that it counts at its own time
+        latest[place] = opinion
+
+    prompts: dict[str, _Prompt] = {}
+    for opinion in latest.values():
+        texts = (opinion.raw_prompt, opinion.enhanced_prompt, opinion.edited_prompt)
+        if any(map(_SECRETS.search, texts)):
+            left_out["secret"] += 1
+        elif max(map(len, texts)) > most_characters:
+            left_out["too long"] += 1
+        elif not key(opinion.raw_prompt):
+            left_out["malformed"] += 1
+        else:
+            prompt = prompts.setdefault(key(opinion.raw_prompt), _Prompt(opinion.raw_prompt))
+            prompt.raw = opinion.raw_prompt
+            _count(opinion, prompt, left_out)
+
+    records: list[Record] = []
+    failures = 0
+    for name, prompt in prompts.items():
+        left_out["disputed"] += sum(vote == 0 for vote in prompt.votes.values())
+        # The newest first: training takes no more than the first few.
+        failed = tuple(prompt.written[text] for text, vote in reversed(prompt.votes.items()) if vote < 0 and text)
+        successes = {
+            prompt.written[text]: EDIT if text in prompt.edits else LIKED
+            for text, vote in prompt.votes.items()
+            if vote > 0
+        }
+        if not successes and failed and name in known and prompt.votes[key(known[name])] >= 0:
+            successes = {known[name]: KNOWN}
+        if not successes:
+            left_out["no success"] += len(failed)
+            continue
+        failures += len(failed)
+        for text, source in successes.items():
+            records.append(Record(prompt.raw, text, failed, source, "", len(records) + 1))
+    return Lessons(tuple(records), len(opinions) + malformed, dict(left_out), failures)
+
+
+def _count(opinion: Opinion, prompt: _Prompt, left_out: Counter[str]) -> None:
+    """Add the votes of an opinion to its prompt's."""
+    raw, answer, edit = opinion.raw_prompt, opinion.enhanced_prompt, opinion.edited_prompt
+    problem = None
+    if edit:
+        if not edit.strip():
+            problem = "blank edit"
+        elif key(edit) == key(answer):
+            problem = "edit is the answer"
+        elif key(edit) == key(raw):
+            problem = "edit is the prompt"
+        elif is_degenerate(edit):
+            problem = "degenerate edit"
+        if problem is None:
+            # Whoever rewrites an answer wanted another, whatever the thumb says.
+            prompt.vote(edit, 1)
+            prompt.edits.add(key(edit))
+            prompt.vote(answer, -1)
+            return
+        left_out[problem] += 1
+    if opinion.rating > 0 and key(answer) == key(raw):
+        left_out["answer is the prompt"] += 1
+    elif opinion.rating > 0 and is_degenerate(answer):
+        left_out["degenerate answer"] += 1
+    else:
+        prompt.vote(answer, opinion.rating)

@@ -1,0 +1,216 @@
+"""One retraining in one folder.
+
+::
+
+    RUN/retrain.json      what it was started with: a resumed one must be the same
+    RUN/feedback.jsonl    the feedback as it was then (only its owner can read it; gone when the decision is there)
+    RUN/adapter, *.pt     as of every training run
+    RUN/decision.json     new against old
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from neuro_latent_trainer import adapter_folder, checkpoint
+from neuro_latent_trainer.adapter import Adapter
+from neuro_latent_trainer.adapter_folder import AdapterError, SavedAdapter
+from neuro_latent_trainer.config import TrainConfig
+from neuro_latent_trainer.data import DataError, Record
+from neuro_latent_trainer.evaluation.evaluate import Stage, silent
+from neuro_latent_trainer.model import PromptOptimizer
+from neuro_latent_trainer.retraining.config import RetrainConfig
+from neuro_latent_trainer.retraining.decision import Decision, judge
+from neuro_latent_trainer.retraining.feedback import read_feedback
+from neuro_latent_trainer.retraining.lessons import Lessons, key, learn
+from neuro_latent_trainer.retraining.mixture import Mixture, mix
+from neuro_latent_trainer.sources import Sources
+from neuro_latent_trainer.training import Observer, Run
+
+START_FILE, FEEDBACK_FILE, DECISION_FILE = "retrain.json", "feedback.jsonl", "decision.json"
+VALIDATED_ROWS = 128
+"""Of the held-out rows, those that are looked at after each epoch: only to be shown."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a retraining starts with.
+
+    Attributes:
+        base: adapter folder that is served now.
+        candidate: adapter to judge in place of one that is trained here; "" is none.
+        sources: the original data.
+        config: all settings.
+    """
+
+    base: str
+    candidate: str
+    sources: Sources
+    config: RetrainConfig
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types only."""
+        return asdict(self)
+
+
+def begin(folder: Path, start: Start, resume: bool) -> None:
+    """Make the folder of a retraining, or check that it is of the one that is gone on with.
+
+    Raises:
+        CheckpointError: the folder holds a run and is not to be resumed, or was started with other settings.
+        OSError: it cannot be written.
+    """
+    file = folder / START_FILE
+    values = start.to_dict()
+    if resume and file.is_file():
+        try:
+            there = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise checkpoint.CheckpointError(f"{file} cannot be read: {error}") from error
+        if different := sorted(name for name in values if values[name] != there.get(name)):
+            raise checkpoint.CheckpointError(
+                f"{folder} was started with another {', '.join(different)}: go on with the same command and --resume, "
+                "or choose another --output-dir"
+            )
+    elif file.exists() or (folder.is_dir() and checkpoint.all_in(folder)):
+        raise checkpoint.CheckpointError(
+            f"{folder} already holds a run: go on with --resume, or choose another --output-dir"
+        )
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def known_decision(folder: Path) -> Decision | None:
+    """What a finished retraining has decided; its figures are left in the file."""
+    try:
+        found = json.loads((folder / DECISION_FILE).read_text(encoding="utf-8"))
+        return Decision(found["promote"], found["reason"], found["counts"])
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def keep_decision(folder: Path, decision: Decision) -> None:
+    """Write the decision, and delete the copy of the feedback: what is purged shall be nowhere."""
+    partial = folder / f"{DECISION_FILE}.partial"
+    partial.write_text(json.dumps(decision.as_json(), indent=2) + "\n", encoding="utf-8")
+    partial.replace(folder / DECISION_FILE)
+    (folder / FEEDBACK_FILE).unlink(missing_ok=True)
+
+
+def base_settings(saved: SavedAdapter) -> TrainConfig:
+    """The settings that an adapter was trained with; its form and backbones are those of the adapter itself.
+
+    Raises:
+        ValueError: they are out of their range.
+    """
+    form = saved.config
+    return replace(
+        TrainConfig.from_dict(saved.training.get("config", {})),
+        encoder=saved.encoder.name,
+        generator=saved.generator.name,
+        projector=form.projector,
+        soft_prompt_tokens=form.soft_prompt_tokens,
+        memory_prompts=form.memory_prompts,
+        black_box_width=form.black_box_width,
+        bottleneck_width=form.bottleneck_width,
+        dropout=form.dropout,
+        pooling=form.pooling,
+        instruction=form.instruction,
+        precision="auto",  # the base may have been trained on another machine
+    )
+
+
+def settings(base: TrainConfig, adapter: Path, config: RetrainConfig) -> TrainConfig:
+    """How the new adapter is trained: from the base, as the base was, but slower and shorter."""
+    return replace(
+        base,
+        start_from=str(adapter),
+        phase1_epochs=config.phase1_epochs,
+        phase2_epochs=config.phase2_epochs,
+        learning_rate=base.learning_rate * config.rate_factor,
+        base_learning_rate=base.base_learning_rate * config.rate_factor,
+        max_validation_records=VALIDATED_ROWS,
+        sample_every=0,  # texts of users are not written down
+    )
+
+
+def read_records(folder: Path, start: Start, base: TrainConfig) -> tuple[Lessons, Mixture]:
+    """The feedback's lessons, and all records of the retraining.
+
+    Raises:
+        DataError, ValueError: the feedback or the original data cannot be used.
+    """
+    config = start.config
+    original, held_out = start.sources.records(base.validation_share, base.seed)
+    opinions, malformed = read_feedback(folder / FEEDBACK_FILE)
+    known = {key(r.raw_prompt): r.enhanced_prompt for r in original if r.enhanced_prompt is not None}
+    lessons = learn(opinions, known, config.most_characters, len(malformed))
+    return lessons, mix(lessons.records, original, held_out, config)
+
+
+def training_run(
+    folder: Path, mixture: Mixture, config: TrainConfig, data_name: str, observer: Observer, device: torch.device
+) -> Run | None:
+    """The run that trains the new adapter, where it stands; None where it is through.
+
+    Raises:
+        AdapterError, BackboneError, CheckpointError: something cannot be loaded.
+        DataError: there is nothing to learn.
+    """
+    if (folder / checkpoint.FINAL).is_file():
+        return None
+    if not mixture.distinct:
+        raise DataError("there is nothing to learn: no feedback is left to train on")
+    shown: list[Record] = [*mixture.feedback, *mixture.original]
+    run = Run(config, list(mixture.train), shown, folder, observer, device, data_name)
+    if checkpoint.all_in(folder):
+        run.restore(checkpoint.newest(folder))
+    return run
+
+
+def is_version(model_version: str | None, adapter: Path) -> bool:
+    """Whether a served model version is of this adapter folder: export puts digits of the weights' SHA-256 into it."""
+    file = adapter / adapter_folder.WEIGHTS_FILE
+    if model_version is None or not file.is_file():
+        return False
+    with file.open("rb") as weights:
+        return hashlib.file_digest(weights, "sha256").hexdigest()[:12] in model_version
+
+
+def load_beside(old: PromptOptimizer, adapter: Path) -> PromptOptimizer:
+    """Another adapter for the same frozen models, which are shared.
+
+    Raises:
+        AdapterError: there is none, or it is for other frozen models.
+    """
+    saved = adapter_folder.read(adapter)
+    for what, named, ours in (
+        ("encoder", saved.encoder, old.encoder.sha256),
+        ("generator", saved.generator, old.generator.sha256),
+    ):
+        if named.sha256 and named.sha256 != ours:
+            raise AdapterError(f"the adapter in {adapter} is for another {what} than the base's")
+    try:
+        model = PromptOptimizer(old.encoder, old.generator, Adapter(saved.config).to(old.device))
+    except ValueError as error:
+        raise AdapterError(f"the adapter in {adapter} does not fit the base's frozen models: {error}") from None
+    model.load_adapter(saved, str(adapter))
+    return model.eval()
+
+
+def decide(
+    folder: Path, old: PromptOptimizer, adapter: Path, mixture: Mixture, config: RetrainConfig, stage: Stage = silent
+) -> Decision:
+    """Judge an adapter and keep the decision in the folder.
+
+    Raises:
+        AdapterError: it cannot be loaded beside the old one.
+    """
+    decision = judge(old, load_beside(old, adapter), mixture.original, mixture.feedback, config, stage)
+    keep_decision(folder, decision)
+    return decision
