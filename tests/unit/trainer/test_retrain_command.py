@@ -213,6 +213,12 @@ def test_a_wrong_option_is_one_line(options: list[object], change: dict[str, str
 
 
 @pytest.mark.usefixtures("better")
+def test_a_start_that_failed_for_want_of_feedback_can_be_repeated(options: list[object]) -> None:
+    assert invoke(*options, "--feedback", "none.jsonl").exit_code == 1
+    assert invoke(*options).exit_code == 0
+
+
+@pytest.mark.usefixtures("better")
 def test_a_base_that_does_not_say_its_data_needs_data_path(options: list[object], base: Path, tmp_path: Path) -> None:
     adapter = tmp_path / "moved"
     adapter.mkdir()

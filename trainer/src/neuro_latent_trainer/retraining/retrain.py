@@ -76,7 +76,9 @@ def begin(folder: Path, start: Start, resume: bool) -> None:
                 f"{folder} was started with another {', '.join(different)}: go on with the same command and --resume, "
                 "or choose another --output-dir"
             )
-    elif file.exists() or (folder.is_dir() and checkpoint.all_in(folder)):
+    elif folder.is_dir() and (
+        checkpoint.all_in(folder) or any((folder / name).exists() for name in (FEEDBACK_FILE, DECISION_FILE))
+    ):
         raise checkpoint.CheckpointError(
             f"{folder} already holds a run: go on with --resume, or choose another --output-dir"
         )
