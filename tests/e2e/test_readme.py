@@ -26,6 +26,8 @@ NOT_RUN_HERE = {
     "source .venv/bin/activate": "the tests run in it",
     "neuro-latent gateway --triton": "a Triton on another machine; tests/unit/serving/gateway",
     "--precision int8": "a second export; tests/unit/export",
+    "neuro-latent retrain": "minutes of training; test_retrain",
+    "runs/first/repository": "the repository of that retraining; test_retrain",
     "neuro-latent bench": "minutes of measuring; test_bench",
     "neuro-latent train --data-path": "a minute of training; test_train_to_answer",
     "neuro-latent serve --run": "test_train_to_answer",
@@ -81,6 +83,8 @@ def test_every_reason_not_to_run_a_command_still_has_one() -> None:
 
 def test_the_commands_and_the_program_of_the_readme_run(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "models", tmp_path / "models")
+    for name in ("team", "second"):  # runs, as far as serving reads them
+        shutil.copytree(ROOT / "models" / "neuro-latent-mini" / "adapter", tmp_path / "runs" / name / "adapter")
     environment = {
         **os.environ,
         "PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}",
