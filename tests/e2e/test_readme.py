@@ -1,18 +1,15 @@
 """The README's commands do what it says, as they stand there; the test names those that it leaves out, and why."""
 
-import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from tests.e2e.commands import ENVIRONMENT, served
 
 pytestmark = pytest.mark.triton
 
@@ -50,32 +47,6 @@ def commands() -> list[str]:
     return [line for line in lines if line and not any(part in line for part in NOT_RUN_HERE)]
 
 
-@contextmanager
-def serving(command: str, folder: Path, environment: dict[str, str]) -> Iterator[dict[str, str]]:
-    """The README's ``neuro-latent serve`` on free ports; yields its addresses."""
-    ports = [f"--{name}-port=0" for name in ("http", "grpc", "metrics", "gateway")]
-    process = subprocess.Popen(
-        [*command.split(), *ports, "--json"],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    watchdog = threading.Timer(300, process.kill)
-    watchdog.start()
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line, process.communicate(timeout=30)[1]
-        yield json.loads(line)
-    finally:
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
-        watchdog.cancel()
-    assert process.returncode == 0, errors
-
-
 def test_every_reason_not_to_run_a_command_still_has_one() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert [part for part in NOT_RUN_HERE if part not in text] == []
@@ -86,10 +57,8 @@ def test_the_commands_and_the_program_of_the_readme_run(tmp_path: Path) -> None:
     for name in ("team", "second"):  # runs, as far as serving reads them
         shutil.copytree(ROOT / "models" / "neuro-latent-mini" / "adapter", tmp_path / "runs" / name / "adapter")
     environment = {
-        **os.environ,
+        **ENVIRONMENT,
         "PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}",
-        "ORT_DISABLE_TELEMETRY": "1",
-        "HF_HUB_OFFLINE": "1",
         "NEURO_LATENT_FEEDBACK_URL": f"sqlite:///{tmp_path}/feedback.sqlite3",
     }
 
@@ -111,10 +80,10 @@ def test_the_commands_and_the_program_of_the_readme_run(tmp_path: Path) -> None:
     start = next(i for i, line in enumerate(lines) if line.startswith("neuro-latent serve"))
     for line in lines[:start]:
         run(line)
-    with serving(lines[start], tmp_path, environment) as server:
+    with served(*lines[start].split()[2:], cwd=tmp_path, environment=environment) as server:
         addresses = {"127.0.0.1:8000": "http", "127.0.0.1:8001": "grpc", "127.0.0.1:8080": "gateway"}
-        here = {known: server[name].split("://")[1] for known, name in addresses.items()}
-        environment["NEURO_LATENT_URL"] = server["grpc"]
+        here = {known: str(server[name]).split("://")[1] for known, name in addresses.items()}
+        environment["NEURO_LATENT_URL"] = str(server["grpc"])
 
         def moved(text: str) -> str:
             for known, address in here.items():

@@ -1,24 +1,16 @@
 """The whole path by its commands: train -> serve --run (which exports) -> optimize, on the tiny pair."""
 
 import json
-import os
-import signal
 import subprocess
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from neuro_latent_trainer.model import PromptOptimizer
 from tests import tiny
+from tests.e2e.commands import COMMAND, ENVIRONMENT, served
 
 pytestmark = pytest.mark.triton
-
-COMMAND = str(Path(sys.executable).parent / "neuro-latent")
-ENVIRONMENT = {**os.environ, "ORT_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
 
 
 def run(*arguments: str) -> str:
@@ -26,26 +18,6 @@ def run(*arguments: str) -> str:
     done = subprocess.run([COMMAND, *arguments], capture_output=True, text=True, timeout=300, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-@contextmanager
-def served(*arguments: str) -> Iterator[dict[str, object]]:
-    """``neuro-latent serve`` in the background; ends it as Ctrl-C would and checks that it ended well."""
-    command = [COMMAND, "serve", *arguments, "--http-port", "0", "--grpc-port", "0", "--metrics-port", "0", "--json"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
-    # A server that neither starts nor ends must not hold up the tests; its exit code then says so.
-    watchdog = threading.Timer(240, process.kill)
-    watchdog.start()
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line, process.communicate(timeout=30)[1]
-        yield json.loads(line)
-    finally:
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
-        watchdog.cancel()
-    assert process.returncode == 0, errors
 
 
 def test_a_trained_run_is_exported_served_and_answers_as_torch_does(tmp_path: Path) -> None:

@@ -1,0 +1,47 @@
+"""The server as its command starts it, for the tests that go through commands."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+COMMAND = str(Path(sys.executable).parent / "neuro-latent")
+ENVIRONMENT = {**os.environ, "ORT_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
+
+
+@contextmanager
+def served(
+    *arguments: str, cwd: Path | None = None, environment: Mapping[str, str] = ENVIRONMENT
+) -> Iterator[dict[str, object]]:
+    """``neuro-latent serve`` in the background on free ports; ends it as Ctrl-C would and checks that it ended well.
+
+    Yields:
+        what it says of itself when it is ready: its addresses, its models.
+    """
+    ports = [f"--{name}-port=0" for name in ("http", "grpc", "metrics", "gateway")]
+    process = subprocess.Popen(
+        [COMMAND, "serve", *arguments, *ports, "--json"],
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    # A server that neither starts nor ends must not hold up the tests; its exit code then says so.
+    watchdog = threading.Timer(240, process.kill)
+    watchdog.start()
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, process.communicate(timeout=30)[1]
+        yield json.loads(line)
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        watchdog.cancel()
+    assert process.returncode == 0, errors
