@@ -5,10 +5,11 @@ The server's last look at every text, and the measure of the same in evaluations
 * **literals** of the raw prompt (code, URLs, quoted text, ``{placeholders}``, anything with a digit) that are missing
   are added at the end;
 * a **degenerate** text (nothing to read, the same words again and again, broken characters) gives way to the raw
-  prompt, and so does one that has lost too much to be mended.
+  prompt, and so does one that has lost too much to be mended, or the **subject**: hardly a word of the prompt is in it.
 """
 
 import itertools
+import math
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -41,6 +42,22 @@ LEAST_WORDS: Final = 12
 SAME_WORD_IN_A_ROW: Final = 5
 LEAST_ALPHANUMERIC_SHARE: Final = 0.25
 """Of the visible characters, letters and digits of any script. Code has about a half."""
+_CONTENT_WORD: Final = re.compile(r"[^\W\d_]{4,}")
+_SPACED_SCRIPT: Final = re.compile(r"[a-z\u00df-\u024f]+")
+"""Latin letters. What is written without spaces, or in another alphabet, is not cut into words to compare."""
+_ASKING_WORDS: Final = (
+    "about also been being could from give have help here into just like make more most need only other please should "
+    "some such tell than that their them then there these they this those very want were what when where which will "
+    "with would write your"
+)
+_ASKING: Final = frozenset(_ASKING_WORDS.split())
+"""Words of four letters or more that say nothing of what a prompt is about."""
+STEM_LETTERS: Final = 4
+"""Two words that begin with the same letters count as one: plan and planning, summarize and summary."""
+LEAST_SUBJECT_SHARE: Final = 0.5
+ENOUGH_SUBJECT_WORDS: Final = 2
+"""A text keeps half of the prompt's content words, or two. So do 97 to 99 of a hundred published rewrites of users'
+prompts (docs/experiments.md)."""
 _BROKEN: Final = re.compile(r"�|<extra_id_\d+>|<pad>|</?s>|<unk>")
 
 
@@ -138,13 +155,31 @@ def is_degenerate(text: str) -> bool:
     return total - len(sequences) > MOST_REPEATED_SHARE * total
 
 
+def _subject(text: str) -> set[str]:
+    words = (word for word in _CONTENT_WORD.findall(text.lower()) if word not in _ASKING)
+    return {word[:STEM_LETTERS] for word in words if _SPACED_SCRIPT.fullmatch(word)}
+
+
+def is_off_subject(raw: str, enhanced: str) -> bool:
+    """Whether a text has lost what the raw prompt is about: of its content words too few are left.
+
+    >>> is_off_subject("plan a trip to Rome", "Write a program that counts the lines of a file.")
+    True
+    >>> is_off_subject("plan a trip to Rome", "Act as a travel guide and plan three days in Rome.")
+    False
+    """
+    subject = _subject(raw)
+    least = min(math.ceil(LEAST_SUBJECT_SHARE * len(subject)), ENOUGH_SUBJECT_WORDS)
+    return len(subject & _subject(enhanced)) < least
+
+
 def guard(raw: str, enhanced: str) -> Guarded:
     """Have a text keep what it must keep.
 
     >>> guard("Name 3 rivers in France.", "List rivers in France, with their lengths.")
     Guarded(text='List rivers in France, with their lengths. Keep exactly: 3.', verdict='mended')
     """
-    if is_degenerate(enhanced) and not is_degenerate(raw):
+    if (is_degenerate(enhanced) or is_off_subject(raw, enhanced)) and not is_degenerate(raw):
         return Guarded(raw, "replaced")
     lost = missing(raw, enhanced)
     if not lost:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuro_latent_client.guard import MOST_ADDED, Found, guard, is_degenerate, literals, missing
+from neuro_latent_client.guard import MOST_ADDED, Found, guard, is_degenerate, is_off_subject, literals, missing
 
 
 @pytest.mark.parametrize(
@@ -94,6 +94,30 @@ def test_a_text_that_lost_too_much_gives_way_to_the_prompt() -> None:
 
 def test_a_degenerate_prompt_is_not_better_than_a_degenerate_text() -> None:
     assert guard("no no no no no no", "yes yes yes yes yes yes").verdict == "kept"
+
+
+@pytest.mark.parametrize(
+    ("raw", "enhanced", "off"),
+    [
+        ("plan a 3 day trip to Rome", "Develop a C++ program that reads a file.", True),
+        ("plan a 3 day trip to Rome", "Act as a travel guide: planning 3 days in Rome.", False),
+        ("explain photosynthesis to a child", "Write a method to calculate the area of a child.", True),
+        ("Create a function", "Write a function that adds two numbers.", False),
+        ("hello", "Greet the user.", True),
+        ("please tell me", "Answer.", False),  # it has no subject
+        ("写一首关于大海的诗", "Write a poem.", False),  # no words to compare
+        ("напиши стихотворение", "Write a poem.", False),
+        ("Écris un poème sur la mer", "Écris un sonnet, un poème en alexandrins.", False),
+    ],
+)
+def test_a_text_without_the_words_of_the_prompt_is_off_its_subject(raw: str, enhanced: str, off: bool) -> None:
+    assert is_off_subject(raw, enhanced) == off
+    assert (guard(raw, enhanced).text == raw) == off
+
+
+@given(st.text())
+def test_a_text_is_on_its_own_subject(text: str) -> None:
+    assert not is_off_subject(text, text)
 
 
 @given(st.one_of(st.text(), st.text(st.sampled_from("ab1 2.,:/`\"'{}$-%“”«»@w"))))

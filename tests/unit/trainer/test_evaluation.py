@@ -74,7 +74,7 @@ def test_flipped_signs_tell_chance_from_a_difference() -> None:
 def test_the_unchanged_prompt_is_copied_and_keeps_its_literals() -> None:
     found = measures.measure(RAW, GOLD, Unchanged().write(RAW))
     assert found.copied.value == found.literals_kept.value == 1.0
-    assert found.degenerate.value == 0.0
+    assert found.degenerate.value == found.off_subject.value == 0.0
 
 
 def test_the_gold_text_has_a_chrf_of_100() -> None:
@@ -158,7 +158,17 @@ def test_every_figure_is_there_by_system(optimizer: PromptOptimizer) -> None:
     found = evaluate.evaluate(optimizer, RECORDS, train=RECORDS[:4], preferences=RECORDS, config=CONFIG)
     figures = json.loads(json.dumps(found.figures))
     written = ["raw", "nearest", "instruction", "adapter", "adapter, guarded"]
-    for name in ("chrf", "rouge_l", "copied", "literals_kept", "degenerate", "repetition", "self_bleu", "length_ratio"):
+    for name in (
+        "chrf",
+        "rouge_l",
+        "copied",
+        "literals_kept",
+        "degenerate",
+        "off_subject",
+        "repetition",
+        "self_bleu",
+        "length_ratio",
+    ):
         assert list(figures[name]) == written
     for name in ("ce", "preference_accuracy"):
         assert list(figures[name]) == ["raw", "instruction", "adapter"]

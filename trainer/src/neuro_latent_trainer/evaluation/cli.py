@@ -73,9 +73,10 @@ def evaluate(
 
     Figures: cross-entropy of the gold text in nats a token (for "raw": of the frozen T5 with the raw prompt alone);
     share of the full fine-tune's gain over the instruction; chrF and ROUGE-L; copied: the share of texts that are the
-    raw prompt again; literals kept; degenerate texts; usage gap: how much worse the loss is with another row's soft
-    prompts; effective rank of the soft prompts; retrieval of the own gold text (mean reciprocal rank) by intent and by
-    raw embedding; with --preferences, how often the text that succeeded is found likelier.
+    raw prompt again; literals kept; degenerate texts, and texts off their subject; usage gap: how much worse the loss
+    is with another row's soft prompts; effective rank of the soft prompts; retrieval of the own gold text (mean
+    reciprocal rank) by intent and by raw embedding; with --preferences, how often the text that succeeded is found
+    likelier.
 
       neuro-latent evaluate --adapter runs/first --data val.jsonl --train train.jsonl
 

@@ -147,7 +147,7 @@ def evaluate(
             "ce": {name: _cross_entropy(found).as_json() for name, found in losses.items()},
             **{
                 name: {system: getattr(found, name).as_json() for system, found in measured.items()}
-                for name in ("chrf", "rouge_l", "copied", "literals_kept", "degenerate", "repetition")
+                for name in ("chrf", "rouge_l", "copied", "literals_kept", "degenerate", "off_subject", "repetition")
             },
             **{
                 name: {system: round(getattr(found, name), 4) for system, found in measured.items()}

@@ -9,7 +9,7 @@ import numpy as np
 from rapidfuzz.distance import LCSseq
 from sacrebleu.metrics import BLEU, CHRF
 
-from neuro_latent_client.guard import is_degenerate, literals, missing
+from neuro_latent_client.guard import is_degenerate, is_off_subject, literals, missing
 from neuro_latent_trainer.evaluation import statistics
 from neuro_latent_trainer.evaluation.statistics import Floats, Interval
 
@@ -27,6 +27,7 @@ class TextMeasures:
         copied: share of texts that are the raw prompt again, of the rows whose gold text is not.
         literals_kept: share of the raw prompts' literals that the texts still have.
         degenerate: share of texts that nobody could use.
+        off_subject: share of texts that have lost what their prompt is about.
         repetition: share of a text's three-word sequences that it has had before, mean of rows.
         self_bleu: how alike the texts of different prompts are: BLEU of a text against the others, 0 to 100, mean of
             at most SELF_BLEU_ROWS rows (Zhu et al. 2018, by sacrebleu).
@@ -38,6 +39,7 @@ class TextMeasures:
     copied: Interval
     literals_kept: Interval
     degenerate: Interval
+    off_subject: Interval
     repetition: Interval
     self_bleu: float
     length_ratio: float
@@ -66,6 +68,7 @@ def by_row(raw: Sequence[str], gold: Sequence[str], texts: Sequence[str]) -> dic
         "copied": (array(same(a, b) for a, b in zip(raw, texts, strict=True)), differs),
         "literals_kept": (kept, asked),
         "degenerate": (array(is_degenerate(text) for text in texts), once),
+        "off_subject": (array(is_off_subject(a, b) for a, b in zip(raw, texts, strict=True)), once),
         "repetition": (array(repetition(text) for text in texts), once),
     }
 

@@ -24,7 +24,7 @@ from neuro_latent_trainer.model import PromptOptimizer
 Rows = dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]
 """By figure: a value and a weight for every row."""
 
-LOWER_IS_BETTER = frozenset({"ce", "copied", "degenerate", "repetition"})
+LOWER_IS_BETTER = frozenset({"ce", "copied", "degenerate", "off_subject", "repetition"})
 
 
 @torch.no_grad()
@@ -120,7 +120,7 @@ def figures_by_row(
     found: Rows = {
         "ce": (losses.per_token, losses.tokens),
         **measures.by_row(raw, gold, texts),
-        # Behind the guard no text is degenerate or has lost a literal; this is how often the guard had to see to it.
+        # Behind the guard nothing is degenerate, off the subject or without its literals; this is how often without it.
         "passed_guard": (kept, np.ones(len(kept))),
     }
     triples = [record for record in preferences if is_triple(record)]

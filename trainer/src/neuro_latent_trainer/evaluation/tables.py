@@ -12,6 +12,7 @@ BY_SYSTEM = {
     "copied": ("copied", 100.0, 1),
     "literals_kept": ("literals kept", 100.0, 1),
     "degenerate": ("degenerate", 100.0, 1),
+    "off_subject": ("off the subject", 100.0, 1),
     "repetition": ("repetition", 100.0, 1),
     "self_bleu": ("self-BLEU", 1.0, 1),
     "length_ratio": ("length ratio", 1.0, 2),
