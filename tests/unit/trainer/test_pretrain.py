@@ -417,20 +417,33 @@ def test_a_hasty_request_ends_where_a_detail_begins() -> None:
 
 
 def test_requests_of_the_corpus_become_pairs(tmp_path: Path) -> None:
-    documents = [f"Instruction:\n{REQUEST}\n\nResponse:\nint sum;"] * 2 + ["Once upon a time there was a king."]
+    poem = "Write a poem about the sea, with rhymes."
+    documents = [f"Instruction:\n{text}\n\nResponse:\nint sum;" for text in (REQUEST, REQUEST, f"{REQUEST}..", poem)]
+    documents.append("Once upon a time there was a king.")
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text("".join(json.dumps({"text": text, "kind": "prose"}) + "\n" for text in documents))
-    assert list(tokens.read_requests(corpus)) == [REQUEST]
-    (tmp_path / "pairs").write_text("")
-    assert select_pairs(tmp_path / "pairs", tmp_path / "out.jsonl", corpus=corpus) == {"corpus_request": 1}
-    (record,) = read_records(tmp_path / "out.jsonl").records
-    assert record.enhanced_prompt == REQUEST
-    assert len(record.raw_prompt) < len(REQUEST)
+    pairs = tmp_path / "pairs"
+    rows = [
+        {"raw_prompt": "How do I ride a bicycle?", "enhanced_prompt": enhanced, "source": "oneprompted_v1_synthetic"}
+        for enhanced in (
+            "Explain how to ride a bicycle.",
+            "Write a program of riding a bicycle.",
+            "Explain how to swim.",
+        )
+    ]
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    # Every second request for code is left out.
+    assert list(tokens.read_requests(corpus, pairs)) == [REQUEST, poem, "How do I ride a bicycle?"]
+    taken = select_pairs(pairs, tmp_path / "out.jsonl", corpus=corpus)
+    assert taken == {"corpus_code_request": 1, "corpus_request": 1, "oneprompted_v1_synthetic": 1}
+    records = read_records(tmp_path / "out.jsonl").records
+    assert {r.enhanced_prompt for r in records} == {REQUEST, poem, "Explain how to ride a bicycle."}
+    assert all(len(r.raw_prompt) < len(r.enhanced_prompt or "") for r in records)
 
 
 def test_selected_pairs_are_capped_by_source_and_take_the_failed_versions(tmp_path: Path) -> None:
     def row(source: str, number: int, words: int = 5) -> dict[str, Any]:
-        enhanced = " ".join(["word"] * words)
+        enhanced = " ".join([source, *["word"] * (words - 1)])
         return {"raw_prompt": f"{source} {number}", "enhanced_prompt": enhanced, "source": source, "licence": "x"}
 
     pairs = [row("disfl_qa", i) for i in range(LIMITS["disfl_qa"] + 1)]

@@ -71,7 +71,7 @@ def prepare(
 
     def documents() -> Iterator[tuple[str, int]]:
         nonlocal left_out
-        requests = ((text, tokens.KINDS.index("request")) for text in tokens.read_requests(corpus))
+        requests = ((text, tokens.KINDS.index("request")) for text in tokens.read_requests(corpus, pairs))
         for text, kind in itertools.chain(tokens.read_documents(corpus, pairs), requests):
             if known.repeated_by(text):
                 left_out += 1

@@ -15,6 +15,12 @@ MIN_HASTY_WORDS = 3
 TOOLS = "toolformer"
 """In instructions that describe a program's tools; their form is not a user's."""
 
+_CODE = re.compile(
+    r"\b(?:algorithm|API|array|bash|class|code|command|CSS|function|HTML|Java|JavaScript|loop|method|PHP|program|Python|"
+    r"query|regex|Ruby|Rust|script|shell|snippet|SQL|string|variable)s?\b|\bC(?:\+\+|#)",
+    re.IGNORECASE,
+)
+
 _DETAIL = re.compile(
     r"[,;:.?!]? (?=(?:that|which|who|for|with|without|using|in|on|about|and|to|by|from|including|explaining|such|so|if|"
     r"when|where|while|given|based)\b)|[,;:.?!] ",
@@ -22,14 +28,22 @@ _DETAIL = re.compile(
 """Where a request could have ended: before a clause, a phrase or a sentence that adds something."""
 
 
+def asks_for_code(text: str) -> bool:
+    """Whether a text is about programs."""
+    return _CODE.search(text) is not None
+
+
+def is_request(text: str) -> bool:
+    """Whether a text is one line of MIN_WORDS to MAX_WORDS words."""
+    return "\n" not in text and TOOLS not in text and MIN_WORDS <= len(text.split()) <= MAX_WORDS
+
+
 def request_of(document: str) -> str | None:
-    """The request at the start of a document of the corpus, if it is one line of MIN_WORDS to MAX_WORDS words."""
+    """The request at the start of a document of the corpus, if there is one."""
     if not document.startswith(HEAD):
         return None
     text = document.removeprefix(HEAD).split(BLANK_LINE)[0].strip()
-    if "\n" in text or TOOLS in text or not MIN_WORDS <= len(text.split()) <= MAX_WORDS:
-        return None
-    return text
+    return text if is_request(text) else None
 
 
 def hasty(request: str, rng: random.Random) -> str | None:

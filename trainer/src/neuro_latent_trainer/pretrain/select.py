@@ -5,7 +5,7 @@ content cannot be inferred from the title (they teach to invent: only short ones
 outnumber the rest by far, and short questions with a rephrasing, many of them of one narrow kind each. Of those a few
 stay: without any, an adapter takes a short everyday question for something it was never asked. The preference file adds
 rewrites of which one led to a better answer than another. The corpus adds requests with the hasty version that someone
-might have typed (``requests.py``).
+might have typed (``requests.py``). Rewrites that have lost their prompt's subject are left out.
 """
 
 import json
@@ -17,9 +17,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from neuro_latent_client.guard import is_off_subject
 from neuro_latent_trainer.jsonl import parse_json_line
 from neuro_latent_trainer.pretrain.overlap import HeldOut
-from neuro_latent_trainer.pretrain.requests import hasty
+from neuro_latent_trainer.pretrain.requests import asks_for_code, hasty
 from neuro_latent_trainer.pretrain.tokens import read_requests
 
 COLUMNS = ("raw_prompt", "enhanced_prompt", "failed_prompts", "source", "licence")
@@ -32,12 +33,16 @@ LIMITS = {
     "rar_csqa*": 120,
     "rar_*": 50,
     "corpus_request": 2000,
+    "corpus_code_request": 1000,
 }
 """The most rows of each source; the first pattern that matches its name holds, and what none does is left out."""
 
 MAX_WORDS = {"awesome_chatgpt_prompts": 80}
 """Longer enhanced prompts of these sources are left out: their content cannot be inferred from the title."""
 
+
+SYNTHETIC = ("oneprompted_v1_synthetic",)
+"""Of these sources, rewrites that make a program out of a request for none are left out."""
 
 LEFT_OUT = "repeat held-out texts"
 
@@ -68,7 +73,8 @@ def select_pairs(
     rng = random.Random(seed)
     for request in read_requests(corpus) if corpus else ():
         if (raw := hasty(request, rng)) is not None:
-            rows.append({"raw_prompt": raw, "enhanced_prompt": request, "source": "corpus_request"})
+            source = "corpus_code_request" if asks_for_code(request) else "corpus_request"
+            rows.append({"raw_prompt": raw, "enhanced_prompt": request, "source": source})
     rng.shuffle(rows)
     known = HeldOut.read(held_out)
     taken: Counter[str] = Counter()
@@ -76,7 +82,9 @@ def select_pairs(
         for row in rows:
             source = row["source"]
             too_long = len(row["enhanced_prompt"].split()) > MAX_WORDS.get(source, sys.maxsize)
-            if taken[source] >= limit_of(source) or too_long:
+            off_subject = is_off_subject(row["raw_prompt"], row["enhanced_prompt"])
+            wants_code = asks_for_code(row["enhanced_prompt"]) and not asks_for_code(row["raw_prompt"])
+            if taken[source] >= limit_of(source) or too_long or off_subject or (wants_code and source in SYNTHETIC):
                 continue
             texts = (row["raw_prompt"], row["enhanced_prompt"], *row.get("failed_prompts", ()))
             if any(map(known.repeated_by, texts)):

@@ -1,5 +1,6 @@
 """The corpus as token ids on disk: written once, memory-mapped afterwards."""
 
+import itertools
 import lzma
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,11 +11,14 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from neuro_latent_trainer.jsonl import parse_json_line
-from neuro_latent_trainer.pretrain.requests import request_of
+from neuro_latent_trainer.pretrain.requests import asks_for_code, is_request, request_of
 
 KINDS = ("prompt", "instruction_response", "prose", "qa", "enhanced", "request")
 """Document kinds of the corpus; ``enhanced``, the target texts of a prompt-pair file; ``request``, what documents of
-the corpus begin with when they are instructions."""
+the corpus begin with when they are instructions, and users' raw prompts (never beside their enhanced prompts)."""
+
+USERS = "oneprompted"
+"""Pairs of these sources have raw prompts as users typed them, on any subject."""
 
 HELD_OUT_EVERY = 200
 """Every 200th document is held out and never trained on."""
@@ -48,14 +52,34 @@ def _lines(path: Path) -> Iterator[str]:
         yield from file
 
 
-def read_requests(corpus: Path) -> Iterator[str]:
-    """Yield the requests that documents of the corpus begin with, each once."""
-    seen = set()
+def read_requests(corpus: Path, pairs: Path | None = None) -> Iterator[str]:
+    """Yield the requests that documents of the corpus begin with, and users' raw prompts of ``pairs``, each once.
+
+    Two of three requests in the corpus are for code; every second of those is left out.
+    """
+    seen: set[str] = set()
+    for_code = 0
+    for request in itertools.chain(_corpus_requests(corpus), _user_prompts(pairs) if pairs else ()):
+        if request in seen:
+            continue
+        seen.add(request)
+        for_code += asks_for_code(request)
+        if not asks_for_code(request) or for_code % 2:
+            yield request
+
+
+def _corpus_requests(corpus: Path) -> Iterator[str]:
     for number, line in enumerate(_lines(corpus), start=1):
         request = request_of(parse_json_line(line, corpus, number)["text"])
-        if request is not None and request not in seen:
-            seen.add(request)
+        if request is not None:
             yield request
+
+
+def _user_prompts(pairs: Path) -> Iterator[str]:
+    for number, line in enumerate(_lines(pairs), start=1):
+        row = parse_json_line(line, pairs, number)
+        if str(row.get("source", "")).startswith(USERS) and is_request(row["raw_prompt"]):
+            yield row["raw_prompt"]
 
 
 def read_documents(corpus: Path, pairs: Path | None) -> Iterator[tuple[str, int]]:
