@@ -1,7 +1,8 @@
-"""The server as its command starts it, for the tests that go through commands."""
+"""Commands as the README has them, and the server as its command starts it."""
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,8 +11,23 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+ROOT = Path(__file__).parents[2]
 COMMAND = str(Path(sys.executable).parent / "neuro-latent")
 ENVIRONMENT = {**os.environ, "ORT_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
+
+_FENCE = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
+
+
+def readme_blocks() -> list[tuple[str, str]]:
+    """The README's code blocks: language ("" for the shell) and text."""
+    return _FENCE.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+
+
+def readme_commands() -> list[str]:
+    """The shell commands of the README, in its order, without comments."""
+    text = "\n".join(code for language, code in readme_blocks() if not language)
+    lines = (line.split("  #")[0].strip() for line in text.replace("\\\n", " ").splitlines())
+    return [line for line in lines if line]
 
 
 @contextmanager

@@ -9,13 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.commands import ENVIRONMENT, served
+from tests.e2e.commands import ENVIRONMENT, ROOT, readme_blocks, readme_commands, served
 
 pytestmark = pytest.mark.triton
 
-ROOT = Path(__file__).parents[2]
 PROGRAMS = Path(sys.executable).parent
-FENCE = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
 
 NOT_RUN_HERE = {
     "make demo": "test_demo",
@@ -23,8 +21,8 @@ NOT_RUN_HERE = {
     "source .venv/bin/activate": "the tests run in it",
     "neuro-latent gateway --triton": "a Triton on another machine; tests/unit/serving/gateway",
     "--precision int8": "a second export; tests/unit/export",
-    "neuro-latent retrain": "minutes of training; test_retrain",
-    "runs/first/repository": "the repository of that retraining; test_retrain",
+    "neuro-latent retrain": "test_retrain runs it",
+    "runs/first/repository": "the repository of that retraining; test_retrain runs it",
     "neuro-latent bench": "minutes of measuring; test_bench",
     "neuro-latent train --data-path": "a minute of training; test_train_to_answer",
     "neuro-latent serve --run": "test_train_to_answer",
@@ -35,16 +33,9 @@ NOT_RUN_HERE = {
 """What a command contains that is not run here, and where it is tested."""
 
 
-def blocks() -> list[tuple[str, str]]:
-    """The README's code blocks: language and text."""
-    return FENCE.findall((ROOT / "README.md").read_text(encoding="utf-8"))
-
-
 def commands() -> list[str]:
-    """The shell commands of the README, in its order, without those that are not run here."""
-    text = "\n".join(code for language, code in blocks() if not language)
-    lines = (line.split("  #")[0].strip() for line in text.replace("\\\n", " ").splitlines())
-    return [line for line in lines if line and not any(part in line for part in NOT_RUN_HERE)]
+    """The README's commands that are run here."""
+    return [line for line in readme_commands() if not any(part in line for part in NOT_RUN_HERE)]
 
 
 def test_every_reason_not_to_run_a_command_still_has_one() -> None:
@@ -91,7 +82,7 @@ def test_the_commands_and_the_program_of_the_readme_run(tmp_path: Path) -> None:
             return text
 
         outputs = {line: run(moved(line)) for line in lines[start + 1 :]}
-        programs = [code for language, code in blocks() if language == "python"]
+        programs = [code for language, code in readme_blocks() if language == "python"]
         assert programs
         for code in programs:
             assert run([sys.executable, "-c", moved(code)]).strip()

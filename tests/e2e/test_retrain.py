@@ -4,9 +4,10 @@ On the embedded pair, whose T5 can be steered; a pair with random weights would 
 """
 
 import json
-import os
+import re
+import shlex
+import shutil
 import subprocess
-import sys
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
@@ -24,11 +25,14 @@ from neuro_latent_serving.server import FREE_PORTS, ServerConfig, TritonServer
 from neuro_latent_serving.settings import FEEDBACK_VARIABLE
 from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.sample import encode_rows, sample_rows
+from tests.e2e.commands import COMMAND, ENVIRONMENT, ROOT, readme_commands
 
 pytestmark = pytest.mark.triton
 
-COMMAND = str(Path(sys.executable).parent / "neuro-latent")
-ADAPTER = Path(__file__).parents[2] / "models" / "neuro-latent-mini" / "adapter"
+LOOP = re.compile(r"neuro-latent (retrain|adapters rollback) ")
+
+ADAPTER = ROOT / "models" / "neuro-latent-mini" / "adapter"
+TRAIN, PROMOTE, JUDGE, ROLL_BACK = (line for line in readme_commands() if "runs/first" in line and LOOP.match(line))
 STYLE = "Act as an expert. "
 TOKENS = 16
 CLIENTS = 16
@@ -59,21 +63,17 @@ class Loop:
         with Client(self.server.grpc_url) as client:
             return [good(answer).text for answer in client.optimize_many(self.held_out, max_length=TOKENS)]
 
-    def retrain(self, name: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
-        """``neuro-latent retrain`` into the folder ``name``."""
-        return command(
-            *("retrain", "--base", ADAPTER, "--feedback", self.feedback, "--output-dir", self.folder / name, "--json"),
-            *("--data-path", self.folder / "data.jsonl", "--val-path", self.folder / "val.jsonl"),
-            *("--config", self.folder / "retrain.toml", "--device", "cpu", "--url", self.server.grpc_url, *arguments),
-        )
+    def run(self, line: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """A command of the README, on this server."""
+        # More threads than cores are free make each step many times slower.
+        environment = {**ENVIRONMENT, FEEDBACK_VARIABLE: self.feedback, "OMP_NUM_THREADS": "1"}
+        words = [COMMAND, *shlex.split(line)[1:], "--url", self.server.grpc_url, "--json", *arguments]
+        return subprocess.run(words, capture_output=True, text=True, timeout=280, env=environment, cwd=self.folder)
 
-
-def command(*arguments: object) -> "subprocess.CompletedProcess[str]":
-    """Run ``neuro-latent``."""
-    # More threads than cores are free make each step many times slower.
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "ORT_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1"}
-    line = [COMMAND, *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, timeout=280, env=environment)
+    def retrain(self, line: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """``neuro-latent retrain`` as the README has it, with the settings of this test."""
+        data = ("--data-path", "data.jsonl", "--val-path", "val.jsonl", "--config", "retrain.toml")
+        return self.run(line, *data, "--device", "cpu", *arguments)
 
 
 def good(answer: Any) -> Optimization:
@@ -110,8 +110,9 @@ def give_feedback(client: Client, rows: list[dict[str, Any]]) -> None:
 @pytest.fixture(scope="module")
 def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     folder = tmp_path_factory.mktemp("loop")
-    repository = folder / "repository"
-    export_repository(ADAPTER, repository)
+    shutil.copytree(ADAPTER, folder / "runs" / "first" / "adapter")
+    repository = folder / "runs" / "first" / "repository"
+    export_repository(folder / "runs" / "first", repository)
     rows = sample_rows()
     (folder / "data.jsonl").write_bytes(encode_rows(rows[FEEDBACK:TRAINED], ".jsonl"))
     (folder / "val.jsonl").write_bytes(encode_rows(rows[TRAINED:], ".jsonl"))
@@ -130,9 +131,9 @@ def test_a_bad_adapter_is_refused(loop: Loop) -> None:
     with torch.no_grad():
         for parameter in model.adapter.parameters():
             parameter.mul_(torch.randn_like(parameter) * 3)
-    model.save_pretrained(loop.folder / "bad")
+    model.save_pretrained(loop.folder / "runs" / "other")
     versions = sorted(path.name for path in (loop.repository / "projector").iterdir())
-    done = loop.retrain("judged", "--candidate", loop.folder / "bad", "--promote", loop.repository)
+    done = loop.retrain(JUDGE, "--promote", "runs/first/repository")
     assert done.returncode == 3, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert not found["promote"]
@@ -145,7 +146,7 @@ def test_feedback_that_favours_a_style_changes_what_is_served_and_no_request_fai
     before = loop.texts()
     assert styled(before) < 0.05
 
-    done = loop.retrain("new")
+    done = loop.retrain(TRAIN)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     better = {(figure["measure"], figure["rows"]) for figure in found["figures"] if figure["verdict"] == "better"}
@@ -169,10 +170,9 @@ def test_feedback_that_favours_a_style_changes_what_is_served_and_no_request_fai
     with ThreadPoolExecutor(CLIENTS) as clients:
         asking = [clients.submit(ask, number) for number in range(CLIENTS)]
         try:
-            promoted = loop.retrain("new", "--resume", "--promote", loop.repository)
+            promoted = loop.retrain(PROMOTE)
             after = loop.texts()
-            where = ("--repository", loop.repository, "--url", loop.server.grpc_url)
-            back = command("adapters", "rollback", *where, "--json")
+            back = loop.run(ROLL_BACK)
             last = loop.texts()
         finally:
             stop.set()

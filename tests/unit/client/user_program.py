@@ -53,7 +53,8 @@ def use(client: Client) -> None:
     client.feedback(answer.request_id, -1, raw_prompt="x", enhanced_prompt="y", idempotency_key=feedback.feedback_id)
     health: Health = client.health()
     models: tuple[ServedModel, ...] = client.models()
-    print(health.ready, [model.name for model in models])
+    client.load_adapters(timeout=30.0)
+    print(health.ready, [model.name for model in models], client.optimize("Create a function", adapter="team").text)
 
 
 async def use_async(client: AsyncClient) -> None:
@@ -67,4 +68,5 @@ async def use_async(client: AsyncClient) -> None:
         feedback: Feedback = await client.feedback(result, 1, comment="good")
         health: Health = await client.health()
         models: tuple[ServedModel, ...] = await client.models()
+        await client.load_adapters()
         print(answer.text, feedback.created, health.ready, [model.version for model in models])
