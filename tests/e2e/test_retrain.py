@@ -47,8 +47,8 @@ max_length = 24
 margins.passed_guard = 0.25
 margins.copied = 0.25
 """
-"""So little data needs the whole rate of the base; judged on fewer and shorter texts, for time. Sixty texts tell a share
-to 0.15; that neither share has fallen by 0.1 they could not show."""
+"""So little data needs the whole rate of the base; judged on fewer and shorter texts, for time. Sixty texts tell a
+share to 0.15; that neither share has fallen by 0.1 they could not show."""
 
 
 @dataclass(frozen=True)
