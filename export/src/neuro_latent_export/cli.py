@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from neuro_latent_export.backends import BackendName, DeviceName
 from neuro_latent_export.precision import MIN_ROWS, PRECISIONS, ROWS, PrecisionName
 
 
@@ -19,6 +20,10 @@ def export(
     encoder: Annotated[str | None, typer.Option(help="Frozen encoder, if not the one that the adapter names.")] = None,
     generator: Annotated[str | None, typer.Option(help="Frozen T5, if not the one that the adapter names.")] = None,
     precision: Annotated[PrecisionName, typer.Option(help="How weights are stored; see above.")] = "fp32",
+    backend: Annotated[
+        BackendName, typer.Option(help="What runs encoder, projector and T5 encoder; see below.")
+    ] = "python",
+    device: Annotated[DeviceName, typer.Option(help="What the repository is served on.")] = "cpu",
     check_data: Annotated[
         Path | None,
         typer.Option(
@@ -61,6 +66,14 @@ def export(
     precisions are then compared with those, on the check data (16-bit ones by float32 graphs that round where they
     do). A repository that differs, or loses more than the bounds of its precision, is never written. What was compared
     is in REPO/manifest.json.
+
+    Backends:
+
+      python       brings ONNX Runtime with it, serves several adapters, and needs nothing else of Triton.
+
+      onnxruntime  Triton's own, as in NVIDIA's image; one adapter a repository.
+
+      tensorrt     engines for the GPU at hand, made when the repository is exported; one adapter a repository.
 
       neuro-latent export --adapter runs/first --output repository
 
@@ -115,6 +128,8 @@ def export(
                 encoder=encoder,
                 generator=generator,
                 precision=PRECISIONS[precision],
+                backend=backend,
+                device=device,
                 check_data=data,
                 log=report,
                 progress=status.update,
