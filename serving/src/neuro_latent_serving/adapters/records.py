@@ -1,7 +1,7 @@
 """A version of the model ``projector``: a folder for each of its adapters, with ``model.onnx`` and ``adapter.json``.
 
-Where one of Triton's own backends runs the projector, the version's folder is that of its only adapter, and the graph may
-be TensorRT's ``model.plan``.
+Where one of Triton's own backends runs the projector, the version's folder is that of its only adapter, and the graph
+may be TensorRT's ``model.plan``.
 
 Imported by the model itself too, so it stays small.
 """

@@ -31,7 +31,8 @@ class Backends:
 def prepare_backends(binary: TritonBinary, run_dir: Path, python: str | None = None) -> Backends:
     """Give the wheel's backends the stub of ``python`` ("3.11"; default: the running one), by links in ``run_dir``.
 
-    The wheel has no onnxruntime backend, so it gets one that is written in Python (``triton/stand_in.py``). A full installation has a stub in its python backend already and is used as it is.
+    The wheel has no onnxruntime backend, so it gets one that is written in Python (``triton/stand_in.py``). A full
+    installation has a stub in its python backend already and is used as it is.
     """
     if binary.stubs is None:
         return Backends(binary.backends, binary.environment)

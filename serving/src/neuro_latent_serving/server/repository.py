@@ -108,9 +108,7 @@ def adapter_artifacts(repository: Path) -> dict[str, File]:
     except RecordError as error:
         raise incomplete(repository, [str(error)]) from None
     folders = adapter_folders(projector / str(versions(projector)[-1]))
-    return {
-        str(graph_of(folders[name]).relative_to(repository)): record.graph for name, record in adapters.items()
-    }
+    return {str(graph_of(folders[name]).relative_to(repository)): record.graph for name, record in adapters.items()}
 
 
 def is_superseded(file: Path, repository: Path) -> bool:

@@ -72,9 +72,7 @@ class DecoderModel:
         for thread in _threads() - before:  # after the warm-up, which measures steps: the engine's and its sessions'
             with suppress(ProcessLookupError):
                 os.setpriority(os.PRIO_PROCESS, thread, NICENESS)
-        self._outbox.tick = EngineReport(
-            self._engine.metrics, self._engine.config.slots, self._model_version
-        ).publish
+        self._outbox.tick = EngineReport(self._engine.metrics, self._engine.config.slots, self._model_version).publish
         self._bridge = bridge.Bridge(self._submit_whole)
 
     def execute(self, requests: list[Any]) -> None:
