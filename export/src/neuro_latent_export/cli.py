@@ -71,7 +71,7 @@ def export(
 
       python       brings ONNX Runtime with it, serves several adapters, and needs nothing else of Triton.
 
-      onnxruntime  Triton's own, as in NVIDIA's image; one adapter a repository.
+      onnxruntime  Triton's own, as in NVIDIA's image; one adapter a repository. Answers with the same texts.
 
       tensorrt     engines for the GPU at hand, made when the repository is exported; one adapter a repository.
 
@@ -81,6 +81,8 @@ def export(
     """
     if only_adapter and check_data:
         raise typer.BadParameter("an adapter alone is compared with torch", param_hint="--check-data")
+    if only_adapter and backend != "python":
+        raise typer.BadParameter("only repositories of the python backend take adapters", param_hint="--only-adapter")
     if precision == "fp32" and check_data:
         raise typer.BadParameter("fp32 is compared with torch and needs no data", param_hint="--check-data")
     if columns and not check_data:
