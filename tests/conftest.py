@@ -72,3 +72,16 @@ def repository(adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("exported") / "repository"
     export_repository(adapter, output)
     return output
+
+
+@pytest.fixture(scope="session")
+def onnxruntime_repository(adapter: Path, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for Triton's onnxruntime backend, with the graphs of ``repository``; nobody may change it."""
+    from neuro_latent_export.repository import export_repository
+    from tests.exports import copy_traced
+
+    output = tmp_path_factory.mktemp("exported") / "onnxruntime"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        copy_traced(monkeypatch, repository)
+        export_repository(adapter, output, backend="onnxruntime")
+    return output

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from neuro_latent_export.backends import BackendName, DeviceName
 from neuro_latent_export.precision import MIN_ROWS, PRECISIONS, ROWS, PrecisionName
 
 
@@ -19,6 +20,10 @@ def export(
     encoder: Annotated[str | None, typer.Option(help="Frozen encoder, if not the one that the adapter names.")] = None,
     generator: Annotated[str | None, typer.Option(help="Frozen T5, if not the one that the adapter names.")] = None,
     precision: Annotated[PrecisionName, typer.Option(help="How weights are stored; see above.")] = "fp32",
+    backend: Annotated[
+        BackendName, typer.Option(help="What runs encoder, projector and T5 encoder; see below.")
+    ] = "python",
+    device: Annotated[DeviceName, typer.Option(help="What the repository is served on.")] = "cpu",
     check_data: Annotated[
         Path | None,
         typer.Option(
@@ -62,12 +67,22 @@ def export(
     do). A repository that differs, or loses more than the bounds of its precision, is never written. What was compared
     is in REPO/manifest.json.
 
+    Backends:
+
+      python       brings ONNX Runtime with it, serves several adapters, and needs nothing else of Triton.
+
+      onnxruntime  Triton's own, as in NVIDIA's image; one adapter a repository. Answers with the same texts.
+
+      tensorrt     engines for the GPU at hand, made when the repository is exported; one adapter a repository.
+
       neuro-latent export --adapter runs/first --output repository
 
       neuro-latent serve --repository repository
     """
     if only_adapter and check_data:
         raise typer.BadParameter("an adapter alone is compared with torch", param_hint="--check-data")
+    if only_adapter and backend != "python":
+        raise typer.BadParameter("only repositories of the python backend take adapters", param_hint="--only-adapter")
     if precision == "fp32" and check_data:
         raise typer.BadParameter("fp32 is compared with torch and needs no data", param_hint="--check-data")
     if columns and not check_data:
@@ -115,6 +130,8 @@ def export(
                 encoder=encoder,
                 generator=generator,
                 precision=PRECISIONS[precision],
+                backend=backend,
+                device=device,
                 check_data=data,
                 log=report,
                 progress=status.update,

@@ -19,6 +19,16 @@ import onnx_ir
 
 from neuro_latent_export import agreement, parity
 from neuro_latent_export.agreement import Agreement, CheckData
+from neuro_latent_export.backends import (
+    GRAPH_MODELS,
+    SEVERAL_ADAPTERS,
+    BackendName,
+    DeviceName,
+    adapter_path,
+    backend_values,
+    config_template,
+    unsupported,
+)
 from neuro_latent_export.decoder_graphs import OPSET as DECODER_OPSET
 from neuro_latent_export.decoder_graphs import build_prefill, build_step
 from neuro_latent_export.graphs import OPSET, PROJECTOR_PATH, Sizes, graph_specs, write_graph
@@ -26,6 +36,7 @@ from neuro_latent_export.parity import Sessions
 from neuro_latent_export.precision import FP32, Precision
 from neuro_latent_export.row_int8 import quantize_rows
 from neuro_latent_export.sixteen_bits import feed_forward_outputs, float32_twin, narrow_products
+from neuro_latent_export.warm_up import TOKENS, warm_up
 from neuro_latent_trainer import adapter_folder
 from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
 from neuro_latent_trainer.sample import sample_rows
@@ -55,10 +66,13 @@ def templates_folder() -> Path:
     raise ExportError("the folder model_repository/ with the Triton configurations is missing from this installation")
 
 
-def template_values(model: PromptOptimizer, model_version: str) -> dict[str, str]:
+def template_values(
+    model: PromptOptimizer, model_version: str, backend: BackendName = "python", device: DeviceName = "cpu"
+) -> dict[str, str]:
     """What ``${name}`` stands for in the ``config.pbtxt`` files."""
     sizes, t5 = Sizes.of(model), model.generator_model.config
     encoder_tokenizer = model.encoder.tokenizer
+    soft_prompts = {"soft_prompts": ("TYPE_FP32", [sizes.soft_prompt_tokens, sizes.generator_width])}
     return {
         "encoder_width": str(sizes.encoder_width),
         "generator_width": str(sizes.generator_width),
@@ -70,11 +84,14 @@ def template_values(model: PromptOptimizer, model_version: str) -> dict[str, str
         "decoder_start_id": str(t5.decoder_start_token_id),
         "eos_id": str(model.generator.eos_id),
         "model_version": model_version,
+        "encoder_warm_up": warm_up(TOKENS, model.encoder.max_tokens),
+        "t5_encoder_warm_up": warm_up({**soft_prompts, **TOKENS}, MAX_SOURCE_TOKENS),
+        **backend_values(backend, device),
     }
 
 
-def fill_templates(values: dict[str, str], target: Path) -> None:
-    """Copy the templates, with every ``${name}`` of the ``config.pbtxt`` files filled in.
+def fill_templates(values: dict[str, str], target: Path, backend: BackendName = "python") -> None:
+    """Copy the templates of a backend, with every ``${name}`` of the ``config.pbtxt`` files filled in.
 
     Raises:
         ExportError: a template names a value that does not exist.
@@ -84,12 +101,18 @@ def fill_templates(values: dict[str, str], target: Path) -> None:
         relative = path.relative_to(source)
         if path.is_dir() or "__pycache__" in relative.parts or path.suffix not in (".pbtxt", ".py"):
             continue
+        is_graph = relative.parts[0] in GRAPH_MODELS
+        if path.suffix == ".py" and is_graph and backend != "python":
+            continue
         text = path.read_text(encoding="utf-8")
-        if path.name == "config.pbtxt":
+        if path.suffix == ".pbtxt":
+            if path.name != (config_template(backend) if is_graph else "config.pbtxt"):
+                continue
             try:
                 text = string.Template(text).substitute(values)
             except (KeyError, ValueError) as error:
                 raise ExportError(f"{relative}: cannot fill the template: {error}") from None
+            relative = relative.with_name("config.pbtxt")
         (target / relative).parent.mkdir(parents=True, exist_ok=True)
         (target / relative).write_text(text, encoding="utf-8")
     for ensemble in ("neuro_latent_optimizer", "neuro_latent_optimizer_stream"):
@@ -338,6 +361,17 @@ def _write_graphs(
     return compared, found
 
 
+def _place_adapter(building: Path, backend: BackendName) -> list[Path]:
+    """Put the adapter where a backend looks for it; returns its files, relative to the repository."""
+    written, folder = building / SEVERAL_ADAPTERS, Path(adapter_path(backend))
+    if backend != "python":
+        for file in written.iterdir():
+            file.rename(building / folder / file.name)
+        written.rmdir()
+        written.parent.rmdir()
+    return [folder / name for name in (Path(PROJECTOR_PATH).name, ADAPTER_RECORD)]
+
+
 def export_repository(
     adapter: Path,
     output: Path,
@@ -345,6 +379,8 @@ def export_repository(
     encoder: str | None = None,
     generator: str | None = None,
     precision: Precision = FP32,
+    backend: BackendName = "python",
+    device: DeviceName = "cpu",
     check_data: CheckData | None = None,
     log: Callable[[str], None] = lambda text: None,
     progress: Callable[[str], None] = lambda text: None,
@@ -360,6 +396,8 @@ def export_repository(
         encoder: frozen encoder, if not the one that the adapter names.
         generator: likewise.
         precision: how weights are stored.
+        backend: what runs the encoder, the projector and the T5 encoder.
+        device: where they run, and the decoder with them.
         check_data: what a quantized repository is compared with float32 on; None takes the project's own sample.
         log: told of each stage.
         progress: told how far a long stage is.
@@ -368,23 +406,27 @@ def export_repository(
         AdapterError, BackboneError: the adapter or a frozen model cannot be loaded.
         ParityError: a float32 graph or their whole generation differs from torch; nothing was written.
         AgreementError: the precision loses more than its bounds allow; nothing was written.
-        ExportError: ``output`` exists and is no repository.
+        ExportError: ``output`` exists and is no repository, or the backend cannot run the precision on the device.
     """
+    if reason := unsupported(backend, device, precision):
+        raise ExportError(f"{precision.name} with --backend {backend} --device {device}: {reason}")
     with _published(output, MANIFEST) as building:
         loaded = load(adapter, encoder, generator, precision, log)
         model = loaded.model
-        fill_templates(template_values(model, loaded.model_version), building)
+        fill_templates(template_values(model, loaded.model_version, backend, device), building, backend)
         artifacts = write_tokenizers(model, building)
         parity.check_tokenizers(model, building, parity_prompts(parity.PROMPTS))
         compared, agreed = _write_graphs(model, precision, check_data, building, log, progress)
-        artifacts += [*(spec.path for spec in graph_specs(model)), *parity.DECODER_PATHS]
+        artifacts += [*ENCODER_PATHS, *parity.DECODER_PATHS]
         write_adapter_record(loaded, (building / PROJECTOR_PATH).parent)
-        artifacts.append(str(Path(PROJECTOR_PATH).with_name(ADAPTER_RECORD)))
+        artifacts += [str(path) for path in _place_adapter(building, backend)]
         manifest = {
             "format": 1,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "model_version": loaded.model_version,
             "precision": precision.name,
+            "backend": backend,
+            "device": device,
             "opset": {"encoders": OPSET, "decoder": DECODER_OPSET},
             "adapter": {**loaded.weights, "config": model.adapter.config.to_dict()},
             "backbones": loaded.backbones,

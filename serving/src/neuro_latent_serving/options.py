@@ -24,6 +24,7 @@ MAX_INT64 = 2**63 - 1
 MAX_ADAPTER_NAME = 64
 ADAPTER_NAME = f"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_ADAPTER_NAME - 1}}}"
 """A name is a folder's name too."""
+NAMES_SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,12 @@ def check_adapter(raw: bytes | str) -> str:
             f"with a letter or a digit, not {text[: MAX_ADAPTER_NAME + 1]!r}"
         )
     return text
+
+
+def unknown_adapter(name: str, known: list[str]) -> InvalidInput:
+    """The error of a request for an adapter that is not among those that are known."""
+    more = f" and {len(known) - NAMES_SHOWN} more" if len(known) > NAMES_SHOWN else ""
+    return InvalidInput(f"adapter {name!r} is not known here; known are {', '.join(known[:NAMES_SHOWN])}{more}")
 
 
 def check_text(name: str, raw: bytes | str, limit: int, *, may_be_blank: bool = False) -> str:

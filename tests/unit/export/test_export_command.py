@@ -137,6 +137,7 @@ def test_check_data_is_read_before_anything_is_exported(adapter: Path, tmp_path:
         (("--precision", "int2"), "'int2' is not one of 'fp32', 'int8', 'int4'"),
         (("--check-data", "x.jsonl"), "Invalid value for --check-data: fp32 is compared with torch and needs no data"),
         (("--only-adapter", "--precision", "int8", "--check-data", "x"), "an adapter alone is compared with torch"),
+        (("--only-adapter", "--backend", "onnxruntime"), "only repositories of the python backend take adapters"),
         (("--precision", "int8", "--columns", "raw=a"), "Invalid value for --columns: names the columns of"),
         (("--precision", "int8", "--check-rows", "31"), "Invalid value for '--check-rows'"),
     ],

@@ -1,5 +1,8 @@
 """A version of the model ``projector``: a folder for each of its adapters, with ``model.onnx`` and ``adapter.json``.
 
+Where one of Triton's own backends runs the projector, the version's folder is that of its only adapter, and the graph
+may be TensorRT's ``model.plan``.
+
 Imported by the model itself too, so it stays small.
 """
 
@@ -19,6 +22,7 @@ DEFAULT = "default"
 """The adapter of requests that name none; every version has it."""
 
 GRAPH = "model.onnx"
+PLAN = "model.plan"
 RECORD = "adapter.json"
 
 
@@ -62,7 +66,7 @@ def read_record(folder: Path) -> AdapterRecord:
     Raises:
         RecordError: there is none, it is of another format, or the graph is not there in its size.
     """
-    file, graph = folder / RECORD, folder / GRAPH
+    file, graph = folder / RECORD, graph_of(folder)
     try:
         record = AdapterRecord.model_validate_json(file.read_bytes())
         size = graph.stat().st_size
@@ -78,17 +82,38 @@ def read_record(folder: Path) -> AdapterRecord:
     return record
 
 
+def graph_of(folder: Path) -> Path:
+    """The graph in an adapter's folder."""
+    return folder / (PLAN if (folder / PLAN).is_file() else GRAPH)
+
+
+def has_one_adapter(version: Path) -> bool:
+    """Whether a version's folder is that of its only adapter."""
+    return (version / RECORD).is_file()
+
+
+def adapter_folders(version: Path) -> dict[str, Path]:
+    """The folders of a version's adapters, by name, ``default`` first.
+
+    Raises:
+        RecordError: there is no default.
+    """
+    if has_one_adapter(version):
+        return {DEFAULT: version}
+    folder = version / ADAPTERS
+    names = sorted((path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else ())
+    if DEFAULT not in names:
+        raise RecordError(f"{folder / DEFAULT} is missing: a version of the projector needs its default adapter")
+    return {name: folder / name for name in (DEFAULT, *(name for name in names if name != DEFAULT))}
+
+
 def read_adapters(version: Path) -> dict[str, AdapterRecord]:
     """The adapters of a version's folder, by name, ``default`` first.
 
     Raises:
         RecordError: one of them is incomplete, or there is no default.
     """
-    folder = version / ADAPTERS
-    names = sorted((path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else ())
-    if DEFAULT not in names:
-        raise RecordError(f"{folder / DEFAULT} is missing: a version of the projector needs its default adapter")
-    return {name: read_record(folder / name) for name in (DEFAULT, *(name for name in names if name != DEFAULT))}
+    return {name: read_record(folder) for name, folder in adapter_folders(version).items()}
 
 
 def versions(projector: Path) -> list[int]:

@@ -27,6 +27,7 @@ from neuro_latent_serving.adapters.records import (
     RECORD,
     AdapterRecord,
     RecordError,
+    has_one_adapter,
     misfits,
     read_adapters,
     read_record,
@@ -88,7 +89,8 @@ class AdapterStore:
 
     Raises:
         UsageError: the folder does not exist.
-        ServeError: it is no exported repository, or one from before there were several adapters.
+        ServeError: it is no exported repository, one from before there were several adapters, or one whose projector is
+            run by one of Triton's own backends.
     """
 
     def __init__(self, repository: Path) -> None:
@@ -97,6 +99,13 @@ class AdapterStore:
         self.repository = repository
         self._locked = False
         self._folder = repository.absolute() / PROJECTOR
+        if any(has_one_adapter(self._folder / str(number)) for number in self.numbers()):
+            raise ServeError(
+                f"{repository} has one adapter, for its projector is a graph that Triton runs itself "
+                "(it was exported with --backend onnxruntime or tensorrt)",
+                f"To serve another, export it: neuro-latent export --adapter DIR --output {repository} --backend …\n"
+                "To serve several, export with --backend python.",
+            )
         self.newest()
 
     def newest(self) -> Version:

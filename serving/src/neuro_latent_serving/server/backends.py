@@ -1,5 +1,6 @@
 """The folder of backends that a server is started with."""
 
+import shutil
 import sys
 import sysconfig
 from collections.abc import Mapping
@@ -10,6 +11,13 @@ from neuro_latent_serving.server.binary import TritonBinary, check_libraries
 from neuro_latent_serving.server.errors import ServeError
 
 STUB = "triton_python_backend_stub"
+LIBRARY = "libtriton_python.so"
+
+STAND_IN = "onnxruntime"
+STAND_IN_MODEL = '"""In place of Triton\'s onnxruntime backend, which this installation has not."""\n\n' + (
+    "from neuro_latent_serving.triton.stand_in import OnnxRuntimeModel as TritonPythonModel  # noqa: F401\n"
+)
+"""Triton takes a folder with a ``model.py`` as a backend that is written in Python."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +31,8 @@ class Backends:
 def prepare_backends(binary: TritonBinary, run_dir: Path, python: str | None = None) -> Backends:
     """Give the wheel's backends the stub of ``python`` ("3.11"; default: the running one), by links in ``run_dir``.
 
-    A full installation has a stub in its python backend already and is used as it is.
+    The wheel has no onnxruntime backend, so it gets one that is written in Python (``triton/stand_in.py``). A full
+    installation has a stub in its python backend already and is used as it is.
     """
     if binary.stubs is None:
         return Backends(binary.backends, binary.environment)
@@ -41,8 +50,11 @@ def prepare_backends(binary: TritonBinary, run_dir: Path, python: str | None = N
         link.mkdir(parents=True)
         for file in backend.iterdir():
             if file.name not in (STUB, "__pycache__"):
-                (link / file.name).symlink_to(file)
+                _place(file, link / file.name)
     (folder / "python" / STUB).symlink_to(stub)
+    if not (folder / STAND_IN).exists():
+        (folder / STAND_IN).mkdir()
+        (folder / STAND_IN / "model.py").write_text(STAND_IN_MODEL, encoding="utf-8")
     environment = dict(binary.environment)
     library = python_library(python)
     if library is not None:
@@ -62,3 +74,11 @@ def python_library(python: str) -> Path | None:
         if folder and (Path(folder) / name).is_file():
             return Path(folder) / name
     return None
+
+
+def _place(file: Path, target: Path) -> None:
+    """A link to a file; a copy of the python backend's library, which Triton refuses to take from another folder."""
+    if file.name == LIBRARY:
+        shutil.copyfile(file, target)
+    else:
+        target.symlink_to(file)

@@ -6,12 +6,12 @@ from pathlib import Path, PurePosixPath
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from neuro_latent_serving.adapters.records import (
-    ADAPTERS,
-    GRAPH,
     PROJECTOR,
     AdapterRecord,
     File,
     RecordError,
+    adapter_folders,
+    graph_of,
     read_adapters,
     versions,
 )
@@ -107,8 +107,8 @@ def adapter_artifacts(repository: Path) -> dict[str, File]:
         adapters = newest_adapters(repository)
     except RecordError as error:
         raise incomplete(repository, [str(error)]) from None
-    number = versions(projector)[-1]
-    return {f"{PROJECTOR}/{number}/{ADAPTERS}/{name}/{GRAPH}": record.graph for name, record in adapters.items()}
+    folders = adapter_folders(projector / str(versions(projector)[-1]))
+    return {str(graph_of(folders[name]).relative_to(repository)): record.graph for name, record in adapters.items()}
 
 
 def is_superseded(file: Path, repository: Path) -> bool:

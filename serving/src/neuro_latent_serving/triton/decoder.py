@@ -50,6 +50,7 @@ class DecoderModel:
     def initialize(self, args: dict[str, str]) -> None:
         parameters = model_parameters(args)
         folder = Path(args["model_repository"]) / args["model_version"]
+        self._model_version = parameters["model_version"]
         self._cancelled: dict[str, float] = {}
         self._outbox = Outbox()  # before the engine, which may fail already while it warms up
         before = _threads()
@@ -71,9 +72,7 @@ class DecoderModel:
         for thread in _threads() - before:  # after the warm-up, which measures steps: the engine's and its sessions'
             with suppress(ProcessLookupError):
                 os.setpriority(os.PRIO_PROCESS, thread, NICENESS)
-        self._outbox.tick = EngineReport(
-            self._engine.metrics, self._engine.config.slots, parameters["model_version"]
-        ).publish
+        self._outbox.tick = EngineReport(self._engine.metrics, self._engine.config.slots, self._model_version).publish
         self._bridge = bridge.Bridge(self._submit_whole)
 
     def execute(self, requests: list[Any]) -> None:
@@ -115,7 +114,7 @@ class DecoderModel:
             raise InvalidInput(f"the streaming model takes one raw_prompt a request, not {len(hidden)}")
         truncated = _is_set(request, "truncated")
         made_by = array(request, "made_by")
-        version = "" if made_by is None else made_by[0, 0].decode()  # only who asks this model itself leaves it out
+        version = self._model_version if made_by is None else made_by[0, 0].decode()
 
         def send_end(error: ServingError | None) -> None:
             final = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL

@@ -24,12 +24,15 @@ class GraphModel:
     """Runs ``model.onnx``."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        parameters = model_parameters(args)
+        self._open(args, int(model_parameters(args)["threads"]))
+        self._warm_up()
+
+    def _open(self, args: dict[str, str], threads: int) -> None:
+        """Open the graph of the model that Triton describes by ``args``; 0 threads is every core."""
         path = Path(args["model_repository"]) / args["model_version"] / "model.onnx"
-        self._session = open_session(path, int(parameters["threads"]) or default_threads())
+        self._session = open_session(path, threads or default_threads())
         self._inputs = [i.name for i in self._session.get_inputs()]
         self._output = self._session.get_outputs()[0].name
-        self._warm_up()
 
     def _warm_up(self) -> None:
         """Run each length that the tokenizer makes, so that the first requests do not pay for the first allocations."""

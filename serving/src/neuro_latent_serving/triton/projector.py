@@ -9,13 +9,10 @@ import triton_python_backend_utils as pb_utils
 
 from neuro_latent_client.protocol import ADAPTER
 from neuro_latent_serving.adapters.records import ADAPTERS, GRAPH, read_adapters
-from neuro_latent_serving.errors import InvalidInput
-from neuro_latent_serving.options import check_adapter
+from neuro_latent_serving.options import check_adapter, unknown_adapter
 from neuro_latent_serving.sessions import open_session
 from neuro_latent_serving.threads import default_threads
 from neuro_latent_serving.triton.messages import bytes_tensor, error_response, model_parameters, required
-
-NAMES_SHOWN = 10
 
 Floats = npt.NDArray[np.float32]
 
@@ -60,9 +57,7 @@ class ProjectorModel:
         name = check_adapter(raw)
         if name in self._sessions:
             return name
-        known = list(self._sessions)
-        more = f" and {len(known) - NAMES_SHOWN} more" if len(known) > NAMES_SHOWN else ""
-        raise InvalidInput(f"adapter {name!r} is not known here; known are {', '.join(known[:NAMES_SHOWN])}{more}")
+        raise unknown_adapter(name, list(self._sessions))
 
     def _run(self, rows: list[tuple[Floats, list[str]]]) -> list[Any]:
         """A response to each of some requests: embeddings [B, E] and the adapter of each of their rows."""

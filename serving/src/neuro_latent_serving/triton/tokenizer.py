@@ -9,7 +9,7 @@ import triton_python_backend_utils as pb_utils
 from neuro_latent_client.protocol import ADAPTER, RAW_PROMPT
 from neuro_latent_serving.adapters.records import DEFAULT
 from neuro_latent_serving.errors import InvalidInput
-from neuro_latent_serving.options import check_adapter, check_prompt
+from neuro_latent_serving.options import check_adapter, check_prompt, unknown_adapter
 from neuro_latent_serving.tokenization import TextTokenizer
 from neuro_latent_serving.triton.messages import (
     bytes_tensor,
@@ -30,6 +30,7 @@ class TokenizerModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         parameters = model_parameters(args)
+        self._several_adapters = parameters.get("several_adapters", "true") == "true"
         folder = Path(args["model_repository"]) / args["model_version"]
         self._encoder = TextTokenizer(
             folder / "encoder_tokenizer.json",
@@ -53,7 +54,7 @@ class TokenizerModel:
             if len({options.num_return_sequences for options in row_options(request, len(texts))}) > 1:
                 raise InvalidInput("num_return_sequences must be the same for all rows of a request")
             adapters = [
-                check_adapter(row.get(ADAPTER) or DEFAULT) for row in given_rows(request, [ADAPTER], len(texts))
+                self._adapter(row.get(ADAPTER) or DEFAULT) for row in given_rows(request, [ADAPTER], len(texts))
             ]
             encoder, generator = self._encoder.encode(texts), self._generator.encode(texts)
         except Exception as error:
@@ -68,3 +69,14 @@ class TokenizerModel:
                 bytes_tensor("adapter_name", [[name] for name in adapters]),
             ]
         )
+
+    def _adapter(self, raw: str | bytes) -> str:
+        """The name of an adapter; where the projector is one graph it is never told which, so it is refused here.
+
+        Raises:
+            InvalidInput: it can be none, or this repository has the default adapter only.
+        """
+        name = check_adapter(raw)
+        if name != DEFAULT and not self._several_adapters:
+            raise unknown_adapter(name, [DEFAULT])
+        return name

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from neuro_latent_client.protocol import RAW_PROMPT
@@ -17,10 +18,12 @@ from neuro_latent_serving.errors import EngineBusy
 from neuro_latent_serving.options import check_prompt
 from neuro_latent_serving.triton import bridge
 from neuro_latent_serving.triton.messages import (
+    array,
     bytes_tensor,
     error_response,
     given_options,
     log,
+    model_parameters,
     required,
     tensor,
 )
@@ -31,6 +34,7 @@ class UnaryDecoderModel:
     """Collects what the engine writes; the rows of a request decode at the same time."""
 
     def initialize(self, args: dict[str, str]) -> None:
+        self._model_version = model_parameters(args).get("model_version", "")
         self._threads: set[threading.Thread] = set()
         self._outbox = Outbox()
         bridge.watch(self._engine_lost)
@@ -41,7 +45,7 @@ class UnaryDecoderModel:
             try:
                 rows = self._parse(request)
                 # Copies: the request's own memory is Triton's.
-                rest = np.array(required(request, "truncated")), np.array(required(request, "made_by"))
+                rest = np.array(required(request, "truncated")), self._made_by(request, len(rows))
             except Exception as error:
                 self.send(sender, error_response(error))
                 continue
@@ -71,6 +75,11 @@ class UnaryDecoderModel:
             )
             for i in range(len(hidden))
         ]
+
+    def _made_by(self, request: Any, rows: int) -> npt.NDArray[np.object_]:
+        """The version that made each row's soft prompts: a projector that is one graph does not say it."""
+        given = array(request, "made_by")
+        return np.full((rows, 1), self._model_version.encode(), np.object_) if given is None else np.array(given)
 
     def _answer(self, sender: Any, rows: list[bridge.DecodeRequest], truncated: Any, made_by: Any) -> None:
         answers: list[list[Event] | Exception] = [EngineBusy("not decoded")] * len(rows)

@@ -22,6 +22,7 @@ from neuro_latent_serving.adapters.cli import app
 from neuro_latent_serving.adapters.promotion import promote
 from neuro_latent_serving.adapters.store import AdapterStore
 from neuro_latent_serving.server.adapter import is_exported, refuse_to_drop_adapters
+from neuro_latent_serving.server.cli import adapter_versions
 from neuro_latent_serving.server.errors import ServeError, UsageError
 from neuro_latent_serving.server.repository import check_repository, sha256
 
@@ -354,3 +355,25 @@ def test_the_command_refuses(store: AdapterStore, arguments: list[str], code: in
     done = run(store, *arguments)
     assert done.exit_code == code
     assert text in " ".join(done.output.split())
+
+
+def test_a_repository_with_one_adapter_is_served_and_its_adapters_stay(repository: Path, make: Make) -> None:
+    version = repository / "projector" / "1"
+    for file in (version / "adapters" / "default").iterdir():
+        file.rename(version / file.name)
+    shutil.rmtree(version / "adapters")
+    manifest = json.loads((repository / "manifest.json").read_text())
+    manifest["artifacts"] = {
+        name.replace("adapters/default/", ""): entry for name, entry in manifest["artifacts"].items()
+    }
+    (repository / "manifest.json").write_text(json.dumps(manifest))
+    checked = check_repository(repository, verify=True)
+    assert adapter_versions(repository, checked) == {"default": "mini-first"}
+    for command in (["list"], ["add", "team", "--adapter", make("a")], ["remove", "team"], ["rollback"]):
+        refused = CliRunner().invoke(app, [*map(str, command), "--repository", str(repository), "--offline"])
+        assert refused.exit_code == 1
+        assert "has one adapter" in refused.output
+        assert "export with --backend python" in refused.output
+    (version / "model.onnx").unlink()
+    with pytest.raises(ServeError, match=r"model\.onnx is missing"):
+        check_repository(repository)

@@ -75,6 +75,19 @@ def test_the_stub_of_this_python_is_put_into_the_backends(wheel: Path, tmp_path:
     assert backends.environment["LD_LIBRARY_PATH"].endswith("nvidia_pytriton.libs")
 
 
+def test_the_wheel_gets_a_backend_for_onnx_graphs_and_one_that_is_there_is_kept(wheel: Path, tmp_path: Path) -> None:
+    (tmp_path / "without").mkdir()
+    backends = prepare_backends(find_tritonserver(), tmp_path / "without")
+    assert "TritonPythonModel" in (backends.folder / "onnxruntime" / "model.py").read_text()
+    # Triton refuses this library where it is a link to another folder.
+    assert not (backends.folder / "python" / "libtriton_python.so").is_symlink()
+    (wheel / "backends" / "onnxruntime").mkdir()
+    (wheel / "backends" / "onnxruntime" / "libtriton_onnxruntime.so").touch()
+    (tmp_path / "with").mkdir()
+    backends = prepare_backends(find_tritonserver(), tmp_path / "with")
+    assert [file.name for file in (backends.folder / "onnxruntime").iterdir()] == ["libtriton_onnxruntime.so"]
+
+
 def test_a_python_without_a_stub_is_told_which_have_one(wheel: Path, tmp_path: Path) -> None:
     with pytest.raises(ServeError, match=rf"no python backend for Python 3\.99; it has {PYTHON}"):
         prepare_backends(find_tritonserver(), tmp_path, python="3.99")

@@ -1,0 +1,26 @@
+"""Triton's onnxruntime backend, for an installation that has none: the wheel's, at a desk and in tests.
+
+It takes what the real one takes and refuses what that refuses, so that a repository which loads here loads there; it is
+slower, for every request crosses a process boundary.
+"""
+
+import json
+
+import onnxruntime as ort
+import triton_python_backend_utils as pb_utils
+
+from neuro_latent_serving.graph_config import check_config
+from neuro_latent_serving.triton.graph import GraphModel
+from neuro_latent_serving.triton.messages import model_parameters
+
+
+class OnnxRuntimeModel(GraphModel):
+    """Runs the graph of a model with ``backend: "onnxruntime"``; Triton does its warm-up."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        self._open(args, int(model_parameters(args).get("intra_op_thread_count", "0")))
+        check_config(json.loads(args["model_config"]), self._session.get_inputs(), self._session.get_outputs())
+        pb_utils.Logger.log_warn(
+            f"{args['model_name']}: this Triton has no onnxruntime backend, so Python's ONNX Runtime "
+            f"{ort.__version__} runs in its place; NVIDIA's image has one"
+        )
