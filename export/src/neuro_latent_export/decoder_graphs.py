@@ -9,7 +9,7 @@ Shape letters: ``B`` rows, ``W`` tokens a row in this step, ``T`` columns of the
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,13 @@ CONTRIB = "com.microsoft"
 MASKED = float(np.finfo(np.float32).min) / 2
 """Added to the score of a column that must not be seen; half of the lowest number, so that a sum stays finite."""
 
+TENSORRT_COLUMNS = 520
+"""Columns of the cache in the step graph of TensorRT, whose cache is as wide from the start as it may ever be: 512 new
+tokens, and the up to 8 of one more step."""
+
+Dialect = Literal["onnxruntime", "tensorrt"]
+"""Whose operators a graph is made of."""
+
 Weights = npt.NDArray[np.float32]
 
 
@@ -39,7 +46,10 @@ def cache_names(prefix: str, kind: str, layers: int) -> list[str]:
 
 
 class _Builder:
-    """A graph under construction over the weights of a Hugging Face T5."""
+    """A graph under construction over the weights of a Hugging Face T5, for ONNX Runtime."""
+
+    columns: int | str = "columns"
+    """Of the cache."""
 
     def __init__(self, name: str, t5: Any, precision: Precision) -> None:
         self.graph = ir.Graph([], [], nodes=[], opset_imports={"": OPSET, CONTRIB: 1}, name=name)
@@ -97,13 +107,36 @@ class _Builder:
             q_BWX: queries.
             k_BNTH: keys.
             v_BNTH: values.
-            bias: [B, N*W, 1, T], added to the scores.
+            bias: of :meth:`bias_of_groups`, added to the scores.
         """
         op, width = self.op, self.config.d_kv
         heads_BGH = op.Reshape(self.split_heads(q_BWX), self.ints(0, -1, 1, width))
         mixed_BGH = op.Attention(heads_BGH, k_BNTH, v_BNTH, bias, scale=1.0)
-        mixed_BWNH = op.Transpose(op.Reshape(mixed_BGH, self.ints(0, self.heads, -1, width)), perm=[0, 2, 1, 3])
-        return op.Reshape(mixed_BWNH, self.ints(0, 0, self.inner))
+        return self.join_heads(op.Reshape(mixed_BGH, self.ints(0, self.heads, -1, width)))
+
+    def join_heads(self, x_BNLH: ir.Value) -> ir.Value:
+        """[B, N, L, H] -> [B, L, N*H]."""
+        return self.op.Reshape(self.op.Transpose(x_BNLH, perm=[0, 2, 1, 3]), self.ints(0, 0, self.inner))
+
+    def self_bias(self, bias_BNWT: ir.Value, columns_1: ir.Value) -> ir.Value:
+        """The bias as :meth:`attend` wants it: [B, N*W, 1, T], without an axis that could be empty.
+
+        0 takes the size of the batch, T is known from the cache.
+        """
+        return self.op.Reshape(bias_BNWT, self.op.Concat(self.ints(0, -1, 1), columns_1, axis=0))
+
+    def cross_bias(self, bias_B11Q: ir.Value, ids_BW: ir.Value) -> ir.Value:
+        """The bias as :meth:`attend` wants it: [B, N*W, 1, Q]."""
+        groups = self.op.Mul(self.op.Shape(ids_BW, start=1, end=2), self.ints(self.heads))
+        return self.op.Expand(bias_B11Q, self.op.Concat(self.ints(1), groups, self.ints(1, 1), axis=0))
+
+    def seen_columns(self, cache: ir.Value) -> ir.Value:
+        """How many columns of the caches are attended to, [1]."""
+        return self.op.Shape(cache, start=2, end=3)
+
+    def seen(self, cache_BNTH: ir.Value, columns_1: ir.Value) -> ir.Value:
+        """The columns of a cache that are attended to."""
+        return cache_BNTH
 
     def norm(self, x: ir.Value, module: Any, name: str) -> ir.Value:
         """T5's norm: the root mean square, no mean, no offset."""
@@ -146,6 +179,44 @@ class _Builder:
         return model
 
 
+class _TensorRTBuilder(_Builder):
+    """The same of standard operators, as TensorRT's parser takes them.
+
+    ``TensorScatter`` becomes its KVCacheUpdate, which writes in place, but wants a cache with a fixed number of
+    columns. So the graph has one input more, which says how many of them are looked at.
+    """
+
+    columns = TENSORRT_COLUMNS
+
+    def attend(self, q_BWX: ir.Value, k_BNTH: ir.Value, v_BNTH: ir.Value, bias: ir.Value) -> ir.Value:
+        return self.join_heads(self.op.Attention(self.split_heads(q_BWX), k_BNTH, v_BNTH, bias, scale=1.0))
+
+    def self_bias(self, bias_BNWT: ir.Value, columns_1: ir.Value) -> ir.Value:
+        return bias_BNWT
+
+    def cross_bias(self, bias_B11Q: ir.Value, ids_BW: ir.Value) -> ir.Value:
+        return bias_B11Q
+
+    def seen_columns(self, cache: ir.Value) -> ir.Value:
+        return self.input("columns", ir.DataType.INT64, (1,))
+
+    def seen(self, cache_BNTH: ir.Value, columns_1: ir.Value) -> ir.Value:
+        return self.op.Slice(cache_BNTH, self.ints(0), columns_1, self.ints(2))
+
+    def norm(self, x: ir.Value, module: Any, name: str) -> ir.Value:
+        return self._norm(x, _array(module.weight), module, name)
+
+    def add_and_norm(self, x: ir.Value, change: ir.Value, weight_D: Weights, module: Any, name: str) -> Any:
+        total = self.op.Add(x, change)
+        return self._norm(total, weight_D, module, name), total
+
+    def _norm(self, x: ir.Value, weight_D: Weights, module: Any, name: str) -> ir.Value:
+        return self.op.RMSNormalization(x, self.constant(weight_D, name), axis=-1, epsilon=module.variance_epsilon)
+
+
+_BUILDERS = {"onnxruntime": _Builder, "tensorrt": _TensorRTBuilder}
+
+
 def _array(parameter: Any) -> Weights:
     array: Weights = parameter.detach().float().cpu().numpy()
     return array
@@ -156,12 +227,12 @@ def _transposed(linear: Any) -> Weights:
     return _array(linear.weight).T
 
 
-def build_prefill(t5: Any, precision: Precision) -> ir.Model:
+def build_prefill(t5: Any, precision: Precision, dialect: Dialect = "onnxruntime") -> ir.Model:
     """Encoder hidden states -> cross-attention keys and values of every decoder layer.
 
     Input ``encoder_hidden_states`` float32 [B, Q, D]; outputs ``present.I.encoder.key|value`` float32 [B, N, Q, H].
     """
-    b = _Builder("prefill", t5, precision)
+    b = _BUILDERS[dialect]("prefill", t5, precision)
     hidden = b.input("encoder_hidden_states", ir.DataType.FLOAT, ("batch", "encoder_tokens", t5.config.d_model))
     attentions = [block.layer[1].EncDecAttention for block in t5.decoder.block]
     weights = [_transposed(linear) for attention in attentions for linear in (attention.k, attention.v)]
@@ -177,7 +248,7 @@ def build_prefill(t5: Any, precision: Precision) -> ir.Model:
     return b.model()
 
 
-def build_step(t5: Any, precision: Precision) -> ir.Model:
+def build_step(t5: Any, precision: Precision, dialect: Dialect = "onnxruntime") -> ir.Model:
     """Some tokens a row -> the best next tokens after each of them.
 
     Row ``b``'s tokens take the columns ``cache_lengths[b]``, ``cache_lengths[b] + 1`` … of its cache; each sees the
@@ -202,7 +273,7 @@ def build_step(t5: Any, precision: Precision) -> ir.Model:
     Raises:
         UnsupportedModel: the T5's activation is not known here.
     """
-    b = _Builder("step", t5, precision)
+    b = _BUILDERS[dialect]("step", t5, precision)
     op = b.op
     config, stack, layers = t5.config, t5.decoder, len(t5.decoder.block)
     ints, floats = ir.DataType.INT64, ir.DataType.FLOAT
@@ -210,12 +281,13 @@ def build_step(t5: Any, precision: Precision) -> ir.Model:
     lengths_B = b.input("cache_lengths", ints, ("batch",))
     mask_BQ = b.input("encoder_attention_mask", ints, ("batch", "encoder_tokens"))
     candidates = b.input("candidates", ints, (1,))
-    cache_shape = ("batch", b.heads, "columns", config.d_kv)
+    cache_shape = ("batch", b.heads, b.columns, config.d_kv)
     cross_shape = ("batch", b.heads, "encoder_tokens", config.d_kv)
     past = {n: b.input(n, floats, cache_shape) for n in cache_names("past_key_values", "decoder", layers)}
     cross = {n: b.input(n, floats, cross_shape) for n in cache_names("past_key_values", "encoder", layers)}
 
-    self_bias = _self_bias(b, ids_BW, lengths_B, past["past_key_values.0.decoder.key"], stack)
+    columns = b.seen_columns(past["past_key_values.0.decoder.key"])
+    self_bias = _self_bias(b, ids_BW, lengths_B, columns, stack)
     cross_bias = _cross_bias(b, ids_BW, mask_BQ)
     x = op.Gather(b.constant(_array(stack.embed_tokens.weight), "embedding"), ids_BW)
     normed = b.norm(x, stack.block[0].layer[0].layer_norm, "0.self.norm")
@@ -234,7 +306,7 @@ def build_step(t5: Any, precision: Precision) -> ir.Model:
         for part, new in zip(("key", "value"), op.Split(both_BNWH, axis=1, num_outputs=2, _outputs=2), strict=True):
             old = past[f"past_key_values.{i}.decoder.{part}"]
             present[f"present.{i}.decoder.{part}"] = op.TensorScatter(old, new, lengths_B, axis=2)
-        keys, values = (present[f"present.{i}.decoder.{part}"] for part in ("key", "value"))
+        keys, values = (b.seen(present[f"present.{i}.decoder.{part}"], columns) for part in ("key", "value"))
         mixed = b.attend(q, keys, values, self_bias)
         change = b.product(mixed, _transposed(attention.o), f"{i}.self.o", precision.decoder)
         norm = cross_layer.layer_norm
@@ -274,8 +346,8 @@ def _output_scale(config: Any) -> float:
     return float(config.d_model**-0.5) if tied else 1.0
 
 
-def _self_bias(b: _Builder, ids_BW: ir.Value, lengths_B: ir.Value, cache: ir.Value, stack: Any) -> ir.Value:
-    """Position bias and causal mask in one look-up: [B, N*W, 1, T].
+def _self_bias(b: _Builder, ids_BW: ir.Value, lengths_B: ir.Value, columns_1: ir.Value, stack: Any) -> ir.Value:
+    """Position bias and causal mask in one look-up, for the first ``columns_1`` columns.
 
     The table's row 0 masks a column that lies ahead, row ``1 + d`` is the bias of a column ``d`` tokens back; beyond
     the last row the bias does not change any more.
@@ -284,25 +356,21 @@ def _self_bias(b: _Builder, ids_BW: ir.Value, lengths_B: ir.Value, cache: ir.Val
     by_distance = position_table(stack.block[0].layer[0].SelfAttention, bidirectional=False).float().numpy()
     table = np.concatenate([np.full((1, by_distance.shape[1]), MASKED, dtype=np.float32), by_distance])
     zero, one = b.constant(np.array(0), "zero"), b.constant(np.array(1), "one")
-    column_T = op.Range(zero, op.Squeeze(op.Shape(cache, start=2, end=3)), one)
+    column_T = op.Range(zero, op.Squeeze(columns_1), one)
     offset_W = op.Range(zero, op.Squeeze(op.Shape(ids_BW, start=1, end=2)), one)
     position_BW = op.Add(op.Unsqueeze(lengths_B, b.ints(1)), op.Unsqueeze(offset_W, b.ints(0)))
     distance_BWT = op.Sub(op.Unsqueeze(position_BW, b.ints(2)), column_T)
     ahead, farthest = b.constant(np.array(-1), "ahead"), b.constant(np.array(len(by_distance) - 1), "farthest")
     row_BWT = op.Add(op.Clip(distance_BWT, ahead, farthest), one)
     bias_BNWT = op.Transpose(op.Gather(b.constant(table, "bias_table"), row_BWT), perm=[0, 3, 1, 2])
-    # [B, N*W, 1, T] without an axis that could be empty: 0 takes the size of the batch, T is known from the cache.
-    shape = op.Concat(b.ints(0), b.ints(-1), b.ints(1), op.Shape(cache, start=2, end=3), axis=0)
-    return op.Reshape(bias_BNWT, shape)
+    return b.self_bias(bias_BNWT, columns_1)
 
 
 def _cross_bias(b: _Builder, ids_BW: ir.Value, mask_BQ: ir.Value) -> ir.Value:
-    """0 where an encoder token is real: [B, N*W, 1, Q]."""
+    """0 where an encoder token is real."""
     op = b.op
     bias_BQ = op.Mul(
         op.Cast(op.Sub(b.constant(np.array(1), "unmasked"), mask_BQ), to=ir.DataType.FLOAT),
         b.constant(np.array(MASKED, dtype=np.float32), "masked"),
     )
-    groups = op.Mul(op.Shape(ids_BW, start=1, end=2), b.ints(b.heads))
-    shape = op.Concat(b.ints(1), groups, b.ints(1, 1), axis=0)
-    return op.Expand(op.Unsqueeze(bias_BQ, b.ints(1, 2)), shape)
+    return b.cross_bias(op.Unsqueeze(bias_BQ, b.ints(1, 2)), ids_BW)
