@@ -1,6 +1,9 @@
 """Which of Triton's backends runs the encoder, the projector and the T5 encoder, and on what."""
 
+from pathlib import PurePosixPath
 from typing import Literal
+
+from neuro_latent_export.precision import Precision
 
 BackendName = Literal["python", "onnxruntime", "tensorrt"]
 """``python`` brings its own ONNX Runtime and serves several adapters; the other two are Triton's own."""
@@ -9,6 +12,26 @@ DeviceName = Literal["cpu", "gpu"]
 
 GRAPH_MODELS = ("encoder", "projector", "t5_encoder")
 """The models that are one graph each. The decoder's loop is python in every repository."""
+
+
+ONE_ADAPTER = PurePosixPath("projector/1")
+SEVERAL_ADAPTERS = ONE_ADAPTER / "adapters" / "default"
+
+
+def adapter_path(backend: BackendName) -> PurePosixPath:
+    """The folder of a repository with the adapter's graph and its ``adapter.json``."""
+    return SEVERAL_ADAPTERS if backend == "python" else ONE_ADAPTER
+
+
+def unsupported(backend: BackendName, device: DeviceName, precision: Precision) -> str | None:
+    """Why a precision cannot be served by a backend on a device, and what to take instead; None where it can."""
+    if backend != "onnxruntime":
+        return None
+    if device == "cpu" and precision.name == "bf16":
+        return "ONNX Runtime has no bfloat16 products for CPUs; take fp32 or int8, or --device gpu"
+    if device == "gpu" and precision.encoders is not None:
+        return f"ONNX Runtime has no {precision.name} products for GPUs; take fp32, fp16 or bf16, or --device cpu"
+    return None
 
 
 def config_template(backend: BackendName) -> str:
@@ -20,9 +43,11 @@ def backend_values(backend: BackendName, device: DeviceName) -> dict[str, str]:
     """What the templates' ``${name}`` stand for that the backend decides.
 
     ``several_adapters`` comments out the lines of the ensembles that only the python projector has: the adapter that a
-    request names, and the version that made its soft prompts.
+    request names, and the version that made its soft prompts. ``gpu_only`` does so with what a CPU has no use for.
     """
     return {
         "several_adapters": "" if backend == "python" else "# python backend: ",
+        "has_several_adapters": str(backend == "python").lower(),
+        "gpu_only": "" if device == "gpu" else "# --device gpu: ",
         "instance_kind": "KIND_GPU" if device == "gpu" else "KIND_CPU",
     }

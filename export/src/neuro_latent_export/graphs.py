@@ -15,13 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
+from neuro_latent_export.backends import SEVERAL_ADAPTERS
 from neuro_latent_export.t5_graphs import T5EncoderGraph
 from neuro_latent_trainer.backbones import pool
 from neuro_latent_trainer.model import PromptOptimizer
 
 OPSET = 18
 
-PROJECTOR_PATH = "projector/1/adapters/default/model.onnx"
+PROJECTOR_PATH = str(SEVERAL_ADAPTERS / "model.onnx")
 """The adapter's graph: version 1 of ``projector`` is a set of one adapter; `neuro-latent adapters` writes others."""
 
 Shape = tuple[int | str, ...]

@@ -19,7 +19,16 @@ import onnx_ir
 
 from neuro_latent_export import agreement, parity
 from neuro_latent_export.agreement import Agreement, CheckData
-from neuro_latent_export.backends import GRAPH_MODELS, BackendName, DeviceName, backend_values, config_template
+from neuro_latent_export.backends import (
+    GRAPH_MODELS,
+    SEVERAL_ADAPTERS,
+    BackendName,
+    DeviceName,
+    adapter_path,
+    backend_values,
+    config_template,
+    unsupported,
+)
 from neuro_latent_export.decoder_graphs import OPSET as DECODER_OPSET
 from neuro_latent_export.decoder_graphs import build_prefill, build_step
 from neuro_latent_export.graphs import OPSET, PROJECTOR_PATH, Sizes, graph_specs, write_graph
@@ -27,6 +36,7 @@ from neuro_latent_export.parity import Sessions
 from neuro_latent_export.precision import FP32, Precision
 from neuro_latent_export.row_int8 import quantize_rows
 from neuro_latent_export.sixteen_bits import feed_forward_outputs, float32_twin, narrow_products
+from neuro_latent_export.warm_up import TOKENS, warm_up
 from neuro_latent_trainer import adapter_folder
 from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
 from neuro_latent_trainer.sample import sample_rows
@@ -62,6 +72,7 @@ def template_values(
     """What ``${name}`` stands for in the ``config.pbtxt`` files."""
     sizes, t5 = Sizes.of(model), model.generator_model.config
     encoder_tokenizer = model.encoder.tokenizer
+    soft_prompts = {"soft_prompts": ("TYPE_FP32", [sizes.soft_prompt_tokens, sizes.generator_width])}
     return {
         "encoder_width": str(sizes.encoder_width),
         "generator_width": str(sizes.generator_width),
@@ -73,6 +84,8 @@ def template_values(
         "decoder_start_id": str(t5.decoder_start_token_id),
         "eos_id": str(model.generator.eos_id),
         "model_version": model_version,
+        "encoder_warm_up": warm_up(TOKENS, model.encoder.max_tokens),
+        "t5_encoder_warm_up": warm_up(soft_prompts | TOKENS, MAX_SOURCE_TOKENS),
         **backend_values(backend, device),
     }
 
@@ -348,6 +361,17 @@ def _write_graphs(
     return compared, found
 
 
+def _place_adapter(building: Path, backend: BackendName) -> list[Path]:
+    """Put the adapter where a backend looks for it; returns its files, relative to the repository."""
+    written, folder = building / SEVERAL_ADAPTERS, Path(adapter_path(backend))
+    if backend != "python":
+        for file in written.iterdir():
+            file.rename(building / folder / file.name)
+        written.rmdir()
+        written.parent.rmdir()
+    return [folder / name for name in (Path(PROJECTOR_PATH).name, ADAPTER_RECORD)]
+
+
 def export_repository(
     adapter: Path,
     output: Path,
@@ -382,8 +406,10 @@ def export_repository(
         AdapterError, BackboneError: the adapter or a frozen model cannot be loaded.
         ParityError: a float32 graph or their whole generation differs from torch; nothing was written.
         AgreementError: the precision loses more than its bounds allow; nothing was written.
-        ExportError: ``output`` exists and is no repository.
+        ExportError: ``output`` exists and is no repository, or the backend cannot run the precision on the device.
     """
+    if reason := unsupported(backend, device, precision):
+        raise ExportError(f"{precision.name} with --backend {backend} --device {device}: {reason}")
     with _published(output, MANIFEST) as building:
         loaded = load(adapter, encoder, generator, precision, log)
         model = loaded.model
@@ -391,9 +417,9 @@ def export_repository(
         artifacts = write_tokenizers(model, building)
         parity.check_tokenizers(model, building, parity_prompts(parity.PROMPTS))
         compared, agreed = _write_graphs(model, precision, check_data, building, log, progress)
-        artifacts += [*(spec.path for spec in graph_specs(model)), *parity.DECODER_PATHS]
+        artifacts += [*ENCODER_PATHS, *parity.DECODER_PATHS]
         write_adapter_record(loaded, (building / PROJECTOR_PATH).parent)
-        artifacts.append(str(Path(PROJECTOR_PATH).with_name(ADAPTER_RECORD)))
+        artifacts += [str(path) for path in _place_adapter(building, backend)]
         manifest = {
             "format": 1,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),

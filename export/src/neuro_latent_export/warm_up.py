@@ -1,0 +1,40 @@
+"""The warm-up of the graph models that Triton's own backends run: the lengths of prompts that the tokenizer makes.
+
+Triton runs these requests before a model is ready, so that the first requests do not pay for allocations and for the
+choice of kernels. What is in the tensors does not matter to either, so it is zeros.
+"""
+
+from collections.abc import Mapping
+
+BUCKETS = (*range(16, 64, 8), *range(64, 128, 16), *range(128, 256, 32), *range(256, 513, 64))
+"""The lengths to which the tokenizer pads prompts (``neuro_latent_serving.tokenization``; a test compares them)."""
+
+LONGEST = 128
+"""The longest prompt of the warm-up: a longer one's own time makes up for the allocations."""
+
+TOKENS = {"input_ids": ("TYPE_INT64", [None]), "attention_mask": ("TYPE_INT64", [None])}
+
+Tensors = Mapping[str, tuple[str, list[int | None]]]
+"""Type and dimensions of inputs by name, without the batch; None is the number of tokens."""
+
+
+def lengths(max_tokens: int) -> list[int]:
+    """The lengths of the prompts that a model reads at most ``max_tokens`` of, as far as they are warmed up."""
+    return sorted({min(length, max_tokens) for length in BUCKETS if length <= LONGEST})
+
+
+def warm_up(inputs: Tensors, max_tokens: int) -> str:
+    """``model_warmup`` entries of a ``config.pbtxt``: a request of each length."""
+    return ",\n".join(f"  {_request(inputs, length)}" for length in lengths(max_tokens))
+
+
+def _request(inputs: Tensors, length: int) -> str:
+    tensors = ", ".join(
+        f'inputs {{ key: "{name}", value {{ data_type: {kind}, dims: {_dims(dims, length)}, zero_data: true }} }}'
+        for name, (kind, dims) in inputs.items()
+    )
+    return f'{{ name: "{length} tokens", batch_size: 1, {tensors} }}'
+
+
+def _dims(dims: list[int | None], length: int) -> list[int]:
+    return [length if size is None else size for size in dims]
