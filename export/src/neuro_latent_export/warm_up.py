@@ -25,15 +25,15 @@ def lengths(max_tokens: int) -> list[int]:
 
 def warm_up(inputs: Tensors, max_tokens: int) -> str:
     """``model_warmup`` entries of a ``config.pbtxt``: a request of each length."""
-    return ",\n".join(f"  {_request(inputs, length)}" for length in lengths(max_tokens))
+    return ",\n".join(_request(inputs, length) for length in lengths(max_tokens))
 
 
 def _request(inputs: Tensors, length: int) -> str:
-    tensors = ", ".join(
-        f'inputs {{ key: "{name}", value {{ data_type: {kind}, dims: {_dims(dims, length)}, zero_data: true }} }}'
+    tensors = [
+        f'    inputs {{ key: "{name}", value {{ data_type: {kind}, dims: {_dims(dims, length)}, zero_data: true }} }}'
         for name, (kind, dims) in inputs.items()
-    )
-    return f'{{ name: "{length} tokens", batch_size: 1, {tensors} }}'
+    ]
+    return "\n".join(["  {", f'    name: "{length} tokens", batch_size: 1', *tensors, "  }"])
 
 
 def _dims(dims: list[int | None], length: int) -> list[int]:
