@@ -125,9 +125,9 @@ class _Builder:
         """
         return self.op.Reshape(bias_BNWT, self.op.Concat(self.ints(0, -1, 1), columns_1, axis=0))
 
-    def cross_bias(self, bias_B11Q: ir.Value, ids_BW: ir.Value) -> ir.Value:
+    def cross_bias(self, bias_B11Q: ir.Value, width_1: ir.Value) -> ir.Value:
         """The bias as :meth:`attend` wants it: [B, N*W, 1, Q]."""
-        groups = self.op.Mul(self.op.Shape(ids_BW, start=1, end=2), self.ints(self.heads))
+        groups = self.op.Mul(width_1, self.ints(self.heads))
         return self.op.Expand(bias_B11Q, self.op.Concat(self.ints(1), groups, self.ints(1, 1), axis=0))
 
     def seen_columns(self, cache: ir.Value) -> ir.Value:
@@ -194,8 +194,8 @@ class _TensorRTBuilder(_Builder):
     def self_bias(self, bias_BNWT: ir.Value, columns_1: ir.Value) -> ir.Value:
         return bias_BNWT
 
-    def cross_bias(self, bias_B11Q: ir.Value, ids_BW: ir.Value) -> ir.Value:
-        return bias_B11Q
+    def cross_bias(self, bias_B11Q: ir.Value, width_1: ir.Value) -> ir.Value:
+        return self.op.Expand(bias_B11Q, self.op.Concat(self.ints(1, 1), width_1, self.ints(1), axis=0))
 
     def seen_columns(self, cache: ir.Value) -> ir.Value:
         return self.input("columns", ir.DataType.INT64, (1,))
@@ -373,4 +373,4 @@ def _cross_bias(b: _Builder, ids_BW: ir.Value, mask_BQ: ir.Value) -> ir.Value:
         op.Cast(op.Sub(b.constant(np.array(1), "unmasked"), mask_BQ), to=ir.DataType.FLOAT),
         b.constant(np.array(MASKED, dtype=np.float32), "masked"),
     )
-    return b.cross_bias(op.Unsqueeze(bias_BQ, b.ints(1, 2)), ids_BW)
+    return b.cross_bias(op.Unsqueeze(bias_BQ, b.ints(1, 2)), op.Shape(ids_BW, start=1, end=2))

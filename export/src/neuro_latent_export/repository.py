@@ -89,7 +89,7 @@ def template_values(
         "eos_id": str(model.generator.eos_id),
         "model_version": model_version,
         "encoder_warm_up": warm_up(TOKENS, model.encoder.max_tokens),
-        "t5_encoder_warm_up": warm_up(soft_prompts | TOKENS, MAX_SOURCE_TOKENS),
+        "t5_encoder_warm_up": warm_up({**soft_prompts, **TOKENS}, MAX_SOURCE_TOKENS),
         **backend_values(backend, device),
     }
 

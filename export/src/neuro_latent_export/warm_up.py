@@ -4,7 +4,7 @@ Triton runs these requests before a model is ready, so that the first requests d
 choice of kernels. What is in the tensors does not matter to either, so it is zeros.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 BUCKETS = (*range(16, 64, 8), *range(64, 128, 16), *range(128, 256, 32), *range(256, 513, 64))
 """The lengths to which the tokenizer pads prompts (``neuro_latent_serving.tokenization``; a test compares them)."""
@@ -12,10 +12,10 @@ BUCKETS = (*range(16, 64, 8), *range(64, 128, 16), *range(128, 256, 32), *range(
 LONGEST = 128
 """The longest prompt of the warm-up: a longer one's own time makes up for the allocations."""
 
-TOKENS = {"input_ids": ("TYPE_INT64", [None]), "attention_mask": ("TYPE_INT64", [None])}
-
-Tensors = Mapping[str, tuple[str, list[int | None]]]
+Tensors = Mapping[str, tuple[str, Sequence[int | None]]]
 """Type and dimensions of inputs by name, without the batch; None is the number of tokens."""
+
+TOKENS: Tensors = {"input_ids": ("TYPE_INT64", [None]), "attention_mask": ("TYPE_INT64", [None])}
 
 
 def lengths(max_tokens: int) -> list[int]:
@@ -36,5 +36,5 @@ def _request(inputs: Tensors, length: int) -> str:
     return "\n".join(["  {", f'    name: "{length} tokens", batch_size: 1', *tensors, "  }"])
 
 
-def _dims(dims: list[int | None], length: int) -> list[int]:
+def _dims(dims: Sequence[int | None], length: int) -> list[int]:
     return [length if size is None else size for size in dims]
