@@ -164,11 +164,10 @@ def export(
     ) as error:
         console.print(f"error: {error}", style="red", highlight=False, markup=False)
         raise typer.Exit(1) from None
-    console.print(
-        f"{output}: {manifest['model_version']}, {_checked(manifest)}. Serve it with:\n"
-        f"  neuro-latent serve --repository {output}",
-        highlight=False,
-    )
+    next_step = f"Serve it with:\n  neuro-latent serve --repository {output}"
+    if tensorrt_rtx:
+        next_step = "For checks only: Triton does not load engines of TensorRT-RTX."
+    console.print(f"{output}: {manifest['model_version']}, {_checked(manifest)}. {next_step}", highlight=False)
     if as_json:
         typer.echo(json.dumps(manifest))
 

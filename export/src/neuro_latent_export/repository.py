@@ -31,8 +31,9 @@ from neuro_latent_export.backends import (
     default_device,
     unsupported,
 )
-from neuro_latent_export.decoder_graphs import OPSET as DECODER_OPSET
-from neuro_latent_export.decoder_graphs import Dialect, build_prefill, build_step
+from neuro_latent_export.decoder_graphs import build_prefill, build_step
+from neuro_latent_export.decoder_nodes import OPSET as DECODER_OPSET
+from neuro_latent_export.decoder_nodes import Dialect
 from neuro_latent_export.graphs import OPSET, PROJECTOR_PATH, Sizes, graph_specs, write_graph
 from neuro_latent_export.parity import Sessions
 from neuro_latent_export.precision import FP32, Precision

@@ -69,12 +69,11 @@ def write_engines(
     Raises:
         TensorRTError: a graph cannot be parsed or built.
     """
+    log(f"{library.name} {library.version} builds for compute capability {library.compute_capability}")
     engines = {}
     for graph, its_profiles in profiles(Sizes.of(model), model.encoder.max_tokens).items():
         path = plan_path(graph)
-        log(
-            f"building {path} with {library.name} {library.version} for compute capability {library.compute_capability}"
-        )
+        log(f"building {path}")
         engine = build_engine(library, graphs / graph, its_profiles)
         (target / path).parent.mkdir(parents=True, exist_ok=True)
         (target / path).write_bytes(engine.plan)

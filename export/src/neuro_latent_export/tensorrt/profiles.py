@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from neuro_latent_export.decoder_graphs import TENSORRT_COLUMNS
+from neuro_latent_export.decoder_nodes import TENSORRT_COLUMNS
 from neuro_latent_export.graphs import PROJECTOR_PATH, Sizes
 from neuro_latent_export.parity import DECODER_PATHS
 from neuro_latent_trainer.model import MAX_SOURCE_TOKENS
