@@ -99,8 +99,7 @@ def build_engine(library: Library, graph: Path, its_profiles: Sequence[Profile])
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, messages)
     if not parser.parse_from_file(str(graph)):
-        errors = [parser.get_error(i).desc() for i in range(parser.num_errors)]
-        raise TensorRTError(f"{library.name} {library.version} cannot read {graph.name}: {'; '.join(errors)}")
+        raise _refusal(library, "read", graph, [parser.get_error(i).desc() for i in range(parser.num_errors)])
     _allow_decomposed_attention(trt, network)
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)
@@ -112,13 +111,18 @@ def build_engine(library: Library, graph: Path, its_profiles: Sequence[Profile])
         config.add_optimization_profile(_profile(builder.create_optimization_profile(), inputs, ranges))
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise TensorRTError(f"{library.name} {library.version} cannot build {graph.name}: {'; '.join(messages.errors)}")
+        raise _refusal(library, "build", graph, messages.errors)
     outputs = [network.get_output(i) for i in range(network.num_outputs)]
     return Engine(
         bytes(plan),
         {tensor.name: _described(tensor, its_profiles) for tensor in inputs},
         {tensor.name: _described(tensor, []) for tensor in outputs},
     )
+
+
+def _refusal(library: Library, what: str, graph: Path, errors: Sequence[str]) -> TensorRTError:
+    words = " ".join("; ".join(errors).split())
+    return TensorRTError(f"{library.name} {library.version} cannot {what} {graph.name}: {words}")
 
 
 def _messages(trt: Any) -> Any:
