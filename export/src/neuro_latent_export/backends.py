@@ -18,6 +18,14 @@ ONE_ADAPTER = PurePosixPath("projector/1")
 SEVERAL_ADAPTERS = ONE_ADAPTER / "adapters" / "default"
 
 
+TENSORRT_PRECISIONS = ("fp32", "fp16", "bf16")
+
+
+def default_device(backend: BackendName) -> DeviceName:
+    """What a repository is served on, unless said otherwise."""
+    return "gpu" if backend == "tensorrt" else "cpu"
+
+
 def adapter_path(backend: BackendName) -> PurePosixPath:
     """The folder of a repository with the adapter's graph and its ``adapter.json``."""
     return SEVERAL_ADAPTERS if backend == "python" else ONE_ADAPTER
@@ -25,6 +33,11 @@ def adapter_path(backend: BackendName) -> PurePosixPath:
 
 def unsupported(backend: BackendName, device: DeviceName, precision: Precision) -> str | None:
     """Why a precision cannot be served by a backend on a device, and what to take instead; None where it can."""
+    if backend == "tensorrt":
+        if device == "cpu":
+            return "TensorRT has engines for GPUs alone; take --device gpu"
+        if precision.name not in TENSORRT_PRECISIONS:
+            return f"the engines' products are of floats; take {', '.join(TENSORRT_PRECISIONS)}"
     if backend != "onnxruntime":
         return None
     if device == "cpu" and precision.name == "bf16":

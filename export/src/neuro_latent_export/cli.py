@@ -23,7 +23,19 @@ def export(
     backend: Annotated[
         BackendName, typer.Option(help="What runs encoder, projector and T5 encoder; see below.")
     ] = "python",
-    device: Annotated[DeviceName, typer.Option(help="What the repository is served on.")] = "cpu",
+    device: Annotated[
+        DeviceName | None,
+        typer.Option(help="What the repository is served on; without it a CPU, and a GPU with --backend tensorrt."),
+    ] = None,
+    tensorrt_rtx: Annotated[
+        str | None,
+        typer.Option(
+            "--tensorrt-rtx",
+            help="With --backend tensorrt: build with TensorRT-RTX for GPUs of this compute capability (8.9), without "
+            "one at hand. To check a repository: Triton does not load these engines.",
+            metavar="CAPABILITY",
+        ),
+    ] = None,
     check_data: Annotated[
         Path | None,
         typer.Option(
@@ -73,7 +85,8 @@ def export(
 
       onnxruntime  Triton's own, as in NVIDIA's image; one adapter a repository. Answers with the same texts.
 
-      tensorrt     engines for the GPU at hand, made when the repository is exported; one adapter a repository.
+      tensorrt     engines for the GPU at hand, made when the repository is exported; one adapter a repository. Needs
+      TensorRT in the version of the Triton that will serve, and fp32, fp16 or bf16.
 
       neuro-latent export --adapter runs/first --output repository
 
@@ -85,6 +98,8 @@ def export(
         raise typer.BadParameter("only repositories of the python backend take adapters", param_hint="--only-adapter")
     if precision == "fp32" and check_data:
         raise typer.BadParameter("fp32 is compared with torch and needs no data", param_hint="--check-data")
+    if tensorrt_rtx and backend != "tensorrt":
+        raise typer.BadParameter("is for --backend tensorrt", param_hint="--tensorrt-rtx")
     if columns and not check_data:
         raise typer.BadParameter("names the columns of --check-data, which is missing", param_hint="--columns")
     # `serve --run` ends an export by SIGTERM; as an exception, so that the half-built folder is removed.
@@ -94,6 +109,7 @@ def export(
     from neuro_latent_export.agreement import AgreementError, read_check_data
     from neuro_latent_export.parity import ParityError
     from neuro_latent_export.repository import ExportError, export_adapter, export_repository
+    from neuro_latent_export.tensorrt.library import TensorRTError
     from neuro_latent_trainer.adapter_folder import AdapterError
     from neuro_latent_trainer.backbones import BackboneError
     from neuro_latent_trainer.data import DataError, parse_columns
@@ -132,6 +148,7 @@ def export(
                 precision=PRECISIONS[precision],
                 backend=backend,
                 device=device,
+                tensorrt_rtx=tensorrt_rtx,
                 check_data=data,
                 log=report,
                 progress=status.update,
@@ -144,15 +161,15 @@ def export(
         ExportError,
         OSError,
         ParityError,
+        TensorRTError,
         ValueError,
     ) as error:
         console.print(f"error: {error}", style="red", highlight=False, markup=False)
         raise typer.Exit(1) from None
-    console.print(
-        f"{output}: {manifest['model_version']}, {_checked(manifest)}. Serve it with:\n"
-        f"  neuro-latent serve --repository {output}",
-        highlight=False,
-    )
+    next_step = f"Serve it with:\n  neuro-latent serve --repository {output}"
+    if tensorrt_rtx:
+        next_step = "For checks only: Triton does not load engines of TensorRT-RTX."
+    console.print(f"{output}: {manifest['model_version']}, {_checked(manifest)}. {next_step}", highlight=False)
     if as_json:
         typer.echo(json.dumps(manifest))
 

@@ -113,6 +113,10 @@ class StaticDecoder:
         prefill, self._step = (sessions[path] for path in DECODER_PATHS)
         rows = len(hidden_BQD)
         cross = prefill.run(None, {"encoder_hidden_states": hidden_BQD})
+        self._inputs = {tensor.name: tensor.shape for tensor in self._step.get_inputs()}
+        self._present = cache_names("present", "decoder", sizes.decoder_layers)
+        if "columns" in self._inputs:  # TensorRT's: the cache has a fixed width
+            columns = self._inputs["past_key_values.0.decoder.key"][2]
         shape = (rows, sizes.heads, columns, sizes.head_width)
         self._feeds = {
             "encoder_attention_mask": mask_BQ,
@@ -125,11 +129,12 @@ class StaticDecoder:
             },
         }
         self.lengths_B = np.zeros(rows, dtype=np.int64)
-        self._present = cache_names("present", "decoder", sizes.decoder_layers)
 
     def run(self, tokens_BW: Ids, output: str) -> npt.NDArray[Any]:
         """Feed some tokens a row; returns one output of the step, [B, W] or [B, W, vocabulary]."""
         feeds = {"decoder_input_ids": tokens_BW, "cache_lengths": self.lengths_B, **self._feeds}
+        if "columns" in self._inputs:
+            feeds["columns"] = np.array([self.lengths_B.max() + tokens_BW.shape[1]])
         wanted, *present = self._step.run([output, *self._present], feeds)
         self._feeds |= {n.replace("present", "past_key_values"): v for n, v in zip(self._present, present, strict=True)}
         self.lengths_B = self.lengths_B + tokens_BW.shape[1]

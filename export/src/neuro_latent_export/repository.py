@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,19 @@ from neuro_latent_export.backends import (
     adapter_path,
     backend_values,
     config_template,
+    default_device,
     unsupported,
 )
-from neuro_latent_export.decoder_graphs import OPSET as DECODER_OPSET
 from neuro_latent_export.decoder_graphs import build_prefill, build_step
+from neuro_latent_export.decoder_nodes import OPSET as DECODER_OPSET
+from neuro_latent_export.decoder_nodes import Dialect
 from neuro_latent_export.graphs import OPSET, PROJECTOR_PATH, Sizes, graph_specs, write_graph
 from neuro_latent_export.parity import Sessions
 from neuro_latent_export.precision import FP32, Precision
 from neuro_latent_export.row_int8 import quantize_rows
 from neuro_latent_export.sixteen_bits import feed_forward_outputs, float32_twin, narrow_products
+from neuro_latent_export.tensorrt.engines import plan_path, write_engines
+from neuro_latent_export.tensorrt.library import Library, open_tensorrt, open_tensorrt_rtx
 from neuro_latent_export.warm_up import TOKENS, warm_up
 from neuro_latent_trainer import adapter_folder
 from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
@@ -185,8 +190,8 @@ def load(
     return Loaded(model, weights, precision, model_version)
 
 
-def write_adapter_record(loaded: Loaded, folder: Path) -> None:
-    """Write ``adapter.json`` beside the ``model.onnx`` of an adapter.
+def write_adapter_record(loaded: Loaded, graph: Path) -> None:
+    """Write ``adapter.json`` beside the graph (or the engine) of an adapter.
 
     Its ``fits`` is all that the frozen graphs of a repository were made with and an adapter could have otherwise:
     serving adds an adapter only where it is the same.
@@ -197,7 +202,7 @@ def write_adapter_record(loaded: Loaded, folder: Path) -> None:
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "model_version": loaded.model_version,
         "weights": loaded.weights,
-        "graph": file_entry(folder / Path(PROJECTOR_PATH).name),
+        "graph": file_entry(graph),
         "fits": {
             "encoder": loaded.model.encoder.sha256,
             "generator": loaded.model.generator.sha256,
@@ -209,7 +214,7 @@ def write_adapter_record(loaded: Loaded, folder: Path) -> None:
             "precision": loaded.precision.name,
         },
     }
-    (folder / ADAPTER_RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    graph.with_name(ADAPTER_RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def file_entry(path: Path) -> dict[str, Any]:
@@ -254,7 +259,7 @@ def _versions() -> dict[str, str]:
 
 
 def write_fp32_graphs(
-    model: PromptOptimizer, folder: Path, log: Callable[[str], None]
+    model: PromptOptimizer, folder: Path, log: Callable[[str], None], dialect: Dialect = "onnxruntime"
 ) -> tuple[Sessions, dict[str, Any]]:
     """Write all graphs in float32 and compare them with torch; returns their sessions and the manifest's section.
 
@@ -266,7 +271,7 @@ def write_fp32_graphs(
         write_graph(spec, folder / spec.path, log)
         sessions[spec.path] = parity.open_session(folder / spec.path)
         checked.append(parity.check_graph(spec, sessions[spec.path]))
-    sessions |= _write_decoder(model, FP32, folder, log)
+    sessions |= _write_decoder(model, FP32, folder, log, dialect)
     checked.append(parity.check_decoder(model.generator_model, sessions, Sizes.of(model)))
     log("comparing the whole generation with torch")
     generation = parity.check_generation(model, sessions, parity_prompts(parity.PROMPTS))
@@ -292,7 +297,12 @@ def write_quantized_graphs(
 
 
 def write_16_bit_graphs(
-    model: PromptOptimizer, precision: Precision, fp32: Path, folder: Path, log: Callable[[str], None]
+    model: PromptOptimizer,
+    precision: Precision,
+    fp32: Path,
+    folder: Path,
+    log: Callable[[str], None],
+    dialect: Dialect = "onnxruntime",
 ) -> Sessions:
     """Write all graphs with 16-bit products, from the float32 graphs in the folder ``fp32``.
 
@@ -301,7 +311,8 @@ def write_16_bit_graphs(
     """
     dtype = onnx_ir.DataType.FLOAT16 if precision.products == "float16" else onnx_ir.DataType.BFLOAT16
     t5 = model.generator_model.config
-    keep = feed_forward_outputs(t5.d_ff, t5.d_model) if precision.products == "float16" else lambda node: False
+    wide_outputs = precision.products == "float16" or dialect == "tensorrt"
+    keep = feed_forward_outputs(t5.d_ff, t5.d_model) if wide_outputs else lambda node: False
     sessions = {}
     for path in (*(spec.path for spec in graph_specs(model)), *parity.DECODER_PATHS):
         target = folder / path
@@ -320,12 +331,18 @@ def write_16_bit_graphs(
     return sessions
 
 
-def _write_decoder(model: PromptOptimizer, precision: Precision, folder: Path, log: Callable[[str], None]) -> Sessions:
+def _write_decoder(
+    model: PromptOptimizer,
+    precision: Precision,
+    folder: Path,
+    log: Callable[[str], None],
+    dialect: Dialect = "onnxruntime",
+) -> Sessions:
     sessions = {}
     for relative, build in zip(parity.DECODER_PATHS, (build_prefill, build_step), strict=True):
         log(f"building {relative}")
         (folder / relative).parent.mkdir(parents=True, exist_ok=True)
-        onnx_ir.save(build(model.generator_model, precision), folder / relative)
+        onnx_ir.save(build(model.generator_model, precision, dialect), folder / relative)
         sessions[relative] = parity.open_session(folder / relative)
     return sessions
 
@@ -337,16 +354,17 @@ def _write_graphs(
     folder: Path,
     log: Callable[[str], None],
     progress: Callable[[str], None],
+    dialect: Dialect,
 ) -> tuple[dict[str, Any], Agreement | None]:
     """Write and check the graphs of a precision; returns the manifest's parity and, where quantized, the agreement.
 
     The float32 graphs are made and compared with torch for every precision: quantized ones are compared with them.
     """
     if precision == FP32:
-        return write_fp32_graphs(model, folder, log)[1], None
+        return write_fp32_graphs(model, folder, log, dialect)[1], None
     with tempfile.TemporaryDirectory(prefix=".fp32-", dir=folder) as fp32:
-        reference, compared = write_fp32_graphs(model, Path(fp32), log)
-        write = write_16_bit_graphs if precision.products else write_quantized_graphs
+        reference, compared = write_fp32_graphs(model, Path(fp32), log, dialect)
+        write = partial(write_16_bit_graphs, dialect=dialect) if precision.products else write_quantized_graphs
         sessions = write(model, precision, Path(fp32), folder, log)
         data = check_data or agreement.read_check_data()
         log(f"comparing {precision.name} with float32 on {len(data.records)} rows of {data.name}")
@@ -372,6 +390,64 @@ def _place_adapter(building: Path, backend: BackendName) -> list[Path]:
     return [folder / name for name in (Path(PROJECTOR_PATH).name, ADAPTER_RECORD)]
 
 
+@dataclass(frozen=True)
+class _Models:
+    """What was written of a system's models.
+
+    Attributes:
+        files: in the repository.
+        parity: the manifest's section.
+        agreement: with float32, of another precision.
+        tensorrt: the facts of the engines, of a repository that has some.
+    """
+
+    files: list[str]
+    parity: dict[str, Any]
+    agreement: Agreement | None
+    tensorrt: dict[str, Any] | None = None
+
+
+def _open_library(backend: BackendName, tensorrt_rtx: str | None) -> Library | None:
+    """The TensorRT that builds a repository's engines, where it has some."""
+    if backend != "tensorrt":
+        return None
+    return open_tensorrt() if tensorrt_rtx is None else open_tensorrt_rtx(tensorrt_rtx)
+
+
+def _write_onnx(
+    loaded: Loaded,
+    backend: BackendName,
+    check_data: CheckData | None,
+    building: Path,
+    log: Callable[[str], None],
+    progress: Callable[[str], None],
+) -> _Models:
+    model, precision = loaded.model, loaded.precision
+    compared, agreed = _write_graphs(model, precision, check_data, building, log, progress, "onnxruntime")
+    write_adapter_record(loaded, building / PROJECTOR_PATH)
+    adapter = [str(path) for path in _place_adapter(building, backend)]
+    return _Models([*ENCODER_PATHS, *parity.DECODER_PATHS, *adapter], compared, agreed)
+
+
+def _write_engines(
+    loaded: Loaded,
+    library: Library,
+    check_data: CheckData | None,
+    building: Path,
+    log: Callable[[str], None],
+    progress: Callable[[str], None],
+) -> _Models:
+    """The graphs are checked on the CPU, and the engines made of them; only these are kept."""
+    model = loaded.model
+    with tempfile.TemporaryDirectory(prefix=".graphs-", dir=building) as folder:
+        graphs = Path(folder)
+        compared, agreed = _write_graphs(model, loaded.precision, check_data, graphs, log, progress, "tensorrt")
+        facts = write_engines(library, model, graphs, building, log)
+    adapter = Path(plan_path(PROJECTOR_PATH))
+    write_adapter_record(loaded, building / adapter)
+    return _Models([*facts["engines"], str(adapter.with_name(ADAPTER_RECORD))], compared, agreed, facts)
+
+
 def export_repository(
     adapter: Path,
     output: Path,
@@ -380,7 +456,8 @@ def export_repository(
     generator: str | None = None,
     precision: Precision = FP32,
     backend: BackendName = "python",
-    device: DeviceName = "cpu",
+    device: DeviceName | None = None,
+    tensorrt_rtx: str | None = None,
     check_data: CheckData | None = None,
     log: Callable[[str], None] = lambda text: None,
     progress: Callable[[str], None] = lambda text: None,
@@ -397,7 +474,9 @@ def export_repository(
         generator: likewise.
         precision: how weights are stored.
         backend: what runs the encoder, the projector and the T5 encoder.
-        device: where they run, and the decoder with them.
+        device: where they run, and the decoder with them; None takes the backend's usual one.
+        tensorrt_rtx: build the engines of the backend ``tensorrt`` with TensorRT-RTX for GPUs of this compute
+            capability (``8.9``), which need not be at hand: for checks, since Triton does not load such engines.
         check_data: what a quantized repository is compared with float32 on; None takes the project's own sample.
         log: told of each stage.
         progress: told how far a long stage is.
@@ -407,19 +486,21 @@ def export_repository(
         ParityError: a float32 graph or their whole generation differs from torch; nothing was written.
         AgreementError: the precision loses more than its bounds allow; nothing was written.
         ExportError: ``output`` exists and is no repository, or the backend cannot run the precision on the device.
+        TensorRTError: TensorRT is missing, or does not take a graph; nothing was written.
     """
+    device = device or default_device(backend)
     if reason := unsupported(backend, device, precision):
         raise ExportError(f"{precision.name} with --backend {backend} --device {device}: {reason}")
+    library = _open_library(backend, tensorrt_rtx)
     with _published(output, MANIFEST) as building:
         loaded = load(adapter, encoder, generator, precision, log)
         model = loaded.model
         fill_templates(template_values(model, loaded.model_version, backend, device), building, backend)
         artifacts = write_tokenizers(model, building)
         parity.check_tokenizers(model, building, parity_prompts(parity.PROMPTS))
-        compared, agreed = _write_graphs(model, precision, check_data, building, log, progress)
-        artifacts += [*ENCODER_PATHS, *parity.DECODER_PATHS]
-        write_adapter_record(loaded, (building / PROJECTOR_PATH).parent)
-        artifacts += [str(path) for path in _place_adapter(building, backend)]
+        told = (check_data, building, log, progress)
+        written = _write_engines(loaded, library, *told) if library else _write_onnx(loaded, backend, *told)
+        artifacts += written.files
         manifest = {
             "format": 1,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -431,8 +512,9 @@ def export_repository(
             "adapter": {**loaded.weights, "config": model.adapter.config.to_dict()},
             "backbones": loaded.backbones,
             "sizes": vars(Sizes.of(model)),
-            "parity": compared,
-            "agreement": agreed and {**agreed.as_json(), "bounds": precision.bounds()},
+            "parity": written.parity,
+            "agreement": written.agreement and {**written.agreement.as_json(), "bounds": precision.bounds()},
+            "tensorrt": written.tensorrt,
             "versions": _versions(),
             "artifacts": {relative: file_entry(building / relative) for relative in sorted(artifacts)},
         }
@@ -464,7 +546,7 @@ def export_adapter(
         path = building / Path(PROJECTOR_PATH).name
         write_graph(spec, path, log)
         parity.check_graph(spec, parity.open_session(path))
-        write_adapter_record(loaded, building)
+        write_adapter_record(loaded, path)
         record: dict[str, Any] = json.loads((building / ADAPTER_RECORD).read_text(encoding="utf-8"))
     return record
 

@@ -20,7 +20,7 @@ import onnx_ir as ir
 PRODUCTS: Final = {"MatMul": (0, 1), "Gemm": (0, 1, 2), "Attention": (0, 1, 2, 3), "TensorScatter": (0, 1)}
 """Operators that work in 16 bits, and which of their inputs do."""
 
-SHAPING: Final = frozenset({"Reshape", "Transpose", "Split", "Squeeze", "Unsqueeze"})
+SHAPING: Final = frozenset({"Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"})
 """Operators that only move values: they stay as wide as what they are given."""
 
 CACHES: Final = ("past_key_values.", "present.")

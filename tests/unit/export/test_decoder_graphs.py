@@ -10,19 +10,14 @@ import pytest
 import torch
 from transformers import DynamicCache, EncoderDecoderCache, T5Config, T5ForConditionalGeneration
 
-from neuro_latent_export.decoder_graphs import (
-    CONTRIB,
-    OPSET,
-    UnsupportedModel,
-    build_prefill,
-    build_step,
-    cache_names,
-)
+from neuro_latent_export.decoder_graphs import build_prefill, build_step, cache_names
+from neuro_latent_export.decoder_nodes import CONTRIB, OPSET, TENSORRT_COLUMNS, Dialect, UnsupportedModel
 from neuro_latent_export.precision import FP32, INT4, INT8, Precision
 from tests.conftest import Pair
 from tests.tiny import enliven
 
 KINDS = ("plain", "gated")
+DIALECTS: tuple[Dialect, ...] = ("onnxruntime", "tensorrt")
 Array = np.ndarray[Any, Any]
 
 
@@ -36,10 +31,10 @@ def session(model: ir.Model) -> ort.InferenceSession:
 class Graphs:
     """Both graphs of a T5, and the T5."""
 
-    def __init__(self, t5: Any, precision: Precision = FP32) -> None:
-        self.t5, self.config = t5.eval(), t5.config
+    def __init__(self, t5: Any, precision: Precision = FP32, dialect: Dialect = "onnxruntime") -> None:
+        self.t5, self.config, self.dialect = t5.eval(), t5.config, dialect
         self.layers = self.config.num_decoder_layers
-        self._prefill, self._step = session(build_prefill(t5, precision)), session(build_step(t5, precision))
+        self._prefill, self._step = (session(build(t5, precision, dialect)) for build in (build_prefill, build_step))
         self.outputs = [tensor.name for tensor in self._step.get_outputs()]
 
     def prefill(self, hidden_BQD: Array) -> dict[str, Array]:
@@ -47,6 +42,8 @@ class Graphs:
         return dict(zip(cache_names("past_key_values", "encoder", self.layers), values, strict=True))
 
     def cache(self, rows: int, columns: int, fill: float = 7.0) -> dict[str, Array]:
+        if self.dialect == "tensorrt":
+            columns = TENSORRT_COLUMNS
         shape = (rows, self.config.num_heads, columns, self.config.d_kv)
         return {name: np.full(shape, fill, "f4") for name in cache_names("past_key_values", "decoder", self.layers)}
 
@@ -54,6 +51,7 @@ class Graphs:
         self, tokens_BW: Array, lengths_B: Array, mask_BQ: Array, cache: dict[str, Array], candidates: int = 0
     ) -> tuple[dict[str, Array], dict[str, Array]]:
         """The outputs, and the cache after the step."""
+        seen = {"columns": lengths_B.max(keepdims=True) + tokens_BW.shape[1]} if self.dialect == "tensorrt" else {}
         found = self._step.run(
             None,
             {
@@ -61,6 +59,7 @@ class Graphs:
                 "cache_lengths": lengths_B,
                 "encoder_attention_mask": mask_BQ,
                 "candidates": np.array([candidates]),
+                **seen,
                 **cache,
             },
         )
@@ -87,6 +86,13 @@ def graphs(pair: Pair, gated_pair: Pair) -> dict[str, Graphs]:
     return {kind: Graphs(T5ForConditionalGeneration.from_pretrained(folder)) for kind, folder in folders.items()}
 
 
+@pytest.fixture(scope="module")
+def spoken(graphs: dict[str, Graphs]) -> dict[tuple[str, Dialect], Graphs]:
+    """The same in every dialect."""
+    others = {(kind, "tensorrt"): Graphs(g.t5, dialect="tensorrt") for kind, g in graphs.items()}
+    return {**{(kind, "onnxruntime"): g for kind, g in graphs.items()}, **others}
+
+
 def prompts(graphs: Graphs, rows: int, wide: int, seed: int) -> tuple[Array, Array]:
     """Encoder states, and masks with their zeros anywhere."""
     rng = np.random.default_rng(seed)
@@ -100,13 +106,14 @@ def assert_close(got: Array, want: Array) -> None:
     np.testing.assert_allclose(got, want, atol=2e-4 * float(np.abs(want).max()))
 
 
+@pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rows", [1, 2, 7])
 def test_rows_of_any_lengths_fed_any_widths_get_the_probabilities_of_hugging_face(
-    graphs: dict[str, Graphs], kind: str, rows: int
+    spoken: dict[tuple[str, Dialect], Graphs], kind: str, dialect: Dialect, rows: int
 ) -> None:
     """As the engine does it: every row is fed as many tokens, of which some do not count and are written over."""
-    g, rng = graphs[kind], np.random.default_rng(rows)
+    g, rng = spoken[kind, dialect], np.random.default_rng(rows)
     hidden_BQD, mask_BQ = prompts(g, rows, 23, seed=rows)
     # Longer than the farthest distance with a bias of its own.
     cache, lengths_B = {**g.prefill(hidden_BQD), **g.cache(rows, 220)}, np.zeros(rows, dtype=np.int64)
@@ -144,10 +151,12 @@ def test_prefill_gives_the_keys_and_values_of_hugging_face(graphs: dict[str, Gra
         assert_close(ours[f"past_key_values.{i}.encoder.value"], layer.values.numpy())
 
 
-@pytest.fixture
-def ragged(graphs: dict[str, Graphs]) -> tuple[Graphs, Array, Array, dict[str, Array], Array]:
+@pytest.fixture(params=DIALECTS)
+def ragged(
+    spoken: dict[tuple[str, Dialect], Graphs], request: pytest.FixtureRequest
+) -> tuple[Graphs, Array, Array, dict[str, Array], Array]:
     """Rows of three lengths with their prompts: graphs, mask, lengths, cache, the tokens to feed."""
-    g, rng = graphs["plain"], np.random.default_rng(3)
+    g, rng = spoken["plain", request.param], np.random.default_rng(3)
     hidden_BQD, mask_BQ = prompts(g, 3, 9, seed=3)
     cache = {**g.prefill(hidden_BQD), **g.cache(3, 32)}
     tokens_BW = rng.integers(0, g.config.vocab_size, (3, 20))
@@ -305,6 +314,17 @@ def test_names_axes_and_opset_are_those_of_the_contract(graphs: dict[str, Graphs
         products = {n.op_type for n in build_step(g.t5, precision).graph if n.op_type.startswith("MatMul")}
         assert products == {operator}
     assert {n.domain for n in step.graph} == {"", CONTRIB}
+
+
+def test_tensorrt_gets_standard_operators_a_cache_of_fixed_width_and_a_number_of_columns(
+    spoken: dict[tuple[str, Dialect], Graphs],
+) -> None:
+    ours, usual = ({t.name: t.shape for t in spoken["plain", d]._step.get_inputs()} for d in DIALECTS[::-1])
+    assert ours.pop("columns") == [1]
+    fixed = {name: [TENSORRT_COLUMNS if axis == "columns" else axis for axis in axes] for name, axes in usual.items()}
+    assert ours == fixed
+    assert spoken["plain", "tensorrt"].outputs == spoken["plain", "onnxruntime"].outputs
+    assert {n.domain for n in build_step(spoken["plain", "tensorrt"].t5, FP32, "tensorrt").graph} == {""}
 
 
 def test_cache_names_are_those_of_optimum() -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import T5ForConditionalGeneration
 
-from neuro_latent_export.decoder_graphs import _Builder
+from neuro_latent_export.decoder_nodes import Builder
 from neuro_latent_export.precision import INT4, PRECISIONS, Blocks
 from neuro_latent_export.weight_only import quantize_blocks
 from tests.conftest import Pair
@@ -104,7 +104,7 @@ def product(pair: Pair) -> Callable[..., Product]:
     t5 = T5ForConditionalGeneration.from_pretrained(pair.generator)
 
     def make(weight_KN: Array, blocks: Blocks, threads: int = 1) -> Product:
-        b = _Builder("product", t5, INT4)
+        b = Builder("product", t5, INT4)
         x = b.input("x", ir.DataType.FLOAT, ("rows", "width", weight_KN.shape[0]))
         y = b.product(x, weight_KN, "weight", blocks)
         b.output(y, "y", ir.DataType.FLOAT, ("rows", "width", weight_KN.shape[1]))

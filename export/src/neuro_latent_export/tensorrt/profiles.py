@@ -1,0 +1,65 @@
+"""The sizes that an engine takes, and those that its kernels are chosen for.
+
+Every engine has two optimization profiles. Both take all sizes; the first is tuned for one row, the second for a full
+batch. Triton (and the decoder) takes the one that is nearer to what waits.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from neuro_latent_export.decoder_nodes import TENSORRT_COLUMNS
+from neuro_latent_export.graphs import PROJECTOR_PATH, Sizes
+from neuro_latent_export.parity import DECODER_PATHS
+from neuro_latent_trainer.model import MAX_SOURCE_TOKENS
+
+ROWS: Final = 16
+"""``max_batch_size`` of the templates, and the decoder's slots."""
+WIDTH: Final = 8
+"""The most tokens that a row feeds to the decoder in one step."""
+CANDIDATES: Final = 64
+USUAL_TOKENS: Final = 32
+USUAL_COLUMNS: Final = 64
+ENCODER_STEP: Final = 16
+"""The decoder's cache holds a multiple of so many encoder tokens."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """Sizes of an axis (or values of an input that is a size): the least, the one to be tuned for, the most."""
+
+    least: int
+    usual: int
+    most: int
+
+
+Profile = Mapping[str, Range]
+"""By name of the axis, or of the input that is a size."""
+
+
+def profiles(sizes: Sizes, encoder_max_tokens: int) -> dict[str, tuple[Profile, Profile]]:
+    """The profiles of every graph, by its path in the repository.
+
+    Args:
+        sizes: of the system.
+        encoder_max_tokens: the longest prompt that the encoder reads.
+    """
+    longest = sizes.soft_prompt_tokens + MAX_SOURCE_TOKENS
+    tokens = Range(1, min(USUAL_TOKENS, encoder_max_tokens), encoder_max_tokens)
+    source_tokens = Range(1, USUAL_TOKENS, MAX_SOURCE_TOKENS)
+    encoder_tokens = Range(1, sizes.soft_prompt_tokens + USUAL_TOKENS, -(-longest // ENCODER_STEP) * ENCODER_STEP)
+    prefill, step = DECODER_PATHS
+    axes: dict[str, Profile] = {
+        "encoder/1/model.onnx": {"tokens": tokens},
+        PROJECTOR_PATH: {},
+        "t5_encoder/1/model.onnx": {"tokens": source_tokens},
+        prefill: {"encoder_tokens": encoder_tokens},
+        step: {
+            "encoder_tokens": encoder_tokens,
+            "width": Range(1, 1, WIDTH),
+            "columns": Range(1, USUAL_COLUMNS, TENSORRT_COLUMNS),
+            "candidates": Range(1, 1, CANDIDATES),
+        },
+    }
+    one, many = Range(1, 1, ROWS), Range(1, ROWS, ROWS)
+    return {path: ({"batch": one, **ranges}, {"batch": many, **ranges}) for path, ranges in axes.items()}
