@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from neuro_latent_serving.engine.decoder import Decoder
+from neuro_latent_serving.engine.decoder import HostDecoder
 from neuro_latent_serving.engine.loop import DecodeLoop, LoopConfig
 from neuro_latent_serving.engine.metrics import EngineMetrics
 from neuro_latent_serving.engine.request import Request
@@ -57,7 +57,7 @@ class Engine:
     ) -> None:
         self._on_failure = on_failure
         self.config = config
-        self._decoder = Decoder(folder, config.threads or default_threads(), config.slots)
+        self._decoder = HostDecoder(folder, config.threads or default_threads(), config.slots)
         self._loop = DecodeLoop(self._decoder, Detokenizer(tokenizer), config)
         self._changed = threading.Condition()
         self._closing = False
