@@ -24,5 +24,6 @@ def backend_values(backend: BackendName, device: DeviceName) -> dict[str, str]:
     """
     return {
         "several_adapters": "" if backend == "python" else "# python backend: ",
+        "device": device,
         "instance_kind": "KIND_GPU" if device == "gpu" else "KIND_CPU",
     }

@@ -23,6 +23,7 @@ from neuro_latent_export.backends import GRAPH_MODELS, BackendName, DeviceName, 
 from neuro_latent_export.decoder_graphs import OPSET as DECODER_OPSET
 from neuro_latent_export.decoder_graphs import build_prefill, build_step
 from neuro_latent_export.graphs import OPSET, PROJECTOR_PATH, Sizes, graph_specs, write_graph
+from neuro_latent_export.move_graph import build_move
 from neuro_latent_export.parity import Sessions
 from neuro_latent_export.precision import FP32, Precision
 from neuro_latent_export.row_int8 import quantize_rows
@@ -37,6 +38,7 @@ ADAPTER_RECORD = "adapter.json"
 TEMPLATES = "model_repository"
 ENCODER_PATHS = ("encoder/1/model.onnx", "t5_encoder/1/model.onnx")
 """The traced graphs that a precision changes; the adapter is small and stays float32."""
+MOVE_PATH = "t5_decoder/1/move.onnx"
 
 
 class ExportError(RuntimeError):
@@ -391,7 +393,8 @@ def export_repository(
         artifacts = write_tokenizers(model, building)
         parity.check_tokenizers(model, building, parity_prompts(parity.PROMPTS))
         compared, agreed = _write_graphs(model, precision, check_data, building, log, progress)
-        artifacts += [*(spec.path for spec in graph_specs(model)), *parity.DECODER_PATHS]
+        onnx_ir.save(build_move(), building / MOVE_PATH)
+        artifacts += [*(spec.path for spec in graph_specs(model)), *parity.DECODER_PATHS, MOVE_PATH]
         write_adapter_record(loaded, (building / PROJECTOR_PATH).parent)
         artifacts.append(str(Path(PROJECTOR_PATH).with_name(ADAPTER_RECORD)))
         manifest = {

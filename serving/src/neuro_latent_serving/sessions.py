@@ -11,7 +11,8 @@ SLOW_FUSIONS = ["SkipLayerNormFusion"]
 
 Provider = str | tuple[str, dict[str, str]]
 
-CPU: Provider = "CPUExecutionProvider"
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
 
 
 def open_session(

@@ -6,7 +6,7 @@ Shape letters: ``B`` rows, ``W`` tokens a row, ``Q`` encoder tokens, ``D`` model
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -92,6 +92,8 @@ class DecoderSizes:
     Attributes:
         self_names: the step graph's inputs that hold the keys and values of what was written.
         cross_names: those of the prompt.
+        columns: of the cache, where the graph takes no other number; it then has an input ``columns``, which says how
+            many of them are looked at.
     """
 
     self_names: tuple[str, ...]
@@ -100,13 +102,14 @@ class DecoderSizes:
     head_width: int
     width: int
     vocabulary: int
+    columns: int | None = None
 
     @classmethod
-    def of(cls, prefill: Mapping[str, Sequence[int]], step: Mapping[str, Sequence[int]]) -> "DecoderSizes":
-        """From the shapes of both graphs' inputs and outputs, by name; only the fixed axes matter."""
+    def of(cls, prefill: Mapping[str, Sequence[Any]], step: Mapping[str, Sequence[Any]]) -> "DecoderSizes":
+        """From the shapes of both graphs' inputs and outputs, by name."""
         past = [name for name in step if name.startswith("past_key_values.")]
         self_names = tuple(name for name in past if ".decoder." in name)
-        _, heads, _, head_width = step[self_names[0]]
+        _, heads, columns, head_width = step[self_names[0]]
         return cls(
             self_names=self_names,
             cross_names=tuple(name for name in past if ".encoder." in name),
@@ -114,6 +117,7 @@ class DecoderSizes:
             head_width=head_width,
             width=prefill["encoder_hidden_states"][2],
             vocabulary=step["logprobs"][2],
+            columns=columns if "columns" in step else None,
         )
 
 
