@@ -79,10 +79,13 @@ class DeviceDecoder:
         outputs = {
             "next_token": self._array("next_token", (rows, width), ids),
             "next_logprob": self._array("next_logprob", (rows, width), floats),
-            "candidate_tokens": self._array("candidate_tokens", (rows, width, count), ids),
-            "candidate_logprobs": self._array("candidate_logprobs", (rows, width, count), floats),
             "logprobs": self._array("logprobs", (rows, width, self.vocabulary), floats),
         }
+        if count:  # nothing can be bound to no memory
+            outputs |= {
+                "candidate_tokens": self._array("candidate_tokens", (rows, width, count), ids),
+                "candidate_logprobs": self._array("candidate_logprobs", (rows, width, count), floats),
+            }
         tensors: dict[str, View | Ids] = {
             "decoder_input_ids": tokens.view,
             "cache_lengths": lengths.view,

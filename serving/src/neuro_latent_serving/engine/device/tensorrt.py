@@ -94,7 +94,7 @@ class TensorRtRuntime:
         rows = next(tensor.shape[0] for tensor in tensors.values() if isinstance(tensor, View))
         # The first profile is tuned for one row, the last for many.
         profile = 0 if rows == 1 else engine.num_optimization_profiles - 1
-        _check(context.set_optimization_profile_async(profile, self._stream), f"{graph}: profile {profile}")
+        _check(context.set_optimization_profile_async(profile, int(self._stream)), f"{graph}: profile {profile}")
         for name, tensor in tensors.items():
             pointer = tensor.ctypes.data if isinstance(tensor, np.ndarray) else tensor.pointer
             if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT:
@@ -133,7 +133,7 @@ class TensorRtRuntime:
 
     def _run(self, graph: Graph, context: Any, tensors: Mapping[str, View | Ids]) -> None:
         """One run; ``tensors`` is here so that the sizes that are read from the host's memory stay there."""
-        _check(context.execute_async_v3(self._stream), f"{graph}: the run")
+        _check(context.execute_async_v3(int(self._stream)), f"{graph}: the run")
         _done(cuda.cudaStreamSynchronize(self._stream))
 
     def _capturing(self, graph: Graph, context: Any, tensors: Mapping[str, View | Ids]) -> Callable[[], None]:
@@ -155,7 +155,7 @@ class TensorRtRuntime:
     def _capture(self, context: Any) -> Any:
         mode = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         _done(cuda.cudaStreamBeginCapture(self._stream, mode))
-        enqueued = context.execute_async_v3(self._stream)
+        enqueued = context.execute_async_v3(int(self._stream))
         failed, graph = cuda.cudaStreamEndCapture(self._stream)
         if enqueued and not failed:
             failed, launch = cuda.cudaGraphInstantiate(graph, 0)
