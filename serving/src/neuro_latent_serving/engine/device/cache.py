@@ -114,6 +114,11 @@ class DeviceCache(Rows):
         return self._seen, *self._self.place, *self._cross.place
 
     @property
+    def cross_place(self) -> tuple[int, int]:
+        """The part of :attr:`place` that the prefill writes to."""
+        return self._cross.place
+
+    @property
     def seen_columns(self) -> int:
         """Columns that a step looks at; all of them where the graph takes any number."""
         return self._seen

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from neuro_latent_serving.engine.contract import CANDIDATES, Floats, Ids, StepResult
+from neuro_latent_serving.engine.contract import CANDIDATES, Floats, Ids, StepResult, present
 from neuro_latent_serving.engine.device.cache import DeviceCache, power_of_two
 from neuro_latent_serving.engine.device.runtime import Array, DeviceArray, Runtime, View
 
@@ -29,6 +29,7 @@ class DeviceDecoder:
         self._arrays: dict[tuple[str, tuple[int, ...]], DeviceArray] = {}
         self._masks: dict[tuple[int, ...], int] = {}
         """By shape of the mask: the state of the rows that it was written for."""
+        self._prefills: dict[tuple[int, ...], Callable[[], None]] = {}
         self._bindings: dict[tuple[int, ...], _Binding] = {}
 
     def join(self, hidden_QD: Floats, mask_Q: Ids, copies: int) -> range:
@@ -40,8 +41,11 @@ class DeviceDecoder:
         padded[:, :wide] = hidden_QD
         hidden = self._array("encoder_hidden_states", padded.shape, np.float32)
         hidden.write(padded)
-        outputs = {name.replace("past_key_values", "present"): view for name, view in cross}
-        self._runtime.bind("prefill", {"encoder_hidden_states": hidden.view, **outputs})()
+        key = (new.start, copies, *self.cache.cross_place)
+        if key not in self._prefills:
+            outputs = {present(name): view for name, view in cross}
+            self._prefills[key] = self._runtime.bind("prefill", {"encoder_hidden_states": hidden.view, **outputs})
+        self._prefills[key]()
         self.cache.take(new, mask_Q)
         return new
 
