@@ -9,7 +9,7 @@ from neuro_latent_serving.engine.contract import Decoder
 from neuro_latent_serving.engine.decoder import HostDecoder
 from neuro_latent_serving.engine.device.decoder import DeviceDecoder
 from neuro_latent_serving.engine.device.onnx import OnnxRuntime
-from neuro_latent_serving.engine.device.runtime import DeviceMissing
+from neuro_latent_serving.errors import DeviceMissing
 from neuro_latent_serving.sessions import CUDA
 
 DeviceName = Literal["cpu", "gpu"]

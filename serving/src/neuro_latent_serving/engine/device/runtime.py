@@ -13,10 +13,6 @@ Array = npt.NDArray[Any]
 Graph = Literal["prefill", "step"]
 
 
-class DeviceMissing(RuntimeError):
-    """The device, or what drives it, is not there; the text says what to install."""
-
-
 @dataclass(frozen=True)
 class View:
     """Memory of the device, seen as a tensor; its element type is the graph's matter."""

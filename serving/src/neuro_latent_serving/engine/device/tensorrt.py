@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from neuro_latent_serving.engine.contract import DecoderSizes, Ids, present
-from neuro_latent_serving.engine.device.runtime import Array, DeviceMissing, Graph, View
+from neuro_latent_serving.engine.device.runtime import Array, Graph, View
+from neuro_latent_serving.errors import DeviceMissing
 
 try:
     import tensorrt as trt
