@@ -56,7 +56,7 @@ def check_cuda() -> None:
     if CUDA not in there:
         raise DeviceMissing(
             f"device is 'gpu', but the installed onnxruntime has no {CUDA} (only {', '.join(there)}). Install the one "
-            "for GPUs in its place: pip uninstall -y onnxruntime && pip install 'onnxruntime-gpu[cuda,cudnn]>=1.31'; or "
+            "for GPUs in its place (pip uninstall -y onnxruntime; pip install 'onnxruntime-gpu[cuda,cudnn]>=1.31'), or "
             "set the parameter device of t5_decoder to cpu"
         )
     ort.preload_dlls()
