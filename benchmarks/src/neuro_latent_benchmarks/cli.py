@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -54,6 +54,7 @@ def decode(
     new_tokens: Annotated[str, typer.Option(help="Lengths of the texts.")] = "16,64,128",
     rounds: Annotated[int, typer.Option(help="Repetitions of each measurement.", min=1)] = 5,
     threads: Threads = 0,
+    device: Annotated[Literal["cpu", "gpu"], typer.Option(help="Where the decoder runs.")] = "cpu",
     quick: Quick = False,
     plot: Plot = None,
     as_json: Json = False,
@@ -76,6 +77,7 @@ def decode(
             _numbers("--new-tokens", new_tokens),
             rounds,
             threads,
+            device,
         )
         config = config.quick() if quick else config
         folder, which = _repository(repository, shape, precision, copying)

@@ -12,6 +12,7 @@ from neuro_latent_benchmarks.report import BenchError
 from neuro_latent_benchmarks.shapes import prompt_texts
 from neuro_latent_benchmarks.statistics import Spread, significant
 from neuro_latent_serving.engine import Engine
+from neuro_latent_serving.engine.opening import DeviceName
 
 Log = Callable[[str], None]
 Prompt = tuple[str, Floats]
@@ -27,6 +28,7 @@ class DecodeConfig:
         new_tokens: lengths of the texts.
         rounds: how often each is measured.
         threads: of ONNX Runtime; 0 takes every core.
+        device: where the decoder runs.
     """
 
     rows: tuple[int, ...] = (1, 2, 4, 8, 16)
@@ -34,10 +36,11 @@ class DecodeConfig:
     new_tokens: tuple[int, ...] = (16, 64, 128)
     rounds: int = 5
     threads: int = 0
+    device: DeviceName = "cpu"
 
     def quick(self) -> "DecodeConfig":
         """Enough to see that everything works."""
-        return DecodeConfig((1, 4), (44,), (8, 24), 2, self.threads)
+        return DecodeConfig((1, 4), (44,), (8, 24), 2, self.threads, self.device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,9 @@ def run_cells(repository: Path, config: DecodeConfig, log: Log) -> dict[str, Any
     """
     slots = max(config.rows)
     engines = {
-        on: open_engine(repository, threads=config.threads, slots=slots, speculation=on, ends=False)
+        on: open_engine(
+            repository, threads=config.threads, slots=slots, speculation=on, ends=False, device=config.device
+        )
         for on in (False, True)
     }
     try:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from neuro_latent_benchmarks.report import BenchError
 from neuro_latent_serving.engine import Engine, EngineConfig, Event, Request
+from neuro_latent_serving.engine.opening import DeviceName
 from neuro_latent_serving.errors import ServingError
 from neuro_latent_serving.options import GenerationOptions
 from neuro_latent_serving.sessions import open_session
@@ -58,6 +59,7 @@ def open_engine(
     speculation: bool = True,
     ends: bool = True,
     tokenizer: Path | None = None,
+    device: DeviceName = "cpu",
 ) -> Engine:
     """The decode engine of a repository.
 
@@ -65,6 +67,7 @@ def open_engine(
         threads: of ONNX Runtime; 0 takes every core.
         ends: whether ``</s>`` ends a text.
         tokenizer: that makes its text; None is the repository's.
+        device: where the decoder runs.
     """
     values = parameters(repository, "t5_decoder")
     folder = repository / "t5_decoder" / "1"
@@ -75,6 +78,7 @@ def open_engine(
         queue=256,
         threads=threads,
         speculation=speculation,
+        device=device,
     )
     engine = Engine(folder, tokenizer or folder / "generator_tokenizer.json", config)
     engine.warm_up()  # as the server does before it is ready

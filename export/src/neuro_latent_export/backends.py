@@ -62,5 +62,6 @@ def backend_values(backend: BackendName, device: DeviceName) -> dict[str, str]:
         "several_adapters": "" if backend == "python" else "# python backend: ",
         "has_several_adapters": str(backend == "python").lower(),
         "gpu_only": "" if device == "gpu" else "# --device gpu: ",
+        "device": device,
         "instance_kind": "KIND_GPU" if device == "gpu" else "KIND_CPU",
     }

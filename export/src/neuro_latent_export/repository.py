@@ -35,6 +35,7 @@ from neuro_latent_export.decoder_graphs import build_prefill, build_step
 from neuro_latent_export.decoder_nodes import OPSET as DECODER_OPSET
 from neuro_latent_export.decoder_nodes import Dialect
 from neuro_latent_export.graphs import OPSET, PROJECTOR_PATH, Sizes, graph_specs, write_graph
+from neuro_latent_export.move_graph import build_move
 from neuro_latent_export.parity import Sessions
 from neuro_latent_export.precision import FP32, Precision
 from neuro_latent_export.row_int8 import quantize_rows
@@ -52,6 +53,7 @@ ADAPTER_RECORD = "adapter.json"
 TEMPLATES = "model_repository"
 ENCODER_PATHS = ("encoder/1/model.onnx", "t5_encoder/1/model.onnx")
 """The traced graphs that a precision changes; the adapter is small and stays float32."""
+MOVE_PATH = "t5_decoder/1/move.onnx"
 
 
 class ExportError(RuntimeError):
@@ -426,7 +428,8 @@ def _write_onnx(
     compared, agreed = _write_graphs(model, precision, check_data, building, log, progress, "onnxruntime")
     write_adapter_record(loaded, building / PROJECTOR_PATH)
     adapter = [str(path) for path in _place_adapter(building, backend)]
-    return _Models([*ENCODER_PATHS, *parity.DECODER_PATHS, *adapter], compared, agreed)
+    onnx_ir.save(build_move(), building / MOVE_PATH)
+    return _Models([*ENCODER_PATHS, *parity.DECODER_PATHS, MOVE_PATH, *adapter], compared, agreed)
 
 
 def _write_engines(

@@ -2,6 +2,7 @@
 
 ServingError
 ├── InvalidInput(ValueError)   the request is wrong: INVALID_ARGUMENT, HTTP 400
+├── DeviceMissing              the decoder cannot be opened on its device; at the start only
 └── Unavailable                not now: UNAVAILABLE, HTTP 503; try again later
     ├── EngineBusy             the queue is full
     ├── EngineClosed           the engine is stopping or has failed
@@ -15,6 +16,10 @@ class ServingError(Exception):
 
 class InvalidInput(ServingError, ValueError):
     """A field of a request is wrong; the text names the field, the limit and the value."""
+
+
+class DeviceMissing(ServingError):
+    """The device that the decoder is meant for, or what drives it, is not there; the text says what to do."""
 
 
 class Unavailable(ServingError):

@@ -12,7 +12,7 @@ import numpy as np
 
 from neuro_latent_serving.engine.beams import BeamSearch, Hypothesis
 from neuro_latent_serving.engine.cache import SlotCache
-from neuro_latent_serving.engine.decoder import StepResult
+from neuro_latent_serving.engine.contract import StepResult
 from neuro_latent_serving.engine.sampling import Sampler
 from neuro_latent_serving.options import GenerationOptions
 
@@ -93,11 +93,11 @@ class FakeDecoder:
         self.stepped: list[tuple[int, int]] = []
         self.before_step: Callable[[np.ndarray[Any, Any]], None] = lambda tokens_BW: None
 
-    def prefill(self, hidden_QD: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
+    def join(self, hidden_QD: np.ndarray[Any, Any], mask_Q: np.ndarray[Any, Any], copies: int) -> range:
         self.prefilled.append(tuple(int(x) for x in hidden_QD[:, 0]))
         if hidden_QD[0, 0] < 0:
             raise MemoryError("no prefill for this prompt")
-        return [hidden_QD[None, None]]
+        return self.cache.join([hidden_QD[None, None]], mask_Q, copies)
 
     def step(
         self, tokens_BW: np.ndarray[Any, Any], with_candidates: bool = False, with_logprobs: bool = False

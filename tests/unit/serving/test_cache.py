@@ -41,10 +41,20 @@ class CacheMachine(RuleBasedStateMachine):
     @initialize(slots=st.integers(1, 9))
     def begin(self, slots: int) -> None:
         self.slots = slots
-        self.cache = SlotCache(slots, HEADS, HEAD_WIDTH, SELF_NAMES, CROSS_NAMES)
+        self.cache = self.make_cache(slots)
         self.rows: list[Row] = []
         self.numbers = iter(range(1, 10**7))
         self.where: dict[tuple[int, ...], tuple[tuple[int, ...], ...]] = {}
+
+    def make_cache(self, slots: int) -> Any:
+        return SlotCache(slots, HEADS, HEAD_WIDTH, SELF_NAMES, CROSS_NAMES)
+
+    def most_columns(self, needed: int) -> float:
+        """That tensors may have for rows of this length."""
+        return max(2 * (1.25 * needed + 2 * COLUMN_STEP), ROOMY // len(self.rows))
+
+    def most_encoder_columns(self, wide: int) -> float:
+        return max(2 * (wide + 16), ROOMY // len(self.rows))
 
     def fresh(self, count: int) -> list[int]:
         return [next(self.numbers) for _ in range(count)]
@@ -71,7 +81,7 @@ class CacheMachine(RuleBasedStateMachine):
             self.cache.fit(width)
             needed = max(len(row.written) for row in self.rows) + width
             columns = self.cache.layout[0]
-            assert needed <= columns <= max(2 * (1.25 * needed + 2 * COLUMN_STEP), ROOMY // len(self.rows))
+            assert needed <= columns <= self.most_columns(needed)
             fed = [self.fresh(width) for _ in self.rows]
             for name, tensor in self.cache.tensors():
                 if name in SELF_NAMES:
@@ -109,7 +119,7 @@ class CacheMachine(RuleBasedStateMachine):
     def fit(self, width: int) -> None:
         self.cache.fit(width)
         wide = max(len(row.prompt) for row in self.rows)
-        assert wide <= self.cache.layout[1] <= max(2 * (wide + 16), ROOMY // len(self.rows))
+        assert wide <= self.cache.layout[1] <= self.most_encoder_columns(wide)
 
     @invariant()
     def holds_what_the_model_holds(self) -> None:

@@ -387,13 +387,13 @@ def test_a_request_whose_prefill_fails_gets_an_error_and_the_others_go_on(
     running = ask(PROMPTS[0])
     engine.submit(running.request)
     gate.reached()
-    prefill = engine._decoder.prefill
+    join = engine._decoder.join
 
     def fail_once(*arguments: Any) -> Any:
-        engine._decoder.prefill = prefill  # type: ignore[method-assign]
+        engine._decoder.join = join  # type: ignore[method-assign]
         raise MemoryError("secret detail")
 
-    engine._decoder.prefill = fail_once  # type: ignore[method-assign]
+    engine._decoder.join = fail_once  # type: ignore[method-assign]
     failing, after = ask(PROMPTS[1]), ask(PROMPTS[2])
     engine.submit(failing.request)
     engine.submit(after.request)

@@ -224,7 +224,7 @@ def test_with_any_drafts_and_any_widths_the_texts_are_the_greedy_ones(
     running: list[tuple[Texts, Text]] = []
     for prompt, length in zip(prompts, lengths, strict=False):
         hidden = np.array(prompt, dtype=np.float32)[:, None]
-        (row,) = decoder.cache.join(decoder.prefill(hidden), np.ones(len(prompt), dtype=np.int64), 1)
+        (row,) = decoder.join(hidden, np.ones(len(prompt), dtype=np.int64), 1)
         request = Request("raw", hidden, np.ones(len(prompt)), GenerationOptions(), lambda e: None, lambda e: None)
         text = Text(len(running), "raw", length, FakeDetokenizer(), EOS)  # type: ignore[arg-type]
         guesses: Any = Guesses(rng, greedy(prompt, 40), share)
@@ -264,7 +264,7 @@ def test_drafts_that_are_all_right_are_all_taken() -> None:
     prompt = next((i, 3) for i in range(2, 24) if len(greedy((i, 3), 33)) == 33)
     decoder, counts = FakeDecoder(slots=1), StepCounts()
     hidden = np.array(prompt, dtype=np.float32)[:, None]
-    decoder.cache.join(decoder.prefill(hidden), np.ones(2, dtype=np.int64), 1)
+    decoder.join(hidden, np.ones(2, dtype=np.int64), 1)
     request = Request("raw", hidden, np.ones(2), GenerationOptions(), lambda e: None, lambda e: None)
     text = Text(0, "raw", 32, FakeDetokenizer(), EOS)  # type: ignore[arg-type]
     drafter: Any = Guesses(np.random.default_rng(0), greedy(prompt, 33), 1.0)

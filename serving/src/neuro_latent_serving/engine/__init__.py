@@ -6,8 +6,11 @@ In the order in which a request passes them::
     engine.py       the thread
     loop.py         the queue, the slots, the step
     writing.py      a request in its slots: texts of their own, or the beams of a search
-    decoder.py      the two ONNX graphs: prefill and step
-    cache.py        the keys and values of the rows in flight
+    contract.py     what the loop asks of a decoder and its cache
+    opening.py      which decoder: the CPU's, or the device's
+    decoder.py      the two ONNX graphs on the CPU: prefill and step
+    rows.py, cache.py       the rows in flight, and their keys and values
+    device/         the same in the memory of a GPU
     speculation.py  drafts copied from the prompt, and when they pay
     sampling.py, beams.py   which tokens come next
     sequence.py     one answer: tokens, score, text stream

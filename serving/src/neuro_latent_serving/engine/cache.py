@@ -12,7 +12,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-Ids = npt.NDArray[np.int64]
+from neuro_latent_serving.engine.contract import Ids
+from neuro_latent_serving.engine.rows import Rows
+
 Floats = npt.NDArray[np.float16 | np.float32]
 
 COLUMN_STEP = 32
@@ -25,7 +27,7 @@ ROOMY = 512
 millisecond, for ONNX Runtime plans its memory for each shape anew."""
 
 
-class SlotCache:
+class SlotCache(Rows):
     """Self-attention and cross-attention keys and values of up to ``slots`` rows."""
 
     def __init__(
@@ -37,29 +39,16 @@ class SlotCache:
         cross_names: Sequence[str],
         dtype: npt.DTypeLike = np.float32,
     ) -> None:
-        self._slots, self._heads, self._head_width, self._dtype = slots, heads, head_width, dtype
+        super().__init__(slots)
+        self._heads, self._head_width, self._dtype = heads, head_width, dtype
         self._self = {name: self._empty(0) for name in self_names}
         self._cross = {name: self._empty(0) for name in cross_names}
         self._columns = self._encoder_columns = 0
-        self._all_lengths = np.zeros(slots, dtype=np.int64)
-        self._encoder_lengths = np.zeros(slots, dtype=np.int64)
-        self._mask = np.zeros((slots, 0), dtype=np.int64)
-        self.rows = 0
         self.reallocations = 0
         """How often tensors were moved to memory of another size."""
 
     def _empty(self, columns: int) -> Floats:
         return np.zeros((self._slots, self._heads, columns, self._head_width), dtype=self._dtype)
-
-    @property
-    def lengths_B(self) -> Ids:
-        """How many columns of each row count; the engine adds to it after a step."""
-        return self._all_lengths[: self.rows]
-
-    @property
-    def encoder_mask_BQ(self) -> Ids:
-        """1 where an encoder token is real."""
-        return self._mask[: self.rows]
 
     @property
     def layout(self) -> tuple[int, int, int]:
@@ -84,45 +73,14 @@ class SlotCache:
             encoder_mask_Q: 1 where ``cross`` is real.
             copies: how many rows.
         """
-        new = range(self.rows, self.rows + copies)
-        if new.stop > self._slots:
-            raise ValueError(f"{copies} more rows do not fit: {self.rows} of {self._slots} are taken")
+        new = self._free(copies)
         wide = len(encoder_mask_Q)
         if wide > self._encoder_columns:
             self._resize_encoder(_rounded(wide, ENCODER_STEP))
         for tensor, part in zip(self._cross.values(), cross, strict=True):
             tensor[new.start : new.stop, :, :wide] = part
-        self._mask[new.start : new.stop] = 0
-        self._mask[new.start : new.stop, :wide] = encoder_mask_Q
-        self._all_lengths[new.start : new.stop] = 0
-        self._encoder_lengths[new.start : new.stop] = wide
-        self.rows = new.stop  # last: what fails before has taken no row
+        self._take(new, encoder_mask_Q)
         return new
-
-    def leave(self, gone: Sequence[int]) -> dict[int, int]:
-        """Free rows; returns which rows were moved: old number -> new number."""
-        moved: dict[int, int] = {}
-        holes = sorted(gone)
-        while holes:
-            last = self.rows - 1
-            if last == holes[-1]:
-                holes.pop()
-            else:  # the lowest hole first, so that no row moves twice
-                moved[last] = holes.pop(0)
-                self._copy_row(last, moved[last])
-            self.rows = last
-        return moved
-
-    def reorder(self, rows: Sequence[int], parents: Sequence[int]) -> None:
-        """Row ``rows[i]`` goes on with what row ``parents[i]`` holds; all belong to one request."""
-        pairs = [(row, parent) for row, parent in zip(rows, parents, strict=True) if row != parent]
-        if not pairs:
-            return
-        to, source = (list(side) for side in zip(*pairs, strict=True))
-        length = int(self._all_lengths[source].max())
-        for tensor in self._self.values():
-            tensor[to, :, :length] = tensor[source, :, :length]  # the right side is a copy
-        self._all_lengths[to] = self._all_lengths[source]
 
     def fit(self, width: int) -> None:
         """Make room for ``width`` more columns a row, and give back what is far too much."""
@@ -139,14 +97,18 @@ class SlotCache:
     def _far_too_wide(self, columns: int, needed: int) -> bool:
         return columns >= 2 * needed and columns * self.rows > ROOMY
 
-    def _copy_row(self, source: int, to: int) -> None:
+    def _move_row(self, source: int, to: int) -> None:
         length, wide = int(self._all_lengths[source]), int(self._encoder_lengths[source])
         for tensor in self._self.values():
             tensor[to, :, :length] = tensor[source, :, :length]
         for tensor in self._cross.values():
             tensor[to, :, :wide] = tensor[source, :, :wide]
-        for vector in (self._all_lengths, self._encoder_lengths, self._mask):
-            vector[to] = vector[source]
+        super()._move_row(source, to)
+
+    def _copy_written(self, source: Sequence[int], to: Sequence[int]) -> None:
+        length = int(self._all_lengths[source].max())
+        for tensor in self._self.values():
+            tensor[to, :, :length] = tensor[source, :, :length]  # the right side is a copy
 
     def _resize_self(self, columns: int) -> None:
         kept = min(columns, self._columns, int(self.lengths_B.max(initial=0)))
@@ -162,11 +124,9 @@ class SlotCache:
         return new
 
     def _resize_encoder(self, columns: int) -> None:
-        kept = min(columns, self._encoder_columns)
-        mask = np.zeros((self._slots, columns), dtype=np.int64)
-        mask[:, :kept] = self._mask[:, :kept]
-        self._cross = self._resized(self._cross, columns, kept)
-        self._mask, self._encoder_columns = mask, columns
+        self._cross = self._resized(self._cross, columns, min(columns, self._encoder_columns))
+        self._resize_mask(columns)
+        self._encoder_columns = columns
         self.reallocations += 1
 
 

@@ -1,4 +1,4 @@
-"""The two decoder graphs: prefill (once a request) and step (some tokens of every row at once).
+"""The two decoder graphs on the CPU: prefill (once a request) and step (some tokens of every row at once).
 
 Shape letters: ``B`` rows, ``W`` tokens a row, ``Q`` encoder tokens, ``D`` model width, ``N`` heads, ``H`` head width,
 ``V`` vocabulary, ``C`` candidates.
@@ -11,44 +11,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from neuro_latent_serving.engine import cache
 from neuro_latent_serving.engine.cache import SlotCache
-from neuro_latent_serving.sessions import open_session
-
-Ids = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
-
-CANDIDATES = 64
-"""How many of the best tokens the graph returns where a row samples or searches: a constant, because a row's result
-may not depend on what its mates asked for."""
+from neuro_latent_serving.engine.contract import (
+    CANDIDATES,
+    MAX_WIDTH,
+    DecoderSizes,
+    Floats,
+    Ids,
+    StepResult,
+    present,
+)
+from neuro_latent_serving.sessions import graph_shapes, open_session
 
 CACHE_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 """By the type of the step graph's caches."""
 
-MAX_WIDTH = 8
-"""The most tokens a row may feed in one step."""
 
-
-@dataclass(frozen=True)
-class StepResult:
-    """What a step gives; the arrays are overwritten by the next step.
-
-    Attributes:
-        next_token_BW: the best token after each token that was fed.
-        next_logprob_BW: its log-probability.
-        candidate_tokens_BWC: the best tokens, best first; only when asked for.
-        candidate_logprobs_BWC: their log-probabilities; only when asked for.
-        logprobs_BWV: of the whole vocabulary; only when asked for.
-    """
-
-    next_token_BW: Ids
-    next_logprob_BW: Floats
-    candidate_tokens_BWC: Ids
-    candidate_logprobs_BWC: Floats
-    logprobs_BWV: Floats | None
-
-
-class Decoder:
+class HostDecoder:
     """Runs ``prefill.onnx`` and ``step.onnx`` of a folder over a cache that is written in place.
 
     All sizes are read from the graphs. Every tensor of a step lies in memory that is bound once, so that a step is one
@@ -58,14 +37,17 @@ class Decoder:
     def __init__(self, folder: Path, threads: int, slots: int) -> None:
         self._prefill = open_session(folder / "prefill.onnx", threads)
         self._step = open_session(folder / "step.onnx", threads, spin=threads > 1)
-        shapes = {tensor.name: tensor.shape for tensor in [*self._step.get_inputs(), *self._step.get_outputs()]}
-        self_names = [n for n in shapes if n.startswith("past_key_values.") and ".decoder." in n]
-        cross_names = [n for n in shapes if n.startswith("past_key_values.") and ".encoder." in n]
-        _, heads, _, head_width = shapes[self_names[0]]
-        self.width: int = self._prefill.get_inputs()[0].shape[2]
-        self.vocabulary: int = shapes["logprobs"][2]
+        sizes = DecoderSizes.of(graph_shapes(self._prefill), graph_shapes(self._step))
+        self.width, self.vocabulary = sizes.width, sizes.vocabulary
         types = {tensor.name: tensor.type for tensor in self._step.get_inputs()}
-        self.cache = SlotCache(slots, heads, head_width, self_names, cross_names, CACHE_TYPES[types[self_names[0]]])
+        self.cache = SlotCache(
+            slots,
+            sizes.heads,
+            sizes.head_width,
+            sizes.self_names,
+            sizes.cross_names,
+            CACHE_TYPES[types[sizes.self_names[0]]],
+        )
         self._candidates = min(CANDIDATES, self.vocabulary)
 
         self._tokens = np.zeros(slots * MAX_WIDTH, dtype=np.int64)
@@ -79,17 +61,13 @@ class Decoder:
         self._bindings: dict[tuple[int, int, bool, bool], _Binding] = {}
         self._bound_layout = self.cache.layout
 
-    def prefill(self, hidden_QD: Floats) -> list[cache.Floats]:
-        """Cross-attention keys and values of one request: for each layer two [1, N, Q, H]."""
-        outputs: list[cache.Floats] = self._prefill.run(None, {"encoder_hidden_states": hidden_QD[None]})
-        return outputs
+    def join(self, hidden_QD: Floats, mask_Q: Ids, copies: int) -> range:
+        """Prefill one prompt and add rows for it: see :class:`~neuro_latent_serving.engine.contract.Decoder`."""
+        cross = self._prefill.run(None, {"encoder_hidden_states": hidden_QD[None]})
+        return self.cache.join(cross, mask_Q, copies)
 
     def step(self, tokens_BW: Ids, with_candidates: bool = False, with_logprobs: bool = False) -> StepResult:
-        """Feed ``tokens_BW`` to the cache's rows, each after what it holds; the cache's lengths stay as they are.
-
-        The caller says afterwards how many of the tokens count (:attr:`SlotCache.lengths_B`): what lies beyond is
-        overwritten by the next step.
-        """
+        """Feed tokens to the rows: see :class:`~neuro_latent_serving.engine.contract.Decoder`."""
         rows, width = tokens_BW.shape
         self.cache.fit(width)
         if self._bound_layout != self.cache.layout:
@@ -128,7 +106,7 @@ class Decoder:
         for name, tensor in self.cache.tensors():
             bind_input(name, tensor)
             if ".decoder." in name:  # the same memory: the graph writes the new columns in place
-                bind_output(name.replace("past_key_values", "present"), tensor)
+                bind_output(present(name), tensor)
         bind_output("next_token", result.next_token_BW)
         bind_output("next_logprob", result.next_logprob_BW)
         if with_candidates:

@@ -5,12 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
-from neuro_latent_serving.engine.decoder import Decoder
 from neuro_latent_serving.engine.loop import DecodeLoop, LoopConfig
 from neuro_latent_serving.engine.metrics import EngineMetrics
+from neuro_latent_serving.engine.opening import DeviceName, open_decoder
 from neuro_latent_serving.engine.request import Request
 from neuro_latent_serving.errors import EngineClosed, InvalidInput, ServingError
 from neuro_latent_serving.options import MAX_ENCODER_TOKENS, GenerationOptions
@@ -27,15 +28,21 @@ class EngineConfig(LoopConfig):
 
     Attributes:
         threads: of ONNX Runtime; 0 takes every core this process may use.
+        device: where the decoder runs.
+        cuda_graphs: whether steps of a GPU are captured as CUDA graphs, where that is possible.
 
     Raises:
-        ValueError: a size is out of its range.
+        ValueError: a size is out of its range, or there is no such device.
     """
 
     threads: int = 0
+    device: DeviceName = "cpu"
+    cuda_graphs: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.device not in get_args(DeviceName):
+            raise ValueError(f"device must be cpu or gpu, not {self.device!r}")
         if self.threads < 0:
             raise ValueError(f"threads must be at least 0, not {self.threads}")
 
@@ -46,10 +53,13 @@ class Engine:
     Thread-safe. A context manager; :meth:`close` answers everything that is still in it.
 
     Args:
-        folder: with ``prefill.onnx`` and ``step.onnx``.
+        folder: with the graphs ``prefill`` and ``step``.
         tokenizer: ``tokenizer.json`` of the generator.
         config: sizes and settings.
         on_failure: called last on the engine's thread when decoding has failed and all requests have their errors.
+
+    Raises:
+        DeviceMissing: the device, or what drives it, is not there.
     """
 
     def __init__(
@@ -57,7 +67,8 @@ class Engine:
     ) -> None:
         self._on_failure = on_failure
         self.config = config
-        self._decoder = Decoder(folder, config.threads or default_threads(), config.slots)
+        threads = config.threads or default_threads()
+        self._decoder = open_decoder(folder, threads, config.slots, config.device, config.cuda_graphs)
         self._loop = DecodeLoop(self._decoder, Detokenizer(tokenizer), config)
         self._changed = threading.Condition()
         self._closing = False

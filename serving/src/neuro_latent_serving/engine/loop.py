@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from neuro_latent_serving.engine.decoder import MAX_WIDTH, Decoder
+from neuro_latent_serving.engine.contract import MAX_WIDTH, Decoder
 from neuro_latent_serving.engine.metrics import EngineMetrics
 from neuro_latent_serving.engine.request import Request
 from neuro_latent_serving.engine.sequence import DEADLINE, FALLBACK, Event, Sequence
@@ -109,11 +109,12 @@ class DecodeLoop:
 
     def calibrate(self) -> None:
         """Measure what steps of some sizes cost, on made-up rows; before the first request."""
-        cross = self._decoder.prefill(np.zeros((CALIBRATION_TOKENS, self._decoder.width), dtype=np.float32))
+        hidden_QD = np.zeros((CALIBRATION_TOKENS, self._decoder.width), dtype=np.float32)
+        mask_Q = np.ones(CALIBRATION_TOKENS, dtype=np.int64)
         # Round by round, because other models load meanwhile: what slows one round down shall not meet one size alone.
         for _ in range(CALIBRATION_ROUNDS):
             for rows in sorted({1, min(4, self.config.slots), self.config.slots}):
-                joined = self._cache.join(cross, np.ones(CALIBRATION_TOKENS, dtype=np.int64), rows)
+                joined = self._decoder.join(hidden_QD, mask_Q, rows)
                 for width in CALIBRATION_WIDTHS:
                     started = self._clock()
                     self._decoder.step(np.zeros((rows, width), dtype=np.int64))
@@ -216,8 +217,8 @@ class DecodeLoop:
         drafts = self.config.speculation and options.greedy and options.num_beams == 1
         prompt_ids = self._detokenizer.encode(request.raw_prompt, DRAFT_PROMPT_TOKENS) if drafts else None
         sequences = self._sequences(request)
-        cross = self._decoder.prefill(np.ascontiguousarray(request.hidden_QD[:real], dtype=np.float32))
-        rows = self._cache.join(cross, request.mask_Q[:real].astype(np.int64), request.rows)
+        hidden_QD = np.ascontiguousarray(request.hidden_QD[:real], dtype=np.float32)
+        rows = self._decoder.join(hidden_QD, request.mask_Q[:real].astype(np.int64), request.rows)
         writing = start_writing(
             request,
             sequences,

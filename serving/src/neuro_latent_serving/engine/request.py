@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from neuro_latent_serving.engine.decoder import Floats, Ids
+from neuro_latent_serving.engine.contract import Floats, Ids
 from neuro_latent_serving.engine.sequence import Event
 from neuro_latent_serving.errors import ServingError
 from neuro_latent_serving.options import GenerationOptions

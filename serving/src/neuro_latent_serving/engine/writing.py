@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from neuro_latent_serving.engine.beams import BeamSearch
-from neuro_latent_serving.engine.cache import SlotCache
-from neuro_latent_serving.engine.decoder import CANDIDATES, StepResult
+from neuro_latent_serving.engine.contract import CANDIDATES, Cache, StepResult
 from neuro_latent_serving.engine.request import Request
 from neuro_latent_serving.engine.sampling import Sampler
 from neuro_latent_serving.engine.sequence import DEADLINE, LENGTH, STOP, Event, Sequence
@@ -43,7 +42,7 @@ class Writing(Protocol):
     def feeds(self, width: int) -> list[list[int]]:
         """For each of its rows the tokens to feed, one to ``width``."""
 
-    def take(self, result: StepResult, cache: SlotCache, counts: StepCounts) -> tuple[list[Event], list[int]]:
+    def take(self, result: StepResult, cache: Cache, counts: StepCounts) -> tuple[list[Event], list[int]]:
         """Go on with a step's result; returns what there is to tell, and the rows that are done."""
 
     def stop(self) -> list[Event]:
@@ -108,7 +107,7 @@ class Texts:
             text.draft = text.draft[: width - 1]
         return [[text.last_token, *text.draft] for text in self._texts]
 
-    def take(self, result: StepResult, cache: SlotCache, counts: StepCounts) -> tuple[list[Event], list[int]]:
+    def take(self, result: StepResult, cache: Cache, counts: StepCounts) -> tuple[list[Event], list[int]]:
         """Accept the drafts that the model agrees with, and its own next token."""
         events: list[Event] = []
         for text in self._texts:
@@ -175,7 +174,7 @@ class Beams:
         """The last token of each beam."""
         return [[token] for token in self._last_tokens]
 
-    def take(self, result: StepResult, cache: SlotCache, counts: StepCounts) -> tuple[list[Event], list[int]]:
+    def take(self, result: StepResult, cache: Cache, counts: StepCounts) -> tuple[list[Event], list[int]]:
         """Let the search choose which beams go on with what."""
         tokens_KC = result.candidate_tokens_BWC[self.rows, 0]
         parents = self._search.advance(tokens_KC, result.candidate_logprobs_BWC[self.rows, 0])

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from neuro_latent_serving.engine import Event
-from neuro_latent_serving.engine.decoder import Floats, Ids
+from neuro_latent_serving.engine.contract import Floats, Ids
 from neuro_latent_serving.errors import EngineBusy, EngineClosed, InvalidInput, ServingError
 from neuro_latent_serving.triton.messages import log
 

@@ -5,13 +5,14 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from neuro_latent_client.protocol import RAW_PROMPT
 from neuro_latent_serving.engine import Engine, EngineConfig, Event, Request
+from neuro_latent_serving.engine.opening import DeviceName
 from neuro_latent_serving.errors import InvalidInput, ServingError
 from neuro_latent_serving.options import GenerationOptions, check_prompt
 from neuro_latent_serving.settings import guard_is_on
@@ -63,6 +64,8 @@ class DecoderModel:
                 slots=int(parameters["slots"]),
                 queue=int(parameters["queue"]),
                 threads=int(parameters["threads"]),
+                device=cast(DeviceName, parameters["device"]),
+                cuda_graphs=parameters["cuda_graphs"] == "true",
                 speculation=parameters["speculation"] == "true",
                 guard=parameters.get("guard", "true") == "true" and guard_is_on(),
             ),

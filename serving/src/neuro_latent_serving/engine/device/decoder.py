@@ -1,0 +1,132 @@
+"""Prefill and step over a cache in a device's memory.
+
+A step takes numbers of rows and tokens that are powers of two, so that there are few shapes to bind (and to capture).
+What is too many is harmless: rows that nobody has, and tokens that do not count.
+
+Shape letters: ``B`` rows, ``W`` tokens a row, ``Q`` encoder tokens, ``D`` model width, ``C`` candidates,
+``V`` vocabulary.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from neuro_latent_serving.engine.contract import CANDIDATES, Floats, Ids, StepResult, present
+from neuro_latent_serving.engine.device.cache import DeviceCache, power_of_two
+from neuro_latent_serving.engine.device.runtime import Array, DeviceArray, Runtime, View
+
+
+class DeviceDecoder:
+    """A :class:`~neuro_latent_serving.engine.contract.Decoder` over any :class:`Runtime`."""
+
+    def __init__(self, runtime: Runtime, slots: int) -> None:
+        self._runtime, self._slots = runtime, slots
+        self.width, self.vocabulary = runtime.sizes.width, runtime.sizes.vocabulary
+        self.cache = DeviceCache(runtime, slots)
+        self._candidates = min(CANDIDATES, self.vocabulary)
+        self._arrays: dict[tuple[str, tuple[int, ...]], DeviceArray] = {}
+        self._masks: dict[tuple[int, ...], int] = {}
+        """By shape of the mask: the state of the rows that it was written for."""
+        self._prefills: dict[tuple[int, ...], Callable[[], None]] = {}
+        self._bindings: dict[tuple[int, ...], _Binding] = {}
+
+    def join(self, hidden_QD: Floats, mask_Q: Ids, copies: int) -> range:
+        """Prefill one prompt into the rows that it gets: its keys and values are written where they stay."""
+        wide = len(mask_Q)
+        new, cross = self.cache.make_room(wide, copies)
+        columns = cross[0][1].shape[2]
+        padded = np.zeros((copies, columns, self.width), dtype=np.float32)
+        padded[:, :wide] = hidden_QD
+        hidden = self._array("encoder_hidden_states", padded.shape, np.float32)
+        hidden.write(padded)
+        key = (new.start, copies, *self.cache.cross_place)
+        if key not in self._prefills:
+            outputs = {present(name): view for name, view in cross}
+            self._prefills[key] = self._runtime.bind("prefill", {"encoder_hidden_states": hidden.view, **outputs})
+        self._prefills[key]()
+        self.cache.take(new, mask_Q)
+        return new
+
+    def step(self, tokens_BW: Ids, with_candidates: bool = False, with_logprobs: bool = False) -> StepResult:
+        """Feed tokens to the rows: see :class:`~neuro_latent_serving.engine.contract.Decoder`."""
+        rows, width = tokens_BW.shape
+        shape = min(power_of_two(rows), self._slots), power_of_two(width)
+        self.cache.fit(shape[1])
+        count = self._candidates if with_candidates else self._runtime.fewest_candidates
+        key = (*shape, count, *self.cache.place)
+        binding = self._bindings.get(key) or self._bind(*shape, count)
+        self._bindings[key] = binding
+        binding.tokens.write(_padded(tokens_BW, shape))
+        binding.lengths.write(_padded(self.cache.lengths_B, shape[:1]))
+        self._write_mask(binding.mask)
+        binding.run()
+
+        def read(name: str) -> Array:
+            return binding.outputs[name].read()[:rows, :width]
+
+        none_BWC = np.zeros((rows, width, 0))
+        return StepResult(
+            next_token_BW=read("next_token"),
+            next_logprob_BW=read("next_logprob"),
+            candidate_tokens_BWC=read("candidate_tokens") if with_candidates else none_BWC.astype(np.int64),
+            candidate_logprobs_BWC=read("candidate_logprobs") if with_candidates else none_BWC.astype(np.float32),
+            logprobs_BWV=read("logprobs") if with_logprobs else None,
+        )
+
+    def _bind(self, rows: int, width: int, count: int) -> "_Binding":
+        ids, floats = np.int64, np.float32
+        tokens = self._array("decoder_input_ids", (rows, width), ids)
+        lengths = self._array("cache_lengths", (rows,), ids)
+        mask = self._array("encoder_attention_mask", self.cache.mask(rows).shape, ids)
+        outputs = {
+            "next_token": self._array("next_token", (rows, width), ids),
+            "next_logprob": self._array("next_logprob", (rows, width), floats),
+            "logprobs": self._array("logprobs", (rows, width, self.vocabulary), floats),
+        }
+        if count:  # nothing can be bound to no memory
+            outputs |= {
+                "candidate_tokens": self._array("candidate_tokens", (rows, width, count), ids),
+                "candidate_logprobs": self._array("candidate_logprobs", (rows, width, count), floats),
+            }
+        tensors: dict[str, View | Ids] = {
+            "decoder_input_ids": tokens.view,
+            "cache_lengths": lengths.view,
+            "encoder_attention_mask": mask.view,
+            "candidates": np.array([count]),
+            **{name: array.view for name, array in outputs.items()},
+            **dict(self.cache.tensors(rows)),
+        }
+        if self._runtime.sizes.columns is not None:
+            tensors["columns"] = np.array([self.cache.seen_columns])
+        captured = count == self._runtime.fewest_candidates  # ONNX Runtime's TopK copies from the host while it works
+        return _Binding(self._runtime.bind("step", tensors, captured), tokens, lengths, mask, outputs)
+
+    def _write_mask(self, mask: DeviceArray) -> None:
+        shape = mask.view.shape
+        if self._masks.get(shape) != self.cache.joins_and_leaves:
+            mask.write(self.cache.mask(shape[0]))
+            self._masks[shape] = self.cache.joins_and_leaves
+
+    def _array(self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> DeviceArray:
+        """Memory for an input or output of a shape, the same each time: captured graphs point to it."""
+        if (name, shape) not in self._arrays:
+            self._arrays[name, shape] = self._runtime.zeros(shape, dtype)
+        return self._arrays[name, shape]
+
+
+@dataclass(frozen=True)
+class _Binding:
+    """A step of one shape, with the memory that it reads and writes."""
+
+    run: Callable[[], None]
+    tokens: DeviceArray
+    lengths: DeviceArray
+    mask: DeviceArray
+    outputs: dict[str, DeviceArray]
+
+
+def _padded(array: Ids, shape: tuple[int, ...]) -> Array:
+    """``array`` with zeros behind it."""
+    return np.pad(array, [(0, size - there) for size, there in zip(shape, array.shape, strict=True)])

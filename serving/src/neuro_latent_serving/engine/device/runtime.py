@@ -1,0 +1,62 @@
+"""What the decoder on a device asks of the library that runs its graphs."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy.typing as npt
+
+from neuro_latent_serving.engine.contract import DecoderSizes, Ids
+
+Array = npt.NDArray[Any]
+
+Graph = Literal["prefill", "step"]
+
+
+@dataclass(frozen=True)
+class View:
+    """Memory of the device, seen as a tensor; its element type is the graph's matter."""
+
+    pointer: int
+    shape: tuple[int, ...]
+
+
+class DeviceArray(Protocol):
+    """A tensor in the device's memory, which is freed with the object."""
+
+    @property
+    def view(self) -> View:
+        """The whole of it."""
+
+    def write(self, array: Array) -> None:
+        """Copy from the host; the shapes and types must be the same."""
+
+    def read(self) -> Array:
+        """Copy to the host."""
+
+
+class Runtime(Protocol):
+    """Runs ``prefill`` and ``step``, and moves what lies in its memory."""
+
+    sizes: DecoderSizes
+    cache_itemsize: int
+    """Bytes of an element of the caches."""
+    most_encoder_tokens: int
+    fewest_candidates: int
+    """What the step graph's ``candidates`` must be at least."""
+
+    def zeros(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> DeviceArray:
+        """New memory, zero: what is never written may be read and multiplied by 0."""
+
+    def bind(self, graph: Graph, tensors: Mapping[str, View | Ids], captured: bool = False) -> Callable[[], None]:
+        """Give a graph its inputs and outputs; what is returned runs it, and waits for its end.
+
+        Args:
+            graph: which.
+            tensors: by name. An array is a size that the graph reads from the host, and never changes. The cache's
+                outputs (``present``) lie where its inputs (``past_key_values``) do, and are not named.
+            captured: whether it may run as one CUDA graph.
+        """
+
+    def gather(self, source: View, index_J: Ids, target: View) -> None:
+        """``target[:, j] = source[:, index_J[j]]``, for words of four bytes [A, I, C] -> [A, J, C]."""
