@@ -1,0 +1,135 @@
+"""The tritonserver: its version and what is known against it, its libraries, its backends."""
+
+import os
+import platform
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from packaging.version import InvalidVersion, Version
+
+from neuro_latent_serving.doctor.catalogue import Finding, Outcome
+from neuro_latent_serving.doctor.subject import Model, Subject
+from neuro_latent_serving.server.backends import STUB, find_stub, prepare_backends
+from neuro_latent_serving.server.binary import TritonBinary, check_libraries, find_tritonserver
+from neuro_latent_serving.server.errors import ServeError
+
+FIXED = Version("2.59.1")
+"""25.07, the first without CVE-2025-23319, -23320 and -23334."""
+
+PRODUCTION = Version("2.71.0")
+"""26.07."""
+
+WHEEL_VERSION = Version("2.51.0")
+"""24.10, in every nvidia-pytriton that this project takes."""
+
+IMAGE = "NVIDIA's image nvcr.io/nvidia/tritonserver, 26.07 or newer"
+
+
+def check(subject: Subject) -> Iterator[Outcome]:
+    """Find the server as ``neuro-latent serve`` does, and prepare it as far as that does before it starts it.
+
+    Raises:
+        UsageError: ``--tritonserver`` is no program.
+    """
+    try:
+        binary = find_tritonserver(subject.options.tritonserver)
+    except ServeError as error:
+        if error.exit_code == 2:
+            raise
+        yield Finding("server-missing", "tritonserver", error.message, error.hint)
+        return
+    yield f"{binary.path} ({binary.source})"
+    yield from check_security(server_version(binary))
+    found = yield from check_backends(binary)
+    for model in subject.models.values():
+        if model.backend and found and model.backend not in found:
+            yield missing_backend(model, found)
+
+
+def server_version(binary: TritonBinary) -> Version | None:
+    """The version of Triton's core; tritonserver itself does not tell it before it has started."""
+    if binary.stubs is not None:
+        return WHEEL_VERSION
+    file = binary.path.parent.parent / "TRITON_VERSION"
+    text = file.read_text() if file.is_file() else os.environ.get("TRITON_SERVER_VERSION", "")
+    try:
+        return Version(text.strip())
+    except InvalidVersion:
+        return None
+
+
+def check_security(version: Version | None) -> Iterator[Outcome]:
+    """What is known against a version."""
+    if version is None:
+        yield Finding("server-version-unknown", "tritonserver", "its version cannot be told", f"Use {IMAGE}.")
+    elif version < FIXED:
+        yield Finding(
+            "server-insecure",
+            f"tritonserver {version}",
+            "older than 25.07, which fixes CVE-2025-23319, CVE-2025-23320 and CVE-2025-23334 (running programs over "
+            "the network): for development on 127.0.0.1 only",
+            f"In production use {IMAGE}.",
+        )
+    elif version < PRODUCTION:
+        yield Finding("server-old", f"tritonserver {version}", "older than 26.07", f"In production use {IMAGE}.")
+    else:
+        yield f"tritonserver {version}"
+
+
+def check_backends(binary: TritonBinary) -> Iterator[Outcome]:
+    """Yields what is wrong with them; returns the names of those that the server would find."""
+    python = ".".join(platform.python_version_tuple()[:2])
+    found: set[str] = set()
+    try:
+        stub = stub_of(binary, python)
+    except ServeError as error:
+        yield Finding("stub-missing", "python backend", error.message, error.hint)
+        return found
+    try:
+        with tempfile.TemporaryDirectory(prefix="neuro-latent-doctor-") as folder:
+            backends = prepare_backends(binary, Path(folder), python)
+            if binary.stubs is None:
+                check_libraries([binary.path, stub], backends.environment)
+            found = {path.name for path in backends.folder.iterdir() if is_backend(path)}
+    except ServeError as error:
+        yield Finding("libraries-missing", "tritonserver", error.message, error.hint)
+        return found
+    yield f"backends: {', '.join(sorted(found))}"
+    return found
+
+
+def stub_of(binary: TritonBinary, python: str) -> Path:
+    """The python backend's stub.
+
+    Raises:
+        ServeError: there is none, or it is one for another Python than this.
+    """
+    if binary.stubs is not None:
+        return find_stub(binary.path, binary.stubs, python)
+    stub = binary.backends / "python" / STUB
+    if not stub.is_file():
+        raise ServeError(f"{stub}: no such file", f"Use {IMAGE}.")
+    built_for = re.search(rb"libpython(3\.\d+)\.so", stub.read_bytes())
+    if built_for and built_for[1].decode() != python:
+        raise ServeError(
+            f"{stub} is for Python {built_for[1].decode()}, and this is Python {python}",
+            f"Install the serving distribution for Python {built_for[1].decode()}.",
+        )
+    return stub
+
+
+def is_backend(folder: Path) -> bool:
+    """Whether Triton finds a backend there: a library, or a program for the python backend."""
+    return (folder / f"libtriton_{folder.name}.so").is_file() or (folder / "model.py").is_file()
+
+
+def missing_backend(model: Model, found: set[str]) -> Finding:
+    """A model whose backend is not among those of the server."""
+    return Finding(
+        "backend-missing",
+        model.name,
+        f"needs the backend {model.backend}, and this tritonserver has {', '.join(sorted(found))}",
+        f"Use {IMAGE}, or export with --backend python, which needs no other.",
+    )
