@@ -54,7 +54,7 @@ def check(subject: Subject) -> Iterator[Outcome]:
     if repository is None:
         return
     if repository.problem is not None:
-        yield Finding("repository-empty", str(repository.root), repository.problem.message, repository.problem.hint)
+        yield Finding("repository-empty", "repository", repository.problem.message, repository.problem.hint)
         return
     for name, why in repository.unreadable.items():
         yield Finding("config-unreadable", f"{name}/{CONFIG}", why, repository.export_again)

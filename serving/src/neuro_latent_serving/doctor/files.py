@@ -30,8 +30,8 @@ def check(subject: Subject) -> Iterator[Outcome]:
     yield from repository.broken_files.values()
     if isinstance(manifest, Manifest):
         yield from check_unknown(repository, manifest)
-        how = "sizes and hashes" if subject.options.verify else "sizes"
-        yield f"{len(manifest.artifacts)} files of {manifest.model_version}: {how} are those of the manifest"
+        how = "size and hash" if subject.options.verify else "size"
+        yield f"{len(manifest.artifacts)} files of {manifest.model_version}, compared with the manifest by {how}"
 
 
 def check_versions(repository: Repository) -> Iterator[Finding]:

@@ -44,7 +44,7 @@ def check(subject: Subject) -> Iterator[Outcome]:
                 yield from check_graph(model, file, repository)
                 opened += 1
     yield from check_decoder(repository)
-    yield f"{opened} graphs have the inputs and outputs of their configurations"
+    yield f"{opened} graphs, compared with their configurations"
 
 
 def graph_files(model: Model) -> Iterator[Path]:

@@ -1,11 +1,11 @@
 """Cores, shared memory, memory and open files of this machine or container, against what the models take."""
 
+import math
 import os
 import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 from neuro_latent_serving.doctor.catalogue import Finding, Outcome
 from neuro_latent_serving.doctor.subject import PYTHON, Model, Subject
 from neuro_latent_serving.settings import guard_is_on
@@ -70,11 +70,8 @@ def check_shared_memory(python_models: list[Model]) -> Iterator[Outcome]:
 def batch_bytes(model: Model) -> int:
     """The numbers of a full batch of the longest prompts, inputs and outputs; texts are small beside them."""
     tensors = [*model.inputs.values(), *model.outputs.values()]
-    sizes = (
-        TYPE_BYTES.get(t.type, 0) * int(np.prod([d if d > 0 else BUCKETS[-1] for d in t.dims], dtype=np.int64))
-        for t in tensors
-    )
-    return max(1, model.config.max_batch_size) * sum(sizes)
+    sizes = (TYPE_BYTES.get(t.type, 0) * math.prod(d if d > 0 else BUCKETS[-1] for d in t.dims) for t in tensors)
+    return max(1, int(model.config.max_batch_size)) * sum(sizes)
 
 
 def check_memory(subject: Subject, python_instances: int) -> Iterator[Outcome]:

@@ -30,18 +30,18 @@ def check(subject: Subject) -> Iterator[Outcome]:
     ask = "127.0.0.1" if host == "0.0.0.0" else host
     is_triton = "http" in taken and Health(ask, taken["http"][0], PROBE_TIMEOUT_S).waiting_for((UNARY_MODEL,)) is None
     is_gateway = "gateway" in taken and answers_as_gateway(ask, taken["gateway"][0])
-    for name, (port, error) in taken.items():
+    for name, (port, why) in taken.items():
         if is_gateway if name == "gateway" else is_triton:
             what = f"{name}: a ready server with the models of this project listens there"
             yield Finding("port-served", str(port), what, f"Stop it to start another, or use --{name}-port 0.")
         else:
-            yield Finding("port-taken", str(port), error.message, error.hint)
+            yield Finding("port-taken", str(port), why.message, why.hint)
 
 
 def answers_as_gateway(host: str, port: int) -> bool:
     """Whether what listens there says of itself that it is ready, as a gateway does."""
     try:
         with urllib.request.urlopen(f"http://{host}:{port}/health", timeout=PROBE_TIMEOUT_S) as response:
-            return json.load(response) == {"ready": True}
+            return bool(json.load(response) == {"ready": True})
     except (OSError, ValueError):
         return False

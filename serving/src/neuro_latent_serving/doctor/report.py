@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from itertools import groupby
 from typing import Any
 
 from rich.console import Console
@@ -28,21 +29,24 @@ def show(sections: list[Section], console: Console) -> None:
         console.print(Text.assemble((section.name, "bold"), "  ", mark))
         for text in section.passed:
             console.print(Padding(Text(text, "dim"), (0, 0, 0, INDENT)))
-        for finding in sorted(section.findings, key=lambda f: -f.severity):
-            console.print(Padding(shown(finding), (0, 0, 0, INDENT)))
+        worst_first = sorted(section.findings, key=lambda finding: (-finding.severity, finding.mend))
+        for mend, same in groupby(worst_first, key=lambda finding: finding.mend):
+            for finding in same:
+                console.print(Padding(shown(finding), (0, 0, 0, INDENT)))
+            if mend:
+                console.print(Padding(Text(f"→ {mend}"), (0, 0, 0, 2 * INDENT)))
     console.print()
     console.print(Text(summary(sections)))
 
 
 def shown(finding: Finding) -> Text:
-    """One finding: how bad, its id, where, what, and the way out on a line of its own."""
-    text = Text.assemble(
+    """One finding: how bad, its id, where, and what."""
+    return Text.assemble(
         (finding.severity.name.lower(), STYLES[finding.severity]),
         f" {finding.id}  ",
         (finding.where, "bold"),
         f": {finding.what}",
     )
-    return text.append(f"\n→ {finding.mend}") if finding.mend else text
 
 
 def summary(sections: list[Section]) -> str:

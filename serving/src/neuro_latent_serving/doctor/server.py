@@ -10,7 +10,7 @@ from pathlib import Path
 from packaging.version import InvalidVersion, Version
 
 from neuro_latent_serving.doctor.catalogue import Finding, Outcome
-from neuro_latent_serving.doctor.subject import Model, Subject
+from neuro_latent_serving.doctor.subject import MODEL_FILES, Model, Subject
 from neuro_latent_serving.server.backends import STUB, find_stub, prepare_backends
 from neuro_latent_serving.server.binary import TritonBinary, check_libraries, find_tritonserver
 from neuro_latent_serving.server.errors import ServeError
@@ -42,9 +42,13 @@ def check(subject: Subject) -> Iterator[Outcome]:
         return
     yield f"{binary.path} ({binary.source})"
     yield from check_security(server_version(binary))
-    found = yield from check_backends(binary)
+    found = find_backends(binary)
+    if isinstance(found, Finding):
+        yield found
+        return
+    yield f"backends: {', '.join(sorted(found))}"
     for model in subject.models.values():
-        if model.backend and found and model.backend not in found:
+        if model.backend in MODEL_FILES and model.backend not in found:
             yield missing_backend(model, found)
 
 
@@ -78,26 +82,21 @@ def check_security(version: Version | None) -> Iterator[Outcome]:
         yield f"tritonserver {version}"
 
 
-def check_backends(binary: TritonBinary) -> Iterator[Outcome]:
-    """Yields what is wrong with them; returns the names of those that the server would find."""
+def find_backends(binary: TritonBinary) -> set[str] | Finding:
+    """The names of the backends that the server would find, or why its python backend would not start."""
     python = ".".join(platform.python_version_tuple()[:2])
-    found: set[str] = set()
     try:
         stub = stub_of(binary, python)
     except ServeError as error:
-        yield Finding("stub-missing", "python backend", error.message, error.hint)
-        return found
+        return Finding("stub-missing", "python backend", error.message, error.hint)
     try:
         with tempfile.TemporaryDirectory(prefix="neuro-latent-doctor-") as folder:
             backends = prepare_backends(binary, Path(folder), python)
             if binary.stubs is None:
                 check_libraries([binary.path, stub], backends.environment)
-            found = {path.name for path in backends.folder.iterdir() if is_backend(path)}
+            return {path.name for path in backends.folder.iterdir() if is_backend(path)}
     except ServeError as error:
-        yield Finding("libraries-missing", "tritonserver", error.message, error.hint)
-        return found
-    yield f"backends: {', '.join(sorted(found))}"
-    return found
+        return Finding("libraries-missing", "tritonserver", error.message, error.hint)
 
 
 def stub_of(binary: TritonBinary, python: str) -> Path:

@@ -1,6 +1,7 @@
 """What is examined: the choices of the caller, and a repository as far as it can be read."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -177,10 +178,8 @@ class Repository:
         """Files that are missing or not those that were exported, by their path in the repository."""
         artifacts = self.manifest.artifacts if isinstance(self.manifest, Manifest) else {}
         if PROJECTOR in self.models and not self.has_one_adapter:
-            try:
+            with suppress(ServeError, OSError, IndexError):  # the check of the adapters tells
                 artifacts = artifacts | adapter_artifacts(self.root)
-            except (ServeError, OSError, IndexError):
-                pass  # the check of the adapters tells
         broken = {}
         for name, artifact in artifacts.items():
             problem = file_problem(self.root, name, artifact, verify=self._verify)
@@ -218,7 +217,9 @@ class Subject:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.repository = options.repository and Repository(options.repository.absolute(), verify=options.verify)
+        self.repository: Repository | None = None
+        if options.repository is not None:
+            self.repository = Repository(options.repository.absolute(), verify=options.verify)
 
     @property
     def models(self) -> dict[str, Model]:

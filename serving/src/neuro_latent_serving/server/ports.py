@@ -59,7 +59,7 @@ def claim_ports(host: str, ports: Ports) -> Ports:
 
 @contextmanager
 def bound(host: str, name: str, port: int) -> Iterator[int]:
-    """The number of a port that is held while the block runs; 0 takes a free one. A ServeError says why it cannot be."""
+    """The number of a port that is held while the block runs; 0 takes a free one. A ServeError says why it cannot."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free to a server
         try:
