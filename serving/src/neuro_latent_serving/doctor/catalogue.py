@@ -73,7 +73,8 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "tensor-unmade": (ERROR, "a tensor is read, and nothing makes it before"),
     "tensor-made-twice": (ERROR, "two steps make one tensor"),
     "optional-into-required": (ERROR, "a caller may leave out an input that a step cannot do without"),
-    "batch-size-differs": (ERROR, "the models of an ensemble take batches of different sizes"),
+    "batch-size-small": (ERROR, "a step takes smaller batches than its ensemble"),
+    "batch-size-large": (NOTE, "a step takes larger batches than its ensemble ever sends"),
     # files
     "manifest-missing": (ERROR, "no manifest: the export was not finished"),
     "manifest-unreadable": (ERROR, "the manifest cannot be read"),

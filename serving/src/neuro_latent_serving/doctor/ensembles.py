@@ -56,8 +56,8 @@ class Flow:
             yield self._found("step-version-missing", f"step {model.name}: no version {step.model_version}")
         mine, theirs = self._ensemble.config.max_batch_size, model.config.max_batch_size
         if mine != theirs:
-            what = f"max_batch_size is {theirs} in {model.name}, and {mine} here"
-            yield self._found("batch-size-differs", what)
+            id_ = "batch-size-small" if theirs < mine else "batch-size-large"
+            yield self._found(id_, f"max_batch_size is {theirs} in {model.name}, and {mine} here")
 
     def _check_names(self, step: Any) -> Iterator[Finding]:
         model = self._model(step)
