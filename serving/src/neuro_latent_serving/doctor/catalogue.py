@@ -61,7 +61,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "warmup-missing": (NOTE, "the first requests of a model are slower than the others"),
     "parameter-missing": (ERROR, "a model lacks a parameter that it reads"),
     "parameter-invalid": (ERROR, "a model's parameter has a value that it refuses"),
-    "threads-exceed-cores": (WARNING, "the instances of a model take more threads than there are cores"),
+    "threads-exceed-cores": (WARNING, "a model takes more threads than there are cores"),
     "slots-few": (WARNING, "requests within the public limits need more slots than the decoder has"),
     # ensembles
     "step-model-missing": (ERROR, "a step names a model that is not there"),

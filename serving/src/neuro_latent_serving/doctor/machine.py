@@ -9,7 +9,7 @@ from pathlib import Path
 from neuro_latent_serving.doctor.catalogue import Finding, Outcome
 from neuro_latent_serving.doctor.subject import PYTHON, Model, Subject
 from neuro_latent_serving.settings import guard_is_on
-from neuro_latent_serving.threads import available_cores, default_threads
+from neuro_latent_serving.threads import THREADS_VARIABLE, available_cores, default_threads
 from neuro_latent_serving.tokenization import BUCKETS
 
 MIB = 2**20
@@ -18,8 +18,9 @@ SHARED_AT_START = MIB
 """Of the python backend, for each instance of a model; it grows by as much until its tensors fit."""
 
 CGROUP_MEMORY = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-SERVER_MEMORY, INSTANCE_MEMORY, GRAPH_FACTOR = 250 * MIB, 80 * MIB, 2.0
-"""What tritonserver and each python process take, and a graph's file in memory with what a run of it needs."""
+SERVER_MEMORY, INSTANCE_MEMORY, GRAPH_FACTOR = 150 * MIB, 50 * MIB, 3
+"""What tritonserver with its gateway and each python process take, and how much larger than its file a graph is in
+memory, with what its runs need (docs/experiments.md)."""
 
 OPEN_FILES = 1024
 
@@ -43,7 +44,11 @@ def check_settings() -> Iterator[Outcome]:
             read()
         except ValueError as error:
             yield Finding("setting-invalid", str(error).split()[0], str(error), "Correct it, or unset it.")
-    yield f"{available_cores()} cores"
+    cores, threads = available_cores(), os.environ.get(THREADS_VARIABLE, "")
+    if threads.isdecimal() and int(threads) > cores:
+        what = f"{threads} threads, on {cores} cores"
+        yield Finding("threads-exceed-cores", THREADS_VARIABLE, what, "Use fewer, or unset it: every core.")
+    yield f"{cores} cores"
 
 
 def check_shared_memory(python_models: list[Model]) -> Iterator[Outcome]:
@@ -81,7 +86,7 @@ def check_memory(subject: Subject, python_instances: int) -> Iterator[Outcome]:
         yield f"{limit // MIB} MiB of memory"
         return
     graphs = sum(file.stat().st_size for file in subject.repository.root.rglob("*") if is_graph(file))
-    need = int(SERVER_MEMORY + python_instances * INSTANCE_MEMORY + GRAPH_FACTOR * graphs)
+    need = SERVER_MEMORY + python_instances * INSTANCE_MEMORY + GRAPH_FACTOR * graphs
     if limit < need:
         what = f"{limit // MIB} MiB, and the models are likely to take {need // MIB} MiB"
         yield Finding("memory-low", "memory", what, "Raise the limit, or export with --precision int8.")

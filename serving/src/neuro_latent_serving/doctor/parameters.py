@@ -6,7 +6,7 @@ from neuro_latent_serving.doctor.catalogue import Finding, Outcome
 from neuro_latent_serving.doctor.subject import CONFIG, PYTHON, Model, Subject
 from neuro_latent_serving.engine import EngineConfig
 from neuro_latent_serving.options import MAX_SEQUENCES
-from neuro_latent_serving.threads import default_threads
+from neuro_latent_serving.threads import available_cores
 
 Reader = Callable[[str], object]
 
@@ -119,7 +119,7 @@ def check_threads(model: Model) -> Iterator[Finding]:
     texts = [model.parameters[name] for name in THREADS if name in model.parameters]
     if not texts or not texts[0].isdecimal() or model.on_gpu:
         return
-    cores = default_threads()
+    cores = available_cores()
     each = int(texts[0]) or cores
     if each * model.instances > cores:
         what = f"{model.instances} instances of {each} threads, on {cores} cores"
