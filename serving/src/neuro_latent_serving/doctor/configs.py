@@ -73,9 +73,10 @@ def check_model(model: Model, repository: Repository) -> Iterator[Finding]:
         mend = f'Write name: "{model.name}", or rename the folder.'
         yield Finding("config-name", where, f'name: "{config.name}", in the folder {model.name}', mend)
     if not model.is_ensemble and model.backend not in MODEL_FILES:
+        id_ = "config-backend" if model.backend or config.platform else "backend-implicit"
         known = ", ".join(f'"{name}"' for name in MODEL_FILES)
         what = f'backend: "{model.backend}", platform: "{config.platform}"'
-        yield Finding("config-backend", where, what, f'Write backend: {known}, or platform: "ensemble".')
+        yield Finding(id_, where, what, f'Write backend: {known}, or platform: "ensemble".')
     yield from check_tensors(model, where, again)
     yield from check_contract(model, where, again)
     if (model.name in DECOUPLED) != config.model_transaction_policy.decoupled:

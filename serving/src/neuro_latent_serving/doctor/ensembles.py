@@ -39,6 +39,9 @@ class Flow:
         yield from self._check_order()
         for output in self._ensemble.outputs.values():
             yield from self._check_fit(output.name, output, f"output {output.name}")
+        read = {value for step in self._steps for value in step.input_map.values()} | set(self._ensemble.outputs)
+        for value in sorted((set(self._made) | self._opaque) - read):
+            yield self._found("tensor-unused", f"nothing reads {value}")
 
     def _model(self, step: Any) -> Model | None:
         return self._repository.models.get(step.model_name)

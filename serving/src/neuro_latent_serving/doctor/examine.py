@@ -7,6 +7,7 @@ from neuro_latent_serving.doctor import (
     adapters,
     configs,
     device,
+    engines,
     ensembles,
     files,
     graphs,
@@ -40,6 +41,7 @@ REPOSITORY: dict[str, Check] = {
     "files": files.check,
     "adapters": adapters.check,
     "graphs": graphs.check,
+    "engines": engines.check,
     "tokens": tokens.check,
 }
 """What is said only where a repository is named."""

@@ -1,6 +1,7 @@
 """The graphs against the configurations, as ONNX Runtime opens them."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,17 @@ MADE_BY_PYTHON = {"adapter", "made_by"}
 
 HIDDEN = "encoder_hidden_states"
 
-Nodes = Mapping[str, Any]
+
+@dataclass(frozen=True)
+class Node:
+    """An input or output of a graph; ``shape`` with the batch, -1 for an open size; ``type`` by Triton's name."""
+
+    type: str
+    shape: tuple[int, ...]
+
+
+Nodes = Mapping[str, Node]
+Tensors = Mapping[str, Tensor]
 
 
 def check(subject: Subject) -> Iterator[Outcome]:
@@ -67,35 +78,51 @@ def opened_graph(file: Path) -> tuple[Nodes, Nodes]:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    return {node.name: node for node in session.get_inputs()}, {node.name: node for node in session.get_outputs()}
+    return _nodes(session.get_inputs()), _nodes(session.get_outputs())
+
+
+def _nodes(listed: Any) -> Nodes:
+    return {
+        node.name: Node(
+            TYPES.get(node.type, node.type), tuple(size if isinstance(size, int) else -1 for size in node.shape)
+        )
+        for node in listed
+    }
 
 
 def check_graph(model: Model, file: Path, repository: Repository) -> Iterator[Finding]:
     """One graph against its model's configuration."""
     where = file.relative_to(repository.root).as_posix()
     try:
-        inputs, outputs = opened_graph(file)
+        graph = opened_graph(file)
     except Exception as error:
         yield unreadable(where, error, repository)
         return
     chosen = MADE_BY_PYTHON if model.name == PROJECTOR and model.backend == PYTHON else set()
-    for kind, nodes, listed in (("input", inputs, model.inputs), ("output", outputs, model.outputs)):
-        expected = {name: tensor for name, tensor in listed.items() if name not in chosen}
-        for name in sorted(set(nodes) ^ set(expected)):
+    inputs = {name: tensor for name, tensor in model.inputs.items() if name not in chosen}
+    outputs = {name: tensor for name, tensor in model.outputs.items() if name not in chosen}
+    yield from compare(where, graph, (inputs, outputs), repository)
+
+
+def compare(
+    where: str, graph: tuple[Nodes, Nodes], config: tuple[Tensors, Tensors], repository: Repository
+) -> Iterator[Finding]:
+    """Inputs and outputs of a graph against those of a configuration."""
+    for kind, nodes, tensors in zip(("input", "output"), graph, config, strict=True):
+        for name in sorted(set(nodes) ^ set(tensors)):
             side = "the graph" if name in nodes else "the configuration"
             yield Finding("graph-differs", where, f"{kind} {name} is in {side} only", repository.export_again)
-        for name in sorted(set(nodes) & set(expected)):
-            if problem := difference(nodes[name], expected[name]):
+        for name in sorted(set(nodes) & set(tensors)):
+            if problem := difference(nodes[name], tensors[name]):
                 yield Finding("graph-differs", where, f"{kind} {name}: {problem}", repository.export_again)
 
 
-def difference(node: Any, tensor: Tensor) -> str:
+def difference(node: Node, tensor: Tensor) -> str:
     """What differs between a graph's tensor and the configuration's; empty for nothing."""
-    if TYPES.get(node.type, node.type) != tensor.type:
+    if node.type != tensor.type:
         return f"{node.type}, and the configuration says {tensor.type}"
-    batch, *rest = (size if isinstance(size, int) else -1 for size in node.shape)
-    if batch != -1 or not fit(tuple(rest), tensor.dims):
-        return f"{node.shape}, and the configuration says {list(tensor.dims)} for each row of a batch"
+    if node.shape[:1] != (-1,) or not fit(node.shape[1:], tensor.dims):
+        return f"{list(node.shape)}, and the configuration says {list(tensor.dims)} for each row of a batch"
     return ""
 
 

@@ -30,3 +30,18 @@ def examine_repository() -> Examine:
         return [f for name, check in groups.items() for f in examine_group(name, check, subject).findings]
 
     return examine
+
+
+@pytest.fixture
+def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """A machine with a GPU, its driver and its ONNX Runtime."""
+
+    def install(line: str) -> None:
+        program = tmp_path / "nvidia-smi"
+        program.write_text(f"#!/bin/sh\necho '{line}'\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+        monkeypatch.setattr(device, "loads", lambda library: True)
+        monkeypatch.setattr(device.ort, "get_available_providers", lambda: [device.CUDA])
+
+    return install

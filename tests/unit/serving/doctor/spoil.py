@@ -13,7 +13,7 @@ from neuro_latent_client.protocol import STREAM_MODEL, UNARY_MODEL
 Fault = Callable[[Path], None]
 
 ENCODER, T5_ENCODER = "encoder/1/model.onnx", "t5_encoder/1/model.onnx"
-ONE_ADAPTER = 'parameters { key: "several_adapters", value { string_value: "false" } }\n'
+MADE_BY = '"made_by", data_type: TYPE_STRING, dims: [ 1 ]'
 RECORD = "projector/1/adapters/default/adapter.json"
 
 
@@ -80,6 +80,14 @@ def foreign_adapter(repository: Path) -> None:
     sign(repository, RECORD)
 
 
+def several_adapters(repository: Path, value: str) -> None:
+    """Set the tokenizer's parameter, whether it has one or not."""
+    file = repository / "tokenizer" / "config.pbtxt"
+    others = [line for line in file.read_text().splitlines() if "several_adapters" not in line]
+    setting = f'parameters {{ key: "several_adapters", value {{ string_value: "{value}" }} }}'
+    file.write_text("\n".join([*others, setting]))
+
+
 def manifest(**fields: Any) -> Fault:
     """Change fields of the manifest."""
     return lambda repository: change_json(repository / "manifest.json", fields)
@@ -141,12 +149,12 @@ def as_backend(repository: Path, backend: str) -> None:
     drop("projector", r',\n  \{ name: "adapter"[^\n]*')(repository)
     drop("projector", r',\n  \{ name: "made_by"[^\n]*')(repository)
     for ensemble in (UNARY_MODEL, STREAM_MODEL):
-        for line in ('input_map { key: "adapter", value: "adapter_name" }', 'output_map { key: "made_by"'):
-            drop(ensemble, rf"\n *{re.escape(line)}[^\n]*")(repository)
-        drop(ensemble, r'\n *input_map \{ key: "made_by"[^\n]*')(repository)
-    made_by = '{ name: "made_by", data_type: TYPE_STRING, dims: [ 1 ]'
-    edit("t5_decoder_unary", made_by, f"{made_by}, optional: true")(repository)
-    edit("tokenizer", "parameters {", f"{ONE_ADAPTER}parameters {{")(repository)
+        for name in ("adapter_name", "adapter_name", "made_by", "made_by"):
+            drop(ensemble, rf'\n *\w+_map \{{[^\n]*"{name}"[^\n]*')(repository)
+    unary = repository / "t5_decoder_unary" / "config.pbtxt"
+    if f"{MADE_BY}, optional" not in unary.read_text():
+        edit("t5_decoder_unary", MADE_BY, f"{MADE_BY}, optional: true")(repository)
+    several_adapters(repository, "false")
     names = (file.relative_to(repository).as_posix() for file in repository.rglob("1/*") if file.is_file())
     artifacts = [name for name in names if not name.endswith(".py")]
     manifest(backend=backend, artifacts={})(repository)

@@ -221,21 +221,6 @@ def test_requirements(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [text.split(",")[0] for text in texts] == ["needs numpy >=99", "needs no-such-package "]
 
 
-@pytest.fixture
-def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """A machine with a GPU, its driver and its ONNX Runtime."""
-
-    def install(line: str) -> None:
-        program = tmp_path / "nvidia-smi"
-        program.write_text(f"#!/bin/sh\necho '{line}'\n")
-        program.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
-        monkeypatch.setattr(device, "loads", lambda library: True)
-        monkeypatch.setattr(device.ort, "get_available_providers", lambda: [device.CUDA])
-
-    return install
-
-
 def test_a_repository_for_gpus(
     spoilt: Path, nvidia_smi: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,9 @@
 """One repository a fault: each is found, and nothing else is."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,7 +12,7 @@ from neuro_latent_serving.doctor.catalogue import KINDS, Severity
 from tests.unit.serving.doctor.conftest import Examine
 from tests.unit.serving.doctor.spoil import (
     ENCODER,
-    ONE_ADAPTER,
+    MADE_BY,
     T5_ENCODER,
     Fault,
     as_backend,
@@ -23,12 +26,12 @@ from tests.unit.serving.doctor.spoil import (
     manifest,
     record,
     remove,
+    several_adapters,
     write,
 )
 
 TOKENIZERS = "tokenizer/1/encoder_tokenizer.json", "t5_decoder/1/generator_tokenizer.json"
 SEED = '{ name: "seed", data_type: TYPE_INT64, dims: [ 1 ], optional: true }'
-MADE_BY = '{ name: "made_by", data_type: TYPE_STRING, dims: [ 1 ] }'
 MAPPED_TWICE = both(
     edit(UNARY_MODEL, 'value: "adapter_name" }', 'value: "raw_prompt" }', count=2),
     edit(UNARY_MODEL, 'key: "adapter_name", value: "raw_prompt"', 'key: "adapter_name", value: "t5_ids"'),
@@ -49,11 +52,15 @@ FAULTS: list[tuple[str, str, Fault]] = [
     ("config-unreadable", "a field that Triton does not know", edit("feedback", "max_batch_size", "max_batch_sise")),
     ("config-unreadable", "no text", write("tokenizer/config.pbtxt", b"\xff\xfe\x00")),
     ("config-name", "a folder was renamed", edit("feedback", 'name: "feedback"', 'name: "opinions"')),
-    ("config-backend", "none", drop("feedback", r'backend: "python"\n')),
+    ("backend-implicit", "none", drop("feedback", r'backend: "python"\n')),
     ("config-backend", "one that nothing here has", edit("feedback", '"python"', '"pytorch"')),
     ("config-tensors", "no shape", edit("feedback", "TYPE_BOOL, dims: [ 1 ]", "TYPE_BOOL")),
     ("config-tensors", "twice", edit("t5_decoder", '{ name: "cancel"', f'{SEED},\n  {{ name: "cancel"')),
-    ("contract-broken", "an output less", drop(UNARY_MODEL, r',\n  \{ name: "adapter_version"[^\n]*')),
+    (
+        "contract-broken",
+        "an output less",
+        both(*(drop(UNARY_MODEL, rf"\n[^\n]*{text}[^\n]*") for text in ('name: "score"', 'key: "score"'))),
+    ),
     ("contract-broken", "another type", edit("feedback", "TYPE_INT32", "TYPE_INT64")),
     ("contract-broken", "must be given", edit("feedback", ", optional: true", "")),
     ("decoupled-wrong", "the stream", edit("t5_decoder", "decoupled: true", "decoupled: false")),
@@ -88,24 +95,21 @@ FAULTS: list[tuple[str, str, Fault]] = [
     ),
     ("tensor-shape-differs", "two texts", edit("t5_decoder_unary", MADE_BY, MADE_BY.replace("1", "2"))),
     (
-        "tensor-unmade",
+        "tensor-unmade tensor-unused",
         "a wrong name",
         edit(STREAM_MODEL, 'key: "attention_mask", value: "encoder_mask"', 'key: "attention_mask", value: "mask"'),
     ),
     (
-        "tensor-unmade",
+        "tensor-unmade tensor-unused",
         "a circle",
         edit(STREAM_MODEL, 'key: "adapter", value: "adapter"', 'key: "adapter", value: "made_by"'),
     ),
+    ("tensor-unused", "of a step", drop(STREAM_MODEL, r'input_map \{ key: "truncated"[^\n]*')),
     ("tensor-made-twice", "t5_ids", MAPPED_TWICE),
     (
-        "optional-into-required",
-        "made_by",
-        edit(
-            UNARY_MODEL,
-            'input_map { key: "made_by", value: "made_by"',
-            'input_map { key: "made_by", value: "adapter"',
-        ),
+        "optional-into-required tensor-unused",
+        "the adapter",
+        edit(UNARY_MODEL, 'key: "adapter", value: "adapter_name"', 'key: "adapter", value: "adapter"'),
     ),
     ("batch-size-small", "8", edit("encoder", "max_batch_size: 16", "max_batch_size: 8")),
     ("batch-size-large", "32", edit("encoder", "max_batch_size: 16", "max_batch_size: 32")),
@@ -125,7 +129,7 @@ FAULTS: list[tuple[str, str, Fault]] = [
     ("adapters-incomplete", "no record", exported("projector/1/adapters/default/adapter.json", b"{}")),
     ("adapter-misfits", "another T5", record(generator="0" * 64)),
     ("adapter-misfits", "another width", record(generator_width=7)),
-    ("adapters-setting", "one", edit("tokenizer", "parameters {", f"{ONE_ADAPTER}parameters {{")),
+    ("adapters-setting", "one", lambda repository: several_adapters(repository, "false")),
     # graphs and tokens
     ("graph-unreadable", "no graph", exported(ENCODER, b"no graph")),
     ("graph-differs", "another graph", exported(ENCODER, like=T5_ENCODER)),
@@ -144,13 +148,13 @@ def test_an_export_has_no_fault(repository: Path, examine_repository: Examine) -
     assert examine_repository(repository) == []
 
 
-@pytest.mark.parametrize(("id_", "what", "fault"), FAULTS, ids=[f"{id_}: {what}" for id_, what, _ in FAULTS])
+@pytest.mark.parametrize(("ids", "what", "fault"), FAULTS, ids=[f"{ids}: {what}" for ids, what, _ in FAULTS])
 def test_a_fault_is_found_and_nothing_else(
-    id_: str, what: str, fault: Fault, spoilt: Path, examine_repository: Examine
+    ids: str, what: str, fault: Fault, spoilt: Path, examine_repository: Examine
 ) -> None:
     fault(spoilt)
-    findings = examine_repository(spoilt)
-    assert {f.id for f in findings if f.severity > Severity.NOTE or f.id == id_} == {id_}
+    findings, expected = examine_repository(spoilt), set(ids.split())
+    assert {f.id for f in findings if f.severity > Severity.NOTE or f.id in expected} == expected
     assert all(f.what and f.where and f.mend for f in findings)
 
 
@@ -164,9 +168,38 @@ def test_repositories_of_other_backends_have_their_own_layout(
     assert {f.id for f in findings} - device == {"warmup-missing"}
     suffix = "onnx" if backend == "onnxruntime" else "plan"
     remove(f"projector/1/model.{suffix}")(spoilt)
-    edit("tokenizer", 'string_value: "false"', 'string_value: "true"')(spoilt)
+    several_adapters(spoilt, "true")
     errors = {f.id for f in examine_repository(spoilt) if f.severity == Severity.ERROR}
     assert errors - device == {"file-missing", "adapters-setting"}
+
+
+def test_engines_are_judged_by_what_export_says_of_them(
+    spoilt: Path, examine_repository: Examine, nvidia_smi: Callable[[str], None]
+) -> None:
+    as_backend(spoilt, "tensorrt")
+    nvidia_smi("NVIDIA L4, 580.95.05, 8.9, 23034")
+    width = json.loads((spoilt / "manifest.json").read_text())["sizes"]["encoder_width"]
+    ids = {
+        "dtype": "int64",
+        "shape": [-1, -1],
+        "profiles": [[[1, 16], [1, 32], [1, 512]], [[1, 16], [8, 32], [16, 512]]],
+    }
+    output = {"dtype": "float", "shape": [-1, width]}
+    engine = {"inputs": {"input_ids": ids, "attention_mask": ids}, "outputs": {"raw_embedding": output}}
+
+    def ids_with(library: str, capability: str, **outputs: Any) -> set[str]:
+        facts = {"library": library, "version": "10.15", "compute_capability": capability}
+        engines = {"encoder/1/model.plan": {**engine, "outputs": {"raw_embedding": {**output, **outputs}}}}
+        manifest(tensorrt={**facts, "engines": engines})(spoilt)
+        return {f.id for f in examine_repository(spoilt)} - {"warmup-missing"}
+
+    assert ids_with("TensorRT", "8.9") == set()
+    assert ids_with("TensorRT", "9.0") == {"engines-misfit"}
+    assert ids_with("TensorRT-RTX", "8.9") == {"engines-for-checks"}
+    assert ids_with("TensorRT", "8.9", dtype="half") == {"graph-differs"}
+    assert ids_with("TensorRT", "8.9", shape=[-1, 7]) == {"graph-differs"}
+    ids["profiles"] = ids["profiles"][:1]
+    assert ids_with("TensorRT", "8.9") == {"graph-differs"}
 
 
 def test_whatever_file_is_lost_or_spoilt_no_check_fails(
