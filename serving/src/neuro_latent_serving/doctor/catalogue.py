@@ -57,6 +57,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "config-backend": (ERROR, "a model names a backend that this project has no models for"),
     "backend-implicit": (WARNING, "which backend runs a model is left to Triton"),
     "config-tensors": (ERROR, "a model lists no inputs or no outputs, a tensor twice, or one without type or shape"),
+    "config-batch": (ERROR, "a model takes no batches, and every model here has the batch as its first axis"),
     "contract-broken": (ERROR, "a public input or output is missing, or has another type than callers expect"),
     "decoupled-wrong": (ERROR, "a model answers a request once where it must stream, or the other way round"),
     "instances-implicit": (WARNING, "the number or the kind of a model's instances is left to Triton"),

@@ -77,6 +77,9 @@ def check_model(model: Model, repository: Repository) -> Iterator[Finding]:
         known = ", ".join(f'"{name}"' for name in MODEL_FILES)
         what = f'backend: "{model.backend}", platform: "{config.platform}"'
         yield Finding(id_, where, what, f'Write backend: {known}, or platform: "ensemble".')
+    if config.max_batch_size < 1:
+        what = f"max_batch_size: {config.max_batch_size}; every tensor has the batch as its first axis"
+        yield Finding("config-batch", where, what, "max_batch_size: 16, in all models.")
     yield from check_tensors(model, where, again)
     yield from check_contract(model, where, again)
     if (model.name in DECOUPLED) != config.model_transaction_policy.decoupled:

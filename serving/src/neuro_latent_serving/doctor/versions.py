@@ -14,6 +14,7 @@ from neuro_latent_serving.doctor.catalogue import Finding, Outcome
 from neuro_latent_serving.doctor.subject import Subject
 
 DISTRIBUTIONS = tuple(f"neuro-latent-{part}" for part in ("client", "serving", "trainer", "export", "benchmarks"))
+WITH_NEEDS = (*DISTRIBUTIONS, "nvidia-pytriton")
 SHOWN = ("onnxruntime", "tokenizers", "numpy", "tritonclient", "grpcio")
 TELEMETRY_VARIABLE = "ORT_DISABLE_TELEMETRY"
 
@@ -25,7 +26,7 @@ def check(_: Subject) -> Iterator[Outcome]:
     yield f"Python {python}, {sys.executable}"
     yield ", ".join(f"{name} {version}" for name, version in installed.items())
     yield ", ".join(f"{name} {installed_version(name) or 'missing'}" for name in SHOWN)
-    for name in installed:
+    for name in filter(installed_version, WITH_NEEDS):
         allowed = distribution(name).metadata["Requires-Python"]
         if allowed and Version(python) not in SpecifierSet(allowed):
             yield Finding(

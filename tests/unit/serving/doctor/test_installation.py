@@ -216,7 +216,7 @@ def test_versions(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_requirements(monkeypatch: pytest.MonkeyPatch) -> None:
     needs = ["numpy>=99", "no-such-package", 'left-out; extra == "server"', "rich"]
     monkeypatch.setattr(Distribution, "requires", needs)
-    monkeypatch.setattr(versions, "DISTRIBUTIONS", ("neuro-latent-serving",))
+    monkeypatch.setattr(versions, "WITH_NEEDS", ("neuro-latent-serving",))
     texts = [finding.what for finding in examine_group("test", versions.check, Subject(NO_PORTS)).findings]
     assert [text.split(",")[0] for text in texts] == ["needs numpy >=99", "needs no-such-package "]
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from neuro_latent_client.protocol import STREAM_MODEL, UNARY_MODEL
+from neuro_latent_serving.adapters.store import AdapterStore
 from neuro_latent_serving.doctor.catalogue import KINDS, Severity
 from tests.unit.serving.doctor.conftest import Examine
 from tests.unit.serving.doctor.spoil import (
@@ -54,6 +55,7 @@ FAULTS: list[tuple[str, str, Fault]] = [
     ("config-name", "a folder was renamed", edit("feedback", 'name: "feedback"', 'name: "opinions"')),
     ("backend-implicit", "none", drop("feedback", r'backend: "python"\n')),
     ("config-backend", "one that nothing here has", edit("feedback", '"python"', '"pytorch"')),
+    ("config-batch", "none", edit("feedback", "max_batch_size: 16", "max_batch_size: 0")),
     ("config-tensors", "no shape", edit("feedback", "TYPE_BOOL, dims: [ 1 ]", "TYPE_BOOL")),
     ("config-tensors", "twice", edit("t5_decoder", '{ name: "cancel"', f'{SEED},\n  {{ name: "cancel"')),
     (
@@ -146,6 +148,16 @@ FAULTS: list[tuple[str, str, Fault]] = [
 
 def test_an_export_has_no_fault(repository: Path, examine_repository: Examine) -> None:
     assert examine_repository(repository) == []
+
+
+def test_adapters_that_were_added_are_no_fault(spoilt: Path, examine_repository: Examine) -> None:
+    store = AdapterStore(spoilt)
+    for name in ("team", "default", "team", "default", "other"):  # so many that the first versions are gone
+        store.add(name, store.newest().folder_of("default"))
+    assert not (spoilt / "projector" / "1").exists()
+    assert examine_repository(spoilt) == []
+    remove(f"projector/{store.newest().number}/adapters/other/model.onnx")(spoilt)
+    assert {f.id for f in examine_repository(spoilt)} == {"adapters-incomplete"}
 
 
 @pytest.mark.parametrize(("ids", "what", "fault"), FAULTS, ids=[f"{ids}: {what}" for ids, what, _ in FAULTS])
