@@ -14,7 +14,8 @@ from neuro_latent_serving.adapters.records import (
     misfits,
 )
 from neuro_latent_serving.doctor.catalogue import Finding, Outcome
-from neuro_latent_serving.doctor.subject import CONFIG, Repository, Subject
+from neuro_latent_serving.doctor.repository import CONFIG, Repository
+from neuro_latent_serving.doctor.subject import Subject
 from neuro_latent_serving.server.repository import Manifest, newest_adapters
 
 

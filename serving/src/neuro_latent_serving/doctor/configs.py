@@ -19,16 +19,8 @@ from neuro_latent_client.protocol import (
     TritonType,
 )
 from neuro_latent_serving.doctor.catalogue import Finding, Outcome
-from neuro_latent_serving.doctor.subject import (
-    CONFIG,
-    MODEL_FILES,
-    ONNXRUNTIME,
-    TENSORRT,
-    Model,
-    Repository,
-    Subject,
-    Tensor,
-)
+from neuro_latent_serving.doctor.repository import CONFIG, MODEL_FILES, ONNXRUNTIME, TENSORRT, Model, Repository, Tensor
+from neuro_latent_serving.doctor.subject import Subject
 
 Types = Mapping[str, TritonType]
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import onnxruntime as ort
 
 from neuro_latent_serving.doctor.catalogue import Finding, Outcome
-from neuro_latent_serving.doctor.subject import ONNXRUNTIME, PYTHON, TENSORRT, Subject
+from neuro_latent_serving.doctor.repository import ONNXRUNTIME, PYTHON, TENSORRT
+from neuro_latent_serving.doctor.subject import Subject
 from neuro_latent_serving.server.repository import EXPORT_COMMAND, GPU_ONLY
 
 MADE_FOR_GPUS = "fp16"

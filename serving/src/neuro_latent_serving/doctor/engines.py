@@ -8,7 +8,8 @@ from pydantic import BaseModel
 from neuro_latent_serving.doctor.catalogue import Finding, Outcome
 from neuro_latent_serving.doctor.device import find_gpus
 from neuro_latent_serving.doctor.graphs import Node, compare
-from neuro_latent_serving.doctor.subject import MODEL_FILES, TENSORRT, Model, Repository, Subject
+from neuro_latent_serving.doctor.repository import MODEL_FILES, TENSORRT, Model, Repository
+from neuro_latent_serving.doctor.subject import Subject
 from neuro_latent_serving.server.repository import MANIFEST, Manifest
 
 LOADED_BY_TRITON = "TensorRT"

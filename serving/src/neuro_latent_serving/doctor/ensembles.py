@@ -5,7 +5,8 @@ from typing import Any
 
 from neuro_latent_serving.adapters.records import versions
 from neuro_latent_serving.doctor.catalogue import Finding, Outcome
-from neuro_latent_serving.doctor.subject import CONFIG, Model, Repository, Subject, Tensor
+from neuro_latent_serving.doctor.repository import CONFIG, Model, Repository, Tensor
+from neuro_latent_serving.doctor.subject import Subject
 
 
 def check(subject: Subject) -> Iterator[Outcome]:

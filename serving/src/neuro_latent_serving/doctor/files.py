@@ -6,7 +6,8 @@ from pathlib import Path, PurePosixPath
 from neuro_latent_serving.adapters.records import ADAPTERS, PROJECTOR, versions
 from neuro_latent_serving.adapters.store import CHANGE
 from neuro_latent_serving.doctor.catalogue import Finding, Outcome
-from neuro_latent_serving.doctor.subject import CONFIG, MODEL_FILES, PYTHON, Repository, Subject
+from neuro_latent_serving.doctor.repository import CONFIG, MODEL_FILES, PYTHON, Repository
+from neuro_latent_serving.doctor.subject import Subject
 from neuro_latent_serving.server.errors import ServeError
 from neuro_latent_serving.server.repository import MANIFEST, Manifest
 

@@ -10,7 +10,8 @@ import onnxruntime as ort
 from neuro_latent_serving.adapters.records import ADAPTERS, GRAPH, PROJECTOR
 from neuro_latent_serving.doctor.catalogue import Finding, Outcome
 from neuro_latent_serving.doctor.ensembles import fit
-from neuro_latent_serving.doctor.subject import PYTHON, Model, Repository, Subject, Tensor
+from neuro_latent_serving.doctor.repository import PYTHON, Model, Repository, Tensor
+from neuro_latent_serving.doctor.subject import Subject
 from neuro_latent_serving.server.repository import GPU_ONLY
 
 TYPES = {

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from neuro_latent_serving.doctor.catalogue import Finding, Outcome
-from neuro_latent_serving.doctor.subject import PYTHON, Model, Subject
+from neuro_latent_serving.doctor.repository import PYTHON, Model
+from neuro_latent_serving.doctor.subject import Subject
 from neuro_latent_serving.settings import guard_is_on
 from neuro_latent_serving.threads import THREADS_VARIABLE, available_cores, default_threads
 from neuro_latent_serving.tokenization import BUCKETS

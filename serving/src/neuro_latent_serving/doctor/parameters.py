@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping
 
 from neuro_latent_serving.doctor.catalogue import Finding, Outcome
-from neuro_latent_serving.doctor.subject import CONFIG, PYTHON, Model, Subject
+from neuro_latent_serving.doctor.repository import CONFIG, PYTHON, Model
+from neuro_latent_serving.doctor.subject import Subject
 from neuro_latent_serving.engine import EngineConfig
 from neuro_latent_serving.options import MAX_SEQUENCES
 from neuro_latent_serving.threads import available_cores

@@ -22,21 +22,28 @@ def counts(sections: Iterable[Section]) -> Counter[Severity]:
 
 
 def show(sections: list[Section], console: Console) -> None:
-    """The list, and a summary."""
+    """The list, and a summary; nothing of a group that had nothing to look at."""
     for section in sections:
+        if not (section.passed or section.findings):
+            continue
         worst = section.worst
         mark = Text("ok", "green") if worst is None else Text(worst.name.lower(), STYLES[worst])
         console.print(Text.assemble((section.name, "bold"), "  ", mark))
         for text in section.passed:
-            console.print(Padding(Text(text, "dim"), (0, 0, 0, INDENT)))
+            console.print(indented(Text(text, "dim"), INDENT))
         worst_first = sorted(section.findings, key=lambda finding: (-finding.severity, finding.mend))
         for mend, same in groupby(worst_first, key=lambda finding: finding.mend):
             for finding in same:
-                console.print(Padding(shown(finding), (0, 0, 0, INDENT)))
+                console.print(indented(shown(finding), INDENT))
             if mend:
-                console.print(Padding(Text(f"→ {mend}"), (0, 0, 0, 2 * INDENT)))
+                console.print(indented(Text(f"→ {mend}"), 2 * INDENT))
     console.print()
-    console.print(Text(summary(sections)))
+    console.print(Text(summary(sections), "bold"))
+
+
+def indented(text: Text, columns: int) -> Padding:
+    """A text that wraps under its own beginning."""
+    return Padding(text, (0, 0, 0, columns), expand=False)
 
 
 def shown(finding: Finding) -> Text:

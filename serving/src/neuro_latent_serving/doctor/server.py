@@ -10,7 +10,8 @@ from pathlib import Path
 from packaging.version import InvalidVersion, Version
 
 from neuro_latent_serving.doctor.catalogue import Finding, Outcome
-from neuro_latent_serving.doctor.subject import MODEL_FILES, Model, Subject
+from neuro_latent_serving.doctor.repository import MODEL_FILES, Model
+from neuro_latent_serving.doctor.subject import Subject
 from neuro_latent_serving.server.backends import STUB, find_stub, prepare_backends
 from neuro_latent_serving.server.binary import TritonBinary, check_libraries, find_tritonserver
 from neuro_latent_serving.server.errors import ServeError

@@ -6,7 +6,8 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from neuro_latent_serving.doctor.catalogue import Finding, Outcome
-from neuro_latent_serving.doctor.subject import CONFIG, Model, Repository, Subject
+from neuro_latent_serving.doctor.repository import CONFIG, Model, Repository
+from neuro_latent_serving.doctor.subject import Subject
 
 GENERATOR, ENCODER = "generator_tokenizer.json", "encoder_tokenizer.json"
 
