@@ -27,6 +27,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "stub-missing": (ERROR, "the python backend has no stub for this Python"),
     "libraries-missing": (ERROR, "shared libraries that tritonserver or its python stub needs are not installed"),
     "backend-missing": (ERROR, "a model needs a backend that this tritonserver does not have"),
+    "backend-stand-in": (NOTE, "Python stands in for one of Triton's own backends: the same answers, slower"),
     # machine
     "port-taken": (ERROR, "another program listens on a port"),
     "port-served": (NOTE, "a server of this project listens on a port already"),

@@ -26,7 +26,7 @@ class Flow:
         self._where = f"{ensemble.name}/{CONFIG}"
         self._steps = list(ensemble.config.ensemble_scheduling.step)
         self._made: dict[str, Tensor] = dict(ensemble.inputs)
-        # A step whose model cannot be read is told of elsewhere; what it makes has no type to compare.
+        # Made twice, or by a model that cannot be read, which is told of elsewhere: no type to compare.
         self._opaque: set[str] = set()
 
     def check(self) -> Iterator[Finding]:
@@ -79,8 +79,10 @@ class Flow:
 
     def _collect_outputs(self, step: Any) -> Iterator[Finding]:
         model = self._model(step)
-        for name, value in step.output_map.items():
+        for name, value in sorted(step.output_map.items()):
             if value in self._made or value in self._opaque:
+                self._made.pop(value, None)
+                self._opaque.add(value)
                 yield self._found("tensor-made-twice", f"step {step.model_name} makes {value}, which is there already")
             elif model is None or name not in model.outputs:
                 self._opaque.add(value)
@@ -89,7 +91,7 @@ class Flow:
 
     def _check_inputs(self, step: Any) -> Iterator[Finding]:
         model = self._model(step)
-        for name, value in step.input_map.items():
+        for name, value in sorted(step.input_map.items()):
             reader = f"step {step.model_name}, input {name}"
             wanted = model.inputs.get(name) if model else None
             yield from self._check_fit(value, wanted, reader)

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from neuro_latent_client.protocol import UNARY_MODEL
 from neuro_latent_serving.doctor.catalogue import Finding, Outcome
 from neuro_latent_serving.doctor.subject import Subject
-from neuro_latent_serving.server.errors import ServeError
+from neuro_latent_serving.server.errors import ServeError, UsageError
 from neuro_latent_serving.server.health import Health
 from neuro_latent_serving.server.ports import bound, numeric_host
 
@@ -16,7 +16,11 @@ PROBE_TIMEOUT_S = 1.0
 
 
 def check(subject: Subject) -> Iterator[Outcome]:
-    """Whether a server could listen on its ports, or does already. 0 is any port, so nothing to check."""
+    """Whether a server could listen on its ports, or does already. 0 is any port, so nothing to check.
+
+    Raises:
+        UsageError: this machine has no such address.
+    """
     options = subject.options
     host = numeric_host(options.host)
     taken: dict[str, tuple[int, ServeError]] = {}
@@ -25,6 +29,8 @@ def check(subject: Subject) -> Iterator[Outcome]:
             try:
                 with bound(host, name, port):
                     yield f"port {port} is free ({name})"
+            except UsageError:
+                raise
             except ServeError as error:
                 taken[name] = port, error
     ask = "127.0.0.1" if host == "0.0.0.0" else host

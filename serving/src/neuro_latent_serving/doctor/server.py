@@ -49,8 +49,8 @@ def check(subject: Subject) -> Iterator[Outcome]:
         return
     yield f"backends: {', '.join(sorted(found))}"
     for model in subject.models.values():
-        if model.backend in MODEL_FILES and model.backend not in found:
-            yield missing_backend(model, found)
+        if model.backend in MODEL_FILES:
+            yield from check_backend(model, found)
 
 
 def server_version(binary: TritonBinary) -> Version | None:
@@ -83,8 +83,9 @@ def check_security(version: Version | None) -> Iterator[Outcome]:
         yield f"tritonserver {version}"
 
 
-def find_backends(binary: TritonBinary) -> set[str] | Finding:
-    """The names of the backends that the server would find, or why its python backend would not start."""
+def find_backends(binary: TritonBinary) -> dict[str, bool] | Finding:
+    """The backends that the server would find, and whether each is a library of its own or a program for the python
+    backend; or why the python backend would not start."""
     python = ".".join(platform.python_version_tuple()[:2])
     try:
         stub = stub_of(binary, python)
@@ -95,7 +96,7 @@ def find_backends(binary: TritonBinary) -> set[str] | Finding:
             backends = prepare_backends(binary, Path(folder), python)
             if binary.stubs is None:
                 check_libraries([binary.path, stub], backends.environment)
-            return {path.name for path in backends.folder.iterdir() if is_backend(path)}
+            return backends_in(backends.folder)
     except ServeError as error:
         return Finding("libraries-missing", "tritonserver", error.message, error.hint)
 
@@ -120,16 +121,18 @@ def stub_of(binary: TritonBinary, python: str) -> Path:
     return stub
 
 
-def is_backend(folder: Path) -> bool:
-    """Whether Triton finds a backend there: a library, or a program for the python backend."""
-    return (folder / f"libtriton_{folder.name}.so").is_file() or (folder / "model.py").is_file()
+def backends_in(folder: Path) -> dict[str, bool]:
+    """The backends in a folder, as Triton looks for them: a library, or a program for the python backend."""
+    libraries = {path.name: (path / f"libtriton_{path.name}.so").is_file() for path in folder.iterdir()}
+    return {name: library for name, library in libraries.items() if library or (folder / name / "model.py").is_file()}
 
 
-def missing_backend(model: Model, found: set[str]) -> Finding:
-    """A model whose backend is not among those of the server."""
-    return Finding(
-        "backend-missing",
-        model.name,
-        f"needs the backend {model.backend}, and this tritonserver has {', '.join(sorted(found))}",
-        f"Use {IMAGE}, or export with --backend python, which needs no other.",
-    )
+def check_backend(model: Model, found: dict[str, bool]) -> Iterator[Finding]:
+    """Whether a model's backend is there."""
+    if model.backend not in found:
+        what = f"needs the backend {model.backend}, and this tritonserver has {', '.join(sorted(found))}"
+        mend = f"Use {IMAGE}, or export with --backend python, which needs no other."
+        yield Finding("backend-missing", model.name, what, mend)
+    elif not found[model.backend]:
+        what = f"Python stands in for the backend {model.backend}, which this tritonserver does not have"
+        yield Finding("backend-stand-in", model.name, what, f"In production use {IMAGE}.")

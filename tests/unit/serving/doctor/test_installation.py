@@ -23,6 +23,7 @@ from neuro_latent_serving.doctor.examine import Check, examine_group
 from neuro_latent_serving.doctor.subject import Options, Subject
 from neuro_latent_serving.server.backends import STUB
 from neuro_latent_serving.server.binary import wheel_program
+from neuro_latent_serving.server.errors import UsageError
 from neuro_latent_serving.server.ports import FREE_PORTS
 from tests.unit.serving.doctor.spoil import as_backend, manifest, record
 
@@ -108,9 +109,12 @@ def test_missing_libraries(with_it: Options, tmp_path: Path, monkeypatch: pytest
     assert found(server.check, with_it) == {"libraries-missing"}
 
 
-def test_a_backend_that_the_server_lacks(spoilt: Path, with_it: Options) -> None:
+def test_a_backend_that_the_server_lacks(spoilt: Path, full_installation: Path, with_it: Options) -> None:
     as_backend(spoilt, "onnxruntime")
     assert found(server.check, replace(with_it, repository=spoilt)) == set()
+    library = full_installation / "backends" / "onnxruntime" / "libtriton_onnxruntime.so"
+    library.rename(library.with_name("model.py"))
+    assert found(server.check, replace(with_it, repository=spoilt)) == {"backend-stand-in"}
     as_tensorrt = [spoilt / model / "config.pbtxt" for model in ("encoder", "projector", "t5_encoder")]
     for config in as_tensorrt:
         config.write_text(config.read_text().replace("onnxruntime", "tensorrt"))
@@ -123,6 +127,8 @@ def test_a_taken_port() -> None:
         taken = replace(NO_PORTS, ports=replace(FREE_PORTS, grpc=other.getsockname()[1]))
         assert found(ports.check, taken) == {"port-taken"}
     assert found(ports.check, taken) == set()
+    with pytest.raises(UsageError, match="no such address"):
+        found(ports.check, replace(taken, host="192.0.2.1"))
 
 
 @pytest.fixture
