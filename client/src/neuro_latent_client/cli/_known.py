@@ -27,6 +27,7 @@ KNOWN_COMMANDS: Final = {
     "export": KnownCommand("Write a Triton model repository from an adapter.", *_EXPORT),
     "serve": KnownCommand("Serve a model repository with Triton.", *_SERVING),
     "adapters": KnownCommand("Show, add and remove the adapters of a repository, also while it is served.", *_SERVING),
+    "doctor": KnownCommand("Find what is wrong with an installation and a repository, and how to mend it.", *_SERVING),
     "gateway": KnownCommand("Serve the REST API and the page in front of a Triton elsewhere.", *_SERVING),
     "gateway-key": KnownCommand("Make an API key for the gateway.", *_SERVING),
     "bench": KnownCommand("Measure latency and throughput, also of other systems.", *_BENCHMARKS),

@@ -37,13 +37,7 @@ def prepare_backends(binary: TritonBinary, run_dir: Path, python: str | None = N
     if binary.stubs is None:
         return Backends(binary.backends, binary.environment)
     python = python or f"{sys.version_info.major}.{sys.version_info.minor}"
-    stub = binary.stubs / python / STUB
-    if not stub.is_file():
-        known = sorted((folder.name for folder in binary.stubs.iterdir()), key=lambda name: int(name.split(".")[-1]))
-        raise ServeError(
-            f"{binary.path} has no python backend for Python {python}; it has {', '.join(known) or 'none'}",
-            "Run neuro-latent serve from a virtual environment of one of those versions.",
-        )
+    stub = find_stub(binary.path, binary.stubs, python)
     folder = run_dir / "backends"
     for backend in binary.backends.iterdir():
         link = folder / backend.name
@@ -65,6 +59,18 @@ def prepare_backends(binary: TritonBinary, run_dir: Path, python: str | None = N
         environment["LD_LIBRARY_PATH"] = f"{offered}:{environment['LD_LIBRARY_PATH']}"
     check_libraries([binary.path, stub], environment)
     return Backends(folder, environment)
+
+
+def find_stub(server: Path, stubs: Path, python: str) -> Path:
+    """The wheel's stub for a Python ("3.11"); a ServeError names those that it has."""
+    stub = stubs / python / STUB
+    if not stub.is_file():
+        known = sorted((folder.name for folder in stubs.iterdir()), key=lambda name: int(name.split(".")[-1]))
+        raise ServeError(
+            f"{server} has no python backend for Python {python}; it has {', '.join(known) or 'none'}",
+            "Run neuro-latent serve from a virtual environment of one of those versions.",
+        )
+    return stub
 
 
 def python_library(python: str) -> Path | None:

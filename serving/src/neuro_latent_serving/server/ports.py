@@ -2,7 +2,8 @@
 
 import errno
 import socket
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 
 from neuro_latent_serving.server.errors import ServeError, UsageError
@@ -52,14 +53,20 @@ def claim_ports(host: str, ports: Ports) -> Ports:
         # Fixed ports are bound first, and all are held together, so that a free one is never one of the others.
         held: dict[str, int] = {}
         for name, port in sorted(asdict(ports).items(), key=lambda item: item[1] == 0):
-            listener = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free to a server
-            try:
-                listener.bind((host, port))
-            except OSError as error:
-                raise bind_error(host, name, port, error) from error
-            held[name] = listener.getsockname()[1]
+            held[name] = stack.enter_context(bound(host, name, port))
         return Ports(**held)
+
+
+@contextmanager
+def bound(host: str, name: str, port: int) -> Iterator[int]:
+    """The number of a port that is held while the block runs; 0 takes a free one. A ServeError says why it cannot."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free to a server
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            raise bind_error(host, name, port, error) from error
+        yield listener.getsockname()[1]
 
 
 def bind_error(host: str, name: str, port: int, error: OSError) -> ServeError:

@@ -1,7 +1,9 @@
 """Check an exported model repository before a server is started with it."""
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -30,6 +32,14 @@ class Adapter(BaseModel):
     sha256: str
 
 
+class Backbone(BaseModel):
+    """A frozen model."""
+
+    model_config = ConfigDict(frozen=True)
+
+    sha256: str
+
+
 class Manifest(BaseModel):
     """``manifest.json`` of an exported repository, as far as serving reads it; export may write more."""
 
@@ -40,6 +50,18 @@ class Manifest(BaseModel):
     model_version: str
     created: str
     precision: str = "fp32"
+    backend: str = "python"
+    device: str = "cpu"
+    backbones: dict[str, Backbone] = {}
+    sizes: dict[str, int] = {}
+
+
+@dataclass(frozen=True)
+class FileProblem:
+    """What is wrong with a file that was exported."""
+
+    kind: Literal["missing", "changed", "outside"]
+    text: str
 
 
 def check_repository(repository: Path, *, verify: bool = False) -> Manifest:
@@ -62,17 +84,11 @@ def check_repository(repository: Path, *, verify: bool = False) -> Manifest:
         )
     missing, broken = [], []
     for name, artifact in (manifest.artifacts | adapter_artifacts(repository)).items():
-        file = repository / name
-        if is_superseded(file, repository):
-            continue
-        if not is_inside(name):
-            broken.append(f"{name}: not a path inside the repository")
-        elif not file.is_file():
+        problem = file_problem(repository, name, artifact, verify=verify)
+        if problem is not None and problem.kind == "missing":
             missing.append(name)
-        elif file.stat().st_size != artifact.size:
-            broken.append(f"{name}: {file.stat().st_size} bytes, and the manifest says {artifact.size}")
-        elif verify and sha256(file) != artifact.sha256:
-            broken.append(f"{name}: its sha256 is not the manifest's")
+        elif problem is not None:
+            broken.append(f"{name}: {problem.text}")
     if missing:
         raise incomplete(repository, missing)
     if broken:
@@ -81,6 +97,22 @@ def check_repository(repository: Path, *, verify: bool = False) -> Manifest:
             f"Export again: {EXPORT_COMMAND.format(repository=repository)}",
         )
     return manifest
+
+
+def file_problem(repository: Path, name: str, artifact: File, *, verify: bool) -> FileProblem | None:
+    """What is wrong with a file of the manifest; None for nothing. ``verify`` also compares its hash."""
+    file = repository / name
+    if is_superseded(file, repository):
+        return None
+    if not is_inside(name):
+        return FileProblem("outside", "not a path inside the repository")
+    if not file.is_file():
+        return FileProblem("missing", "it was exported, and is not there")
+    if (size := file.stat().st_size) != artifact.size:
+        return FileProblem("changed", f"{size} bytes, and the manifest says {artifact.size}")
+    if verify and sha256(file) != artifact.sha256:
+        return FileProblem("changed", "its sha256 is not the manifest's")
+    return None
 
 
 def newest_adapters(repository: Path) -> dict[str, AdapterRecord]:

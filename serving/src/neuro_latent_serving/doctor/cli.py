@@ -1,0 +1,67 @@
+"""``neuro-latent doctor``."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from neuro_latent_serving.doctor.catalogue import Severity
+from neuro_latent_serving.doctor.examine import examine
+from neuro_latent_serving.doctor.report import counts, facts, show
+from neuro_latent_serving.doctor.subject import Options, Subject
+from neuro_latent_serving.gateway.config import GatewayConfig
+from neuro_latent_serving.gateway.options import DEFAULTS as GATEWAY_DEFAULTS
+from neuro_latent_serving.gateway.options import GatewayPort
+from neuro_latent_serving.server.cli import DEFAULTS, reported_errors
+from neuro_latent_serving.server.ports import Ports
+
+
+def doctor(
+    repository: Annotated[
+        Path | None, typer.Option(help="Exported model repository to examine too.", metavar="REPO")
+    ] = None,
+    http_port: Annotated[int, typer.Option(help="HTTP port that a server would have; 0: any.")] = DEFAULTS.ports.http,
+    grpc_port: Annotated[int, typer.Option(help="gRPC port; 0: any.")] = DEFAULTS.ports.grpc,
+    metrics_port: Annotated[int, typer.Option(help="Port of the metrics; 0: any.")] = DEFAULTS.ports.metrics,
+    host: Annotated[str, typer.Option(help="IPv4 address that it would listen on.")] = DEFAULTS.host,
+    gateway_port: GatewayPort = GATEWAY_DEFAULTS.port,
+    tritonserver: Annotated[
+        Path | None,
+        typer.Option(help="The tritonserver to examine. Default: the one on PATH, else that of nvidia-pytriton."),
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="Compare the hash of every exported file, or its size alone.")
+    ] = True,
+    graphs: Annotated[
+        bool, typer.Option("--graphs/--no-graphs", help="Open the graphs and compare them with the configurations.")
+    ] = True,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings count as errors for the exit code.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON line on stdout; the list goes to stderr.")
+    ] = False,
+) -> None:
+    """Examine an installation, and a model repository; say what is wrong and how to mend it. It changes nothing.
+
+    docs/doctor.md lists all that it can find, by id.
+
+    Exit codes: 0 no error (with --strict: no warning either), 1 errors, 2 wrong usage.
+    """
+    with reported_errors():
+        options = Options(
+            repository=repository,
+            host=host,
+            ports=Ports(http_port, grpc_port, metrics_port),
+            gateway_port=GatewayConfig(port=gateway_port).port,
+            tritonserver=tritonserver,
+            verify=verify,
+            graphs=graphs,
+        )
+        sections = examine(Subject(options))
+    found = counts(sections)
+    exit_code = int(bool(found[Severity.ERROR] or (strict and found[Severity.WARNING])))
+    show(sections, Console(stderr=as_json, highlight=False, soft_wrap=False))
+    if as_json:
+        typer.echo(json.dumps(facts(sections, exit_code)))
+    raise typer.Exit(exit_code)

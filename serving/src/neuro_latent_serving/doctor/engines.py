@@ -1,0 +1,92 @@
+"""TensorRT's engines, which only their GPU can open: what export has written down of them."""
+
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+from pydantic import BaseModel
+
+from neuro_latent_serving.doctor.catalogue import Finding, Outcome
+from neuro_latent_serving.doctor.device import find_gpus
+from neuro_latent_serving.doctor.graphs import Node, compare
+from neuro_latent_serving.doctor.repository import MODEL_FILES, TENSORRT, Model, Repository
+from neuro_latent_serving.doctor.subject import Subject
+from neuro_latent_serving.server.repository import MANIFEST, Manifest
+
+LOADED_BY_TRITON = "TensorRT"
+
+TYPES = {
+    "float": "TYPE_FP32",
+    "half": "TYPE_FP16",
+    "bf16": "TYPE_BF16",
+    "int64": "TYPE_INT64",
+    "int32": "TYPE_INT32",
+    "bool": "TYPE_BOOL",
+}
+"""By TensorRT's names."""
+
+
+class EngineTensor(BaseModel):
+    """An input or output; ``profiles`` has least, usual and greatest shape of an input, for each profile."""
+
+    dtype: str
+    shape: list[int]
+    profiles: list[list[list[int]]] = []
+
+    @property
+    def node(self) -> Node:
+        return Node(TYPES.get(self.dtype, self.dtype), tuple(self.shape))
+
+
+class Engine(BaseModel):
+    """Inputs and outputs by name."""
+
+    inputs: dict[str, EngineTensor]
+    outputs: dict[str, EngineTensor]
+
+
+class Engines(BaseModel):
+    """The manifest's ``tensorrt``: what built the engines, for which GPUs, and each by its path."""
+
+    library: str
+    version: str
+    compute_capability: str
+    engines: dict[str, Engine]
+
+
+class _Manifest(BaseModel):
+    tensorrt: Engines | None = None
+
+
+def check(subject: Subject) -> Iterator[Outcome]:
+    """Where the repository has some: the GPU that they are for, and their tensors against the configurations."""
+    repository = subject.repository
+    if repository is None or not isinstance(repository.manifest, Manifest):
+        return
+    built = _Manifest.model_validate_json((repository.root / MANIFEST).read_bytes()).tensorrt
+    if built is None:
+        return
+    yield f"{built.library} {built.version}, for compute capability {built.compute_capability}"
+    if built.library != LOADED_BY_TRITON:
+        what = f"built with {built.library}, whose engines Triton does not load"
+        yield Finding("engines-for-checks", MANIFEST, what, "Export on a machine with the GPU and TensorRT.")
+    others = {f"{gpu.capability:g}" for gpu in find_gpus()} - {f"{float(built.compute_capability):g}"}
+    if others:
+        what = f"built for compute capability {built.compute_capability}, and the GPU here has {', '.join(others)}"
+        yield Finding("engines-misfit", MANIFEST, what, "Export on this machine.")
+    for path, engine in built.engines.items():
+        folder, file = PurePosixPath(path).parts[0], PurePosixPath(path).name
+        model = repository.models.get(folder)
+        if model is not None and file == MODEL_FILES[TENSORRT]:
+            yield from check_engine(path, engine, model, repository)
+
+
+def check_engine(path: str, engine: Engine, model: Model, repository: Repository) -> Iterator[Finding]:
+    """One engine against its model's configuration."""
+    inputs = {name: tensor.node for name, tensor in engine.inputs.items()}
+    outputs = {name: tensor.node for name, tensor in engine.outputs.items()}
+    yield from compare(path, (inputs, outputs), (model.inputs, model.outputs), repository)
+    for name, tensor in engine.inputs.items():
+        rows = max((greatest[0] for _, _, greatest in tensor.profiles), default=0)
+        if rows < model.config.max_batch_size:
+            what = f"input {name}: {rows} rows at most, and max_batch_size is {model.config.max_batch_size}"
+            yield Finding("graph-differs", path, what, repository.export_again)

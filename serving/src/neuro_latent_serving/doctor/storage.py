@@ -1,0 +1,42 @@
+"""The database of the feedback, as far as it can be told without a connection."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from sqlalchemy.engine import make_url
+
+from neuro_latent_serving.doctor.catalogue import Finding, Outcome
+from neuro_latent_serving.doctor.subject import Subject
+from neuro_latent_serving.feedback.store import FeedbackStore
+from neuro_latent_serving.settings import FEEDBACK_VARIABLE, feedback_url
+
+MIB = 2**20
+DISK_BYTES = 256 * MIB
+
+
+def check(_: Subject) -> Iterator[Outcome]:
+    """Its URL, and for SQLite the file and its disk."""
+    url = feedback_url()
+    try:
+        FeedbackStore(url).close()
+    except ValueError as error:
+        mend = f'Correct {FEEDBACK_VARIABLE}; for PostgreSQL: pip install "neuro-latent-serving[postgresql]".'
+        yield Finding("feedback-url", FEEDBACK_VARIABLE, str(error), mend)
+        return
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite" or not parsed.database:
+        yield f"feedback goes to {parsed.render_as_string(hide_password=True)}"
+        return
+    file = Path(parsed.database).absolute()
+    nearest = next(path for path in (file, *file.parents) if path.exists())
+    writable = os.access(nearest, os.W_OK) and (nearest == file or nearest.is_dir())
+    if not writable or file.is_dir():
+        what = f"{nearest} cannot be written, or is in its way"
+        yield Finding("feedback-unwritable", str(file), what, f"Name another with {FEEDBACK_VARIABLE}.")
+    elif (free := shutil.disk_usage(nearest).free) < DISK_BYTES:
+        what = f"{free // MIB} MiB are free on its disk"
+        yield Finding("disk-low", str(file), what, f"Make room, or name another with {FEEDBACK_VARIABLE}.")
+    else:
+        yield f"feedback goes to {file}"
