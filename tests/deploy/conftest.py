@@ -1,4 +1,4 @@
-"""What stands for the images of registries: this machine, with the wheel's tritonserver where NVIDIA's image has its."""
+"""What stands for the images of registries: this machine, with the wheel's tritonserver where NVIDIA's has its own."""
 
 import shutil
 import subprocess

@@ -1,6 +1,7 @@
 """A container of an image, as `docker run --read-only --network none` would make it."""
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,11 +24,22 @@ class Container:
         """As `docker exec`."""
         return subprocess.run(self.running.command(*program), capture_output=True, text=True, timeout=timeout)
 
-    def start(self, *program: str) -> "subprocess.Popen[str]":
-        """As `docker exec --detach`, with its output in pipes."""
-        return subprocess.Popen(
-            self.running.command(*program), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    @contextmanager
+    def start(self, *program: str) -> "Iterator[subprocess.Popen[str]]":
+        """As `docker exec` in the background, with its output in pipes; killed at the end of the block."""
+        process = subprocess.Popen(
+            self.running.command(*program),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):  # nsenter and the program, which is a child of it
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate(timeout=30)
 
     def becomes_healthy(self, seconds: float) -> bool:
         """Whether the image's health check passes before ``seconds`` are over or the container has ended."""
@@ -37,8 +49,9 @@ class Container:
                 return True
         return False
 
-    def signal(self, number: int) -> None:
-        os.kill(self.running.pid, number)
+    def ask_to_stop(self) -> None:
+        """As `docker stop` begins."""
+        os.kill(self.running.pid, signal.SIGTERM)
 
     def end(self, seconds: float) -> tuple[int, str]:
         """The exit code of process 1 and all that the container has written."""
@@ -62,10 +75,11 @@ def container(
         own_network=True,
     )
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    started = Container(image, Running(process, variables, image.user))
     try:
-        yield Container(image, Running(process, variables, image.user))
+        yield started
     finally:
         if process.poll() is None:
-            process.kill()
+            os.kill(started.running.pid, signal.SIGKILL)  # process 1 takes all others with it
         with suppress(ValueError):  # its pipe was read to the end before
             process.communicate(timeout=30)

@@ -18,6 +18,7 @@ from tests.deploy.namespaces import Mount, Root
 
 STEP_TIMEOUT_S = 240
 VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+EXEC_FORM = ("ENTRYPOINT", "CMD", "HEALTHCHECK")
 PASSED_OVER = ("EXPOSE", "STOPSIGNAL", "LABEL")
 
 
@@ -62,6 +63,8 @@ class Build:
             if step.cmd == "FROM":
                 name = step.value[2] if len(step.value) == 3 else ""
                 steps = self._stages.setdefault(name, [])
+            if step.cmd in EXEC_FORM and not step.json:
+                raise BuildError(f"line {step.start_line}: {step.cmd} is not in the exec form, which signals reach")
             if steps is None:
                 self._globals |= self._argument(step)
             else:
@@ -97,17 +100,19 @@ class Build:
                 return image
             case "ENV":
                 words = [filled(step, word, values) for word in step.value]
-                return replace(image, environment={**image.environment, **dict(zip(words[::2], words[1::2]))})
+                return replace(
+                    image, environment={**image.environment, **dict(zip(words[::2], words[1::2], strict=True))}
+                )
             case "WORKDIR":
                 return replace(image, folder=str(Path(image.folder) / filled(step, step.value[0], values)))
             case "USER":
                 return replace(image, user=step.value[0])
             case "ENTRYPOINT":
-                return replace(image, entrypoint=exec_form(step), command=())
+                return replace(image, entrypoint=step.value, command=())
             case "CMD":
-                return replace(image, command=exec_form(step))
+                return replace(image, command=step.value)
             case "HEALTHCHECK":
-                return replace(image, health=exec_form(step)[1:])
+                return replace(image, health=step.value[1:])
             case "COPY":
                 return self._copy(image, step, values)
             case "RUN":
@@ -178,10 +183,3 @@ def filled(step: dockerfile.Command, text: str, values: Mapping[str, str]) -> st
         return values[name]
 
     return VARIABLE.sub(value, text)
-
-
-def exec_form(step: dockerfile.Command) -> tuple[str, ...]:
-    """The words of a command that no shell stands before, which would keep signals from it."""
-    if not step.json:
-        raise BuildError(f"line {step.start_line}: {step.cmd} is not in the exec form")
-    return tuple(step.value)

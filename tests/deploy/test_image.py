@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -48,6 +47,13 @@ with InferenceServerClient("127.0.0.1:8001") as client:
             print(error.message())
 """
 """Asks for what is closed, over HTTP with a header of ours, and over gRPC."""
+
+ASK = """
+import sys, urllib.request
+body = sys.argv[2].encode() if len(sys.argv) > 2 else None
+request = urllib.request.Request(sys.argv[1], body, {"Content-Type": "application/json"})
+print(urllib.request.urlopen(request).read().decode())
+"""
 
 
 @pytest.fixture(scope="module")
@@ -104,28 +110,17 @@ def test_the_image_is_closed_and_has_no_compiler(served: Container) -> None:
 def test_the_gateway_of_compose_answers_and_every_metric_that_is_asked_for_is_there(served: Container) -> None:
     gateway = COMPOSE["services"]["gateway"]
     words = [word.replace("//server:", "//127.0.0.1:") for word in gateway["command"]]
-    process = served.start("neuro-latent", *words, "--json")
-    try:
+    with served.start("neuro-latent", *words, "--json") as process:
         assert process.stdout is not None
         assert process.stdout.readline(), process.communicate()[1]
         assert served.run(*gateway["healthcheck"]["test"][1:]).returncode == 0
         body = json.dumps({"raw_prompt": "Create a function", "max_length": 8})
-        answer = served.run("python3", "-c", POST, "http://127.0.0.1:8080/optimize", body)
-        assert "enhanced_prompts" in answer.stdout, answer.stderr
-        pages = [served.run("python3", "-c", POST, f"http://127.0.0.1:{port}/metrics").stdout for port in (8002, 8080)]
-    finally:
-        process.kill()
-        process.communicate()
+        answer = served.run("python3", "-c", ASK, "http://127.0.0.1:8080/optimize", body)
+        assert "finish_reason" in answer.stdout, answer.stderr
+        pages = [served.run("python3", "-c", ASK, f"http://127.0.0.1:{port}/metrics").stdout for port in (8002, 8080)]
     there = {line.split("{")[0].split(" ")[0] for page in pages for line in page.splitlines() if line[:1] != "#"}
     assert asked_metrics() - there == set()
     assert len(asked_metrics() & there) >= 15
-
-
-POST = """
-import sys, urllib.request
-data = sys.argv[2].encode() if len(sys.argv) > 2 else None
-print(urllib.request.urlopen(urllib.request.Request(sys.argv[1], data, {"Content-Type": "application/json"})).read().decode())
-"""
 
 
 def test_sigterm_lets_a_stream_end(image: Image, memory: Path, repository: Path) -> None:
@@ -133,12 +128,12 @@ def test_sigterm_lets_a_stream_end(image: Image, memory: Path, repository: Path)
     folder.mkdir()
     with container(image, folder, mounts(repository, folder / "data")) as served:
         assert served.becomes_healthy(120), served.end(30)
-        long = served.start("neuro-latent", "optimize", "Create a function", "--max-length", "512", "--stream")
-        assert long.stdout is not None
-        assert long.stdout.read(1)
-        served.signal(signal.SIGTERM)
-        code, log = served.end(60)
-        _, errors = long.communicate(timeout=30)
+        with served.start("neuro-latent", "optimize", "Create a function", "--max-length", "512", "--stream") as long:
+            assert long.stdout is not None
+            assert long.stdout.read(1)
+            served.ask_to_stop()
+            code, log = served.end(60)
+            _, errors = long.communicate(timeout=30)
     assert code == 0, log
     assert "requests in flight finish first" in log
     assert long.returncode == 0, errors
@@ -166,16 +161,20 @@ def test_a_mistake_in_the_build_is_found(
     assert old in text
     (tmp_path / FILE.name).write_text(text.replace(old, new))
     shutil.copy(f"{FILE}.dockerignore", tmp_path)
+    layers = Path(tempfile.mkdtemp(dir=memory))
     with pytest.raises(BuildError) as caught:
-        stages = Build(tmp_path / FILE.name, ROOT, Path(tempfile.mkdtemp(dir=memory)), bases, {})
-        stages.image("server" if "CMD" in old or "FROM" in old or "triton" in old else "wheels")
+        Build(tmp_path / FILE.name, ROOT, layers, bases, {}).image()
     assert told in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("word", "instead", "told"),
     [
-        ("--tritonserver=/opt/tritonserver/bin/tritonserver", "--tritonserver=/opt/triton/bin/tritonserver", "/opt/triton/"),
+        (
+            "--tritonserver=/opt/tritonserver/bin/tritonserver",
+            "--tritonserver=/opt/triton/bin/tritonserver",
+            "/opt/triton/",
+        ),
         ("--repository=/models", "--repository=/model", "/model: no such folder"),
         ("--no-gateway", "--without-gateway", "--without-gateway"),
     ],
