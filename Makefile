@@ -42,7 +42,7 @@ lint: install  ## ruff, mypy, and the linters of what deploys
 	$(BIN)/mypy --strict client/src serving/src
 	$(BIN)/mypy trainer/src export/src benchmarks/src
 	$(BIN)/hadolint Dockerfile.triton
-	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml deploy/compose.gpu.yaml
 
 format: install  ## let ruff format and fix
 	$(BIN)/ruff check --fix .

@@ -161,10 +161,11 @@ class Build:
         if options["type"] == "cache":
             return []
         inside = options["source"].lstrip("/")
-        for layer in self.image(options["from"]).layers:
-            if (layer / inside).is_dir():
-                return [Mount(layer / inside, options["target"])]
-        raise BuildError(f"line {step.start_line}: no {options['source']} in {options['from']}")
+        layers = self.image(options["from"]).layers
+        top, *below = [layer / inside for layer in layers if (layer / inside).is_dir()] or [None]
+        if top is None:
+            raise BuildError(f"line {step.start_line}: no {options['source']} in {options['from']}")
+        return [Mount(top, options["target"], below=tuple(below))]
 
     def _layer(self) -> Path:
         number = len(list(self._scratch.iterdir()))

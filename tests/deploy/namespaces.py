@@ -18,8 +18,11 @@ mount -t tmpfs -o size=64m shm "$root/dev/shm"
 mount -t tmpfs tmp "$root/tmp"
 while [ "$1" != -- ]; do
   mkdir -p "$root$3"
-  mount --bind "$2" "$root$3"
-  if [ "$1" = ro ]; then mount -o remount,bind,ro "$root$3"; fi
+  case $1 in
+    merged) mount -t overlay overlay -o "lowerdir=$2" "$root$3" ;;
+    ro) mount --bind "$2" "$root$3"; mount -o remount,bind,ro "$root$3" ;;
+    rw) mount --bind "$2" "$root$3" ;;
+  esac
   shift 3
 done
 shift
@@ -33,11 +36,18 @@ exec chroot --userspec="$user" "$root" /bin/sh -c 'cd "$1" && shift && exec "$@"
 
 @dataclass(frozen=True)
 class Mount:
-    """A folder of this machine at ``target`` of a root."""
+    """A folder of this machine at ``target`` of a root; ``below`` are folders that it is laid over, if any."""
 
     source: Path
     target: str
     read_only: bool = True
+    below: tuple[Path, ...] = ()
+
+    @property
+    def words(self) -> tuple[str, str, str]:
+        """As the script reads it."""
+        kind = "merged" if self.below else "ro" if self.read_only else "rw"
+        return kind, ":".join(map(str, (self.source, *self.below))), self.target
 
 
 @dataclass(frozen=True)
@@ -66,7 +76,7 @@ class Root:
             *("unshare", "--mount", "--pid", "--fork", "--kill-child", *(["--net"] if own_network else []), "--"),
             *("/bin/bash", "-euc", ENTER, "enter", ":".join([*map(str, self.layers), "/"]), str(self.upper)),
             *(str(work), str(merged), "ro" if read_only else "rw", "own" if own_network else "host"),
-            *(part for m in mounts for part in ("ro" if m.read_only else "rw", str(m.source), m.target)),
+            *(word for mount in mounts for word in mount.words),
             *("--", user, folder, "/usr/bin/env", "-i", *(f"{k}={v}" for k, v in environment.items()), *program),
         ]
 

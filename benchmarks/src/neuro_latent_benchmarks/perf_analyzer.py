@@ -21,7 +21,7 @@ from neuro_latent_serving.server.binary import wheel_program
 Log = Callable[[str], None]
 
 WHEEL = "tritonclient==2.50.0"
-"""The last release whose wheel for Linux on x86-64 has the program."""
+"""A release whose wheel for Linux on x86-64 has the program; later ones have not."""
 
 LIBRARIES = {"libcudart.so.12": "libcudart-*.so.12*", "libb64.so.0d": "libb64-*.so.0d"}
 """What the program wants beyond libc, and its name in the folder of libraries that nvidia-pytriton brings."""
