@@ -152,7 +152,6 @@ def test_a_repository_can_be_brought_along(build: Build) -> None:
         ('"./serving[gateway,postgresql]"', '"./serve[gateway,postgresql]"', "serve"),
         ("tritonserver:26.08-py3", "tritonserver:26.08", "no image nvcr.io/nvidia/tritonserver:26.08"),
         ("ARG VARIANT=cpu", "ARG VARIANT=tpu", "no image wheels-tpu"),
-        ("from=chosen-wheels,source=/wheels,", "from=wheels,source=/src/wheels,", "no /src/wheels in wheels"),
         ('CMD ["serve", "--triton', 'CMD serve "--triton', "is not in the exec form"),
     ],
 )
