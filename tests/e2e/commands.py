@@ -1,4 +1,4 @@
-"""Commands as the README has them, and the server as its command starts it."""
+"""Commands as the documents have them, and the server as its command starts it."""
 
 import json
 import os
@@ -18,14 +18,14 @@ ENVIRONMENT = {**os.environ, "ORT_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"
 _FENCE = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
 
 
-def readme_blocks() -> list[tuple[str, str]]:
-    """The README's code blocks: language ("" for the shell) and text."""
-    return _FENCE.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+def readme_blocks(document: str = "README.md") -> list[tuple[str, str]]:
+    """A document's code blocks: language ("" for the shell) and text."""
+    return _FENCE.findall((ROOT / document).read_text(encoding="utf-8"))
 
 
-def readme_commands() -> list[str]:
-    """The shell commands of the README, in its order, without comments."""
-    text = "\n".join(code for language, code in readme_blocks() if not language)
+def readme_commands(document: str = "README.md") -> list[str]:
+    """The shell commands of a document, in its order, without comments."""
+    text = "\n".join(code for language, code in readme_blocks(document) if not language)
     lines = (line.split("  #")[0].strip() for line in text.replace("\\\n", " ").splitlines())
     return [line for line in lines if line]
 

@@ -53,6 +53,27 @@ def test_serve_loads_a_real_triton(repository: Path, tmp_path: Path) -> None:
     assert result["first_requests"]["first_over_tenth"] > 0
 
 
+@pytest.mark.triton
+def test_perf_analyzer_loads_both_ensembles(repository: Path) -> None:
+    done = subprocess.run(
+        [COMMAND, "bench", "perf-analyzer", "--repository", str(repository), "--quick", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    if "perf_analyzer cannot be had" in done.stderr:
+        pytest.skip(done.stderr)
+    assert done.returncode == 0, done.stderr
+    points = json.loads(done.stdout)["points"]
+    assert [(point["model"], point["clients"]) for point in points] == [
+        (model, clients) for model in ("neuro_latent_optimizer", "neuro_latent_optimizer_stream") for clients in (1, 2)
+    ]
+    for point in points:
+        assert point["requests"] >= 5
+        assert 0 < point["first_response_ms"]["p50"] <= point["latency_ms"]["p50"]
+    assert points[-1]["first_response_ms"]["p50"] < points[-1]["latency_ms"]["p50"]
+
+
 def test_training_is_measured_beside_peft(tmp_path: Path) -> None:
     result = bench(tmp_path, "training", "--shape", "tiny")
     assert list(result["records_per_second"]) == ["adapter", "PEFT prompt tuning", "PEFT prompt tuning, our batches"]

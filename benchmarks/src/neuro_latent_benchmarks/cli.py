@@ -1,10 +1,11 @@
 """``neuro-latent bench``."""
 
 import dataclasses
+import json
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -230,6 +231,75 @@ def training(
         ]
         report.table("training", ("", "records/s", "p10", "p90", "the adapter is … times as fast"), rows)
         _finish(result, plots.training, plot, as_json)
+
+
+@app.command("perf-analyzer")
+def perf_analyzer(
+    repository: Repository = None,
+    url: Annotated[
+        str | None, typer.Option(help="Instead of a repository: a server that runs, grpc://HOST:PORT.", metavar="URL")
+    ] = None,
+    concurrency: Annotated[str, typer.Option(help="Clients at a time.")] = "1,2,4,8,16",
+    max_length: Annotated[int, typer.Option(help="Tokens that a request asks for.", min=1, max=512)] = 64,
+    requests: Annotated[int, typer.Option(help="Requests of a measuring window; there are at least 3.", min=1)] = 100,
+    program: Annotated[
+        Path | None,
+        typer.Option(
+            help="The perf_analyzer to run. Default: that on PATH, else one from an old wheel, kept.", metavar="FILE"
+        ),
+    ] = None,
+    write_input: Annotated[
+        Path | None, typer.Option(help="Only write its input, for runs of your own and Model Analyzer.", metavar="FILE")
+    ] = None,
+    quick: Quick = False,
+    as_json: Json = False,
+) -> None:
+    """Both ensembles under NVIDIA's perf_analyzer: a load that this project did not write.
+
+    neuro-latent bench perf-analyzer --repository repository
+
+    neuro-latent bench perf-analyzer --url grpc://gpu-host:8001 --concurrency 1,16,64 --json
+    """
+    with _session():
+        from neuro_latent_benchmarks import perf_analyzer as benchmark
+        from neuro_latent_client._endpoint import parse_url
+        from neuro_latent_serving.server import FREE_PORTS, ServerConfig, TritonServer
+        from neuro_latent_serving.server.repository import check_repository
+
+        if write_input is not None:
+            write_input.write_text(json.dumps(benchmark.input_data(max_length)), encoding="utf-8")
+            return
+        if (repository is None) == (url is None):
+            raise typer.BadParameter("give either --repository REPO or --url grpc://HOST:PORT")
+        config = benchmark.LoadConfig(_numbers("--concurrency", concurrency), max_length, requests)
+        config = config.quick() if quick else config
+        found = benchmark.find_program(program, report.progress)
+        where = {"repository": str(repository)} if repository else {"url": url}
+        result = report.heading("perf-analyzer", {**where, **dataclasses.asdict(config)})
+        with ExitStack() as stack:
+            if repository is not None:
+                check_repository(repository)
+                server = TritonServer(repository, ServerConfig(ports=FREE_PORTS, drain_timeout=3))
+                address = stack.enter_context(server).grpc_address
+            else:
+                endpoint = parse_url(url or "")
+                if endpoint.scheme != "grpc":
+                    raise BenchError(f"--url {url}: perf_analyzer is run over plain gRPC, grpc://HOST:PORT")
+                address = endpoint.netloc
+            result["points"] = benchmark.measure(found, address, config, report.progress)
+        rows = [
+            (
+                f"{point['model']}, {point['clients']} clients",
+                point["requests_per_second"],
+                *point["first_response_ms"].values(),
+                *point["latency_ms"].values(),
+            )
+            for point in result["points"]
+        ]
+        columns = ("", "requests/s", "first response p50 ms", "p95", "whole p50 ms", "p95", "p99")
+        report.table("perf_analyzer over gRPC", columns, rows)
+        if as_json:
+            report.json_line(result)
 
 
 @contextmanager

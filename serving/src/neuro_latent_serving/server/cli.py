@@ -95,6 +95,7 @@ def serve(
     restarts: Annotated[
         int, typer.Option(min=0, help="How often a server that has ended by itself is started again.")
     ] = 3,
+    show_log: Annotated[bool, typer.Option("--show-log", help="Copy the server's log to stderr.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show the server's log, with a line a request.")] = False,
     log_file: Annotated[
         Path | None,
@@ -125,6 +126,7 @@ def serve(
             ready_timeout=ready_timeout,
             drain_timeout=drain_timeout,
             verbose=verbose,
+            show_log=show_log or verbose,
             log_file=log_file,
             environment={
                 **({THREADS_VARIABLE: str(threads)} if threads else {}),
@@ -142,10 +144,11 @@ def serve(
             log_file=log_file,
             quiet=not (verbose or log_file),
         )
-        if not numeric_host(host).startswith("127."):
+        if not numeric_host(host).startswith("127.") and find_tritonserver(tritonserver).stubs is not None:
             console.print(
                 f"[yellow]warning:[/] listening on {host}: the tritonserver of nvidia-pytriton is for development, it "
-                "lacks the security fixes of Triton 25.07 (CVE-2025-23319); in production use NVIDIA's container.",
+                "lacks the security fixes of Triton 25.07 (CVE-2025-23319); in production use the image of "
+                "Dockerfile.triton.",
                 soft_wrap=True,
             )
         with ExitStack() as stack, StopSignals() as signals:

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from neuro_latent_client.protocol import OWN_HEADER, OWN_VALUE
-
 
 @dataclass(frozen=True)
 class ServedModel:
@@ -21,11 +19,12 @@ class ServedModel:
 
 
 class Health:
-    """Questions to the server at ``host:port``."""
+    """Questions to the server at ``host:port``; ``header`` opens what it answers its starter only."""
 
-    def __init__(self, host: str, port: int, timeout: float = 2.0) -> None:
+    def __init__(self, host: str, port: int, header: tuple[str, str], timeout: float = 2.0) -> None:
         self._host = host
         self._port = port
+        self._headers = {"Connection": "close", header[0]: header[1]}
         self._timeout = timeout
 
     def waiting_for(self, models: tuple[str, ...]) -> str | None:
@@ -59,7 +58,7 @@ class Health:
     def _request(self, method: str, path: str) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
         try:
-            connection.request(method, path, headers={"Connection": "close", OWN_HEADER: OWN_VALUE})
+            connection.request(method, path, headers=self._headers)
             response = connection.getresponse()
             return response.status, response.read()
         finally:

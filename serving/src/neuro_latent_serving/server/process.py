@@ -8,18 +8,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from neuro_latent_client.protocol import OWN_HEADER, OWN_VALUE
 from neuro_latent_serving.server import keeper
 from neuro_latent_serving.server.errors import ServeError
 from neuro_latent_serving.server.ports import Ports
-
-MODEL_CONTROL = (
-    "--model-control-mode=explicit",
-    "--load-model=*",
-    f"--http-restricted-api=model-repository:{OWN_HEADER}={OWN_VALUE}",
-)
-"""Models are loaded when somebody asks. Who may ask can also send a model, which is a program; so only this machine
-may, and over HTTP only with a header that the page of a web site cannot send to another origin."""
 
 
 def server_arguments(
@@ -31,6 +22,7 @@ def server_arguments(
     shm_prefix: str,
     drain_seconds: int,
     verbose: bool,
+    access: tuple[str, ...],
 ) -> list[str]:
     """The options of tritonserver. Information goes to the log file in any case; ``verbose`` adds a line a request."""
     return [
@@ -45,14 +37,11 @@ def server_arguments(
         "--reuse-http-port=false",
         "--reuse-grpc-port=false",
         "--disable-auto-complete-config",
-        # Strict readiness counts the versions that a newer one has replaced as not ready. Whoever starts us asks each
-        # model, and a model that does not load ends the server.
-        "--strict-readiness=false",
         "--exit-on-error=true",
         f"--exit-timeout-secs={drain_seconds}",
         f"--log-verbose={int(verbose)}",
         f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
-        *(MODEL_CONTROL if host.startswith("127.") else ()),
+        *access,
     ]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from neuro_latent_client import Client, NeuroLatentError
 from neuro_latent_client.protocol import STREAM_MODEL, UNARY_MODEL
+from neuro_latent_serving.server.access import access
 from neuro_latent_serving.server.backends import prepare_backends
 from neuro_latent_serving.server.binary import TritonBinary, find_tritonserver
 from neuro_latent_serving.server.errors import ServeError, ServerEndedError, UsageError
@@ -45,7 +46,8 @@ class ServerConfig:
     ready_timeout: float = 120.0
     drain_timeout: int = 30  # for requests in flight when the server is asked to stop
     kill_after: float = 5.0  # on top of drain_timeout; then the server is killed
-    verbose: bool = False
+    verbose: bool = False  # a line a request in the server's log
+    show_log: bool = False  # copy the server's log to stderr
     log_file: Path | None = None  # None: in a temporary folder that is removed, unless the server fails
     environment: Mapping[str, str] = field(default_factory=dict)  # for the server and its python models
     arguments: tuple[str, ...] = ()  # more options of tritonserver
@@ -78,6 +80,7 @@ class TritonServer:
         self._expected = models
         self._process: ServerProcess | None = None
         self._run_dir: Path | None = None
+        self._access = access(numeric_host(self.config.host))
         self._log_start = 0
         self._follower: LogFollower | None = None
         self._ended = False
@@ -201,6 +204,7 @@ class TritonServer:
             shm_prefix=shm_prefix,
             drain_seconds=self.config.drain_timeout,
             verbose=self.config.verbose,
+            access=self._access.arguments,
         )
         self.log_file.touch()
         self._log_start = self.log_file.stat().st_size
@@ -211,7 +215,7 @@ class TritonServer:
             self._run_dir,
             shm_prefix,
         )
-        if self.config.verbose:
+        if self.config.show_log:
             self._follower = LogFollower(self.log_file, self._log_start)
 
     def _wait_until_ready(self, deadline: float, should_stop: Callable[[], bool]) -> bool:
@@ -267,7 +271,7 @@ class TritonServer:
                     self._run_dir.rmdir()
 
     def _health(self) -> Health:
-        return Health(self.connect_host, self.ports.http)
+        return Health(self.connect_host, self.ports.http, self._access.header)
 
     def _running(self) -> ServerProcess:
         if self._process is None:

@@ -153,13 +153,26 @@ def test_wrong_usage_ends_with_2(serve: Serve, options: list[str], part: str) ->
     assert part in shown
 
 
-def test_another_host_is_warned_about(serve: Serve, repository: Path) -> None:
+@pytest.mark.parametrize("from_wheel", [True, False])
+def test_on_a_network_the_server_is_closed_and_that_of_the_wheel_warned_about(
+    serve: Serve, repository: Path, fake_server, from_wheel: bool
+) -> None:
+    if from_wheel:
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        stub = fake_server.program.parents[1] / "python_backend_stubs" / version / "triton_python_backend_stub"
+        stub.parent.mkdir(parents=True)
+        (fake_server.program.parents[1] / "backends" / "python").mkdir()
+        stub.touch()
     process = serve("--repository", repository, *FREE, "--json", "--host", "0.0.0.0")
     assert ready_line(process)["http"].startswith("http://127.0.0.1:")
+    arguments = fake_server.started["arguments"]
     process.terminate()
     code, shown = result(process)
     assert code == 0
-    assert "warning: listening on 0.0.0.0" in shown
+    assert ("warning: listening on 0.0.0.0" in shown) == from_wheel
+    assert {"--model-control-mode=none", "--strict-readiness=true"} <= set(arguments)
+    (http,) = [word for word in arguments if word.startswith("--http-restricted-api=model-repository,shared-memory,")]
+    assert f"--grpc-restricted-protocol={http.partition('=')[2]}" in arguments
 
 
 @pytest.fixture
