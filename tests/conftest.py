@@ -85,3 +85,17 @@ def onnxruntime_repository(adapter: Path, repository: Path, tmp_path_factory: py
         copy_traced(monkeypatch, repository)
         export_repository(adapter, output, backend="onnxruntime")
     return output
+
+
+@pytest.fixture(scope="session")
+def tensorrt_repository(adapter: Path, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for TensorRT, built by TensorRT-RTX for an L4 that need not be there; nobody may change it."""
+    from neuro_latent_export.repository import export_repository
+    from tests.exports import copy_traced
+
+    pytest.importorskip("tensorrt_rtx_bindings", reason="the wheels of TensorRT-RTX are not installed")
+    output = tmp_path_factory.mktemp("exported") / "tensorrt"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        copy_traced(monkeypatch, repository)
+        export_repository(adapter, output, backend="tensorrt", tensorrt_rtx="8.9")
+    return output

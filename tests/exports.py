@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from neuro_latent_export import parity
+from neuro_latent_export import graph_files, parity
 from neuro_latent_export import repository as repository_module
 
 
@@ -18,6 +18,7 @@ def copy_traced(monkeypatch: pytest.MonkeyPatch, repository: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(repository / spec.path, path)
 
-    monkeypatch.setattr(repository_module, "write_graph", copy)
+    for module in (graph_files, repository_module):
+        monkeypatch.setattr(module, "write_graph", copy)
     monkeypatch.setattr(parity, "PROMPTS", 12)
     monkeypatch.setattr(parity, "MAX_LENGTH", 12)

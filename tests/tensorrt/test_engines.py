@@ -21,10 +21,11 @@ from neuro_latent_benchmarks import shapes
 from neuro_latent_export.backends import GRAPH_MODELS
 from neuro_latent_export.cli import export
 from neuro_latent_export.decoder_graphs import build_prefill, build_step
+from neuro_latent_export.graph_files import write_16_bit_graphs
 from neuro_latent_export.graphs import Sizes, graph_specs, write_graph
 from neuro_latent_export.parity import DECODER_PATHS
 from neuro_latent_export.precision import FP16, FP32, Precision
-from neuro_latent_export.repository import fill_templates, template_values, write_16_bit_graphs
+from neuro_latent_export.templates import fill_templates, template_values
 from neuro_latent_export.tensorrt.engines import write_engines
 from neuro_latent_export.tensorrt.library import open_tensorrt_rtx
 from neuro_latent_serving.tokenization import BUCKETS

@@ -13,10 +13,8 @@ DeviceName = Literal["cpu", "gpu"]
 GRAPH_MODELS = ("encoder", "projector", "t5_encoder")
 """The models that are one graph each. The decoder's loop is python in every repository."""
 
-
 ONE_ADAPTER = PurePosixPath("projector/1")
 SEVERAL_ADAPTERS = ONE_ADAPTER / "adapters" / "default"
-
 
 TENSORRT_PRECISIONS = ("fp32", "fp16", "bf16")
 
@@ -38,8 +36,6 @@ def unsupported(backend: BackendName, device: DeviceName, precision: Precision) 
             return "TensorRT has engines for GPUs alone; take --device gpu"
         if precision.name not in TENSORRT_PRECISIONS:
             return f"the engines' products are of floats; take {', '.join(TENSORRT_PRECISIONS)}"
-    if backend != "onnxruntime":
-        return None
     if device == "cpu" and precision.name == "bf16":
         return "ONNX Runtime has no bfloat16 products for CPUs; take fp32 or int8, or --device gpu"
     if device == "gpu" and precision.encoders is not None:

@@ -107,8 +107,9 @@ def export(
     console = Console(stderr=True)
     # Imported here so that --help does not wait for torch.
     from neuro_latent_export.agreement import AgreementError, read_check_data
+    from neuro_latent_export.errors import ExportError
     from neuro_latent_export.parity import ParityError
-    from neuro_latent_export.repository import ExportError, export_adapter, export_repository
+    from neuro_latent_export.repository import export_adapter, export_repository
     from neuro_latent_export.tensorrt.library import TensorRTError
     from neuro_latent_trainer.adapter_folder import AdapterError
     from neuro_latent_trainer.backbones import BackboneError

@@ -6,140 +6,42 @@ import json
 import os
 import re
 import shutil
-import string
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import onnx_ir
 
-from neuro_latent_export import agreement, parity
+from neuro_latent_export import parity
 from neuro_latent_export.agreement import Agreement, CheckData
 from neuro_latent_export.backends import (
-    GRAPH_MODELS,
     SEVERAL_ADAPTERS,
     BackendName,
     DeviceName,
     adapter_path,
-    backend_values,
-    config_template,
     default_device,
     unsupported,
 )
-from neuro_latent_export.decoder_graphs import build_prefill, build_step
 from neuro_latent_export.decoder_nodes import OPSET as DECODER_OPSET
-from neuro_latent_export.decoder_nodes import Dialect
+from neuro_latent_export.errors import ExportError
+from neuro_latent_export.graph_files import ENCODER_PATHS, parity_prompts, write_graphs
 from neuro_latent_export.graphs import OPSET, PROJECTOR_PATH, Sizes, graph_specs, write_graph
 from neuro_latent_export.move_graph import build_move
-from neuro_latent_export.parity import Sessions
 from neuro_latent_export.precision import FP32, Precision
-from neuro_latent_export.row_int8 import quantize_rows
-from neuro_latent_export.sixteen_bits import feed_forward_outputs, float32_twin, narrow_products
+from neuro_latent_export.templates import fill_templates, template_values, write_tokenizers
 from neuro_latent_export.tensorrt.engines import plan_path, write_engines
 from neuro_latent_export.tensorrt.library import Library, open_tensorrt, open_tensorrt_rtx
-from neuro_latent_export.warm_up import TOKENS, warm_up
 from neuro_latent_trainer import adapter_folder
-from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
-from neuro_latent_trainer.sample import sample_rows
+from neuro_latent_trainer.model import PromptOptimizer
 
 MANIFEST = "manifest.json"
 ADAPTER_RECORD = "adapter.json"
 """Beside the graph of an adapter: what it is, and what it fits."""
-TEMPLATES = "model_repository"
-ENCODER_PATHS = ("encoder/1/model.onnx", "t5_encoder/1/model.onnx")
-"""The traced graphs that a precision changes; the adapter is small and stays float32."""
 MOVE_PATH = "t5_decoder/1/move.onnx"
-
-
-class ExportError(RuntimeError):
-    """The repository cannot be written."""
-
-
-def templates_folder() -> Path:
-    """``model_repository/`` of the installed package, or of the checkout.
-
-    Raises:
-        ExportError: neither is there.
-    """
-    package = Path(__file__).parent
-    for folder in (package / TEMPLATES, package.parents[2] / TEMPLATES):
-        if folder.is_dir():
-            return folder
-    raise ExportError("the folder model_repository/ with the Triton configurations is missing from this installation")
-
-
-def template_values(
-    model: PromptOptimizer, model_version: str, backend: BackendName = "python", device: DeviceName = "cpu"
-) -> dict[str, str]:
-    """What ``${name}`` stands for in the ``config.pbtxt`` files."""
-    sizes, t5 = Sizes.of(model), model.generator_model.config
-    encoder_tokenizer = model.encoder.tokenizer
-    soft_prompts = {"soft_prompts": ("TYPE_FP32", [sizes.soft_prompt_tokens, sizes.generator_width])}
-    return {
-        "encoder_width": str(sizes.encoder_width),
-        "generator_width": str(sizes.generator_width),
-        "soft_prompt_tokens": str(sizes.soft_prompt_tokens),
-        "encoder_max_tokens": str(model.encoder.max_tokens),
-        "encoder_pad_id": str(encoder_tokenizer.pad_token_id),
-        "source_max_tokens": str(MAX_SOURCE_TOKENS),
-        "source_pad_id": str(model.generator.pad_id),
-        "decoder_start_id": str(t5.decoder_start_token_id),
-        "eos_id": str(model.generator.eos_id),
-        "model_version": model_version,
-        "encoder_warm_up": warm_up(TOKENS, model.encoder.max_tokens),
-        "t5_encoder_warm_up": warm_up({**soft_prompts, **TOKENS}, MAX_SOURCE_TOKENS),
-        **backend_values(backend, device),
-    }
-
-
-def fill_templates(values: dict[str, str], target: Path, backend: BackendName = "python") -> None:
-    """Copy the templates of a backend, with every ``${name}`` of the ``config.pbtxt`` files filled in.
-
-    Raises:
-        ExportError: a template names a value that does not exist.
-    """
-    source = templates_folder()
-    for path in sorted(source.rglob("*")):
-        relative = path.relative_to(source)
-        if path.is_dir() or "__pycache__" in relative.parts or path.suffix not in (".pbtxt", ".py"):
-            continue
-        is_graph = relative.parts[0] in GRAPH_MODELS
-        if path.suffix == ".py" and is_graph and backend != "python":
-            continue
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".pbtxt":
-            if path.name != (config_template(backend) if is_graph else "config.pbtxt"):
-                continue
-            try:
-                text = string.Template(text).substitute(values)
-            except (KeyError, ValueError) as error:
-                raise ExportError(f"{relative}: cannot fill the template: {error}") from None
-            relative = relative.with_name("config.pbtxt")
-        (target / relative).parent.mkdir(parents=True, exist_ok=True)
-        (target / relative).write_text(text, encoding="utf-8")
-    for ensemble in ("neuro_latent_optimizer", "neuro_latent_optimizer_stream"):
-        (target / ensemble / "1").mkdir(exist_ok=True)  # Triton wants a version folder, even an empty one
-
-
-def write_tokenizers(model: PromptOptimizer, target: Path) -> list[str]:
-    """The tokenizers as plain ``tokenizer.json`` files, without their padding and truncation settings."""
-    written = []
-    for relative, tokenizer in (
-        ("tokenizer/1/encoder_tokenizer.json", model.encoder.tokenizer),
-        ("tokenizer/1/generator_tokenizer.json", model.generator.tokenizer),
-        ("t5_decoder/1/generator_tokenizer.json", model.generator.tokenizer),
-    ):
-        spec = json.loads(tokenizer.backend_tokenizer.to_str())
-        spec["padding"] = spec["truncation"] = None
-        (target / relative).parent.mkdir(parents=True, exist_ok=True)
-        (target / relative).write_text(json.dumps(spec, ensure_ascii=False), encoding="utf-8")
-        written.append(relative)
-    return written
 
 
 @dataclass(frozen=True)
@@ -225,11 +127,6 @@ def file_entry(path: Path) -> dict[str, Any]:
         return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": path.stat().st_size}
 
 
-def parity_prompts(count: int) -> list[str]:
-    """Prompts of the sample data set, as many as asked for."""
-    return [row["raw_prompt"] for row in sample_rows()[:count]]
-
-
 def pair_name(generator: str) -> str:
     """A short name for a pair of backbones: the last part of its generator's that says something."""
     path = Path(os.path.abspath(generator))
@@ -258,127 +155,6 @@ def _publish(building: Path, output: Path) -> None:
 def _versions() -> dict[str, str]:
     names = ("neuro-latent-export", "torch", "transformers", "onnx", "onnxscript", "onnxruntime", "tokenizers")
     return {name: importlib.metadata.version(name) for name in names}
-
-
-def write_fp32_graphs(
-    model: PromptOptimizer, folder: Path, log: Callable[[str], None], dialect: Dialect = "onnxruntime"
-) -> tuple[Sessions, dict[str, Any]]:
-    """Write all graphs in float32 and compare them with torch; returns their sessions and the manifest's section.
-
-    Raises:
-        ParityError: a graph or the whole generation differs from torch.
-    """
-    sessions, checked = {}, []
-    for spec in graph_specs(model):
-        write_graph(spec, folder / spec.path, log)
-        sessions[spec.path] = parity.open_session(folder / spec.path)
-        checked.append(parity.check_graph(spec, sessions[spec.path]))
-    sessions |= _write_decoder(model, FP32, folder, log, dialect)
-    checked.append(parity.check_decoder(model.generator_model, sessions, Sizes.of(model)))
-    log("comparing the whole generation with torch")
-    generation = parity.check_generation(model, sessions, parity_prompts(parity.PROMPTS))
-    return sessions, parity.as_json(checked, generation)
-
-
-def write_quantized_graphs(
-    model: PromptOptimizer, precision: Precision, fp32: Path, folder: Path, log: Callable[[str], None]
-) -> Sessions:
-    """Write all graphs in ``precision``, from the float32 graphs in the folder ``fp32`` where those were traced."""
-    for spec in graph_specs(model):
-        target = folder / spec.path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if precision.encoders and spec.path in ENCODER_PATHS:
-            log(f"quantizing {spec.path}")
-            graph = onnx_ir.load(fp32 / spec.path)
-            quantize_rows(graph)
-            onnx_ir.save(graph, target)
-        else:
-            shutil.copyfile(fp32 / spec.path, target)
-    traced = {spec.path: parity.open_session(folder / spec.path) for spec in graph_specs(model)}
-    return traced | _write_decoder(model, precision, folder, log)
-
-
-def write_16_bit_graphs(
-    model: PromptOptimizer,
-    precision: Precision,
-    fp32: Path,
-    folder: Path,
-    log: Callable[[str], None],
-    dialect: Dialect = "onnxruntime",
-) -> Sessions:
-    """Write all graphs with 16-bit products, from the float32 graphs in the folder ``fp32``.
-
-    Returns:
-        sessions of their float32 twins, which every processor runs.
-    """
-    dtype = onnx_ir.DataType.FLOAT16 if precision.products == "float16" else onnx_ir.DataType.BFLOAT16
-    t5 = model.generator_model.config
-    wide_outputs = precision.products == "float16" or dialect == "tensorrt"
-    keep = feed_forward_outputs(t5.d_ff, t5.d_model) if wide_outputs else lambda node: False
-    sessions = {}
-    for path in (*(spec.path for spec in graph_specs(model)), *parity.DECODER_PATHS):
-        target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if path not in (*ENCODER_PATHS, *parity.DECODER_PATHS):
-            shutil.copyfile(fp32 / path, target)
-            sessions[path] = parity.open_session(target)
-            continue
-        log(f"narrowing {path}")
-        graph = onnx_ir.load(fp32 / path)
-        narrow_products(graph, dtype, keep)
-        onnx_ir.save(graph, target)
-        with tempfile.NamedTemporaryFile(prefix=".twin-", suffix=".onnx", dir=folder) as twin:
-            onnx_ir.save(float32_twin(graph), twin.name)
-            sessions[path] = parity.open_session(Path(twin.name))
-    return sessions
-
-
-def _write_decoder(
-    model: PromptOptimizer,
-    precision: Precision,
-    folder: Path,
-    log: Callable[[str], None],
-    dialect: Dialect = "onnxruntime",
-) -> Sessions:
-    sessions = {}
-    for relative, build in zip(parity.DECODER_PATHS, (build_prefill, build_step), strict=True):
-        log(f"building {relative}")
-        (folder / relative).parent.mkdir(parents=True, exist_ok=True)
-        onnx_ir.save(build(model.generator_model, precision, dialect), folder / relative)
-        sessions[relative] = parity.open_session(folder / relative)
-    return sessions
-
-
-def _write_graphs(
-    model: PromptOptimizer,
-    precision: Precision,
-    check_data: CheckData | None,
-    folder: Path,
-    log: Callable[[str], None],
-    progress: Callable[[str], None],
-    dialect: Dialect,
-) -> tuple[dict[str, Any], Agreement | None]:
-    """Write and check the graphs of a precision; returns the manifest's parity and, where quantized, the agreement.
-
-    The float32 graphs are made and compared with torch for every precision: quantized ones are compared with them.
-    """
-    if precision == FP32:
-        return write_fp32_graphs(model, folder, log, dialect)[1], None
-    with tempfile.TemporaryDirectory(prefix=".fp32-", dir=folder) as fp32:
-        reference, compared = write_fp32_graphs(model, Path(fp32), log, dialect)
-        write = partial(write_16_bit_graphs, dialect=dialect) if precision.products else write_quantized_graphs
-        sessions = write(model, precision, Path(fp32), folder, log)
-        data = check_data or agreement.read_check_data()
-        log(f"comparing {precision.name} with float32 on {len(data.records)} rows of {data.name}")
-        found = agreement.compare(
-            model,
-            reference,
-            sessions,
-            data,
-            lambda done, rows: progress(f"comparing {precision.name} with float32: {done} of {rows} rows"),
-        )
-    agreement.check(found, precision)
-    return compared, found
 
 
 def _place_adapter(building: Path, backend: BackendName) -> list[Path]:
@@ -425,7 +201,7 @@ def _write_onnx(
     progress: Callable[[str], None],
 ) -> _Models:
     model, precision = loaded.model, loaded.precision
-    compared, agreed = _write_graphs(model, precision, check_data, building, log, progress, "onnxruntime")
+    compared, agreed = write_graphs(model, precision, check_data, building, log, progress, "onnxruntime")
     write_adapter_record(loaded, building / PROJECTOR_PATH)
     adapter = [str(path) for path in _place_adapter(building, backend)]
     onnx_ir.save(build_move(), building / MOVE_PATH)
@@ -444,7 +220,7 @@ def _write_engines(
     model = loaded.model
     with tempfile.TemporaryDirectory(prefix=".graphs-", dir=building) as folder:
         graphs = Path(folder)
-        compared, agreed = _write_graphs(model, loaded.precision, check_data, graphs, log, progress, "tensorrt")
+        compared, agreed = write_graphs(model, loaded.precision, check_data, graphs, log, progress, "tensorrt")
         facts = write_engines(library, model, graphs, building, log)
     adapter = Path(plan_path(PROJECTOR_PATH))
     write_adapter_record(loaded, building / adapter)

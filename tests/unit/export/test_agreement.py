@@ -21,7 +21,7 @@ from neuro_latent_export.agreement import (
 )
 from neuro_latent_export.parity import Sessions
 from neuro_latent_export.precision import BF16, FP16, FP32, INT4, INT8, MIN_ROWS, PRECISIONS, Precision
-from neuro_latent_export.repository import export_repository
+from neuro_latent_export.repository import MOVE_PATH, export_repository
 from neuro_latent_trainer.data import DataError
 from neuro_latent_trainer.model import PromptOptimizer
 
@@ -167,7 +167,14 @@ def test_a_repository_of_less_precision_says_what_it_loses(
     adapter: Path, traced: None, data: CheckData, tmp_path: Path, repository: Path, precision: Precision
 ) -> None:
     output, told = tmp_path / "repository", list[str]()
-    manifest = export_repository(adapter, output, precision=lenient(precision), check_data=data, progress=told.append)
+    manifest = export_repository(
+        adapter,
+        output,
+        precision=lenient(precision),
+        device="gpu" if precision is BF16 else "cpu",
+        check_data=data,
+        progress=told.append,
+    )
     assert manifest == json.loads((output / "manifest.json").read_text())
     assert manifest["precision"] == precision.name
     assert manifest["model_version"].endswith(f"-{precision.name}")
@@ -180,7 +187,7 @@ def test_a_repository_of_less_precision_says_what_it_loses(
     assert len(manifest["parity"]["graphs"]) == 4
     assert manifest["parity"]["generation"]["identical"] == 12
     assert told[-1] == f"comparing {precision.name} with float32: {MIN_ROWS} of {MIN_ROWS} rows"
-    assert {str(p.relative_to(output)) for p in output.rglob("*.onnx")} == set(GRAPHS)
+    assert {str(p.relative_to(output)) for p in output.rglob("*.onnx")} == {*GRAPHS, MOVE_PATH}
     assert {p.name for p in output.iterdir()} == {p.name for p in repository.iterdir()}
     assert ("MatMul" if precision.products else "MatMulIntegerToFloat") in ops(output / GRAPHS[0])
     assert STEP_PRODUCTS[precision.name] in ops(output / GRAPHS[4])

@@ -16,10 +16,12 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from neuro_latent_export import warm_up
 from neuro_latent_export.backends import GRAPH_MODELS, unsupported
+from neuro_latent_export.errors import ExportError
 from neuro_latent_export.precision import PRECISIONS
-from neuro_latent_export.repository import ExportError, export_repository, fill_templates, template_values
+from neuro_latent_export.repository import export_repository
 from neuro_latent_export.row_int8 import CONTRIB, quantize_rows
 from neuro_latent_export.sixteen_bits import narrow_products
+from neuro_latent_export.templates import fill_templates, template_values
 from neuro_latent_serving import tokenization
 from neuro_latent_serving.graph_config import check_config
 from neuro_latent_trainer.model import PromptOptimizer

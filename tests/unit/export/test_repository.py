@@ -10,18 +10,12 @@ from typing import Any
 
 import pytest
 
-from neuro_latent_export import decoder_graphs, parity, t5_graphs
-from neuro_latent_export import repository as repository_module
+from neuro_latent_export import decoder_graphs, parity, t5_graphs, templates
+from neuro_latent_export.errors import ExportError
 from neuro_latent_export.parity import ParityError
 from neuro_latent_export.precision import INT8
-from neuro_latent_export.repository import (
-    ExportError,
-    export_adapter,
-    export_repository,
-    fill_templates,
-    pair_name,
-    templates_folder,
-)
+from neuro_latent_export.repository import export_adapter, export_repository, pair_name
+from neuro_latent_export.templates import fill_templates, templates_folder
 from neuro_latent_trainer.adapter_folder import AdapterError
 from neuro_latent_trainer.backbones import BackboneError, fingerprint
 from neuro_latent_trainer.model import PromptOptimizer
@@ -61,8 +55,8 @@ def test_the_manifest_has_hash_and_size_of_every_artifact(repository: Path, mani
 
 
 def test_every_template_is_there_and_filled(repository: Path, optimizer: PromptOptimizer) -> None:
-    templates = {p.relative_to(templates_folder()) for p in templates_folder().rglob("config.pbtxt")}
-    assert {p.relative_to(repository) for p in repository.rglob("config.pbtxt")} == templates
+    expected = {p.relative_to(templates_folder()) for p in templates_folder().rglob("config.pbtxt")}
+    assert {p.relative_to(repository) for p in repository.rglob("config.pbtxt")} == expected
     for path in repository.rglob("config.pbtxt"):
         text = path.read_text()
         assert "$" not in text, path
@@ -74,7 +68,7 @@ def test_every_template_is_there_and_filled(repository: Path, optimizer: PromptO
 def test_a_template_that_names_an_unknown_value_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "templates" / "encoder").mkdir(parents=True)
     (tmp_path / "templates" / "encoder" / "config.pbtxt").write_text("dims: [ ${encoder_widht} ]")
-    monkeypatch.setattr(repository_module, "templates_folder", lambda: tmp_path / "templates")
+    monkeypatch.setattr(templates, "templates_folder", lambda: tmp_path / "templates")
     with pytest.raises(ExportError, match=r"encoder/config\.pbtxt: cannot fill the template: 'encoder_widht'"):
         fill_templates({"encoder_width": "32"}, tmp_path / "out")
 

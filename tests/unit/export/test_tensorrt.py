@@ -15,8 +15,9 @@ from neuro_latent_export.agreement import read_check_data
 from neuro_latent_export.backends import GRAPH_MODELS
 from neuro_latent_export.decoder_graphs import build_step
 from neuro_latent_export.decoder_nodes import TENSORRT_COLUMNS
+from neuro_latent_export.errors import ExportError
 from neuro_latent_export.precision import BF16, FP32, MIN_ROWS, PRECISIONS
-from neuro_latent_export.repository import ExportError, export_repository
+from neuro_latent_export.repository import export_repository
 from neuro_latent_export.tensorrt import profiles
 from neuro_latent_export.tensorrt.engines import build_engine
 from neuro_latent_export.tensorrt.library import (

@@ -1,14 +1,10 @@
 """The adapters: complete records, made for this repository's frozen models."""
 
 from collections.abc import Iterator
-from pathlib import Path
-
-from pydantic import ValidationError
 
 from neuro_latent_serving.adapters.records import (
     DEFAULT,
     PROJECTOR,
-    RECORD,
     AdapterRecord,
     RecordError,
     misfits,
@@ -24,27 +20,14 @@ def check(subject: Subject) -> Iterator[Outcome]:
     repository = subject.repository
     if repository is None or PROJECTOR not in repository.models:
         return
+    yield from check_setting(repository)
     try:
-        records = read_records(repository)
-    except (RecordError, ValidationError, OSError, IndexError) as error:
+        records = newest_adapters(repository.root)
+    except (RecordError, OSError, IndexError) as error:
         yield Finding("adapters-incomplete", PROJECTOR, str(error), repository.export_again)
         return
     yield ", ".join(f"{name}: {record.model_version}" for name, record in records.items())
     yield from check_fits(records, repository)
-    yield from check_setting(repository)
-
-
-def read_records(repository: Repository) -> dict[str, AdapterRecord]:
-    """The records by adapter; a projector with one graph has one beside it.
-
-    Raises:
-        RecordError, ValidationError, OSError, IndexError: one cannot be read.
-    """
-    if not repository.has_one_adapter:
-        return newest_adapters(repository.root)
-    folder = repository.models[PROJECTOR].served
-    file = (folder or Path(PROJECTOR)) / RECORD
-    return {DEFAULT: AdapterRecord.model_validate_json(file.read_bytes())}
 
 
 def check_fits(records: dict[str, AdapterRecord], repository: Repository) -> Iterator[Finding]:

@@ -65,6 +65,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "versions-implicit": (WARNING, "which versions of a model are served is left to Triton"),
     "queue-unbounded": (WARNING, "any number of requests may wait for a model"),
     "queue-delays": (WARNING, "requests that have waited too long are answered all the same"),
+    "queue-stalls": (WARNING, "a queue policy where batches are not ragged: Triton lets requests wait for no reason"),
     "batching-off": (NOTE, "requests that wait for a graph do not share a batch"),
     "warmup-missing": (NOTE, "the first requests of a model are slower than the others"),
     "parameter-missing": (ERROR, "a model lacks a parameter that it reads"),

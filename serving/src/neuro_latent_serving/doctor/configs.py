@@ -132,9 +132,13 @@ def check_instances(model: Model, where: str) -> Iterator[Finding]:
 
 
 def check_queue(model: Model, where: str) -> Iterator[Finding]:
-    """What waits for a model is bounded, and shares batches."""
+    """What waits for a model is bounded where that costs nothing, and shares batches."""
     config = model.config
-    if config.HasField("dynamic_batching"):
+    if config.HasField("dynamic_batching") and model.backend in (ONNXRUNTIME, TENSORRT):
+        if config.dynamic_batching.HasField("default_queue_policy"):
+            what = "a default_queue_policy; requests of other lengths then wait for up to half a second"
+            yield Finding("queue-stalls", where, what, "dynamic_batching { }: the decoder bounds what waits.")
+    elif config.HasField("dynamic_batching"):
         policy = config.dynamic_batching.default_queue_policy
         mend = "default_queue_policy { timeout_action: REJECT, max_queue_size: 256 }"
         if policy.max_queue_size < 1:

@@ -12,16 +12,8 @@ from neuro_latent_serving.doctor.catalogue import Finding, Outcome
 from neuro_latent_serving.doctor.ensembles import fit
 from neuro_latent_serving.doctor.repository import PYTHON, Model, Repository, Tensor
 from neuro_latent_serving.doctor.subject import Subject
+from neuro_latent_serving.graph_config import TYPES, VARIABLE
 from neuro_latent_serving.server.repository import GPU_ONLY
-
-TYPES = {
-    "tensor(float)": "TYPE_FP32",
-    "tensor(float16)": "TYPE_FP16",
-    "tensor(int64)": "TYPE_INT64",
-    "tensor(int32)": "TYPE_INT32",
-    "tensor(string)": "TYPE_STRING",
-    "tensor(bool)": "TYPE_BOOL",
-}
 
 MADE_BY_PYTHON = {"adapter", "made_by"}
 """Tensors of the python projector that its graphs do not have: it chooses among them."""
@@ -31,7 +23,7 @@ HIDDEN = "encoder_hidden_states"
 
 @dataclass(frozen=True)
 class Node:
-    """An input or output of a graph; ``shape`` with the batch, -1 for an open size; ``type`` by Triton's name."""
+    """An input or output of a graph; ``shape`` with the batch, VARIABLE for an open size; ``type`` by Triton's name."""
 
     type: str
     shape: tuple[int, ...]
@@ -85,7 +77,7 @@ def opened_graph(file: Path) -> tuple[Nodes, Nodes]:
 def _nodes(listed: Any) -> Nodes:
     return {
         node.name: Node(
-            TYPES.get(node.type, node.type), tuple(size if isinstance(size, int) else -1 for size in node.shape)
+            TYPES.get(node.type, node.type), tuple(size if isinstance(size, int) else VARIABLE for size in node.shape)
         )
         for node in listed
     }
@@ -122,7 +114,7 @@ def difference(node: Node, tensor: Tensor) -> str:
     """What differs between a graph's tensor and the configuration's; empty for nothing."""
     if node.type != tensor.type:
         return f"{node.type}, and the configuration says {tensor.type}"
-    if node.shape[:1] != (-1,) or not fit(node.shape[1:], tensor.dims):
+    if node.shape[:1] != (VARIABLE,) or not fit(node.shape[1:], tensor.dims):
         return f"{list(node.shape)}, and the configuration says {list(tensor.dims)} for each row of a batch"
     return ""
 

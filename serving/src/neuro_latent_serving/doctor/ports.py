@@ -34,7 +34,7 @@ def check(subject: Subject) -> Iterator[Outcome]:
             except ServeError as error:
                 taken[name] = port, error
     ask = "127.0.0.1" if host == "0.0.0.0" else host
-    is_triton = "http" in taken and Health(ask, taken["http"][0], PROBE_TIMEOUT_S).waiting_for((UNARY_MODEL,)) is None
+    is_triton = "http" in taken and is_ready(Health(ask, taken["http"][0], timeout=PROBE_TIMEOUT_S))
     is_gateway = "gateway" in taken and answers_as_gateway(ask, taken["gateway"][0])
     for name, (port, why) in taken.items():
         if is_gateway if name == "gateway" else is_triton:
@@ -42,6 +42,11 @@ def check(subject: Subject) -> Iterator[Outcome]:
             yield Finding("port-served", str(port), what, f"Stop it to start another, or use --{name}-port 0.")
         else:
             yield Finding("port-taken", str(port), why.message, why.hint)
+
+
+def is_ready(server: Health) -> bool:
+    """Whether it serves the models of this project."""
+    return server.waiting_for((UNARY_MODEL,)) is None
 
 
 def answers_as_gateway(host: str, port: int) -> bool:

@@ -19,12 +19,12 @@ class ServedModel:
 
 
 class Health:
-    """Questions to the server at ``host:port``; ``header`` opens what it answers its starter only."""
+    """Questions to the server at ``host:port``; ``header`` opens what it tells its starter alone."""
 
-    def __init__(self, host: str, port: int, header: tuple[str, str], timeout: float = 2.0) -> None:
+    def __init__(self, host: str, port: int, header: tuple[str, str] | None = None, *, timeout: float = 2.0) -> None:
         self._host = host
         self._port = port
-        self._headers = {"Connection": "close", header[0]: header[1]}
+        self._headers = {"Connection": "close", **dict([header] if header else [])}
         self._timeout = timeout
 
     def waiting_for(self, models: tuple[str, ...]) -> str | None:

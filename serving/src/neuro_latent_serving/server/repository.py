@@ -77,7 +77,7 @@ def check_repository(repository: Path, *, verify: bool = False) -> Manifest:
     manifest = read_manifest(repository)
     if manifest is None:
         raise incomplete(repository, [f"{MANIFEST} (so nothing has been exported to it)"])
-    if manifest.precision in GPU_ONLY:
+    if manifest.precision in GPU_ONLY and manifest.device == "cpu":
         raise ServeError(
             f"{repository}: exported as {manifest.precision}, which is for GPUs; the CPU has no kernels for it",
             f"Export for the CPU: {EXPORT_COMMAND.format(repository=repository)} --precision int8",

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from neuro_latent_client.protocol import STREAM_MODEL, UNARY_MODEL
-
 Fault = Callable[[Path], None]
 
 ENCODER, T5_ENCODER = "encoder/1/model.onnx", "t5_encoder/1/model.onnx"
@@ -133,30 +131,3 @@ def change_json(file: Path, fields: dict[str, Any]) -> None:
 
 def void(_: object) -> None:
     """The end of a lambda."""
-
-
-def as_backend(repository: Path, backend: str) -> None:
-    """Turn the python repository into one of another backend: its layout, with the same graphs."""
-    suffix = "onnx" if backend == "onnxruntime" else "plan"
-    adapter = repository / "projector/1/adapters/default"
-    for name in ("model.onnx", "adapter.json"):
-        (adapter / name).rename(repository / "projector/1" / name)
-    shutil.rmtree(repository / "projector/1/adapters")
-    for model in ("encoder", "projector", "t5_encoder"):
-        (repository / model / "1/model.py").unlink()
-        (repository / model / "1/model.onnx").rename(repository / model / f"1/model.{suffix}")
-        edit(model, 'backend: "python"', f'backend: "{backend}"')(repository)
-    drop("projector", r',\n  \{ name: "adapter"[^\n]*')(repository)
-    drop("projector", r',\n  \{ name: "made_by"[^\n]*')(repository)
-    for ensemble in (UNARY_MODEL, STREAM_MODEL):
-        for name in ("adapter_name", "adapter_name", "made_by", "made_by"):
-            drop(ensemble, rf'\n *\w+_map \{{[^\n]*"{name}"[^\n]*')(repository)
-    unary = repository / "t5_decoder_unary" / "config.pbtxt"
-    if f"{MADE_BY}, optional" not in unary.read_text():
-        edit("t5_decoder_unary", MADE_BY, f"{MADE_BY}, optional: true")(repository)
-    several_adapters(repository, "false")
-    names = (file.relative_to(repository).as_posix() for file in repository.rglob("1/*") if file.is_file())
-    artifacts = [name for name in names if not name.endswith(".py")]
-    manifest(backend=backend, artifacts={})(repository)
-    for name in artifacts:
-        sign(repository, name)

@@ -25,7 +25,7 @@ from neuro_latent_serving.server.backends import STUB
 from neuro_latent_serving.server.binary import wheel_program
 from neuro_latent_serving.server.errors import UsageError
 from neuro_latent_serving.server.ports import FREE_PORTS
-from tests.unit.serving.doctor.spoil import as_backend, manifest, record
+from tests.unit.serving.doctor.spoil import manifest, record
 
 PYTHON = ".".join(platform.python_version_tuple()[:2])
 NO_PORTS = Options(ports=FREE_PORTS, gateway_port=0)
@@ -109,8 +109,10 @@ def test_missing_libraries(with_it: Options, tmp_path: Path, monkeypatch: pytest
     assert found(server.check, with_it) == {"libraries-missing"}
 
 
-def test_a_backend_that_the_server_lacks(spoilt: Path, full_installation: Path, with_it: Options) -> None:
-    as_backend(spoilt, "onnxruntime")
+def test_a_backend_that_the_server_lacks(
+    onnxruntime_repository: Path, full_installation: Path, with_it: Options, tmp_path: Path
+) -> None:
+    spoilt = Path(shutil.copytree(onnxruntime_repository, tmp_path / "other"))
     assert found(server.check, replace(with_it, repository=spoilt)) == set()
     library = full_installation / "backends" / "onnxruntime" / "libtriton_onnxruntime.so"
     library.rename(library.with_name("model.py"))

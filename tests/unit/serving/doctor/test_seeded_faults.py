@@ -1,6 +1,7 @@
 """One repository a fault: each is found, and nothing else is."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from tests.unit.serving.doctor.spoil import (
     MADE_BY,
     T5_ENCODER,
     Fault,
-    as_backend,
     both,
     copy,
     drop,
@@ -170,48 +170,57 @@ def test_a_fault_is_found_and_nothing_else(
     assert all(f.what and f.where and f.mend for f in findings)
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt"])
-def test_repositories_of_other_backends_have_their_own_layout(
-    backend: str, spoilt: Path, examine_repository: Examine
+LACKING = {"gpu-missing", "gpu-driver-missing", "engines-for-checks"}
+"""What is found of engines that were built for checks, on a machine without a GPU."""
+
+
+def test_an_export_for_the_onnxruntime_backend_has_no_fault(
+    onnxruntime_repository: Path, examine_repository: Examine
 ) -> None:
-    as_backend(spoilt, backend)
-    findings = examine_repository(spoilt)
-    device = {"gpu-missing", "gpu-driver-missing"}
-    assert {f.id for f in findings} - device == {"warmup-missing"}
-    suffix = "onnx" if backend == "onnxruntime" else "plan"
-    remove(f"projector/1/model.{suffix}")(spoilt)
+    assert examine_repository(onnxruntime_repository) == []
+
+
+def test_an_export_for_the_tensorrt_backend_wants_its_gpu_and_has_no_fault(
+    tensorrt_repository: Path, examine_repository: Examine
+) -> None:
+    assert {f.id for f in examine_repository(tensorrt_repository)} == LACKING
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt"])
+def test_repositories_of_other_backends_have_faults_of_their_own(
+    backend: str, request: pytest.FixtureRequest, tmp_path: Path, examine_repository: Examine
+) -> None:
+    spoilt = Path(shutil.copytree(request.getfixturevalue(f"{backend}_repository"), tmp_path / "spoilt"))
+    remove(f"projector/1/model.{'onnx' if backend == 'onnxruntime' else 'plan'}")(spoilt)
     several_adapters(spoilt, "true")
-    errors = {f.id for f in examine_repository(spoilt) if f.severity == Severity.ERROR}
-    assert errors - device == {"file-missing", "adapters-setting"}
+    policy = "default_queue_policy { timeout_action: REJECT, max_queue_size: 256 }"
+    edit("encoder", "dynamic_batching {", f"dynamic_batching {{ {policy}")(spoilt)
+    drop("t5_encoder", r"model_warmup.*\n\]")(spoilt)
+    expected = {"file-missing", "adapters-incomplete", "adapters-setting", "queue-stalls", "warmup-missing"}
+    assert {f.id for f in examine_repository(spoilt)} - LACKING == expected
 
 
 def test_engines_are_judged_by_what_export_says_of_them(
-    spoilt: Path, examine_repository: Examine, nvidia_smi: Callable[[str], None]
+    tensorrt_repository: Path, tmp_path: Path, examine_repository: Examine, nvidia_smi: Callable[[str], None]
 ) -> None:
-    as_backend(spoilt, "tensorrt")
+    spoilt = Path(shutil.copytree(tensorrt_repository, tmp_path / "spoilt"))
     nvidia_smi("NVIDIA L4, 580.95.05, 8.9, 23034")
-    width = json.loads((spoilt / "manifest.json").read_text())["sizes"]["encoder_width"]
-    ids = {
-        "dtype": "int64",
-        "shape": [-1, -1],
-        "profiles": [[[1, 16], [1, 32], [1, 512]], [[1, 16], [8, 32], [16, 512]]],
-    }
-    output = {"dtype": "float", "shape": [-1, width]}
-    engine = {"inputs": {"input_ids": ids, "attention_mask": ids}, "outputs": {"raw_embedding": output}}
+    built = json.loads((spoilt / "manifest.json").read_text())["tensorrt"] | {"library": "TensorRT"}
 
-    def ids_with(library: str, capability: str, **outputs: Any) -> set[str]:
-        facts = {"library": library, "version": "10.15", "compute_capability": capability}
-        engines = {"encoder/1/model.plan": {**engine, "outputs": {"raw_embedding": {**output, **outputs}}}}
-        manifest(tensorrt={**facts, "engines": engines})(spoilt)
-        return {f.id for f in examine_repository(spoilt)} - {"warmup-missing"}
+    def ids_with(**facts: Any) -> set[str]:
+        manifest(tensorrt=built | facts)(spoilt)
+        return {f.id for f in examine_repository(spoilt)}
 
-    assert ids_with("TensorRT", "8.9") == set()
-    assert ids_with("TensorRT", "9.0") == {"engines-misfit"}
-    assert ids_with("TensorRT-RTX", "8.9") == {"engines-for-checks"}
-    assert ids_with("TensorRT", "8.9", dtype="half") == {"graph-differs"}
-    assert ids_with("TensorRT", "8.9", shape=[-1, 7]) == {"graph-differs"}
-    ids["profiles"] = ids["profiles"][:1]
-    assert ids_with("TensorRT", "8.9") == {"graph-differs"}
+    assert ids_with() == set()
+    assert ids_with(compute_capability="9.0") == {"engines-misfit"}
+    assert ids_with(library="TensorRT-RTX") == {"engines-for-checks"}
+    engine = built["engines"]["encoder/1/model.plan"]
+    output, ids = engine["outputs"]["raw_embedding"], engine["inputs"]["input_ids"]
+    for tensor, change in ((output, {"dtype": "half"}), (output, {"shape": [-1, 7]}), (ids, {"profiles": []})):
+        before = dict(tensor)
+        tensor.update(change)
+        assert ids_with() == {"graph-differs"}
+        tensor.update(before)
 
 
 def test_whatever_file_is_lost_or_spoilt_no_check_fails(

@@ -1,0 +1,5 @@
+"""What can be wrong with an export."""
+
+
+class ExportError(RuntimeError):
+    """The repository cannot be written."""

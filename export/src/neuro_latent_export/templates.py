@@ -1,0 +1,95 @@
+"""What of a repository is no graph: the configurations and programs of ``model_repository/``, and the tokenizers."""
+
+import json
+import string
+from pathlib import Path
+
+from neuro_latent_export.backends import GRAPH_MODELS, BackendName, DeviceName, backend_values, config_template
+from neuro_latent_export.errors import ExportError
+from neuro_latent_export.graphs import Sizes
+from neuro_latent_export.warm_up import TOKENS, warm_up
+from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
+
+TEMPLATES = "model_repository"
+
+
+def templates_folder() -> Path:
+    """``model_repository/`` of the installed package, or of the checkout.
+
+    Raises:
+        ExportError: neither is there.
+    """
+    package = Path(__file__).parent
+    for folder in (package / TEMPLATES, package.parents[2] / TEMPLATES):
+        if folder.is_dir():
+            return folder
+    raise ExportError("the folder model_repository/ with the Triton configurations is missing from this installation")
+
+
+def template_values(
+    model: PromptOptimizer, model_version: str, backend: BackendName = "python", device: DeviceName = "cpu"
+) -> dict[str, str]:
+    """What ``${name}`` stands for in the ``config.pbtxt`` files."""
+    sizes, t5 = Sizes.of(model), model.generator_model.config
+    encoder_tokenizer = model.encoder.tokenizer
+    soft_prompts = {"soft_prompts": ("TYPE_FP32", [sizes.soft_prompt_tokens, sizes.generator_width])}
+    return {
+        "encoder_width": str(sizes.encoder_width),
+        "generator_width": str(sizes.generator_width),
+        "soft_prompt_tokens": str(sizes.soft_prompt_tokens),
+        "encoder_max_tokens": str(model.encoder.max_tokens),
+        "encoder_pad_id": str(encoder_tokenizer.pad_token_id),
+        "source_max_tokens": str(MAX_SOURCE_TOKENS),
+        "source_pad_id": str(model.generator.pad_id),
+        "decoder_start_id": str(t5.decoder_start_token_id),
+        "eos_id": str(model.generator.eos_id),
+        "model_version": model_version,
+        "encoder_warm_up": warm_up(TOKENS, model.encoder.max_tokens),
+        "t5_encoder_warm_up": warm_up({**soft_prompts, **TOKENS}, MAX_SOURCE_TOKENS),
+        **backend_values(backend, device),
+    }
+
+
+def fill_templates(values: dict[str, str], target: Path, backend: BackendName = "python") -> None:
+    """Copy the templates of a backend, with every ``${name}`` of the ``config.pbtxt`` files filled in.
+
+    Raises:
+        ExportError: a template names a value that does not exist.
+    """
+    source = templates_folder()
+    for path in sorted(source.rglob("*")):
+        relative = path.relative_to(source)
+        if path.is_dir() or "__pycache__" in relative.parts or path.suffix not in (".pbtxt", ".py"):
+            continue
+        is_graph = relative.parts[0] in GRAPH_MODELS
+        if path.suffix == ".py" and is_graph and backend != "python":
+            continue
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".pbtxt":
+            if path.name != (config_template(backend) if is_graph else "config.pbtxt"):
+                continue
+            try:
+                text = string.Template(text).substitute(values)
+            except (KeyError, ValueError) as error:
+                raise ExportError(f"{relative}: cannot fill the template: {error}") from None
+            relative = relative.with_name("config.pbtxt")
+        (target / relative).parent.mkdir(parents=True, exist_ok=True)
+        (target / relative).write_text(text, encoding="utf-8")
+    for ensemble in ("neuro_latent_optimizer", "neuro_latent_optimizer_stream"):
+        (target / ensemble / "1").mkdir(exist_ok=True)  # Triton wants a version folder, even an empty one
+
+
+def write_tokenizers(model: PromptOptimizer, target: Path) -> list[str]:
+    """The tokenizers as plain ``tokenizer.json`` files, without their padding and truncation settings."""
+    written = []
+    for relative, tokenizer in (
+        ("tokenizer/1/encoder_tokenizer.json", model.encoder.tokenizer),
+        ("tokenizer/1/generator_tokenizer.json", model.generator.tokenizer),
+        ("t5_decoder/1/generator_tokenizer.json", model.generator.tokenizer),
+    ):
+        spec = json.loads(tokenizer.backend_tokenizer.to_str())
+        spec["padding"] = spec["truncation"] = None
+        (target / relative).parent.mkdir(parents=True, exist_ok=True)
+        (target / relative).write_text(json.dumps(spec, ensure_ascii=False), encoding="utf-8")
+        written.append(relative)
+    return written
