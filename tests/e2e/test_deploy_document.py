@@ -16,6 +16,7 @@ NOT_RUN_HERE = {
     "docker": "tests/deploy runs the steps of the Dockerfile and what compose.yaml starts",
     "kubectl": "wants a cluster; tests/deploy checks the manifests",
     "neuro-latent export": "test_readme",
+    "pip install": "TensorRT, for a machine with a GPU",
     "neuro-latent doctor": "its own tests",
     "neuro-latent bench perf-analyzer --repository": "test_bench",
     "neuro-latent bench perf-analyzer --url": "test_bench",
