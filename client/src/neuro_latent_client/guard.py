@@ -47,8 +47,8 @@ _SPACED_SCRIPT: Final = re.compile(r"[a-z\u00df-\u024f]+")
 """Latin letters. What is written without spaces, or in another alphabet, is not cut into words to compare."""
 _ASKING_WORDS: Final = (
     "about also been being could from give have help here into just like make more most need only other please should "
-    "some such tell than that their them then there these they this those very want were what when where which will "
-    "with would write your"
+    "some such tell than thanks that their them then there these they this those very want were what when where which "
+    "will with would write your"
 )
 _ASKING: Final = frozenset(_ASKING_WORDS.split())
 """Words of four letters or more that say nothing of what a prompt is about."""

@@ -14,13 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+from neuro_latent_benchmarks.demo import PROMPTS
 from neuro_latent_trainer.data import read_records
 from neuro_latent_trainer.pretrain import tasks, tokens
 from neuro_latent_trainer.pretrain import tokenizer as tokenizers
+from neuro_latent_trainer.pretrain.everyday import everyday_pairs, read_tasks
 from neuro_latent_trainer.pretrain.loop import LoopConfig, learning_rate_factor, pretrain
 from neuro_latent_trainer.pretrain.overlap import HeldOut
 from neuro_latent_trainer.pretrain.requests import hasty, request_of
-from neuro_latent_trainer.pretrain.select import LIMITS, select_pairs
+from neuro_latent_trainer.pretrain.select import EVERYDAY, LIMITS, select_pairs
 from tests import tiny
 
 SPECIALS = (*tokenizers.ENCODER_SPECIALS, *tokenizers.GENERATOR_SPECIALS, *tokenizers.sentinel_tokens())
@@ -416,6 +418,22 @@ def test_a_hasty_request_ends_where_a_detail_begins() -> None:
     }
 
 
+def test_every_everyday_request_has_a_rewrite_and_every_first_sentence_is_used() -> None:
+    for task in read_tasks():
+        firsts = [task.firsts_for(raw) for raw in task.raw]
+        assert all(firsts), task.raw
+        assert set(task.first) == {first for fitting in firsts for first in fitting}
+
+
+def test_everyday_pairs_are_distinct_filled_and_none_of_the_demonstration() -> None:
+    pairs = list(everyday_pairs(5000, seed=0))
+    assert pairs == list(everyday_pairs(5000, seed=0))
+    raws = {raw.lower().strip(" .?!") for raw, _ in pairs}
+    assert len({raw for raw, _ in pairs}) == 5000
+    assert not any("{" in text or "}" in text for pair in pairs for text in pair)
+    assert not raws & {prompt.lower() for prompt in PROMPTS}
+
+
 def test_requests_of_the_corpus_become_pairs(tmp_path: Path) -> None:
     poem = "Write a poem about the sea, with rhymes."
     documents = [f"Instruction:\n{text}\n\nResponse:\nint sum;" for text in (REQUEST, REQUEST, f"{REQUEST}..", poem)]
@@ -435,8 +453,9 @@ def test_requests_of_the_corpus_become_pairs(tmp_path: Path) -> None:
     # Every second request for code is left out.
     assert list(tokens.read_requests(corpus, pairs)) == [REQUEST, poem, "How do I ride a bicycle?"]
     taken = select_pairs(pairs, tmp_path / "out.jsonl", corpus=corpus)
+    assert taken.pop(EVERYDAY) == LIMITS[EVERYDAY]
     assert taken == {"corpus_code_request": 1, "corpus_request": 1, "oneprompted_v1_synthetic": 1}
-    records = read_records(tmp_path / "out.jsonl").records
+    records = [record for record in read_records(tmp_path / "out.jsonl").records if record.source != EVERYDAY]
     assert {r.enhanced_prompt for r in records} == {REQUEST, poem, "Explain how to ride a bicycle."}
     assert all(len(r.raw_prompt) < len(r.enhanced_prompt or "") for r in records)
 

@@ -17,6 +17,7 @@ from neuro_latent_trainer.backbones import autocast, default_device, freeze, poo
 from neuro_latent_trainer.choices import Precision
 from neuro_latent_trainer.losses import IGNORE
 from neuro_latent_trainer.pretrain import models, tasks, tokenizer, tokens
+from neuro_latent_trainer.pretrain.everyday import everyday_pairs
 from neuro_latent_trainer.pretrain.loop import Batch, LoopConfig, pretrain, to_device
 from neuro_latent_trainer.pretrain.overlap import HeldOut
 from neuro_latent_trainer.pretrain.publish import publish_backbones
@@ -31,6 +32,8 @@ HELD_OUT_BATCHES = 20
 MOST_STEPS = LoopConfig().max_steps
 STANDARDIZER_SEED = 7_000_000
 """Far from the seeds of the training stream."""
+EVERYDAY_TEXTS = 30_000
+"""How many rewrites of the grammar are drawn."""
 STANDARDIZER_BATCHES = 128
 REQUEST_TEMPERATURE = 0.05
 
@@ -72,7 +75,8 @@ def prepare(
     def documents() -> Iterator[tuple[str, int]]:
         nonlocal left_out
         requests = ((text, tokens.KINDS.index("request")) for text in tokens.read_requests(corpus, pairs))
-        for text, kind in itertools.chain(tokens.read_documents(corpus, pairs), requests):
+        everyday = ((text, tokens.KINDS.index("everyday")) for _, text in everyday_pairs(EVERYDAY_TEXTS, seed=0))
+        for text, kind in itertools.chain(tokens.read_documents(corpus, pairs), requests, everyday):
             if known.repeated_by(text):
                 left_out += 1
             else:

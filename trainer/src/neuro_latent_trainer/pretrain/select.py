@@ -5,7 +5,8 @@ content cannot be inferred from the title (they teach to invent: only short ones
 outnumber the rest by far, and short questions with a rephrasing, many of them of one narrow kind each. Of those a few
 stay: without any, an adapter takes a short everyday question for something it was never asked. The preference file adds
 rewrites of which one led to a better answer than another. The corpus adds requests with the hasty version that someone
-might have typed (``requests.py``). Rewrites that have lost their prompt's subject are left out.
+might have typed (``requests.py``), and the grammar of everyday requests its pairs (``everyday.py``). Rewrites that
+have lost their prompt's subject are left out.
 """
 
 import json
@@ -19,11 +20,13 @@ from typing import Any
 
 from neuro_latent_client.guard import is_off_subject
 from neuro_latent_trainer.jsonl import parse_json_line
+from neuro_latent_trainer.pretrain.everyday import everyday_pairs
 from neuro_latent_trainer.pretrain.overlap import HeldOut
 from neuro_latent_trainer.pretrain.requests import asks_for_code, hasty
 from neuro_latent_trainer.pretrain.tokens import read_requests
 
 COLUMNS = ("raw_prompt", "enhanced_prompt", "failed_prompts", "source", "licence")
+EVERYDAY = "neuro_latent_everyday"
 LIMITS = {
     "oneprompted_v2": 2000,
     "oneprompted_v1_synthetic": 1500,
@@ -34,6 +37,7 @@ LIMITS = {
     "rar_*": 50,
     "corpus_request": 2000,
     "corpus_code_request": 1000,
+    EVERYDAY: 3000,
 }
 """The most rows of each source; the first pattern that matches its name holds, and what none does is left out."""
 
@@ -75,6 +79,8 @@ def select_pairs(
         if (raw := hasty(request, rng)) is not None:
             source = "corpus_code_request" if asks_for_code(request) else "corpus_request"
             rows.append({"raw_prompt": raw, "enhanced_prompt": request, "source": source})
+    for raw, enhanced in everyday_pairs(2 * LIMITS[EVERYDAY], seed + 1):  # more than are taken: see below
+        rows.append({"raw_prompt": raw, "enhanced_prompt": enhanced, "source": EVERYDAY})
     rng.shuffle(rows)
     known = HeldOut.read(held_out)
     taken: Counter[str] = Counter()

@@ -30,6 +30,10 @@ EXPAND_TEXT = "Write a text about: "
 CONTINUE = "Continue this text: "
 FALSE_STARTS = (" no", " uh", " um", " sorry", " I mean", " no wait", " actually", " or rather", " make that", " er")
 """What people say when they correct themselves."""
+PROMPTS = ("prompt", "enhanced", "request", "everyday")
+"""Kinds of text that are prompts."""
+WHOLE = ("everyday",)
+"""Kinds that are never begun in the middle: they are short, and their first sentence says what they are about."""
 MAX_REPAIR = 40
 """The longest sentence of a repair, in tokens."""
 
@@ -45,12 +49,13 @@ class Mixture:
 
     kinds: dict[str, float] = field(
         default_factory=lambda: {
-            "prompt": 0.2,
-            "instruction_response": 0.2,
-            "prose": 0.05,
-            "qa": 0.05,
-            "enhanced": 0.3,
-            "request": 0.2,
+            "prompt": 0.12,
+            "instruction_response": 0.13,
+            "prose": 0.04,
+            "qa": 0.04,
+            "enhanced": 0.22,
+            "request": 0.15,
+            "everyday": 0.3,
         }
     )
     span_corruption: float = 0.1
@@ -116,7 +121,7 @@ class Sampler:
         documents, weights = self.by_kind[kind]
         ids = self.store.document(documents[np.searchsorted(weights, rng.random() * weights[-1])]).astype(np.int64)
         sentence_end = self.vocabulary.ends_sentence[ids]
-        if rng.random() < 0.5:
+        if KINDS[kind] not in WHOLE and rng.random() < 0.5:
             starts = np.flatnonzero(sentence_end[: max(1, len(ids) - self.mixture.min_chunk)]) + 1
             if len(starts):
                 ids = ids[starts[rng.integers(len(starts))] :]
@@ -232,7 +237,7 @@ class GeneratorTasks:
             if rng.random() < mixture.steered:
                 guide = target
             else:
-                instruction = EXPAND_PROMPT if KINDS[kind] in ("prompt", "enhanced", "request") else EXPAND_TEXT
+                instruction = EXPAND_PROMPT if KINDS[kind] in PROMPTS else EXPAND_TEXT
         if instruction is not None and rng.random() >= mixture.instruction_dropout:
             source = np.concatenate([vocabulary.instructions[instruction], source])
         return GeneratorExample(np.append(source, vocabulary.eos), np.append(target, vocabulary.eos), guide)
