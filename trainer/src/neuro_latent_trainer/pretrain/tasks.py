@@ -10,9 +10,9 @@ mixture:
   like short user requests;
 * rewriting: a raw prompt of the grammar of everyday requests (``everyday.py``) -> its rewrite.
 
-Most repairs, expansions and rewritings are *steered*: before the source stand soft prompts made of an embedding of the text that is
-to be written (``steering.py``), as an adapter will put them there. The others carry an instruction in words, on prompts
-EXPAND_PROMPT, whose embeddings the soft prompts start from.
+Most repairs, expansions and rewritings are *steered*: before the source stand soft prompts made of an embedding of the
+text that is to be written (``steering.py``), as an adapter will put them there. The others carry an instruction in
+words, on prompts EXPAND_PROMPT, whose embeddings the soft prompts start from.
 """
 
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ FALSE_STARTS = (" no", " uh", " um", " sorry", " I mean", " no wait", " actually
 PROMPTS = ("prompt", "enhanced", "request", "everyday")
 """Kinds of text that are prompts."""
 PAIRED = ("everyday",)
-"""Kinds that are a raw prompt and its rewrite. They are never begun in the middle: the first sentence has the subject."""
+"""Kinds that are a raw prompt and its rewrite, which is never begun in the middle: its subject comes first."""
 MAX_REPAIR = 40
 """The longest sentence of a repair, in tokens."""
 
