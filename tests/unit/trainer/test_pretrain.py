@@ -126,7 +126,7 @@ seeds = st.integers(0, 10**6)
 @given(seed=seeds)
 def test_span_corruption_can_be_undone(sampler: tasks.Sampler, vocabulary: tasks.Vocabulary, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    ids, _ = sampler.chunk(rng)
+    ids, *_ = sampler.chunk(rng)
     source, target = tasks.span_corruption(ids, vocabulary, rng)
     spans: dict[int, list[int]] = {}
     for token in target.tolist():
@@ -145,7 +145,7 @@ def test_span_corruption_can_be_undone(sampler: tasks.Sampler, vocabulary: tasks
 @given(seed=seeds)
 def test_a_continuation_is_the_rest_of_the_text(sampler: tasks.Sampler, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    ids, _ = sampler.chunk(rng)
+    ids, *_ = sampler.chunk(rng)
     source, target = tasks.continuation(ids, rng)
     assert [*source, *target] == ids.tolist()
     assert 4 <= len(source) <= max(4, len(ids) // 2)
@@ -156,7 +156,7 @@ def test_the_request_of_an_expansion_is_a_subsequence_of_its_text(
     sampler: tasks.Sampler, vocabulary: tasks.Vocabulary, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    ids, _ = sampler.chunk(rng)
+    ids, *_ = sampler.chunk(rng)
     source, target = tasks.expansion(ids, vocabulary, rng)
     assert target is ids
     assert 0 < len(source) <= len(ids)
@@ -171,7 +171,7 @@ def test_a_repair_is_the_first_sentence_and_its_source_adds_only_false_starts(
     sampler: tasks.Sampler, vocabulary: tasks.Vocabulary, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    ids, _ = sampler.chunk(rng)
+    ids, *_ = sampler.chunk(rng)
     source, target = tasks.repair(ids, vocabulary, rng)
     assert target.tolist() == ids[: len(target)].tolist()
     assert 0 < len(target) <= tasks.MAX_REPAIR
@@ -183,7 +183,7 @@ def test_a_repair_is_the_first_sentence_and_its_source_adds_only_false_starts(
 
 @given(seed=seeds)
 def test_a_chunk_has_ink_at_its_start_and_a_length_within_the_limits(sampler: tasks.Sampler, seed: int) -> None:
-    ids, kind = sampler.chunk(np.random.default_rng(seed))
+    ids, kind, _ = sampler.chunk(np.random.default_rng(seed))
     assert 0 < len(ids) <= sampler.mixture.max_chunk
     assert not sampler.vocabulary.is_blank[ids[0]]
     assert not sampler.vocabulary.starts_word[ids[0]] or ids[0] == sampler.vocabulary.without_space[ids[0]]

@@ -75,7 +75,8 @@ def prepare(
     def documents() -> Iterator[tuple[str, int]]:
         nonlocal left_out
         requests = ((text, tokens.KINDS.index("request")) for text in tokens.read_requests(corpus, pairs))
-        everyday = ((text, tokens.KINDS.index("everyday")) for _, text in everyday_pairs(EVERYDAY_TEXTS, seed=0))
+        pairs_of_grammar = everyday_pairs(EVERYDAY_TEXTS, seed=0)
+        everyday = (("\n".join(pair), tokens.KINDS.index("everyday")) for pair in pairs_of_grammar)
         for text, kind in itertools.chain(tokens.read_documents(corpus, pairs), requests, everyday):
             if known.repeated_by(text):
                 left_out += 1

@@ -7,11 +7,12 @@ mixture:
 * continuation: the start of a text -> the rest of it;
 * repair: a sentence with false starts, doubled and missing words -> the sentence;
 * expansion: a few words or phrases of a text, its first words or its first sentence -> the whole text. Its sources look
-  like short user requests.
+  like short user requests;
+* rewriting: a raw prompt of the grammar of everyday requests (``everyday.py``) -> its rewrite.
 
-Most repairs and expansions are *steered*: before the source stand soft prompts made of an embedding of the text that is
-to be written (``steering.py``), as an adapter will put them there. The others carry an instruction in words, on prompts
-EXPAND_PROMPT, whose embeddings the soft prompts start from.
+Most repairs, expansions and rewritings are *steered*: before the source stand soft prompts made of an embedding of the
+text that is to be written (``steering.py``), as an adapter will put them there. The others carry an instruction in
+words, on prompts EXPAND_PROMPT, whose embeddings the soft prompts start from.
 """
 
 from collections.abc import Iterator
@@ -32,8 +33,8 @@ FALSE_STARTS = (" no", " uh", " um", " sorry", " I mean", " no wait", " actually
 """What people say when they correct themselves."""
 PROMPTS = ("prompt", "enhanced", "request", "everyday")
 """Kinds of text that are prompts."""
-WHOLE = ("everyday",)
-"""Kinds that are never begun in the middle: they are short, and their first sentence says what they are about."""
+PAIRED = ("everyday",)
+"""Kinds that are a raw prompt and its rewrite, which is never begun in the middle: its subject comes first."""
 MAX_REPAIR = 40
 """The longest sentence of a repair, in tokens."""
 
@@ -43,7 +44,8 @@ class Mixture:
     """Shares of the document kinds and of the generator's tasks, and the chunk lengths in tokens.
 
     Attributes:
-        steered: share of the repairs and expansions that are steered.
+        rewriting: share of the repairs and expansions of paired texts that are rewritings instead.
+        steered: share of the repairs, expansions and rewritings that are steered.
         instruction_dropout: share of the instructions in words that are left out.
     """
 
@@ -62,6 +64,7 @@ class Mixture:
     continuation: float = 0.1
     repair: float = 0.2
     expansion: float = 0.6
+    rewriting: float = 0.6
     steered: float = 0.7
     instruction_dropout: float = 0.2
     min_chunk: int = 16
@@ -91,6 +94,7 @@ class Vocabulary:
         ]
         self.eos = ids["</s>"]
         self.first_sentinel = ids["<extra_id_0>"]
+        self.line_break = ids["Ċ"]
 
     def strip(self, ids: np.ndarray) -> np.ndarray:
         """Drop blank tokens and the space at the start, as a text that someone typed has none."""
@@ -115,13 +119,17 @@ class Sampler:
             shares.append(mixture.kinds[kind] if chosen.any() else 0.0)
         self.kind_shares = np.array(shares) / np.sum(shares)
 
-    def chunk(self, rng: np.random.Generator) -> tuple[np.ndarray, int]:
-        """Return ``(token ids int64 [n], kind index)``."""
+    def chunk(self, rng: np.random.Generator) -> tuple[np.ndarray, int, np.ndarray | None]:
+        """Return ``(token ids int64 [n], kind index, its raw prompt)``; the last only of a paired kind."""
         kind = int(rng.choice(len(KINDS), p=self.kind_shares))
         documents, weights = self.by_kind[kind]
         ids = self.store.document(documents[np.searchsorted(weights, rng.random() * weights[-1])]).astype(np.int64)
+        raw = None
+        if KINDS[kind] in PAIRED:
+            at = int(np.argmax(ids == self.vocabulary.line_break))
+            raw, ids = ids[:at], ids[at + 1 :]
         sentence_end = self.vocabulary.ends_sentence[ids]
-        if KINDS[kind] not in WHOLE and rng.random() < 0.5:
+        if raw is None and rng.random() < 0.5:
             starts = np.flatnonzero(sentence_end[: max(1, len(ids) - self.mixture.min_chunk)]) + 1
             if len(starts):
                 ids = ids[starts[rng.integers(len(starts))] :]
@@ -130,7 +138,7 @@ class Sampler:
         if len(ids) > longest:
             ends = np.flatnonzero(sentence_end[self.mixture.min_chunk // 2 : longest])
             ids = ids[: ends[-1] + self.mixture.min_chunk // 2 + 1] if len(ends) else ids[:longest]
-        return self.vocabulary.strip(ids), kind
+        return self.vocabulary.strip(ids), kind, raw
 
 
 def span_corruption(ids: np.ndarray, vocabulary: Vocabulary, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -222,7 +230,7 @@ class GeneratorTasks:
 
     def example(self, rng: np.random.Generator) -> GeneratorExample:
         """Draw a text and a task."""
-        ids, kind = self.sampler.chunk(rng)
+        ids, kind, raw = self.sampler.chunk(rng)
         mixture, vocabulary = self.mixture, self.vocabulary
         shares = np.cumsum([mixture.span_corruption, mixture.continuation, mixture.repair])
         task = int(np.searchsorted(shares, rng.random(), side="right"))
@@ -233,7 +241,10 @@ class GeneratorTasks:
             source, target = continuation(ids, rng)
             instruction = CONTINUE
         else:
-            source, target = (repair if task == 2 else expansion)(ids, vocabulary, rng)
+            if raw is not None and rng.random() < mixture.rewriting:
+                source, target = raw, ids
+            else:
+                source, target = (repair if task == 2 else expansion)(ids, vocabulary, rng)
             if rng.random() < mixture.steered:
                 guide = target
             else:
@@ -312,7 +323,7 @@ def encoder_batches(
     while True:
         rows = []
         for _ in range(8 * batch_size):
-            ids, _ = sampler.chunk(rng)
+            ids, *_ = sampler.chunk(rng)
             request, _ = expansion(ids, sampler.vocabulary, rng)
             rows.append((frame(ids), frame(request)))
         rows.sort(key=lambda row: len(row[0]))

@@ -16,7 +16,7 @@ from neuro_latent_trainer.pretrain.requests import asks_for_code, is_request, re
 KINDS = ("prompt", "instruction_response", "prose", "qa", "enhanced", "request", "everyday")
 """Document kinds of the corpus; ``enhanced``, the target texts of a prompt-pair file; ``request``, what documents of
 the corpus begin with when they are instructions, and users' raw prompts (never beside their enhanced prompts);
-``everyday``, rewrites of a grammar (``everyday.py``), without their raw prompts."""
+``everyday``, pairs of a grammar (``everyday.py``): a raw prompt, a line break, its rewrite."""
 
 USERS = "oneprompted"
 """Pairs of these sources have raw prompts as users typed them, on any subject."""
