@@ -13,6 +13,8 @@ Provider = str | tuple[str, dict[str, str]]
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
+CUDA_INSTALL = "pip uninstall -y onnxruntime; pip install 'onnxruntime-gpu[cuda,cudnn]>=1.31'"
+"""How to get the provider; both packages bring the same module, so one has to go first."""
 
 
 def open_session(

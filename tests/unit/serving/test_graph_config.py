@@ -46,6 +46,12 @@ def test_what_does_not_fit_is_named(changes: dict[str, Any], words: str) -> None
         check_config(config(**changes), INPUTS, OUTPUTS)
 
 
+def test_everything_that_does_not_fit_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"input ids: TYPE_BF16, .*; input ids: dimensions"):
+        check_config(config(data_type="TYPE_BF16", dims=["7"]), INPUTS, OUTPUTS)
+    check_config(config(data_type="TYPE_BF16"), [Node("ids", "tensor(bfloat16)", ["batch", "tokens"])], OUTPUTS)
+
+
 def test_an_output_that_the_graph_has_not_and_a_fixed_batch_are_named() -> None:
     with pytest.raises(ConfigError, match="output vector: the graph has none of that name, only unused"):
         check_config(config(), INPUTS, OUTPUTS[1:])

@@ -18,10 +18,10 @@ KINDS: dict[str, tuple[Severity, str]] = {
     # versions
     "python-unsupported": (ERROR, "this Python is older than the distributions allow"),
     "requirement-unmet": (ERROR, "a package that a distribution needs is missing, or of a version that does not fit"),
-    "telemetry-on": (WARNING, "ONNX Runtime reports its use to its maker"),
     # server
     "server-missing": (ERROR, "no tritonserver, or one without backends"),
     "server-insecure": (WARNING, "older than the fixes of CVE-2025-23319, -23320 and -23334: for 127.0.0.1 only"),
+    "server-exposed": (ERROR, "one without these fixes is to listen on a network: whoever reaches it may run programs"),
     "server-old": (NOTE, "older than the release that production images are made from"),
     "server-version-unknown": (NOTE, "the version of the tritonserver cannot be told"),
     "stub-missing": (ERROR, "the python backend has no stub for this Python"),
@@ -43,11 +43,14 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "gpu-missing": (ERROR, "the repository is for a GPU, and none is there"),
     "gpu-driver-missing": (ERROR, "the library of the GPU's driver cannot be loaded"),
     "cuda-provider-missing": (ERROR, "the repository is for a GPU, and this ONNX Runtime cannot use one"),
+    "gpu-unused": (NOTE, "a GPU is here, and the repository is for the CPU"),
     "engines-for-checks": (
         ERROR,
         "the TensorRT engines were built without a GPU, for checks: Triton does not load them",
     ),
     "engines-misfit": (ERROR, "the TensorRT engines were built for another kind of GPU"),
+    "engines-version": (ERROR, "the TensorRT engines were built with another version of TensorRT"),
+    "engine-runtime-missing": (ERROR, "a package with which the decoder runs its TensorRT engines is missing"),
     "precision-unsupported": (ERROR, "the device has no kernels for the repository's precision"),
     "precision-slow": (WARNING, "the precision is for GPUs; the CPU computes it in float32, with conversions"),
     # configurations

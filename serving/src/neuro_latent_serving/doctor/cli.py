@@ -13,7 +13,7 @@ from neuro_latent_serving.doctor.report import counts, facts, show
 from neuro_latent_serving.doctor.subject import Options, Subject
 from neuro_latent_serving.gateway.config import GatewayConfig
 from neuro_latent_serving.gateway.options import DEFAULTS as GATEWAY_DEFAULTS
-from neuro_latent_serving.gateway.options import GatewayPort
+from neuro_latent_serving.gateway.options import GatewayHost, GatewayPort
 from neuro_latent_serving.server.cli import DEFAULTS, reported_errors
 from neuro_latent_serving.server.ports import Ports
 
@@ -26,6 +26,7 @@ def doctor(
     grpc_port: Annotated[int, typer.Option(help="gRPC port; 0: any.")] = DEFAULTS.ports.grpc,
     metrics_port: Annotated[int, typer.Option(help="Port of the metrics; 0: any.")] = DEFAULTS.ports.metrics,
     host: Annotated[str, typer.Option(help="IPv4 address that it would listen on.")] = DEFAULTS.host,
+    gateway_host: GatewayHost = GATEWAY_DEFAULTS.host,
     gateway_port: GatewayPort = GATEWAY_DEFAULTS.port,
     tritonserver: Annotated[
         Path | None,
@@ -53,6 +54,7 @@ def doctor(
             repository=repository,
             host=host,
             ports=Ports(http_port, grpc_port, metrics_port),
+            gateway_host=gateway_host,
             gateway_port=GatewayConfig(port=gateway_port).port,
             tritonserver=tritonserver,
             verify=verify,

@@ -1,10 +1,7 @@
 """A GPU, its driver and ONNX Runtime's provider, where the repository needs them."""
 
 import ctypes
-import shutil
-import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import onnxruntime as ort
 
@@ -12,22 +9,11 @@ from neuro_latent_serving.doctor.catalogue import Finding, Outcome
 from neuro_latent_serving.doctor.repository import ONNXRUNTIME, PYTHON, TENSORRT
 from neuro_latent_serving.doctor.subject import Subject
 from neuro_latent_serving.server.repository import EXPORT_COMMAND, GPU_ONLY
+from neuro_latent_serving.sessions import CUDA, CUDA_INSTALL
 
 MADE_FOR_GPUS = "fp16"
 FIRST_WITH = {"bf16": 8.0, "fp16": 5.3}
 """The CUDA compute capability from which on a GPU has products of that precision."""
-
-CUDA = "CUDAExecutionProvider"
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """A line of nvidia-smi."""
-
-    name: str
-    driver: str
-    capability: float
-    mebibytes: int
 
 
 def check(subject: Subject) -> Iterator[Outcome]:
@@ -38,19 +24,22 @@ def check(subject: Subject) -> Iterator[Outcome]:
     if not needs_gpu(subject):
         yield "the repository needs no GPU"
         yield from check_cpu(subject, precision)
+        if subject.gpus:
+            what = "is here, and the repository is for the CPU"
+            mend = f"Export for it: {EXPORT_COMMAND.format(repository=subject.repository.root)} --device gpu"
+            yield Finding("gpu-unused", subject.gpus[0].name, what, mend)
         return
-    gpus = find_gpus()
-    if not gpus:
+    if not subject.gpus:
         mend = "Start the container with --gpus all, install the driver, or export with --device cpu."
-        yield Finding("gpu-missing", "GPU", "nvidia-smi is not there, or lists none", mend)
+        yield Finding("gpu-missing", "GPU", "nvidia-smi is not there, fails, or lists none", mend)
     if not loads("libcuda.so.1"):
         mend = "Install NVIDIA's driver; in a container it comes with --gpus all."
         yield Finding("gpu-driver-missing", "libcuda.so.1", "cannot be loaded", mend)
     if decoder_needs_cuda(subject) and CUDA not in ort.get_available_providers():
-        mend = "Install onnxruntime-gpu in place of onnxruntime, of the same version."
+        mend = f"Install the one for GPUs in its place: {CUDA_INSTALL}"
         yield Finding("cuda-provider-missing", "onnxruntime", f"has no {CUDA}, which the decoder needs", mend)
-    for gpu in gpus:
-        yield f"{gpu.name}, {gpu.mebibytes} MiB, driver {gpu.driver}, compute capability {gpu.capability}"
+    for gpu in subject.gpus:
+        yield f"{gpu.name}, {gpu.memory}, driver {gpu.driver}, compute capability {gpu.capability}"
         if gpu.capability < FIRST_WITH.get(precision, 0):
             what = f"{gpu.name} has compute capability {gpu.capability}; {precision} needs {FIRST_WITH[precision]}"
             yield Finding("precision-unsupported", precision, what, "Export with --precision fp32.")
@@ -78,19 +67,6 @@ def check_cpu(subject: Subject, precision: str) -> Iterator[Finding]:
         yield Finding("precision-unsupported", precision, "is for GPUs; the CPU has no kernels for it", mend)
     elif precision == MADE_FOR_GPUS:
         yield Finding("precision-slow", precision, "is for GPUs; the CPU converts it to float32 and back", mend)
-
-
-def find_gpus() -> list[Gpu]:
-    """What nvidia-smi lists; empty where it is not there or fails."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return []
-    command = [program, "--query-gpu=name,driver_version,compute_cap,memory.total", "--format=csv,noheader,nounits"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    if done.returncode:
-        return []
-    rows = [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines() if line.strip()]
-    return [Gpu(name, driver, float(capability), int(memory)) for name, driver, capability, memory in rows]
 
 
 def loads(library: str) -> bool:

@@ -1,18 +1,17 @@
 """The graphs against the configurations, as ONNX Runtime opens them."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
+from google.protobuf import json_format
 
 from neuro_latent_serving.adapters.records import ADAPTERS, GRAPH, PROJECTOR
 from neuro_latent_serving.doctor.catalogue import Finding, Outcome
-from neuro_latent_serving.doctor.ensembles import fit
-from neuro_latent_serving.doctor.repository import PYTHON, Model, Repository, Tensor
+from neuro_latent_serving.doctor.repository import ONNXRUNTIME, PYTHON, Model, Repository
 from neuro_latent_serving.doctor.subject import Subject
-from neuro_latent_serving.graph_config import TYPES, VARIABLE
+from neuro_latent_serving.graph_config import SETTINGS, Node, differences
 from neuro_latent_serving.server.repository import GPU_ONLY
 
 MADE_BY_PYTHON = {"adapter", "made_by"}
@@ -20,17 +19,7 @@ MADE_BY_PYTHON = {"adapter", "made_by"}
 
 HIDDEN = "encoder_hidden_states"
 
-
-@dataclass(frozen=True)
-class Node:
-    """An input or output of a graph; ``shape`` with the batch, VARIABLE for an open size; ``type`` by Triton's name."""
-
-    type: str
-    shape: tuple[int, ...]
-
-
-Nodes = Mapping[str, Node]
-Tensors = Mapping[str, Tensor]
+Nodes = Sequence[Node]
 
 
 def check(subject: Subject) -> Iterator[Outcome]:
@@ -39,7 +28,7 @@ def check(subject: Subject) -> Iterator[Outcome]:
     if repository is None or not options.graphs:
         return
     if subject.manifest and subject.manifest.precision in GPU_ONLY:
-        yield f"not opened: this machine's ONNX Runtime has no {subject.manifest.precision}"
+        yield f"not opened: the CPU has no {subject.manifest.precision} kernels"
         return
     opened = 0
     for model in repository.models.values():
@@ -62,7 +51,7 @@ def graph_files(model: Model) -> Iterator[Path]:
 
 
 def opened_graph(file: Path) -> tuple[Nodes, Nodes]:
-    """Inputs and outputs of a graph, by name.
+    """Inputs and outputs of a graph.
 
     Raises:
         Exception: ONNX Runtime cannot open it; it has an error of its own for everything.
@@ -71,52 +60,39 @@ def opened_graph(file: Path) -> tuple[Nodes, Nodes]:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    return _nodes(session.get_inputs()), _nodes(session.get_outputs())
-
-
-def _nodes(listed: Any) -> Nodes:
-    return {
-        node.name: Node(
-            TYPES.get(node.type, node.type), tuple(size if isinstance(size, int) else VARIABLE for size in node.shape)
-        )
-        for node in listed
-    }
+    return session.get_inputs(), session.get_outputs()
 
 
 def check_graph(model: Model, file: Path, repository: Repository) -> Iterator[Finding]:
     """One graph against its model's configuration."""
     where = file.relative_to(repository.root).as_posix()
     try:
-        graph = opened_graph(file)
+        inputs, outputs = opened_graph(file)
     except Exception as error:
         yield unreadable(where, error, repository)
         return
-    chosen = MADE_BY_PYTHON if model.name == PROJECTOR and model.backend == PYTHON else set()
-    inputs = {name: tensor for name, tensor in model.inputs.items() if name not in chosen}
-    outputs = {name: tensor for name, tensor in model.outputs.items() if name not in chosen}
-    yield from compare(where, graph, (inputs, outputs), repository)
+    yield from compare(where, inputs, outputs, model, repository)
 
 
-def compare(
-    where: str, graph: tuple[Nodes, Nodes], config: tuple[Tensors, Tensors], repository: Repository
-) -> Iterator[Finding]:
-    """Inputs and outputs of a graph against those of a configuration."""
-    for kind, nodes, tensors in zip(("input", "output"), graph, config, strict=True):
-        for name in sorted(set(nodes) ^ set(tensors)):
-            side = "the graph" if name in nodes else "the configuration"
-            yield Finding("graph-differs", where, f"{kind} {name} is in {side} only", repository.export_again)
-        for name in sorted(set(nodes) & set(tensors)):
-            if problem := difference(nodes[name], tensors[name]):
-                yield Finding("graph-differs", where, f"{kind} {name}: {problem}", repository.export_again)
+def compare(where: str, inputs: Nodes, outputs: Nodes, model: Model, repository: Repository) -> Iterator[Finding]:
+    """Inputs and outputs of a graph against those of a configuration, by the rules of the model's backend."""
+    config = json_format.MessageToDict(model.config, preserving_proto_field_name=True)
+    config |= {kind: [*compared(config.get(kind, ()), model)] for kind in ("input", "output")}
+    found = [*differences(config, inputs, outputs)]
+    if model.backend != ONNXRUNTIME:
+        unlisted = {node.name for node in outputs} - {tensor["name"] for tensor in config["output"]}
+        found += [f"output {name} is in the graph only" for name in sorted(unlisted)]
+    for text in found:
+        yield Finding("graph-differs", where, text, repository.export_again)
 
 
-def difference(node: Node, tensor: Tensor) -> str:
-    """What differs between a graph's tensor and the configuration's; empty for nothing."""
-    if node.type != tensor.type:
-        return f"{node.type}, and the configuration says {tensor.type}"
-    if node.shape[:1] != (VARIABLE,) or not fit(node.shape[1:], tensor.dims):
-        return f"{list(node.shape)}, and the configuration says {list(tensor.dims)} for each row of a batch"
-    return ""
+def compared(tensors: Iterable[dict[str, Any]], model: Model) -> Iterator[dict[str, Any]]:
+    """The tensors of a configuration that its graph should have, without the settings that its backend can follow."""
+    chosen = MADE_BY_PYTHON if model.name == PROJECTOR and model.backend == PYTHON else ()
+    followed = () if model.backend == ONNXRUNTIME else SETTINGS
+    for tensor in tensors:
+        if tensor.get("name") not in chosen:
+            yield {"name": "", **{key: value for key, value in tensor.items() if key not in followed}}
 
 
 def check_decoder(repository: Repository) -> Iterator[Finding]:
@@ -134,9 +110,9 @@ def check_decoder(repository: Repository) -> Iterator[Finding]:
             yield unreadable(file.relative_to(repository.root).as_posix(), error, repository)
             return
     (prefill_inputs, prefill_outputs), (step_inputs, _) = graphs
-    cross = [name for name in step_inputs if ".encoder." in name]
+    cross = [node for node in step_inputs if ".encoder." in node.name]
     hidden = model.inputs.get(HIDDEN)
-    width = prefill_inputs[HIDDEN].shape[-1] if HIDDEN in prefill_inputs else "no"
+    width = next((node.shape[-1] for node in prefill_inputs if node.name == HIDDEN), "no")
     if hidden is None or width != hidden.dims[-1]:
         what = f"prefill.onnx reads {width} numbers a token, and the configuration of t5_decoder has another width"
         yield Finding("decoder-graphs-differ", "t5_decoder", what, repository.export_again)

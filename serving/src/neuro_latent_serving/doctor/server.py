@@ -15,6 +15,7 @@ from neuro_latent_serving.doctor.subject import Subject
 from neuro_latent_serving.server.backends import STUB, find_stub, prepare_backends
 from neuro_latent_serving.server.binary import TritonBinary, check_libraries, find_tritonserver
 from neuro_latent_serving.server.errors import ServeError
+from neuro_latent_serving.server.ports import numeric_host
 
 FIXED = Version("2.59.1")
 """25.07, the first without CVE-2025-23319, -23320 and -23334."""
@@ -25,6 +26,7 @@ PRODUCTION = Version("2.71.0")
 WHEEL_VERSION = Version("2.51.0")
 """24.10, in every nvidia-pytriton that this project takes."""
 
+LOCAL = "For development, stay with --host 127.0.0.1."
 IMAGE = "NVIDIA's image nvcr.io/nvidia/tritonserver, 26.07 or newer"
 
 
@@ -32,7 +34,7 @@ def check(subject: Subject) -> Iterator[Outcome]:
     """Find the server as ``neuro-latent serve`` does, and prepare it as far as that does before it starts it.
 
     Raises:
-        UsageError: ``--tritonserver`` is no program.
+        UsageError: ``--tritonserver`` is no program, or ``--host`` no address.
     """
     try:
         binary = find_tritonserver(subject.options.tritonserver)
@@ -42,7 +44,7 @@ def check(subject: Subject) -> Iterator[Outcome]:
         yield Finding("server-missing", "tritonserver", error.message, error.hint)
         return
     yield f"{binary.path} ({binary.source})"
-    yield from check_security(server_version(binary))
+    yield from check_security(server_version(binary), numeric_host(subject.options.host))
     found = find_backends(binary)
     if isinstance(found, Finding):
         yield found
@@ -65,18 +67,20 @@ def server_version(binary: TritonBinary) -> Version | None:
         return None
 
 
-def check_security(version: Version | None) -> Iterator[Outcome]:
-    """What is known against a version."""
+def check_security(version: Version | None, host: str) -> Iterator[Outcome]:
+    """What is known against a version that listens on an address."""
     if version is None:
         yield Finding("server-version-unknown", "tritonserver", "its version cannot be told", f"Use {IMAGE}.")
     elif version < FIXED:
-        yield Finding(
-            "server-insecure",
-            f"tritonserver {version}",
+        known = (
             "older than 25.07, which fixes CVE-2025-23319, CVE-2025-23320 and CVE-2025-23334 (running programs over "
-            "the network): for development on 127.0.0.1 only",
-            f"In production use {IMAGE}.",
+            "the network)"
         )
+        where, mend = f"tritonserver {version}", f"In production use {IMAGE}."
+        if host.startswith("127."):
+            yield Finding("server-insecure", where, f"{known}: for development on 127.0.0.1 only", mend)
+        else:
+            yield Finding("server-exposed", where, f"{known}, and it is to listen on {host}", f"{mend} {LOCAL}")
     elif version < PRODUCTION:
         yield Finding("server-old", f"tritonserver {version}", "older than 26.07", f"In production use {IMAGE}.")
     else:

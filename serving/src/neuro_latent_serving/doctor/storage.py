@@ -9,7 +9,7 @@ from sqlalchemy.engine import make_url
 
 from neuro_latent_serving.doctor.catalogue import Finding, Outcome
 from neuro_latent_serving.doctor.subject import Subject
-from neuro_latent_serving.feedback.store import FeedbackStore
+from neuro_latent_serving.feedback.store import FeedbackStore, shown_url
 from neuro_latent_serving.settings import FEEDBACK_VARIABLE, feedback_url
 
 MIB = 2**20
@@ -27,12 +27,13 @@ def check(_: Subject) -> Iterator[Outcome]:
         return
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite" or not parsed.database:
-        yield f"feedback goes to {parsed.render_as_string(hide_password=True)}"
+        yield f"feedback goes to {shown_url(parsed)}"
         return
     file = Path(parsed.database).absolute()
-    nearest = next(path for path in (file, *file.parents) if path.exists())
-    writable = os.access(nearest, os.W_OK) and (nearest == file or nearest.is_dir())
-    if not writable or file.is_dir():
+    # Not Path.exists(), which raises below a folder that only its owner may enter.
+    nearest = next(path for path in (file, *file.parents) if os.path.exists(path))
+    wanted = os.W_OK if nearest == file else os.W_OK | os.X_OK
+    if not os.access(nearest, wanted) or os.path.isdir(nearest) == (nearest == file):
         what = f"{nearest} cannot be written, or is in its way"
         yield Finding("feedback-unwritable", str(file), what, f"Name another with {FEEDBACK_VARIABLE}.")
     elif (free := shutil.disk_usage(nearest).free) < DISK_BYTES:

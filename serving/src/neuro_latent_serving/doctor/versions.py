@@ -1,9 +1,9 @@
-"""Python, the distributions of this project and what they need, ONNX Runtime's telemetry."""
+"""Python, the distributions of this project and what they need."""
 
-import os
 import platform
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, distribution
 
 from packaging.requirements import Requirement
@@ -16,7 +16,8 @@ from neuro_latent_serving.doctor.subject import Subject
 DISTRIBUTIONS = tuple(f"neuro-latent-{part}" for part in ("client", "serving", "trainer", "export", "benchmarks"))
 WITH_NEEDS = (*DISTRIBUTIONS, "nvidia-pytriton")
 SHOWN = ("onnxruntime", "tokenizers", "numpy", "tritonclient", "grpcio")
-TELEMETRY_VARIABLE = "ORT_DISABLE_TELEMETRY"
+ALTERNATIVES = {"onnxruntime": ("onnxruntime-gpu",)}
+"""Packages that bring the same module as the one that is asked for; one of them is enough."""
 
 
 def check(_: Subject) -> Iterator[Outcome]:
@@ -33,8 +34,6 @@ def check(_: Subject) -> Iterator[Outcome]:
                 "python-unsupported", name, f"needs Python {allowed}, and this is {python}", "Use such a one."
             )
         yield from unmet(name)
-    if os.environ.get(TELEMETRY_VARIABLE) != "1":
-        yield Finding("telemetry-on", "onnxruntime", "may report its use", f"Set {TELEMETRY_VARIABLE}=1.")
 
 
 def unmet(name: str) -> Iterator[Finding]:
@@ -51,8 +50,8 @@ def unmet(name: str) -> Iterator[Finding]:
 
 
 def installed_version(name: str) -> str | None:
-    """The version of an installed package."""
-    try:
-        return distribution(name).version
-    except PackageNotFoundError:
-        return None
+    """The version of an installed package, or of one in its place."""
+    for candidate in (name, *ALTERNATIVES.get(name, ())):
+        with suppress(PackageNotFoundError):
+            return distribution(candidate).version
+    return None

@@ -10,7 +10,7 @@ from neuro_latent_serving.engine.decoder import HostDecoder
 from neuro_latent_serving.engine.device.decoder import DeviceDecoder
 from neuro_latent_serving.engine.device.onnx import OnnxRuntime
 from neuro_latent_serving.errors import DeviceMissing
-from neuro_latent_serving.sessions import CUDA
+from neuro_latent_serving.sessions import CUDA, CUDA_INSTALL
 
 DeviceName = Literal["cpu", "gpu"]
 
@@ -56,7 +56,6 @@ def check_cuda() -> None:
     if CUDA not in there:
         raise DeviceMissing(
             f"device is 'gpu', but the installed onnxruntime has no {CUDA} (only {', '.join(there)}). Install the one "
-            "for GPUs in its place (pip uninstall -y onnxruntime; pip install 'onnxruntime-gpu[cuda,cudnn]>=1.31'), or "
-            "set the parameter device of t5_decoder to cpu"
+            f"for GPUs in its place ({CUDA_INSTALL}), or set the parameter device of t5_decoder to cpu"
         )
     ort.preload_dlls()

@@ -30,7 +30,7 @@ from sqlalchemy import (
     insert,
     select,
 )
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.schema import CreateTable
 
@@ -91,6 +91,11 @@ class FeedbackStats:
     last: datetime | None
 
 
+def shown_url(url: URL) -> str:
+    """A database's URL without its secrets, of which drivers take some as parameters too."""
+    return url.set(query={}).render_as_string(hide_password=True)
+
+
 class FeedbackStore:
     """Feedback in a database that SQLAlchemy knows. Threads and processes may share it. It connects on first use.
 
@@ -104,6 +109,10 @@ class FeedbackStore:
     def __init__(self, url: str) -> None:
         try:
             parsed = make_url(url)
+        except (ArgumentError, ValueError):  # they may quote the URL, and its password with it
+            form = "DIALECT+DRIVER://USER:PASSWORD@HOST/DATABASE, with %XX for special characters of the password"
+            raise ValueError(f"the feedback cannot be stored: its URL is not of the form {form}") from None
+        try:
             sqlite = parsed.get_backend_name() == "sqlite"
             self._engine = create_engine(
                 parsed,
@@ -112,7 +121,7 @@ class FeedbackStore:
                 hide_parameters=True,  # no prompts in errors
             )
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
-            raise ValueError(f"the feedback cannot be stored in {url!r}: {error}") from None
+            raise ValueError(f"the feedback cannot be stored in {shown_url(parsed)}: {error}") from None
         self._file = Path(parsed.database) if sqlite and parsed.database else None
         self._lock, self._has_table = threading.Lock(), False
         if sqlite:

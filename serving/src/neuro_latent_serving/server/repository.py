@@ -67,7 +67,7 @@ class FileProblem:
 def check_repository(repository: Path, *, verify: bool = False) -> Manifest:
     """The manifest of a repository that is complete; ``verify`` also compares the hash of every file."""
     names = model_names(repository)
-    versionless = [name for name in names if not any(part.name.isdigit() for part in (repository / name).iterdir())]
+    versionless = [name for name in names if not versions(repository / name)]
     if versionless:
         raise ServeError(
             f"{repository}: no version folder (such as {versionless[0]}/1/) in {', '.join(versionless)}",

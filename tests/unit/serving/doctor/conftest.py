@@ -11,6 +11,8 @@ from neuro_latent_serving.doctor.catalogue import Finding
 from neuro_latent_serving.doctor.examine import REPOSITORY, examine_group
 from neuro_latent_serving.doctor.subject import Options, Subject
 
+TENSORRT = "11.2.1.2"
+
 Examine = Callable[[Path], list[Finding]]
 
 
@@ -34,7 +36,14 @@ def examine_repository() -> Examine:
 
 @pytest.fixture
 def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """A machine with a GPU, its driver and its ONNX Runtime."""
+    """A machine with a GPU, its driver, its ONNX Runtime, and a TensorRT under ``site``."""
+    site = tmp_path / "site"
+    for package in ("tensorrt", "cuda/bindings", f"tensorrt-{TENSORRT}.dist-info"):
+        (site / package).mkdir(parents=True)
+        (site / package / "__init__.py").touch()
+    (site / f"tensorrt-{TENSORRT}.dist-info" / "METADATA").write_text(f"Name: tensorrt\nVersion: {TENSORRT}\n")
+    (site / f"tensorrt-{TENSORRT}.dist-info" / "top_level.txt").write_text("tensorrt\n")
+    monkeypatch.syspath_prepend(site)
 
     def install(line: str) -> None:
         program = tmp_path / "nvidia-smi"

@@ -8,13 +8,16 @@ import platform
 import resource
 import shutil
 import socket
+import socketserver
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from importlib.metadata import Distribution
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -56,6 +59,7 @@ def with_it(full_installation: Path) -> Options:
 
 def test_the_wheel_runs_and_is_for_development() -> None:
     assert found(server.check) == {"server-insecure"}
+    assert found(server.check, replace(NO_PORTS, host="0.0.0.0")) == {"server-exposed"}
 
 
 def test_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,6 +137,27 @@ def test_a_taken_port() -> None:
         found(ports.check, replace(taken, host="192.0.2.1"))
 
 
+def test_the_gateway_has_a_host_of_its_own() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.2", 0))
+        options = replace(NO_PORTS, gateway_port=other.getsockname()[1])
+        assert found(ports.check, options) == set()
+        assert found(ports.check, replace(options, gateway_host="127.0.0.2")) == {"port-taken"}
+
+
+def test_a_port_with_a_program_that_speaks_no_http() -> None:
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(2**16)
+            self.request.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Handler) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        port = listening.server_address[1]
+        assert found(ports.check, replace(NO_PORTS, gateway_port=port)) == {"port-taken"}
+        listening.shutdown()
+
+
 @pytest.fixture
 def answering() -> Iterator[int]:
     """A port on which something says that it is a ready Triton, and a ready gateway."""
@@ -208,6 +233,21 @@ def test_the_database_of_the_feedback(
     assert found(storage.check) == expected
 
 
+def test_feedback_below_a_folder_of_somebody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    private, stat = tmp_path / "private", os.stat
+    private.mkdir()
+
+    def stat_for_others(path: Path, **options: bool) -> os.stat_result:
+        if private in Path(path).parents:
+            raise PermissionError
+        return stat(path, **options)
+
+    monkeypatch.setenv("NEURO_LATENT_FEEDBACK_URL", f"sqlite:///{private}/folder/feedback.sqlite3")
+    monkeypatch.setattr(os, "stat", stat_for_others)
+    monkeypatch.setattr(os, "access", lambda path, mode: path not in (private, *private.parents))
+    assert found(storage.check) == {"feedback-unwritable"}
+
+
 def test_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2**20))
     assert found(storage.check) == {"disk-low"}
@@ -215,10 +255,8 @@ def test_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found(versions.check) == set()
-    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
-    assert found(versions.check) == {"telemetry-on"}
     monkeypatch.setattr(platform, "python_version", lambda: "3.8.20")
-    assert found(versions.check) == {"telemetry-on", "python-unsupported"}
+    assert found(versions.check) == {"python-unsupported"}
 
 
 def test_requirements(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,6 +265,19 @@ def test_requirements(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(versions, "WITH_NEEDS", ("neuro-latent-serving",))
     texts = [finding.what for finding in examine_group("test", versions.check, Subject(NO_PORTS)).findings]
     assert [text.split(",")[0] for text in texts] == ["needs numpy >=99", "needs no-such-package "]
+
+
+@pytest.mark.parametrize(("instead", "expected"), [("onnxruntime-gpu", set()), ("other", {"requirement-unmet"})])
+def test_the_onnxruntime_of_the_image_for_gpus(
+    instead: str, expected: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def distribution_there(name: str) -> Distribution:
+        if name == "onnxruntime":
+            raise PackageNotFoundError
+        return distribution("onnxruntime" if name == instead else name)
+
+    monkeypatch.setattr(versions, "distribution", distribution_there)
+    assert found(versions.check) == expected
 
 
 def test_a_repository_for_gpus(
@@ -239,7 +290,25 @@ def test_a_repository_for_gpus(
     monkeypatch.setattr(device, "loads", lambda library: False)
     monkeypatch.setattr(device.ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
     assert found(device.check, options) == {"gpu-missing", "gpu-driver-missing", "cuda-provider-missing"}
-    nvidia_smi("NVIDIA H200, 580.95.05, 9.0, 143771")
+    nvidia_smi("NVIDIA H200, 580.95.05, 9.0, 143771 MiB")
     assert found(device.check, options) == set()
-    nvidia_smi("Tesla T4, 580.95.05, 7.5, 15360")
+    nvidia_smi("Tesla T4, 580.95.05, 7.5, 15360 MiB")
     assert found(device.check, options) == {"precision-unsupported"}
+    nvidia_smi("NVIDIA GB10, 580.95.05, 12.1, [N/A]")
+    assert found(device.check, options) == set()
+
+
+def test_gpus_that_cannot_be_told(
+    repository: Path, nvidia_smi: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = replace(NO_PORTS, repository=repository)
+    nvidia_smi("NVIDIA H200, 580.95.05, 9.0, 143771 MiB")
+    assert found(device.check, options) == {"gpu-unused"}
+    nvidia_smi("NVIDIA H200, 580.95.05, [N/A], 143771 MiB")
+    assert found(device.check, options) == set()
+
+    def hangs(command: list[str], **_: Any) -> None:
+        raise subprocess.TimeoutExpired(command, 30)
+
+    monkeypatch.setattr(subprocess, "run", hangs)
+    assert found(device.check, options) == set()

@@ -11,7 +11,7 @@ import pytest
 from neuro_latent_client.protocol import STREAM_MODEL, UNARY_MODEL
 from neuro_latent_serving.adapters.store import AdapterStore
 from neuro_latent_serving.doctor.catalogue import KINDS, Severity
-from tests.unit.serving.doctor.conftest import Examine
+from tests.unit.serving.doctor.conftest import TENSORRT, Examine
 from tests.unit.serving.doctor.spoil import (
     ENCODER,
     MADE_BY,
@@ -136,6 +136,7 @@ FAULTS: list[tuple[str, str, Fault]] = [
     ("graph-unreadable", "no graph", exported(ENCODER, b"no graph")),
     ("graph-differs", "another graph", exported(ENCODER, like=T5_ENCODER)),
     ("graph-differs", "of an adapter", foreign_adapter),
+    ("graph-differs step-tensor-unknown", "no name", edit("encoder", 'name: "raw_embedding", ', "")),
     ("decoder-graphs-differ", "another graph", exported("t5_decoder/1/prefill.onnx", like=ENCODER)),
     ("tokenizer-unreadable", "no tokenizer", exported(TOKENIZERS[0], b"{}")),
     ("tokenizer-differs", "that of the encoder", exported(TOKENIZERS[1], like=TOKENIZERS[0])),
@@ -186,6 +187,16 @@ def test_an_export_for_the_tensorrt_backend_wants_its_gpu_and_has_no_fault(
     assert {f.id for f in examine_repository(tensorrt_repository)} == LACKING
 
 
+def test_a_graph_for_the_onnxruntime_backend_is_judged_by_its_rules(
+    onnxruntime_repository: Path, tmp_path: Path, examine_repository: Examine
+) -> None:
+    spoilt = Path(shutil.copytree(onnxruntime_repository, tmp_path / "spoilt"))
+    edit("encoder", "dims: [ -1 ]", "dims: [ 7 ], allow_ragged_batch: true")(spoilt)
+    edit("encoder", "dims: [ -1 ]", "dims: [ 7 ]")(spoilt)
+    told = [f.what for f in examine_repository(spoilt) if f.id == "graph-differs"]
+    assert [text.split()[1] for text in told] == ["input_ids:", "input_ids:", "attention_mask:"]
+
+
 @pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt"])
 def test_repositories_of_other_backends_have_faults_of_their_own(
     backend: str, request: pytest.FixtureRequest, tmp_path: Path, examine_repository: Examine
@@ -204,8 +215,9 @@ def test_engines_are_judged_by_what_export_says_of_them(
     tensorrt_repository: Path, tmp_path: Path, examine_repository: Examine, nvidia_smi: Callable[[str], None]
 ) -> None:
     spoilt = Path(shutil.copytree(tensorrt_repository, tmp_path / "spoilt"))
-    nvidia_smi("NVIDIA L4, 580.95.05, 8.9, 23034")
-    built = json.loads((spoilt / "manifest.json").read_text())["tensorrt"] | {"library": "TensorRT"}
+    nvidia_smi("NVIDIA L4, 580.95.05, 8.9, 23034 MiB")
+    built = json.loads((spoilt / "manifest.json").read_text())["tensorrt"]
+    built |= {"library": "TensorRT", "version": TENSORRT}
 
     def ids_with(**facts: Any) -> set[str]:
         manifest(tensorrt=built | facts)(spoilt)
@@ -213,6 +225,7 @@ def test_engines_are_judged_by_what_export_says_of_them(
 
     assert ids_with() == set()
     assert ids_with(compute_capability="9.0") == {"engines-misfit"}
+    assert ids_with(version="10.15.1.29") == {"engines-version"}
     assert ids_with(library="TensorRT-RTX") == {"engines-for-checks"}
     engine = built["engines"]["encoder/1/model.plan"]
     output, ids = engine["outputs"]["raw_embedding"], engine["inputs"]["input_ids"]
@@ -221,6 +234,9 @@ def test_engines_are_judged_by_what_export_says_of_them(
         tensor.update(change)
         assert ids_with() == {"graph-differs"}
         tensor.update(before)
+    for package in ("cuda", "tensorrt"):
+        shutil.rmtree(tmp_path / "site" / package)
+        assert ids_with() == {"engine-runtime-missing"}
 
 
 def test_whatever_file_is_lost_or_spoilt_no_check_fails(

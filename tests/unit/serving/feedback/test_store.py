@@ -5,6 +5,7 @@ import os
 import random
 import sqlite3
 import threading
+import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -147,8 +148,23 @@ def test_fields_are_those_of_the_protocol() -> None:
 
 @pytest.mark.parametrize("url", ["nowhere", "no_such_database://x/y", "postgresql+no_such_driver://x/y"])
 def test_a_url_that_cannot_be_used(url: str) -> None:
-    with pytest.raises(ValueError, match="cannot be stored in"):
+    with pytest.raises(ValueError, match="the feedback cannot be stored"):
         FeedbackStore(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+asyncpgx://bob:SECRET@db/x",
+        "postgresql+asyncpgx://db/x?user=bob&password=SECRET",
+        "postgresql://bob:SECRET",  # a port, to SQLAlchemy
+        "bob:SECRET@db/x",
+    ],
+)
+def test_no_error_tells_the_password(url: str) -> None:
+    with pytest.raises(ValueError, match="the feedback cannot be stored") as caught:
+        FeedbackStore(url)
+    assert "SECRET" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_database_that_cannot_be_written(tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ def test_a_repository_without_artefacts_names_them_and_the_command(repository: P
 def test_a_model_without_a_version_folder(repository: Path) -> None:
     (repository / "ensemble").mkdir()
     (repository / "ensemble" / "config.pbtxt").touch()
+    (repository / "ensemble" / "1").touch()  # a file
     with pytest.raises(ServeError, match=r"no version folder .* in ensemble"):
         check_repository(repository)
 
