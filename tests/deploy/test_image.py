@@ -116,6 +116,12 @@ def test_the_image_is_closed_and_has_no_compiler(served: Container) -> None:
     assert served.run("touch", "/opt/neuro-latent/x").returncode != 0
 
 
+def test_doctor_finds_no_fault_with_the_image(served: Container) -> None:
+    server = "--tritonserver=/opt/tritonserver/bin/tritonserver"  # on the PATH of NVIDIA's image
+    found = served.run("neuro-latent", "doctor", "--repository", "/models", "--strict", server)
+    assert found.returncode == 0, found.stdout
+
+
 def test_the_gateway_of_compose_answers_and_every_metric_that_is_asked_for_is_there(served: Container) -> None:
     gateway = COMPOSE["services"]["gateway"]
     words = [word.replace("//server:", "//127.0.0.1:") for word in gateway["command"]]

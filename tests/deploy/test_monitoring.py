@@ -83,6 +83,9 @@ def test_what_compose_mounts_is_there_and_what_it_runs_is_pinned_and_hardened() 
         assert service["deploy"]["resources"]["limits"].keys() == {"cpus", "memory"}, name
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
     assert set(COMPOSE["networks"]["inside"]) == {"internal"}
+    feedback = COMPOSE["services"]["server"]["environment"]["NEURO_LATENT_FEEDBACK_URL"]
+    default = feedback.removeprefix("${NEURO_LATENT_FEEDBACK_URL:-").removesuffix("}")
+    assert f"NEURO_LATENT_FEEDBACK_URL={default} " in (ROOT / "Dockerfile.triton").read_text()
 
 
 def test_prometheus_scrapes_services_of_compose() -> None:
