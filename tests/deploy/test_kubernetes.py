@@ -88,7 +88,7 @@ def test_kustomize_takes_it(folder: str) -> None:
         ("kserve", "ServingRuntime", "spec.containers.0.ports.0.containerPort", "8000"),
         ("kserve", "InferenceService", "spec.predictor.model.storageUrl", "pvc://repository"),
         ("kserve", "InferenceService", "spec.predictor.autoScaling.metrics.0.external.metric.address", "http://p"),
-        ("monitoring", "PodMonitor", "spec.podMetricsEndpoints.0.targetlabel", "job"),
+        ("monitoring", "PrometheusRule", "spec.groups.0.name", ""),
         ("monitoring", "PrometheusRule", "spec.groups.0.rules.0.record", 1),
     ],
 )
@@ -182,14 +182,15 @@ def test_scaling_is_by_work_for_each_replica() -> None:
 
 def test_prometheus_finds_every_pod_under_the_names_of_the_rules() -> None:
     assert only("monitoring", "PrometheusRule")["spec"] == yaml.safe_load(RULES.read_text())
-    spec = only("monitoring", "PodMonitor")["spec"]
-    (selector,) = spec["selector"]["matchExpressions"]
+    own, kserve = (only("monitoring", "PodMonitor", name)["spec"] for name in ("neuro-latent", "neuro-latent-kserve"))
+    (selector,) = own["selector"]["matchExpressions"]
     labels = {
         only(folder, "Deployment")["spec"]["template"]["metadata"]["labels"]["app"] for folder in ("base", "kserve")
     }
-    # KServe's own, of <InferenceService>-predictor
-    assert set(selector["values"]) == labels | {"isvc.neuro-latent-predictor"}
-    jobs = {each["port"]: each["relabelings"][0]["replacement"] for each in spec["podMetricsEndpoints"]}
+    assert set(selector["values"]) == labels
+    chosen = only("kserve", "NetworkPolicy", "neuro-latent")["spec"]["podSelector"]
+    assert (kserve["selector"], kserve["podMetricsEndpoints"]) == (chosen, own["podMetricsEndpoints"][:1])
+    jobs = {each["port"]: each["relabelings"][0]["replacement"] for each in own["podMetricsEndpoints"]}
     plain = yaml.safe_load((RULES.parent / "kubernetes.yaml").read_text())["scrape_configs"]
     compose = yaml.safe_load((RULES.parent / "prometheus.yaml").read_text())["scrape_configs"]
     assert {job["relabel_configs"][0]["regex"]: job["job_name"] for job in plain} == jobs
@@ -197,6 +198,9 @@ def test_prometheus_finds_every_pod_under_the_names_of_the_rules() -> None:
     for _, pod, _ in pods():
         ports = {port["name"] for container in pod["containers"] for port in container["ports"]}
         assert ports & jobs.keys()
+    # no annotations that have it scraped in another way, too: everything would count twice
+    assert "prometheus" not in str(only("kserve", "InferenceService")["metadata"])
+    assert "annotations" not in only("kserve", "ServingRuntime")["spec"]
 
 
 def test_services_and_policies_point_at_the_pods() -> None:
