@@ -48,6 +48,15 @@ with InferenceServerClient("127.0.0.1:8001") as client:
 """
 """Asks for what is closed, over HTTP with a header of ours, and over gRPC."""
 
+COMPILERS = r"""
+for program in cc gcc g++ c++ c89 c99 cpp as ld clang clang++; do command -v $program; done
+find /usr /opt/tritonserver -type f -perm /111 \( -name 'cc1*' -o -name collect2 -o -name cicc -o -name 'clang-[0-9]*' \
+  -o -name '*-gnu-g[c+][c+]-[0-9]*' -o -name '*-gnu-as' -o -name '*-gnu-ld*' -o -path '*/cuda*/nvcc' \
+  -o -path '*/cuda*/ptxas' \) 2>/dev/null
+true
+"""
+"""Names the compilers, assemblers and linkers that are left."""
+
 ASK = """
 import sys, urllib.request
 body = sys.argv[2].encode() if len(sys.argv) > 2 else None
@@ -102,9 +111,15 @@ def test_the_image_is_closed_and_has_no_compiler(served: Container) -> None:
     assert answers[:5] == ["403"] * 5, asked.stderr
     assert len(answers) == 10
     assert all("This protocol is restricted" in answer for answer in answers[5:]), answers
-    assert served.run("/bin/sh", "-c", "command -v cc gcc g++ clang nvcc").stdout == ""
+    assert served.run("/bin/sh", "-c", COMPILERS).stdout == ""
     assert served.run("id", "-u").stdout == "1000\n"
     assert served.run("touch", "/opt/neuro-latent/x").returncode != 0
+
+
+def test_doctor_finds_no_fault_with_the_image(served: Container) -> None:
+    server = "--tritonserver=/opt/tritonserver/bin/tritonserver"  # on the PATH of NVIDIA's image
+    found = served.run("neuro-latent", "doctor", "--repository", "/models", "--strict", server)
+    assert found.returncode == 0, found.stdout
 
 
 def test_the_gateway_of_compose_answers_and_every_metric_that_is_asked_for_is_there(served: Container) -> None:

@@ -36,6 +36,11 @@ def run(*command: str, cwd: Path) -> str:
 
 def test_prometheus_takes_its_files_and_every_alert_fires(promtool: str, tmp_path: Path) -> None:
     run(promtool, "check", "config", "prometheus.yaml", cwd=DEPLOY / "prometheus")
+    inside: dict[str, Any] = yaml.safe_load((DEPLOY / "prometheus" / "kubernetes.yaml").read_text())
+    for job in inside["scrape_configs"]:
+        assert job.pop("kubernetes_sd_configs")  # Debian's promtool knows no Kubernetes
+    (tmp_path / "kubernetes.yaml").write_text(yaml.safe_dump(inside))
+    run(promtool, "check", "config", "kubernetes.yaml", cwd=tmp_path)
     for file in (DEPLOY / "prometheus" / "rules.yaml", Path(__file__).with_name("alerts.yaml")):
         shutil.copy(file, tmp_path)
     run(promtool, "test", "rules", "alerts.yaml", cwd=tmp_path)
@@ -78,6 +83,9 @@ def test_what_compose_mounts_is_there_and_what_it_runs_is_pinned_and_hardened() 
         assert service["deploy"]["resources"]["limits"].keys() == {"cpus", "memory"}, name
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
     assert set(COMPOSE["networks"]["inside"]) == {"internal"}
+    feedback = COMPOSE["services"]["server"]["environment"]["NEURO_LATENT_FEEDBACK_URL"]
+    default = feedback.removeprefix("${NEURO_LATENT_FEEDBACK_URL:-").removesuffix("}")
+    assert f"NEURO_LATENT_FEEDBACK_URL={default} " in (ROOT / "Dockerfile.triton").read_text()
 
 
 def test_prometheus_scrapes_services_of_compose() -> None:

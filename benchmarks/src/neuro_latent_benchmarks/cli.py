@@ -291,12 +291,13 @@ def perf_analyzer(
             (
                 f"{point['model']}, {point['clients']} clients",
                 point["requests_per_second"],
+                point["failed"],
                 *point["first_response_ms"].values(),
                 *point["latency_ms"].values(),
             )
             for point in result["points"]
         ]
-        columns = ("", "requests/s", "first response p50 ms", "p95", "whole p50 ms", "p95", "p99")
+        columns = ("", "requests/s", "failed", "first response p50 ms", "p95", "whole p50 ms", "p95", "p99")
         report.table("perf_analyzer over gRPC", columns, rows)
         if as_json:
             report.json_line(result)

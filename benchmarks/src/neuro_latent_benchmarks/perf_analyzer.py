@@ -80,13 +80,21 @@ def arguments(model: str, address: str, prompts: Path, clients: int, requests: i
 
 
 def figures(exported: dict[str, Any]) -> dict[str, Any]:
-    """Of the times that perf_analyzer wrote, in nanoseconds: of each request, and of each of its responses."""
-    requests = exported["experiments"][0]["requests"]
+    """Of the times that perf_analyzer wrote, in nanoseconds: of each request, and of each of its responses.
+
+    Raises:
+        BenchError: no request was answered.
+    """
+    everything = exported["experiments"][0]["requests"]
+    requests = [request for request in everything if request["response_timestamps"]]
+    if not requests:
+        raise BenchError(f"none of {len(everything)} requests was answered; the server's log says why")
     whole = [(r["response_timestamps"][-1] - r["timestamp"]) / 1e6 for r in requests]
     first = [(r["response_timestamps"][0] - r["timestamp"]) / 1e6 for r in requests]
     seconds = (max(r["response_timestamps"][-1] for r in requests) - min(r["timestamp"] for r in requests)) / 1e9
     return {
         "requests": len(requests),
+        "failed": len(everything) - len(requests),
         "requests_per_second": significant(len(requests) / seconds),
         "latency_ms": {f"p{p}": significant(percentile(whole, p)) for p in (50, 95, 99)},
         "first_response_ms": {f"p{p}": significant(percentile(first, p)) for p in (50, 95)},
@@ -134,7 +142,11 @@ def fetch(target: Path) -> None:
 
 
 def run(program: Path, words: Sequence[str]) -> None:
-    """Run perf_analyzer, with libraries that nvidia-pytriton has where the machine has none."""
+    """Run perf_analyzer, with libraries that nvidia-pytriton has where the machine has none.
+
+    Raises:
+        BenchError: it failed, or took longer than ``TIMEOUT_S``.
+    """
     with tempfile.TemporaryDirectory() as folder:
         server = wheel_program()
         libraries = server.parents[3] / "nvidia_pytriton.libs" if server else Path(folder)
@@ -142,13 +154,18 @@ def run(program: Path, words: Sequence[str]) -> None:
             for library in libraries.glob(pattern):
                 (Path(folder) / name).symlink_to(library)
         path = os.pathsep.join([*filter(None, [os.environ.get("LD_LIBRARY_PATH")]), folder, str(libraries)])
-        done = subprocess.run(
-            [str(program), *words],
-            env={**os.environ, "LD_LIBRARY_PATH": path},
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-        )
+        try:
+            done = subprocess.run(
+                [str(program), *words],
+                env={**os.environ, "LD_LIBRARY_PATH": path},
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT_S,
+            )
+        except subprocess.TimeoutExpired:
+            raise BenchError(
+                f"perf_analyzer did not end within {TIMEOUT_S:.0f} s; give a lower --requests or --max-length"
+            ) from None
     if done.returncode:
         said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-5:])
         raise BenchError(f"perf_analyzer ended with exit code {done.returncode}:\n{said}")

@@ -2,7 +2,8 @@
 
     python tests/deploy/schemas/vendor.py KUBERNETES_VALIDATE KSERVE
 
-The folders of the unpacked packages ``kubernetes-validate`` and ``kserve`` of PyPI. ``keda.json`` is written by hand.
+The folders of the unpacked packages ``kubernetes-validate`` and ``kserve`` of PyPI. ``keda.json`` and
+``prometheus.json`` are written by hand.
 Only the definitions that the manifests can reach are taken, without their descriptions; unknown fields are errors.
 """
 
@@ -16,9 +17,11 @@ from typing import Any
 VERSION = "v1.37.0"
 DEFINITIONS = "/api/_definitions.json#/$defs/"
 CORE, KSERVE, KEDA = "io.k8s.api.core.v1.", "io.kserve.", "sh.keda.v1alpha1.ScaledObject"
+PROMETHEUS = "sh.prometheus.v1."
 KINDS = {
     "v1/Namespace": f"{CORE}Namespace",
     "v1/PersistentVolumeClaim": f"{CORE}PersistentVolumeClaim",
+    "v1/Pod": f"{CORE}Pod",
     "v1/Secret": f"{CORE}Secret",
     "v1/Service": f"{CORE}Service",
     "apps/v1/Deployment": "io.k8s.api.apps.v1.Deployment",
@@ -27,6 +30,8 @@ KINDS = {
     "serving.kserve.io/v1alpha1/ServingRuntime": f"{KSERVE}V1alpha1ServingRuntime",
     "serving.kserve.io/v1beta1/InferenceService": f"{KSERVE}V1beta1InferenceService",
     "keda.sh/v1alpha1/ScaledObject": KEDA,
+    "monitoring.coreos.com/v1/PodMonitor": f"{PROMETHEUS}PodMonitor",
+    "monitoring.coreos.com/v1/PrometheusRule": f"{PROMETHEUS}PrometheusRule",
 }
 PLAIN = {
     "str": {"type": "string"},
@@ -55,6 +60,7 @@ def main(kubernetes: Path, kserve: Path) -> None:
     found: dict[str, Any] = json.loads((folder / "_definitions.json").read_text())["$defs"]
     found |= kserve_definitions(kserve / "kserve" / "models")
     found[KEDA] = json.loads(Path(__file__).with_name("keda.json").read_text())
+    found |= json.loads(Path(__file__).with_name("prometheus.json").read_text())
     for name in UNDESCRIBED:
         found[name] = {"not": {}}  # so the manifests cannot have it
     wanted, left = {}, list(KINDS.values())
