@@ -31,7 +31,7 @@ def test_texts_are_those_of_the_cpu_whoever_writes_beside_them(
     want = together(start(slots=slots), askers[1])
     for i, answer in zip(order, found, strict=True):
         assert answer == want[i], REQUESTS[i]
-    assert decoder.cache.place[0] > 64, "no text was long enough for the columns to grow"
+    assert decoder.cache.seen_columns > 64, "no text was long enough for the columns to grow"
 
 
 def test_drafts_of_every_width_give_the_same_text(
@@ -51,8 +51,19 @@ def test_drafts_of_every_width_give_the_same_text(
     assert widths == set(range(1, 9))
 
 
-def test_many_requests_leave_no_memory_behind(start_on_device: StartOnDevice, ask: Callable[..., Asker]) -> None:
-    engine, decoder = start_on_device(slots=8)
+def test_many_requests_leave_no_memory_behind(
+    start_on_device: StartOnDevice, ask: Callable[..., Asker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without CUDA graphs: each new shape would leave one behind, and which there are is a matter of time."""
+    engine, decoder = start_on_device(cuda_graphs=False, slots=8)
+    blocks, zeros = list[int](), decoder._runtime.zeros
+
+    def counted(shape: tuple[int, ...], dtype: Any) -> Any:
+        if dtype is np.uint8:
+            blocks.extend(shape)
+        return zeros(shape, dtype)
+
+    monkeypatch.setattr(decoder._runtime, "zeros", counted)
     modes: list[dict[str, Any]] = [{}, {"temperature": 1.0, "seed": 1}, {"num_beams": 3}, {"cancel_after": 1}]
 
     def answer(count: int) -> tuple[int, int]:
@@ -63,16 +74,17 @@ def test_many_requests_leave_no_memory_behind(start_on_device: StartOnDevice, as
             assert asker.wait().ends == [None]
         del askers, asker
         gc.collect()
-        return decoder.cache.bytes, psutil.Process().memory_info().rss
+        return len(blocks), psutil.Process().memory_info().rss
 
     answer(100)
-    bytes_before, before = answer(100)
+    blocks_before, before = answer(100)
     for _ in range(4):
-        bytes_after, after = answer(100)
-    assert bytes_after == bytes_before
+        blocks_after, after = answer(100)
+    assert blocks_after == blocks_before
     assert after - before < 8 * 2**20, f"{(after - before) / 2**20:.1f} MiB more"
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"], indirect=True)
 def test_a_step_that_cannot_be_captured_runs_without(
     start_on_device: StartOnDevice,
     ask: Callable[..., Asker],

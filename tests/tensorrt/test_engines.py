@@ -62,6 +62,7 @@ def check_configuration(repository: Path, model: str, engine: dict[str, Any]) ->
             [1, 1, config["max_batch_size"]],
             [1, config["max_batch_size"], config["max_batch_size"]],
         ]
+    assert {request["batch_size"] for request in config["model_warmup"]} == {1, config["max_batch_size"]}
     for request in config["model_warmup"]:
         for name, tensor in request["inputs"].items():
             least, _, most = engine["inputs"][name]["profiles"][0]

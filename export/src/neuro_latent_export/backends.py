@@ -38,6 +38,11 @@ def unsupported(backend: BackendName, device: DeviceName, precision: Precision) 
             return f"the engines' products are of floats; take {', '.join(TENSORRT_PRECISIONS)}"
     if device == "cpu" and precision.name == "bf16":
         return "ONNX Runtime has no bfloat16 products for CPUs; take fp32 or int8, or --device gpu"
+    if (backend, device, precision.name) == ("python", "gpu", "bf16"):
+        return (
+            "the python backend runs the encoders on the CPU, which has no bfloat16 products; take fp32 or fp16, or "
+            "--backend onnxruntime"
+        )
     if device == "gpu" and precision.encoders is not None:
         return f"ONNX Runtime has no {precision.name} products for GPUs; take fp32, fp16 or bf16, or --device cpu"
     return None

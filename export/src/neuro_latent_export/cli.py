@@ -25,7 +25,10 @@ def export(
     ] = "python",
     device: Annotated[
         DeviceName | None,
-        typer.Option(help="What the repository is served on; without it a CPU, and a GPU with --backend tensorrt."),
+        typer.Option(
+            help="What the repository is served on; without it a CPU, and a GPU with --backend tensorrt. With "
+            "--backend python, only the decoder goes to a GPU."
+        ),
     ] = None,
     tensorrt_rtx: Annotated[
         str | None,

@@ -94,7 +94,7 @@ class Builder:
             q_BWX: queries.
             k_BNTH: keys.
             v_BNTH: values.
-            bias: of :meth:`bias_of_groups`, added to the scores.
+            bias: of :meth:`self_bias` or :meth:`cross_bias`, added to the scores.
         """
         op, width = self.op, self.config.d_kv
         heads_BGH = op.Reshape(self.split_heads(q_BWX), self.ints(0, -1, 1, width))

@@ -253,7 +253,8 @@ def export_repository(
         generator: likewise.
         precision: how weights are stored.
         backend: what runs the encoder, the projector and the T5 encoder.
-        device: where they run, and the decoder with them; None takes the backend's usual one.
+        device: where the decoder runs, and with Triton's own backends all else too (the backend ``python`` has the
+            encoders on the CPU in any case); None takes the backend's usual one.
         tensorrt_rtx: build the engines of the backend ``tensorrt`` with TensorRT-RTX for GPUs of this compute
             capability (``8.9``), which need not be at hand: for checks, since Triton does not load such engines.
         check_data: what a quantized repository is compared with float32 on; None takes the project's own sample.

@@ -7,7 +7,7 @@ from pathlib import Path
 from neuro_latent_export.backends import GRAPH_MODELS, BackendName, DeviceName, backend_values, config_template
 from neuro_latent_export.errors import ExportError
 from neuro_latent_export.graphs import Sizes
-from neuro_latent_export.warm_up import TOKENS, warm_up
+from neuro_latent_export.warm_up import TOKENS, Tensors, full_batch, warm_up
 from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
 
 TEMPLATES = "model_repository"
@@ -32,7 +32,8 @@ def template_values(
     """What ``${name}`` stands for in the ``config.pbtxt`` files."""
     sizes, t5 = Sizes.of(model), model.generator_model.config
     encoder_tokenizer = model.encoder.tokenizer
-    soft_prompts = {"soft_prompts": ("TYPE_FP32", [sizes.soft_prompt_tokens, sizes.generator_width])}
+    soft_prompts = ("TYPE_FP32", [sizes.soft_prompt_tokens, sizes.generator_width])
+    t5_inputs: Tensors = {"soft_prompts": soft_prompts, **TOKENS}
     return {
         "encoder_width": str(sizes.encoder_width),
         "generator_width": str(sizes.generator_width),
@@ -45,7 +46,9 @@ def template_values(
         "eos_id": str(model.generator.eos_id),
         "model_version": model_version,
         "encoder_warm_up": warm_up(TOKENS, model.encoder.max_tokens),
-        "t5_encoder_warm_up": warm_up({**soft_prompts, **TOKENS}, MAX_SOURCE_TOKENS),
+        "encoder_full_batch": full_batch(TOKENS, model.encoder.max_tokens),
+        "t5_encoder_warm_up": warm_up(t5_inputs, MAX_SOURCE_TOKENS),
+        "t5_encoder_full_batch": full_batch(t5_inputs, MAX_SOURCE_TOKENS),
         **backend_values(backend, device),
     }
 

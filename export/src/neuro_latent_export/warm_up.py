@@ -6,6 +6,8 @@ choice of kernels. What is in the tensors does not matter to either, so it is ze
 
 from collections.abc import Mapping, Sequence
 
+from neuro_latent_export.tensorrt.profiles import ROWS, USUAL_TOKENS
+
 BUCKETS = (*range(16, 64, 8), *range(64, 128, 16), *range(128, 256, 32), *range(256, 513, 64))
 """The lengths to which the tokenizer pads prompts (``neuro_latent_serving.tokenization``; a test compares them)."""
 
@@ -28,12 +30,18 @@ def warm_up(inputs: Tensors, max_tokens: int) -> str:
     return ",\n".join(_request(inputs, length) for length in lengths(max_tokens))
 
 
-def _request(inputs: Tensors, length: int) -> str:
+def full_batch(inputs: Tensors, max_tokens: int) -> str:
+    """A ``model_warmup`` entry for the profile of an engine that is tuned for many rows."""
+    return _request(inputs, min(USUAL_TOKENS, max_tokens), ROWS)
+
+
+def _request(inputs: Tensors, length: int, rows: int = 1) -> str:
     tensors = [
         f'    inputs {{ key: "{name}", value {{ data_type: {kind}, dims: {_dims(dims, length)}, zero_data: true }} }}'
         for name, (kind, dims) in inputs.items()
     ]
-    return "\n".join(["  {", f'    name: "{length} tokens", batch_size: 1', *tensors, "  }"])
+    name = f"{length} tokens" if rows == 1 else f"{length} tokens, {rows} rows"
+    return "\n".join(["  {", f'    name: "{name}", batch_size: {rows}', *tensors, "  }"])
 
 
 def _dims(dims: Sequence[int | None], length: int) -> list[int]:

@@ -28,13 +28,22 @@ def open_session(
         spin: whether idle threads stay awake for a moment, in a run and after it. That is worth it for a graph of
             many small nodes that runs again and again, and takes the cores from everybody else.
         providers: of ONNX Runtime, the first choice first.
+
+    Raises:
+        RuntimeError: a provider has failed to start. (One whose libraries are missing is left out, without a word.)
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
-    return ort.InferenceSession(str(path), options, providers=list(providers), disabled_optimizers=SLOW_FUSIONS)
+    return ort.InferenceSession(
+        str(path),
+        options,
+        providers=list(providers),
+        disabled_optimizers=SLOW_FUSIONS,
+        enable_fallback=0,  # else it prints an error and opens the graph on the CPU
+    )
 
 
 def graph_shapes(session: ort.InferenceSession) -> dict[str, list[int]]:

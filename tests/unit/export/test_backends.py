@@ -130,17 +130,21 @@ def test_the_graphs_load_in_the_oldest_runtime(onnxruntime_repository: Path, tmp
 
 
 @pytest.mark.parametrize(
-    ("device", "precision", "words"),
-    [("cpu", "bf16", "no bfloat16 products for CPUs"), ("gpu", "int8", "no int8 products for GPUs")],
+    ("backend", "device", "precision", "words"),
+    [
+        ("onnxruntime", "cpu", "bf16", "no bfloat16 products for CPUs"),
+        ("onnxruntime", "gpu", "int8", "no int8 products for GPUs"),
+        ("python", "gpu", "bf16", "runs the encoders on the CPU, .* take fp32 or fp16, or --backend onnxruntime"),
+    ],
 )
 def test_a_precision_without_kernels_is_refused_before_anything_is_loaded(
-    tmp_path: Path, device: Any, precision: str, words: str
+    tmp_path: Path, backend: Any, device: Any, precision: str, words: str
 ) -> None:
     with pytest.raises(ExportError, match=words):
         export_repository(
             tmp_path / "nowhere",
             tmp_path / "repository",
-            backend="onnxruntime",
+            backend=backend,
             device=device,
             precision=PRECISIONS[precision],
         )

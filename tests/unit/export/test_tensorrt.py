@@ -28,7 +28,7 @@ from neuro_latent_export.tensorrt.library import (
     open_tensorrt_rtx,
 )
 from neuro_latent_serving import options
-from neuro_latent_serving.engine import cache, decoder
+from neuro_latent_serving.engine import decoder
 from neuro_latent_trainer.model import PromptOptimizer
 from tests.unit.export.test_agreement import lenient
 
@@ -80,7 +80,7 @@ def test_what_an_engine_cannot_be_is_refused_before_anything_is_loaded(
 
 def without_package(monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    return r"needs the package tensorrt .*pip install './export\[tensorrt\]' on a machine with the GPU"
+    return r"TensorRT, .* loaded \(.*tensorrt.*\): pip install './export\[tensorrt\]' .* on a machine with the GPU"
 
 
 def of_an_old_version(monkeypatch: pytest.MonkeyPatch) -> str:
@@ -161,4 +161,3 @@ def test_a_graph_that_tensorrt_does_not_take_is_an_error_with_its_words(
 def test_the_sizes_are_those_of_serving() -> None:
     assert TENSORRT_COLUMNS == options.MAX_NEW_TOKENS + decoder.MAX_WIDTH
     assert (profiles.WIDTH, profiles.CANDIDATES) == (decoder.MAX_WIDTH, decoder.CANDIDATES)
-    assert profiles.ENCODER_STEP == cache.ENCODER_STEP

@@ -34,6 +34,7 @@ class FakeEngine:
 
     num_optimization_profiles = 2
     device_memory_size_v2 = 64
+    refuses_captures = False
 
     def __init__(self, plan: bytes) -> None:
         self.session = ort.InferenceSession(plan, providers=["CPUExecutionProvider"])
@@ -103,13 +104,13 @@ class FakeContext:
         captured = CAPTURES.get(stream)
         if captured is not None:
             captured.append(self)
-            return True
+            return not self.engine.refuses_captures
         return self.run()
 
     def run(self) -> bool:
         engine = self.engine
         assert self.scratch[1] >= engine.device_memory_size_v2
-        assert self.profile == (0 if self.shapes[next(iter(engine.inputs))][0] == 1 else 1)
+        assert self.profile == (0 if self.shapes[next(iter(engine.inputs))][0] <= 8 else 1)
         assert set(self.addresses) == set(engine.names), "every tensor needs an address"
         feeds = {
             name: seen(self.addresses[name], self.shapes[name], TYPES[tensor.type])
@@ -125,9 +126,6 @@ class FakeContext:
             seen(self.addresses[name], array.shape, array.dtype)[:] = array
         return True
 
-    def _seen(self, name: str) -> np.ndarray[Any, Any]:
-        return seen(self.addresses[name], self.shapes[name], TYPES[self.engine.inputs[name].type])
-
 
 CAPTURES: dict[int, list[FakeContext]] = {}
 
@@ -140,8 +138,10 @@ class FakeCuda:
     )
     cudaStreamCaptureMode = types.SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
 
-    def __init__(self, gpus: int = 1, captures: bool = True) -> None:
-        self.gpus, self.captures = gpus, captures
+    def __init__(self, gpus: int = 1, failing: str = "") -> None:
+        self.gpus, self.failing = gpus, failing
+        self.graphs = 0
+        """That were not destroyed."""
         self.memory: dict[int, Any] = {}
         self.launched = 0
         self._streams = itertools.count(1)
@@ -180,16 +180,26 @@ class FakeCuda:
             ctypes.memmove(to + row * to_pitch, source + row * pitch, width)
         return (0,)
 
-    def cudaStreamBeginCapture(self, stream: int, mode: int) -> tuple[int]:
+    def cudaStreamBeginCapture(self, stream: int, mode: int) -> tuple[Any]:
+        if self.failing == "begin":
+            return ("cudaErrorStreamCaptureUnsupported",)
         CAPTURES[stream] = []
         return (0,)
 
     def cudaStreamEndCapture(self, stream: int) -> tuple[Any, Any]:
         captured = CAPTURES.pop(stream)
-        return (0, captured) if self.captures else ("cudaErrorStreamCaptureInvalidated", None)
+        if self.failing == "end":
+            return "cudaErrorStreamCaptureInvalidated", None
+        self.graphs += 1
+        return 0, captured
 
-    def cudaGraphInstantiate(self, graph: Any, flags: int) -> tuple[int, Any]:
-        return 0, graph
+    def cudaGraphInstantiate(self, graph: Any, flags: int) -> tuple[Any, Any]:
+        assert graph, "nothing was captured"
+        return ("cudaErrorNotSupported", None) if self.failing == "instantiate" else (0, list(graph))
+
+    def cudaGraphDestroy(self, graph: Any) -> tuple[int]:
+        self.graphs -= 1
+        return (0,)
 
     def cudaGraphLaunch(self, graph: list[FakeContext], stream: int) -> tuple[int]:
         self.launched += 1

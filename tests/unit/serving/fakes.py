@@ -85,7 +85,7 @@ def right_texts(prompt: Prompt, options: GenerationOptions) -> list[list[int]]:
 class FakeDecoder:
     """Stands in for :class:`Decoder`, with a real cache that holds one number a column."""
 
-    width = 1
+    width, most_encoder_tokens = 1, 2048
 
     def __init__(self, slots: int) -> None:
         self.cache = SlotCache(slots, 1, 1, [SELF], [CROSS])

@@ -1,6 +1,7 @@
 """The device's cache against the model that the CPU's is held against, in host memory."""
 
 import ctypes
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -32,14 +33,17 @@ class HostArray:
 class HostRuntime:
     """Memory and moves of a runtime, without graphs."""
 
-    cache_itemsize, most_encoder_tokens, fewest_candidates = 4, 500, 0
+    cache_itemsize, most_encoder_tokens, most_rows, fewest_candidates = 4, 500, None, 0
 
     def __init__(self, columns: int | None = None) -> None:
         names = tuple(SELF_NAMES), tuple(CROSS_NAMES)
+        self.arrays = weakref.WeakSet[HostArray]()
         self.sizes = DecoderSizes(*names, HEADS, HEAD_WIDTH, width=1, vocabulary=1, columns=columns)
 
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> HostArray:
-        return HostArray(shape, dtype)
+        array = HostArray(shape, dtype)
+        self.arrays.add(array)
+        return array
 
     def gather(self, source: View, index_J: Array, target: View) -> None:
         assert source.pointer != target.pointer, "a device reads and writes at once"
@@ -50,7 +54,8 @@ class Driven:
     """A device's cache, driven as the CPU's."""
 
     def __init__(self, slots: int, columns: int | None) -> None:
-        self.cache = DeviceCache(HostRuntime(columns), slots)  # type: ignore[arg-type]
+        self.runtime = HostRuntime(columns)
+        self.cache = DeviceCache(self.runtime, slots)  # type: ignore[arg-type]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.cache, name)
@@ -58,8 +63,7 @@ class Driven:
     @property
     def layout(self) -> tuple[int, ...]:
         """Columns and encoder columns."""
-        columns, _, _, encoder_columns, _ = self.cache.place
-        return columns, encoder_columns
+        return self.cache.columns
 
     @property
     def encoder_mask_BQ(self) -> Array:
@@ -94,11 +98,11 @@ class DeviceCacheMachine(CacheMachine):
 
     @invariant()
     def layout_tells_when_memory_has_moved(self) -> None:
-        """The same place is the same memory."""
+        """The same columns are the same memory."""
         if self.rows:
             self.cache.fit(0)
             pointers = tuple((view.pointer, *view.shape[1:]) for _, view in self.cache.cache.tensors(1))
-            assert self.where.setdefault(self.cache.place, pointers) == pointers
+            assert self.where.setdefault(self.cache.cache.columns, pointers) == pointers
 
 
 class FixedCacheMachine(DeviceCacheMachine):
@@ -138,5 +142,7 @@ def test_memory_of_every_size_is_kept_and_used_again() -> None:
             cache.lengths_B[:] += 1
         cache.leave([0, 1, 2])
         cache.fit(0)
-        taken.add(cache.bytes)
+        taken.add(sum(array.view.shape[0] for array in cache.runtime.arrays))
     assert len(taken) == 1
+    largest = sum(len(names) * columns for names, columns in ((SELF_NAMES, 512), (CROSS_NAMES, 128)))
+    assert taken.pop() < 3 * largest * 4 * HEADS * HEAD_WIDTH * 4

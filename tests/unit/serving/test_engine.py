@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuro_latent_serving.engine import Engine, EngineConfig
+from neuro_latent_serving.engine.loop import DecodeLoop
 from neuro_latent_serving.errors import EngineBusy, EngineClosed, InvalidInput, ServingError
 from neuro_latent_serving.options import GenerationOptions
 from tests.unit.serving.askers import PATIENCE_S, Asker
@@ -344,6 +345,41 @@ def thread_errors(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     errors: list[Any] = []
     monkeypatch.setattr(threading, "excepthook", errors.append)
     return errors
+
+
+@pytest.fixture
+def engine_threads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Which threads have measured the steps."""
+    names: list[str] = []
+    calibrate = DecodeLoop.calibrate
+    monkeypatch.setattr(
+        DecodeLoop, "calibrate", lambda loop: (names.append(threading.current_thread().name), calibrate(loop))[1]
+    )
+    return names
+
+
+def test_the_warm_up_decodes_on_the_thread_of_the_engine_alone(
+    start: Callable[..., Engine], engine_threads: list[str]
+) -> None:
+    engine = start()
+    engine.warm_up()
+    assert engine_threads == ["decode"]
+    assert (engine.metrics.steps, engine.load) == (0, (0, 0))
+
+
+def test_a_step_that_fails_while_it_is_measured_fails_the_warm_up_and_the_engine(start: Callable[..., Engine]) -> None:
+    engine = start()
+
+    def fail(*arguments: Any, **named: Any) -> Any:
+        raise MemoryError("too little")
+
+    engine._decoder.step = fail  # type: ignore[method-assign]
+    with pytest.raises(MemoryError, match="too little"):
+        engine.warm_up()
+    engine._thread.join(PATIENCE_S)
+    assert not engine.healthy
+    with pytest.raises(EngineClosed, match="engine has failed"):
+        engine.warm_up()
 
 
 def test_a_failing_step_ends_every_request_with_an_error(

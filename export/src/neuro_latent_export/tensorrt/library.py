@@ -9,7 +9,7 @@ import importlib
 from dataclasses import dataclass
 from typing import Any, Final
 
-INSTALL = "pip install './export[tensorrt]'"
+INSTALL = "pip install './export[tensorrt]' tensorrt==VERSION, the version of the Triton that will serve,"
 INSTALL_RTX = "pip install './export[tensorrt-rtx]'"
 
 CAPABILITY_MAJOR: Final = 75
@@ -51,13 +51,13 @@ def open_tensorrt() -> Library:
         module = importlib.import_module("tensorrt")
     except ImportError as error:
         raise TensorRTError(
-            f"--backend tensorrt needs the package tensorrt ({error}): {INSTALL} on a machine with the GPU that will "
-            f"serve, in the version of the Triton that will serve {elsewhere}"
+            f"--backend tensorrt needs Python's TensorRT, which cannot be loaded ({error}): {INSTALL} on a machine "
+            f"with the GPU that will serve {elsewhere}"
         ) from None
     if not hasattr(module, "IKVCacheUpdateLayer"):
         raise TensorRTError(
             f"--backend tensorrt needs TensorRT 10.15 or newer, whose decoder cache is written in place, not "
-            f"{module.__version__}: {INSTALL}"
+            f"{module.__version__}: {INSTALL} on the machine with the GPU"
         )
     try:
         capability = gpu_capability()

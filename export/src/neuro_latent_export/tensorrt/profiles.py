@@ -1,7 +1,7 @@
 """The sizes that an engine takes, and those that its kernels are chosen for.
 
 Every engine has two optimization profiles. Both take all sizes; the first is tuned for one row, the second for a full
-batch. Triton (and the decoder) takes the one that is nearer to what waits.
+batch. Triton (and the decoder) takes the one that is nearer to what waits: the first for up to 8 rows.
 """
 
 from collections.abc import Mapping
@@ -20,8 +20,6 @@ WIDTH: Final = 8
 CANDIDATES: Final = 64
 USUAL_TOKENS: Final = 32
 USUAL_COLUMNS: Final = 64
-ENCODER_STEP: Final = 16
-"""The decoder's cache holds a multiple of so many encoder tokens."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ def profiles(sizes: Sizes, encoder_max_tokens: int) -> dict[str, tuple[Profile, 
     longest = sizes.soft_prompt_tokens + MAX_SOURCE_TOKENS
     tokens = Range(1, min(USUAL_TOKENS, encoder_max_tokens), encoder_max_tokens)
     source_tokens = Range(1, USUAL_TOKENS, MAX_SOURCE_TOKENS)
-    encoder_tokens = Range(1, sizes.soft_prompt_tokens + USUAL_TOKENS, -(-longest // ENCODER_STEP) * ENCODER_STEP)
+    encoder_tokens = Range(1, sizes.soft_prompt_tokens + USUAL_TOKENS, longest)
     prefill, step = DECODER_PATHS
     axes: dict[str, Profile] = {
         "encoder/1/model.onnx": {"tokens": tokens},

@@ -68,6 +68,17 @@ class _Manifest(BaseModel):
     tensorrt: Engines | None = None
 
 
+def check_slots(path: str, engine: Engine, decoder: Model) -> Iterator[Finding]:
+    """The decoder's step against the rows that decode together."""
+    mask, slots = engine.inputs.get("encoder_attention_mask"), decoder.parameters.get("slots", "")
+    if mask is None or not slots.isdecimal():
+        return
+    rows = max((greatest[0] for _, _, greatest in mask.profiles), default=0)
+    if int(slots) > rows:
+        what = f"{rows} rows at most, and the parameter slots of {decoder.name} is {slots}"
+        yield Finding("graph-differs", path, what, f"Set slots to at most {rows}.")
+
+
 def check(subject: Subject) -> Iterator[Outcome]:
     """Where the repository has some: the GPU that they are for, and their tensors against the configurations."""
     repository = subject.repository
@@ -91,6 +102,8 @@ def check(subject: Subject) -> Iterator[Outcome]:
         model = repository.models.get(folder)
         if model is not None and file == MODEL_FILES[TENSORRT]:
             yield from check_engine(path, engine, model, repository)
+        elif model is not None:
+            yield from check_slots(path, engine, model)
 
 
 def check_runtime(built: Engines) -> Iterator[Finding]:

@@ -1,11 +1,13 @@
 """The ``parameters`` that the python models read, and threads against cores."""
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import get_args
 
 from neuro_latent_serving.doctor.catalogue import Finding, Outcome
 from neuro_latent_serving.doctor.repository import CONFIG, PYTHON, Model
 from neuro_latent_serving.doctor.subject import Subject
 from neuro_latent_serving.engine import EngineConfig
+from neuro_latent_serving.engine.opening import DeviceName
 from neuro_latent_serving.options import MAX_SEQUENCES
 from neuro_latent_serving.threads import available_cores
 
@@ -45,6 +47,17 @@ def switch(text: str) -> bool:
     return text == "true"
 
 
+def device(text: str) -> str:
+    """``cpu`` or ``gpu``.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if text not in get_args(DeviceName):
+        raise ValueError("must be cpu or gpu")
+    return text
+
+
 def filled(text: str) -> str:
     """A text.
 
@@ -79,7 +92,7 @@ READERS: Mapping[str, Mapping[str, Reader]] = {
 """What each python model cannot start without."""
 
 OPTIONAL_READERS: Mapping[str, Mapping[str, Reader]] = {
-    "t5_decoder": {"guard": switch},
+    "t5_decoder": {"guard": switch, "device": device, "cuda_graphs": switch},
     "tokenizer": {"several_adapters": switch},
 }
 

@@ -56,6 +56,11 @@ class SlotCache(Rows):
         return self._columns, self._encoder_columns, self.reallocations
 
     @property
+    def encoder_mask_BQ(self) -> Ids:
+        """1 where an encoder token is real."""
+        return self._mask[: self.rows]
+
+    @property
     def bytes(self) -> int:
         """Memory of all tensors, whether used or not."""
         return sum(tensor.nbytes for tensor in [*self._self.values(), *self._cross.values()])

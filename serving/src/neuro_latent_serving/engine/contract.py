@@ -67,6 +67,10 @@ class Decoder(Protocol):
         """``D``."""
 
     @property
+    def most_encoder_tokens(self) -> int:
+        """The longest prompt, as the encoder has made it."""
+
+    @property
     def cache(self) -> Cache:
         """Its rows."""
 

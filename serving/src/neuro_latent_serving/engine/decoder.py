@@ -21,6 +21,7 @@ from neuro_latent_serving.engine.contract import (
     StepResult,
     present,
 )
+from neuro_latent_serving.options import MAX_ENCODER_TOKENS
 from neuro_latent_serving.sessions import graph_shapes, open_session
 
 CACHE_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -33,6 +34,8 @@ class HostDecoder:
     All sizes are read from the graphs. Every tensor of a step lies in memory that is bound once, so that a step is one
     call without copies.
     """
+
+    most_encoder_tokens = MAX_ENCODER_TOKENS
 
     def __init__(self, folder: Path, threads: int, slots: int) -> None:
         self._prefill = open_session(folder / "prefill.onnx", threads)

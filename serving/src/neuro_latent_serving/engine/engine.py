@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,12 +15,15 @@ from neuro_latent_serving.engine.metrics import EngineMetrics
 from neuro_latent_serving.engine.opening import DeviceName, open_decoder
 from neuro_latent_serving.engine.request import Request
 from neuro_latent_serving.errors import EngineClosed, InvalidInput, ServingError
-from neuro_latent_serving.options import MAX_ENCODER_TOKENS, GenerationOptions
+from neuro_latent_serving.options import GenerationOptions
 from neuro_latent_serving.threads import default_threads
 from neuro_latent_serving.tokenization import Detokenizer
 
 WARM_UP_LENGTHS = (32, 128)
 WARM_UP_TOKENS = 8
+
+FAILED = "unavailable: the decode engine has failed; the server must be restarted"
+STOPPING = "the server is stopping"
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class Engine:
         self._changed = threading.Condition()
         self._closing = False
         self._failure: str | None = None
+        self._calibration: Future[None] | None = None
         self._thread = threading.Thread(target=self._run, name="decode", daemon=True)
         self._thread.start()
 
@@ -98,9 +103,14 @@ class Engine:
         return self._loop.load
 
     def warm_up(self) -> None:
-        """Measure the steps and write a few tokens; before the first request, which then pays for no first time."""
+        """Measure the steps and write a few tokens; before the first request, which then pays for no first time.
+
+        Raises:
+            EngineClosed: the engine is stopping or has failed.
+            Exception: what the first step has failed with.
+        """
         if self.config.speculation:
-            self._loop.calibrate()
+            self._ask_to_calibrate().result()
         for length in WARM_UP_LENGTHS:
             done = threading.Event()
             self.submit(
@@ -128,10 +138,9 @@ class Engine:
             raise InvalidInput(
                 f"encoder_hidden_states must be [tokens, {self._decoder.width}], not {list(request.hidden_QD.shape)}"
             )
-        if len(request.hidden_QD) > MAX_ENCODER_TOKENS:
-            raise InvalidInput(
-                f"encoder_hidden_states has {len(request.hidden_QD)} tokens; the limit is {MAX_ENCODER_TOKENS}"
-            )
+        limit = self._decoder.most_encoder_tokens
+        if len(request.hidden_QD) > limit:
+            raise InvalidInput(f"encoder_hidden_states has {len(request.hidden_QD)} tokens; the limit is {limit}")
         if request.mask_Q.shape != request.hidden_QD.shape[:1] or not request.mask_Q.any():
             raise InvalidInput("the attention mask must have one entry a token and at least one 1")
         if request.rows > self.config.slots:
@@ -139,9 +148,18 @@ class Engine:
             raise InvalidInput(f"{name} must be at most {self.config.slots} (the server's slots), not {request.rows}")
         with self._changed:
             if self._closing or not self._thread.is_alive():
-                raise EngineClosed(self._failure or "the server is stopping")
+                raise EngineClosed(self._failure or STOPPING)
             self._loop.submit(request)
             self._changed.notify()
+
+    def _ask_to_calibrate(self) -> "Future[None]":
+        """On the engine's thread, for ONNX Runtime keeps captured graphs for the thread that has captured them."""
+        with self._changed:
+            if self._closing:
+                raise EngineClosed(self._failure or STOPPING)
+            self._calibration = Future()
+            self._changed.notify()
+            return self._calibration
 
     def close(self, timeout: float = 30.0) -> None:
         """Refuse new requests, finish those in flight for up to ``timeout`` seconds, end the rest with an error."""
@@ -150,7 +168,7 @@ class Engine:
             self._changed.notify()
         self._thread.join(timeout)
         if self._thread.is_alive():
-            self._failure = "the server is stopping"
+            self._failure = STOPPING
             self._thread.join()
 
     def _run(self) -> None:
@@ -158,22 +176,39 @@ class Engine:
         try:
             while self._failure is None:
                 with self._changed:
-                    while self._loop.idle and not self._closing:
+                    while self._loop.idle and not self._closing and not self._calibration:
                         self._changed.wait()
                     if self._closing and self._loop.idle:
                         return
-                self._loop.turn()
+                    calibration, self._calibration = self._calibration, None
+                if calibration:
+                    self._calibrate(calibration)
+                else:
+                    self._loop.turn()
         except Exception:
             failed = True
             # The cause goes to the server's log through the thread's exception hook, not to clients.
-            self._failure = "unavailable: the decode engine has failed; the server must be restarted"
+            self._failure = FAILED
             raise
         finally:
             with self._changed:
                 self._closing = True
-            self._loop.abandon(EngineClosed(self._failure or "the server is stopping"))
+            error = EngineClosed(self._failure or STOPPING)
+            if self._calibration:
+                self._calibration.set_exception(error)
+            self._loop.abandon(error)
             if failed and self._on_failure:
                 self._on_failure()
+
+    def _calibrate(self, calibration: "Future[None]") -> None:
+        """Its failure is told to who waits for it, and ends the engine."""
+        try:
+            self._loop.calibrate()
+        except Exception as error:
+            self._failure = FAILED
+            calibration.set_exception(error)
+        else:
+            calibration.set_result(None)
 
 
 def _set(done: threading.Event, error: ServingError | None) -> None:

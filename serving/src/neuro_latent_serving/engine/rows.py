@@ -25,11 +25,6 @@ class Rows:
         """How many columns of each row count; the engine adds to it after a step."""
         return self._all_lengths[: self.rows]
 
-    @property
-    def encoder_mask_BQ(self) -> Ids:
-        """1 where an encoder token is real."""
-        return self._mask[: self.rows]
-
     def leave(self, gone: Sequence[int]) -> dict[int, int]:
         """Free rows; returns which rows were moved: old number -> new number."""
         moved: dict[int, int] = {}

@@ -9,7 +9,7 @@ import json
 import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
 
-from neuro_latent_serving.graph_config import check_config
+from neuro_latent_serving.graph_config import ConfigError, check_config
 from neuro_latent_serving.triton.graph import GraphModel
 from neuro_latent_serving.triton.messages import model_parameters
 
@@ -18,6 +18,8 @@ class OnnxRuntimeModel(GraphModel):
     """Runs the graph of a model with ``backend: "onnxruntime"``; Triton does its warm-up."""
 
     def initialize(self, args: dict[str, str]) -> None:
+        if args["model_instance_kind"] == "GPU":
+            raise ConfigError("the stand-in runs on the CPU; use NVIDIA's image, or export with --device cpu")
         self._open(args, int(model_parameters(args).get("intra_op_thread_count", "0")))
         check_config(json.loads(args["model_config"]), self._session.get_inputs(), self._session.get_outputs())
         pb_utils.Logger.log_warn(

@@ -77,6 +77,7 @@ FAULTS: list[tuple[str, str, Fault]] = [
     # parameters
     ("parameter-missing", "no slots", drop("t5_decoder", r'parameters \{ key: "slots"[^\n]*')),
     ("parameter-invalid", "no slot", set_parameter("t5_decoder", "slots", "16", "0")),
+    ("parameter-invalid", "no device", set_parameter("t5_decoder", "device", "cpu", "cuda")),
     ("parameter-invalid", "no switch", set_parameter("t5_decoder", "speculation", "true", "yes")),
     ("threads-exceed-cores", "many", set_parameter("encoder", "threads", "0", "4096")),
     ("threads-exceed-cores", "instances", edit("encoder", "count: 1", "count: 2")),
@@ -234,6 +235,9 @@ def test_engines_are_judged_by_what_export_says_of_them(
         tensor.update(change)
         assert ids_with() == {"graph-differs"}
         tensor.update(before)
+    set_parameter("t5_decoder", "slots", "16", "17")(spoilt)
+    assert ids_with() == {"graph-differs"}
+    set_parameter("t5_decoder", "slots", "17", "16")(spoilt)
     for package in ("cuda", "tensorrt"):
         shutil.rmtree(tmp_path / "site" / package)
         assert ids_with() == {"engine-runtime-missing"}

@@ -2,7 +2,8 @@
 
 Tensors have few sizes, so that a captured graph serves many steps: columns are powers of two, and memory of each size
 is kept once it was needed, for captured graphs point into it. Rows move all at once and only when they must: until then
-it is only noted where the data of each row lies.
+it is only noted where the data of each row lies. They move by way of spare memory, for what is read cannot be written
+at the same time.
 
 Shape letters: ``L`` tensors of one kind (keys and values of every layer), ``B`` rows, ``T`` columns, ``Q`` encoder
 tokens, ``N`` heads, ``H`` head width.
@@ -13,13 +14,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from neuro_latent_serving.engine.contract import Ids
-from neuro_latent_serving.engine.device.runtime import DeviceArray, Runtime, View
+from neuro_latent_serving.engine.device.runtime import WORD, DeviceArray, Runtime, View
 from neuro_latent_serving.engine.rows import Rows
 
 FEWEST_COLUMNS = 64
 FEWEST_ENCODER_COLUMNS = 32
-WORD = 4
-"""Bytes that are moved as one."""
 
 
 class Block:
@@ -27,21 +26,17 @@ class Block:
 
     def __init__(self, runtime: Runtime, names: Sequence[str], slots: int, columns: int) -> None:
         self._runtime, self._names, self._slots, self.columns = runtime, names, slots, columns
-        self._memory: dict[tuple[int, int], DeviceArray] = {}
-        self._side = 0
+        self._memory: dict[int, DeviceArray] = {}
+        """By columns."""
+        self._spare: DeviceArray | None = None
         self._source_B = np.arange(slots)
         """Where the data of each row lies."""
-
-    @property
-    def place(self) -> tuple[int, int]:
-        """Changes whenever the tensors lie elsewhere; the same place is the same memory."""
-        return self.columns, self._side
 
     def tensors(self, rows: range) -> Iterator[tuple[str, View]]:
         """Name in the step graph and tensor of some rows, one after the other."""
         heads, width = self._runtime.sizes.heads, self._runtime.sizes.head_width
         row_bytes = heads * self.columns * width * self._runtime.cache_itemsize
-        start = self._array(*self.place).view.pointer + rows.start * row_bytes
+        start = self._array(self.columns).view.pointer + rows.start * row_bytes
         for number, name in enumerate(self._names):
             pointer = start + number * self._slots * row_bytes
             yield name, View(pointer, (len(rows), heads, self.columns, width))
@@ -52,41 +47,49 @@ class Block:
 
     def settle(self, rows: int, columns: int) -> None:
         """Bring the data of the first ``rows`` rows to where it belongs, in tensors with ``columns`` columns."""
-        if rows and (self._source_B[:rows] != np.arange(rows)).any():
+        if (self._source_B[:rows] != np.arange(rows)).any():
+            spare = self._spare_memory()
             self._source_B[rows:] = np.arange(rows, self._slots)
-            self._move((self.columns, 1 - self._side), self._source_B, rows_apart=True)
+            self._runtime.gather(self._rows(self._array(self.columns)), self._source_B, self._rows(spare))
+            self._copy_columns(spare, columns)
+        elif rows and columns != self.columns:
+            self._copy_columns(self._array(self.columns), columns)
         self._source_B = np.arange(self._slots)
-        if columns != self.columns:
-            if rows:  # new columns get what old ones hold: any numbers will do, if they are finite
-                self._move((columns, 0), np.arange(columns) % self.columns, rows_apart=False)
-            self.columns, self._side = columns, 0
+        self.columns = columns
 
-    def _move(self, place: tuple[int, int], index: Ids, rows_apart: bool) -> None:
-        source, target = self._words(self.place, rows_apart), self._words(place, rows_apart)
-        self._runtime.gather(source, index, target)
-        self.columns, self._side = place
+    def _copy_columns(self, memory: DeviceArray, columns: int) -> None:
+        """To where ``columns`` columns lie. New ones get what old ones hold: any finite numbers will do."""
+        source, target = self._columns(memory, self.columns), self._columns(self._array(columns), columns)
+        self._runtime.gather(source, np.arange(columns) % self.columns, target)
 
-    def _words(self, place: tuple[int, int], rows_apart: bool) -> View:
-        """All tensors at a place as words: [L, B, N*T*H], or [L*B*N, T, H]."""
-        sizes, columns = self._runtime.sizes, place[0]
-        column_words = sizes.head_width * self._runtime.cache_itemsize // WORD
-        if rows_apart:
-            shape = (len(self._names), self._slots, sizes.heads * columns * column_words)
-        else:
-            shape = (len(self._names) * self._slots * sizes.heads, columns, column_words)
-        return View(self._array(*place).view.pointer, shape)
+    def _rows(self, memory: DeviceArray) -> View:
+        """All tensors as words, row by row: [L, B, N*T*H]."""
+        heads = self._runtime.sizes.heads
+        return View(memory.view.pointer, (len(self._names), self._slots, heads * self.columns * self._column_words))
 
-    def _array(self, columns: int, side: int) -> DeviceArray:
-        if (columns, side) not in self._memory:
-            sizes = self._runtime.sizes
-            words = len(self._names) * self._slots * sizes.heads * columns * sizes.head_width
-            self._memory[columns, side] = self._runtime.zeros((words * self._runtime.cache_itemsize,), np.uint8)
-        return self._memory[columns, side]
+    def _columns(self, memory: DeviceArray, columns: int) -> View:
+        """All tensors as words, column by column: [L*B*N, T, H]."""
+        heads = self._runtime.sizes.heads
+        return View(memory.view.pointer, (len(self._names) * self._slots * heads, columns, self._column_words))
 
     @property
-    def bytes(self) -> int:
-        """Memory of all sizes that were needed so far."""
-        return sum(array.view.shape[0] for array in self._memory.values())
+    def _column_words(self) -> int:
+        return self._runtime.sizes.head_width * self._runtime.cache_itemsize // WORD
+
+    def _array(self, columns: int) -> DeviceArray:
+        if columns not in self._memory:
+            self._memory[columns] = self._runtime.zeros((self._bytes(columns),), np.uint8)
+        return self._memory[columns]
+
+    def _spare_memory(self) -> DeviceArray:
+        """As much as the tensors need now; no captured graph points there."""
+        needed = self._bytes(self.columns)
+        if self._spare is None or self._spare.view.shape[0] < needed:
+            self._spare = self._runtime.zeros((needed,), np.uint8)
+        return self._spare
+
+    def _bytes(self, columns: int) -> int:
+        return len(self._names) * self._slots * self._runtime.sizes.heads * columns * self._column_words * WORD
 
 
 class DeviceCache(Rows):
@@ -109,24 +112,14 @@ class DeviceCache(Rows):
         """Counts what changes the encoder mask."""
 
     @property
-    def place(self) -> tuple[int, ...]:
-        """Changes whenever the tensors lie elsewhere or have another size; the same place is the same memory."""
-        return self._seen, *self._self.place, *self._cross.place
-
-    @property
-    def cross_place(self) -> tuple[int, int]:
-        """The part of :attr:`place` that the prefill writes to."""
-        return self._cross.place
+    def columns(self) -> tuple[int, int]:
+        """Those that a step looks at, and those of the prompts; the same numbers are tensors in the same memory."""
+        return self._seen, self._cross.columns
 
     @property
     def seen_columns(self) -> int:
         """Columns that a step looks at; all of them where the graph takes any number."""
         return self._seen
-
-    @property
-    def bytes(self) -> int:
-        """Memory of all tensors, whether used or not."""
-        return self._self.bytes + self._cross.bytes
 
     def tensors(self, rows: int) -> Iterator[tuple[str, View]]:
         """Name in the step graph and tensor of the first ``rows`` rows, in flight or not."""

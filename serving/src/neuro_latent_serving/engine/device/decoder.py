@@ -16,14 +16,25 @@ import numpy.typing as npt
 from neuro_latent_serving.engine.contract import CANDIDATES, Floats, Ids, StepResult, present
 from neuro_latent_serving.engine.device.cache import DeviceCache, power_of_two
 from neuro_latent_serving.engine.device.runtime import Array, DeviceArray, Runtime, View
+from neuro_latent_serving.errors import DeviceMissing
 
 
 class DeviceDecoder:
-    """A :class:`~neuro_latent_serving.engine.contract.Decoder` over any :class:`Runtime`."""
+    """A :class:`~neuro_latent_serving.engine.contract.Decoder` over any :class:`Runtime`.
+
+    Raises:
+        DeviceMissing: the runtime does not take so many rows.
+    """
 
     def __init__(self, runtime: Runtime, slots: int) -> None:
+        if runtime.most_rows is not None and slots > runtime.most_rows:
+            raise DeviceMissing(
+                f"slots is {slots}, and these engines take {runtime.most_rows} rows: set the parameter slots of "
+                "t5_decoder to at most that"
+            )
         self._runtime, self._slots = runtime, slots
         self.width, self.vocabulary = runtime.sizes.width, runtime.sizes.vocabulary
+        self.most_encoder_tokens = runtime.most_encoder_tokens
         self.cache = DeviceCache(runtime, slots)
         self._candidates = min(CANDIDATES, self.vocabulary)
         self._arrays: dict[tuple[str, tuple[int, ...]], DeviceArray] = {}
@@ -41,7 +52,7 @@ class DeviceDecoder:
         padded[:, :wide] = hidden_QD
         hidden = self._array("encoder_hidden_states", padded.shape, np.float32)
         hidden.write(padded)
-        key = (new.start, copies, *self.cache.cross_place)
+        key = (new.start, copies, columns)
         if key not in self._prefills:
             outputs = {present(name): view for name, view in cross}
             self._prefills[key] = self._runtime.bind("prefill", {"encoder_hidden_states": hidden.view, **outputs})
@@ -55,7 +66,7 @@ class DeviceDecoder:
         shape = min(power_of_two(rows), self._slots), power_of_two(width)
         self.cache.fit(shape[1])
         count = self._candidates if with_candidates else self._runtime.fewest_candidates
-        key = (*shape, count, *self.cache.place)
+        key = (*shape, count, *self.cache.columns)
         binding = self._bindings.get(key) or self._bind(*shape, count)
         self._bindings[key] = binding
         binding.tokens.write(_padded(tokens_BW, shape))

@@ -60,6 +60,7 @@ class OnnxRuntime:
 
     fewest_candidates = 0
     most_encoder_tokens = MAX_ENCODER_TOKENS
+    most_rows = None
 
     def __init__(self, folder: Path, threads: int, device: str = "cuda", cuda_graphs: bool = True) -> None:
         self._folder, self._threads, self._device = folder, threads, device
@@ -87,7 +88,7 @@ class OnnxRuntime:
         return self._capturing(tensors, str(next(self._graph_ids)) if captured else WITHOUT_CAPTURE)
 
     def gather(self, source: View, index_J: Ids, target: View) -> None:
-        """``target[:, j] = source[:, index_J[j]]``, for words of four bytes."""
+        """``target[:, j] = source[:, index_J[j]]``, for words of :data:`WORD` bytes."""
         io = self._move.io_binding()
         io.bind_input("source", self._device, 0, np.int32, source.shape, source.pointer)
         io.bind_cpu_input("index", index_J)
@@ -156,7 +157,10 @@ class OnnxRuntime:
             "enable_cuda_graph": str(int(captures)),
             "use_tf32": "0",  # a float32 repository promises the tokens of float32
         }
-        session = open_session(self._folder / f"{graph}.onnx", self._threads, providers=[(CUDA, options), CPU])
+        try:
+            session = open_session(self._folder / f"{graph}.onnx", self._threads, providers=[(CUDA, options), CPU])
+        except RuntimeError as error:
+            raise DeviceMissing(f"device is 'gpu', but ONNX Runtime's CUDA provider does not start: {error}") from None
         if session.get_providers()[0] != CUDA:  # ONNX Runtime goes on without a provider that does not start
             raise DeviceMissing(
                 "device is 'gpu', but ONNX Runtime's CUDA provider does not start: it needs an NVIDIA driver, and the "

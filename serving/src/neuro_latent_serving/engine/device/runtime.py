@@ -12,6 +12,9 @@ Array = npt.NDArray[Any]
 
 Graph = Literal["prefill", "step"]
 
+WORD = 4
+"""Bytes that are moved as one."""
+
 
 @dataclass(frozen=True)
 class View:
@@ -45,6 +48,10 @@ class Runtime(Protocol):
     fewest_candidates: int
     """What the step graph's ``candidates`` must be at least."""
 
+    @property
+    def most_rows(self) -> int | None:
+        """That the graphs take; None is any number."""
+
     def zeros(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> DeviceArray:
         """New memory, zero: what is never written may be read and multiplied by 0."""
 
@@ -59,4 +66,4 @@ class Runtime(Protocol):
         """
 
     def gather(self, source: View, index_J: Ids, target: View) -> None:
-        """``target[:, j] = source[:, index_J[j]]``, for words of four bytes [A, I, C] -> [A, J, C]."""
+        """``target[:, j] = source[:, index_J[j]]``, for words of :data:`WORD` bytes [A, I, C] -> [A, J, C]."""

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from neuro_latent_serving.engine.contract import DecoderSizes, Ids, present
-from neuro_latent_serving.engine.device.runtime import Array, Graph, View
+from neuro_latent_serving.engine.device.runtime import WORD, Array, Graph, View
 from neuro_latent_serving.errors import DeviceMissing
 
 try:
@@ -22,13 +22,13 @@ try:
     from cuda.bindings import runtime as cuda
 except ImportError as error:
     raise DeviceMissing(
-        f"the decoder of this repository is a TensorRT engine, but {error.name} is not installed: "
-        "pip install 'neuro-latent-serving[tensorrt]'"
+        f"the decoder of this repository is a TensorRT engine, and Python's TensorRT cannot be loaded ({error}): pip "
+        "install 'neuro-latent-serving[tensorrt]', with tensorrt in the version of manifest.json (tensorrt.version)"
     ) from None
 
 log = logging.getLogger(__name__)
 
-WORD = 4
+NOT_ENQUEUED = "TensorRT does not enqueue"
 
 
 class CudaArray:
@@ -81,7 +81,9 @@ class TensorRtRuntime:
         step = self._engines["step"]
         self.sizes = DecoderSizes.of(_shapes(self._engines["prefill"]), _shapes(step))
         self.cache_itemsize: int = step.get_tensor_dtype(self.sizes.self_names[0]).itemsize
-        self.most_encoder_tokens: int = step.get_tensor_profile_shape("encoder_attention_mask", 0)[2][1]
+        _, _, (most_rows, most_encoder_tokens) = step.get_tensor_profile_shape("encoder_attention_mask", 0)
+        self.most_rows: int = most_rows
+        self.most_encoder_tokens: int = most_encoder_tokens
 
     def zeros(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> CudaArray:
         """New memory, zero."""
@@ -93,8 +95,8 @@ class TensorRtRuntime:
         context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         context.set_device_memory(self._scratch.view.pointer, self._scratch.view.shape[0])
         rows = next(tensor.shape[0] for tensor in tensors.values() if isinstance(tensor, View))
-        # The first profile is tuned for one row, the last for many.
-        profile = 0 if rows == 1 else engine.num_optimization_profiles - 1
+        # The first profile is tuned for one row, the last for a full batch; Triton takes the nearer one too.
+        profile = 0 if 2 * rows <= self.most_rows else engine.num_optimization_profiles - 1
         _check(context.set_optimization_profile_async(profile, int(self._stream)), f"{graph}: profile {profile}")
         for name, tensor in tensors.items():
             pointer = tensor.ctypes.data if isinstance(tensor, np.ndarray) else tensor.pointer
@@ -106,7 +108,7 @@ class TensorRtRuntime:
         return self._capturing(graph, context, tensors) if captured else lambda: self._run(graph, context, tensors)
 
     def gather(self, source: View, index_J: Ids, target: View) -> None:
-        """``target[:, j] = source[:, index_J[j]]``, for words of four bytes; neighbours are copied together."""
+        """``target[:, j] = source[:, index_J[j]]``, for words of :data:`WORD` bytes; neighbours are copied together."""
         step = source.shape[2] * WORD
         starts = np.flatnonzero(np.diff(index_J, prepend=-2) != 1)
         for start, end in zip(starts, [*starts[1:], len(index_J)], strict=True):
@@ -155,13 +157,15 @@ class TensorRtRuntime:
 
     def _capture(self, context: Any) -> Any:
         mode = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        _done(cuda.cudaStreamBeginCapture(self._stream, mode))
-        enqueued = context.execute_async_v3(int(self._stream))
-        failed, graph = cuda.cudaStreamEndCapture(self._stream)
-        if enqueued and not failed:
-            failed, launch = cuda.cudaGraphInstantiate(graph, 0)
+        (failed,) = cuda.cudaStreamBeginCapture(self._stream, mode)
+        if not failed:
+            enqueued = context.execute_async_v3(int(self._stream))
+            failed, graph = cuda.cudaStreamEndCapture(self._stream)
             if not failed:
-                return launch
+                failed, launch = cuda.cudaGraphInstantiate(graph, 0) if enqueued else (NOT_ENQUEUED, None)
+                cuda.cudaGraphDestroy(graph)
+                if not failed:
+                    return launch
         log.warning("steps cannot be captured as CUDA graphs and run without: %s", failed)
         self._captures = False
         return None
