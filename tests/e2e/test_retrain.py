@@ -140,7 +140,7 @@ def test_a_bad_adapter_is_refused(loop: Loop) -> None:
     assert done.returncode == 3, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert not found["promote"]
-    assert found["reason"].startswith("worse: cross-entropy (original)")
+    assert found["reason"].startswith("worse: cross-entropy")
     assert found["promoted"] is None
     assert sorted(path.name for path in (loop.repository / "projector").iterdir()) == versions
 
