@@ -26,7 +26,7 @@ $(INSTALLED): constraints.txt Makefile $(DISTRIBUTIONS:=/pyproject.toml)
 	  { echo "Python 3.11 is needed: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
-	$(PIP) --constraint constraints.txt ./client "./serving[server]" ./trainer "./export[tensorrt-rtx]" ./benchmarks $(TOOLS)
+	$(PIP) --constraint constraints.txt "./client[dspy,langchain]" "./serving[server]" ./trainer "./export[tensorrt-rtx]" ./benchmarks $(TOOLS)
 	$(PIP) --no-deps $(foreach folder,$(DISTRIBUTIONS),--editable ./$(folder))
 	touch $@
 
