@@ -37,6 +37,14 @@ def train(
     strict: Annotated[bool, typer.Option(help="Stop at a bad row instead of reporting it and going on.")] = False,
     encoder: Annotated[str, typer.Option(help="Frozen encoder: Hub name or local folder.")] = DEFAULTS.encoder,
     generator: Annotated[str, typer.Option(help="Frozen T5: Hub name or local folder.")] = DEFAULTS.generator,
+    form: Annotated[
+        str,
+        typer.Option(
+            help="What T5 learns to write: complement (text behind the raw prompt, which stays as it is), rewrite (a "
+            "whole new prompt), or auto: complement where the data has a column of them or nine in ten enhanced "
+            "prompts begin with their raw prompt."
+        ),
+    ] = DEFAULTS.form,
     phase1_epochs: Annotated[int, typer.Option(help="Epochs of distillation.")] = DEFAULTS.phase1_epochs,
     phase2_epochs: Annotated[int, typer.Option(help="Epochs of contrastive training.")] = DEFAULTS.phase2_epochs,
     batch_size: Annotated[int, typer.Option(help="Records a step, over all processes.")] = DEFAULTS.batch_size,
@@ -124,6 +132,7 @@ def train(
         config = TrainConfig(
             encoder=encoder,
             generator=generator,
+            form=form,  # type: ignore[arg-type]  # checked by TrainConfig
             phase1_epochs=phase1_epochs,
             phase2_epochs=phase2_epochs,
             batch_size=batch_size,

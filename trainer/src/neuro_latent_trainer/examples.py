@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neuro_latent_client.form import Form
 from neuro_latent_trainer.backbones import Generator
 from neuro_latent_trainer.data import Record
 from neuro_latent_trainer.embeddings import EmbeddingCache
@@ -37,13 +38,14 @@ class Batch:
 
 
 class TokenizedPairs:
-    """Records that have an enhanced prompt, as token ids: sources and targets.
+    """Records as token ids: sources and targets.
 
     Args:
-        records: those without an enhanced prompt are left out.
+        records: those that have nothing to write in this form are left out (:meth:`~Record.target`).
         generator: whose tokenizer reads them.
-        max_source_tokens: where raw prompts are cut; they end with ``</s>`` all the same.
-        max_target_tokens: where enhanced prompts are cut, without a ``</s>`` then.
+        form: what is written: complements or whole rewrites.
+        max_source_tokens: of a longer raw prompt the beginning and the end are read; it ends with ``</s>`` all the same.
+        max_target_tokens: where targets are cut, without a ``</s>`` then.
         prefix: text before every raw prompt.
     """
 
@@ -51,20 +53,17 @@ class TokenizedPairs:
         self,
         records: Sequence[Record],
         generator: Generator,
+        form: Form,
         max_source_tokens: int,
         max_target_tokens: int,
         prefix: str = "",
     ) -> None:
-        self.records = [r for r in records if r.enhanced_prompt is not None]
+        targets = [(record, record.target(form)) for record in records]
+        self.records = [record for record, target in targets if target is not None]
         self._pad_id = generator.pad_id
-        raw = [prefix + r.raw_prompt for r in self.records]
-        enhanced = [r.enhanced_prompt or "" for r in self.records]
-        tokenizer = generator.tokenizer
-        self.sources: list[list[int]] = (
-            tokenizer(raw, truncation=True, max_length=max_source_tokens)["input_ids"] if raw else []
-        )
+        self.sources = generator.source_ids([prefix + r.raw_prompt for r in self.records], max_source_tokens)
         # Cut here and not by the tokenizer, which would end a cut target with </s> and so teach to stop anywhere.
-        whole: list[list[int]] = tokenizer(enhanced)["input_ids"] if raw else []
+        whole = generator.text_ids([target for _, target in targets if target is not None])
         self.targets = [ids[:max_target_tokens] for ids in whole]
 
     def __len__(self) -> int:
@@ -109,10 +108,11 @@ class Examples(TokenizedPairs):
         records: Sequence[Record],
         generator: Generator,
         cache: EmbeddingCache,
+        form: Form,
         max_source_tokens: int,
         max_target_tokens: int,
     ) -> None:
-        super().__init__(records, generator, max_source_tokens, max_target_tokens)
+        super().__init__(records, generator, form, max_source_tokens, max_target_tokens)
         self.cache = cache
 
     def batch(self, rows: list[int]) -> Batch:

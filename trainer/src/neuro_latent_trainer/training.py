@@ -22,6 +22,7 @@ from neuro_latent_trainer.adapter import AdapterConfig
 from neuro_latent_trainer.backbones import Encoder, Generator, load_encoder, load_generator
 from neuro_latent_trainer.card import model_card
 from neuro_latent_trainer.checkpoint import Position
+from neuro_latent_trainer.choices import INSTRUCTIONS
 from neuro_latent_trainer.config import LossWeights, TrainConfig
 from neuro_latent_trainer.data import Record, sample_records
 from neuro_latent_trainer.embeddings import EmbeddingCache
@@ -103,7 +104,9 @@ def _start(config: TrainConfig, encoder: Encoder, generator: Generator) -> Promp
     Raises:
         AdapterError: the one to start from is of another form than the settings say, or cannot be read.
     """
-    form = AdapterConfig(
+    if config.form == "auto":
+        raise ValueError("the form must be complement or rewrite by now: resolve auto by the data first")
+    wanted = AdapterConfig(
         encoder_width=encoder.width,
         generator_width=generator.width,
         black_box_width=config.black_box_width,
@@ -112,13 +115,14 @@ def _start(config: TrainConfig, encoder: Encoder, generator: Generator) -> Promp
         projector=config.projector,
         bottleneck_width=config.bottleneck_width,
         pooling=config.pooling,
-        instruction=config.instruction,
+        instruction=config.instruction or INSTRUCTIONS[config.form],
         memory_prompts=config.memory_prompts,
+        form=config.form,
     )
-    model = PromptOptimizer.create(encoder, generator, form, steered=config.steered)
+    model = PromptOptimizer.create(encoder, generator, wanted, steered=config.steered)
     if config.start_from:
         saved = adapter_folder.read(adapter_folder.fetch(config.start_from))
-        there, here = saved.config.to_dict(), form.to_dict()
+        there, here = saved.config.to_dict(), wanted.to_dict()
         if different := sorted(name for name in here if there[name] != here[name]):
             details = ", ".join(f"{name} {there[name]!r} there, {here[name]!r} here" for name in different)
             raise adapter_folder.AdapterError(f"cannot start from {config.start_from}, of another form: {details}")
@@ -176,12 +180,13 @@ class Run:
             observer.stage("embedding texts", len(self.cache.missing(texts)))
             self.cache.fill(texts, self.model.embed, progress=observer.advance)
         limits = (config.max_source_tokens, config.max_target_tokens)
-        self.train_examples = Examples(train, generator, self.cache, *limits)
-        self.validation_examples = Examples(validation, generator, self.cache, *limits)
+        form = self.model.adapter.config.form
+        self.train_examples = Examples(train, generator, self.cache, form, *limits)
+        self.validation_examples = Examples(validation, generator, self.cache, form, *limits)
         if not len(self.train_examples) or not len(self.validation_examples):
             raise ValueError("training and validation each need at least one record with an enhanced prompt")
         self.data_digest = f"{self.train_examples.digest()}-{self.validation_examples.digest()}"
-        if not config.start_from:
+        if not config.start_from and not self.model.starts_steered:
             self._fit_start()
 
         # What all soft prompts have in common lies among T5's embeddings, whose spread is its unit.
@@ -209,10 +214,7 @@ class Run:
             self.cache.get(texts).to(self.device)
             for texts in ([r.raw_prompt for r in records], [r.enhanced_prompt or "" for r in records])
         )
-        if self.model.starts_steered:
-            adapter.restandardize(enhanced_NE)
-        else:
-            adapter.standardizer.fit(enhanced_NE)
+        adapter.standardizer.fit(enhanced_NE)
         if self.config.linear_start:
             adapter.black_box.start_from(*ridge(adapter.standardizer(raw_NE), adapter.standardizer(enhanced_NE)))
 
