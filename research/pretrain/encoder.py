@@ -1,4 +1,6 @@
-"""Distil a sentence encoder into the embedded RoBERTa: ``python -m research.pretrain.encoder --teacher DIR --work work``.
+"""Distil a sentence encoder into the embedded RoBERTa.
+
+``python -m research.pretrain.encoder --teacher DIR --work work``
 
 The student learns the teacher's vectors of short texts (cosine through a linear map that is thrown away, and the
 similarities within a batch on its own vectors), and that requests of one kind belong together (supervised contrastive

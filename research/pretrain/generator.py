@@ -115,7 +115,10 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
         worker = get_worker_info()
         number = worker.id if worker else 0
         torch.set_num_threads(1)
-        self.rng, self.np_rng = random.Random(self.seed * 1000 + number), np.random.default_rng(self.seed * 1000 + number)
+        self.rng, self.np_rng = (
+            random.Random(self.seed * 1000 + number),
+            np.random.default_rng(self.seed * 1000 + number),
+        )
         self.tokenizer = Tokenizer.from_file(str(self.work / "generator_tokenizer.json"))
         encoder = Tokenizer.from_file(str(self.work / "encoder_tokenizer.json")).get_vocab()
         pieces = self.tokenizer.get_vocab()
@@ -219,7 +222,11 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
         if rng.random() < 0.45:
             return (*self.spans(piece[: MOST_SOURCE + 10]), [])
         ends = np.flatnonzero(self.ends[piece[:MOST_SOURCE]])
-        cut = int(ends[rng.integers(min(3, len(ends)))]) + 1 if len(ends) else int(rng.integers(6, max(7, len(piece) // 2)))
+        cut = (
+            int(ends[rng.integers(min(3, len(ends)))]) + 1
+            if len(ends)
+            else int(rng.integers(6, max(7, len(piece) // 2)))
+        )
         cut = min(max(cut, 3), MOST_SOURCE)
         source, target = piece[:cut].tolist(), piece[cut : cut + MOST_TARGET]
         last = np.flatnonzero(self.ends[target])
@@ -281,7 +288,10 @@ def held_out(stream: Stream) -> dict[str, list[dict[str, Tensor]]]:
     batches = {}
     for name, some in rows.items():
         some = rng.sample(some, min(480, len(some)))
-        triples = [(stream.ids(r.raw)[:MOST_SOURCE], stream.ids(r.complement)[:MOST_TARGET], stream.ids(r.raw)[:MOST_SOURCE]) for r in some]
+        triples = [
+            (stream.ids(r.raw)[:MOST_SOURCE], stream.ids(r.complement)[:MOST_TARGET], stream.ids(r.raw)[:MOST_SOURCE])
+            for r in some
+        ]
         batches[name] = [stream.batch(triples[at : at + 240]) for at in range(0, len(triples), 240)]
     return batches
 
@@ -319,7 +329,9 @@ def main() -> None:
     if device.type == "cuda":
         for module in model.modules():  # one kernel in place of six
             if type(module).__name__ == "T5LayerNorm":
-                module.forward = lambda x, m=module: F.rms_norm(x, (x.shape[-1],), m.weight.to(x.dtype), m.variance_epsilon)  # type: ignore[method-assign,misc]
+                module.forward = lambda x, m=module: F.rms_norm(
+                    x, (x.shape[-1],), m.weight.to(x.dtype), m.variance_epsilon
+                )  # type: ignore[method-assign,misc]
     optimizers = make_optimizers(model, options.rate, options.embedding_rate)
 
     @torch.no_grad()
@@ -382,8 +394,9 @@ def main() -> None:
         padded += batch["source"].numel() + batch["decoder_in"].numel() + SOFT * len(batch["source"])
         if step % 100 == 0:
             seconds = time.monotonic() - started
-            note(step=step, loss=round(running.item() / 100, 4), target_tokens=tokens, padded_per_s=int(padded / seconds),
-                 waited=round(waited / seconds, 3), minutes=round(seconds / 60, 2))  # fmt: skip
+            speed = {"padded_per_s": int(padded / seconds), "waited": round(waited / seconds, 3)}
+            mean = round(running.item() / 100, 4)
+            note(step=step, loss=mean, target_tokens=tokens, minutes=round(seconds / 60, 2), **speed)
             running.zero_()
             if not np.isfinite(loss.item()):
                 raise FloatingPointError(f"the loss is {loss.item()} at step {step}")

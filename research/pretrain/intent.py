@@ -1,8 +1,8 @@
 """Train the black box that steers the generator: ``python -m research.pretrain.intent --work work``.
 
 On cached vectors of the frozen encoder, as phases 1 and 2 of the trainer do it: MSE to the embedding of the whole
-enhanced prompt, and a supervised contrastive loss in which the enhanced prompts of one kind are positives and failed ones
-negatives. Writes ``intent.pt``: standardizer and black box, named as in the adapter.
+enhanced prompt, and a supervised contrastive loss in which the enhanced prompts of one kind are positives and failed
+ones negatives. Writes ``intent.pt``: standardizer and black box, named as in the adapter.
 """
 
 import argparse
@@ -84,11 +84,11 @@ def main() -> None:
     raw_NE = embed(encoder, tokenizer, [row.raw for row in rows], device)
     enhanced_NE = embed(encoder, tokenizer, [row.enhanced for row in rows], device)
     with_failed = [i for i, row in enumerate(rows) if row.failed]
-    failed_KE = embed(
-        encoder, tokenizer, [f"{rows[i].raw}\n\n{rows[i].failed}" for i in with_failed] or ["x"], device
-    )
+    failed_KE = embed(encoder, tokenizer, [f"{rows[i].raw}\n\n{rows[i].failed}" for i in with_failed] or ["x"], device)
     failed_of = torch.full((len(rows),), -1, device=device)
-    failed_of[torch.tensor(with_failed, dtype=torch.long, device=device)] = torch.arange(len(with_failed), device=device)
+    failed_of[torch.tensor(with_failed, dtype=torch.long, device=device)] = torch.arange(
+        len(with_failed), device=device
+    )
     kinds = torch.tensor([row.kind for row in rows], device=device)
     standardizer = Standardizer(WIDTH).to(device)
     standardizer.fit(enhanced_NE)

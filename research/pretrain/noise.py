@@ -12,10 +12,12 @@ SHORT = {"you": "u", "your": "ur", "please": "pls", "because": "cause", "are": "
          "with": "w/", "without": "w/o", "people": "ppl", "thanks": "thx", "want to": "wanna"}  # fmt: skip
 BEFORE = (
     "hi,", "hey", "hello!", "quick question:", "ok so", "new here.", "help.", "i'm a beginner.", "im in a hurry.",
-    "I am a teacher.", "i work in a small team.", "i'm 16 and", "as a student", "for my job:", "my boss asked me for this.",
+    "I am a teacher.", "i work in a small team.", "i'm 16 and",
+    "as a student", "for my job:", "my boss asked me for this.",
     "it's for a friend.", "im not good at this.", "English is not my first language.", "I run a small shop.",
     "i have about an hour.", "I know the basics already.", "this is for school.", "we are a family of four.",
-    "I've tried a few things already.", "i need this by tomorrow.", "I am a nurse.", "just curious,", "for a presentation:",
+    "I've tried a few things already.", "i need this by tomorrow.", "I am a nurse.", "just curious,",
+    "for a presentation:",
     "no idea where to start.", "dear assistant,", "could you help me?", "I'm writing on my phone, sorry for typos.",
 )  # fmt: skip
 AFTER = (

@@ -76,7 +76,9 @@ def main() -> None:
     ]
     lengths = np.array([len(ids) for ids in encoded], dtype=np.uint32)
     np.savez(options.work / "tokens.npz", ids=np.concatenate(encoded), lengths=lengths, kinds=np.uint8(kinds))
-    passages = prose([text for text, kind in zip(texts, kinds, strict=True) if KINDS[kind] == "prose" and len(text) > 500])
+    passages = prose(
+        [text for text, kind in zip(texts, kinds, strict=True) if KINDS[kind] == "prose" and len(text) > 500]
+    )
     (options.work / "prose.json").write_text(json.dumps(passages), encoding="utf-8")
     own_tokens = sum(len(e.ids) for e in generator.encode_batch_fast(own[:2000]))
     words = sum(len(text.split()) for text in own[:2000])

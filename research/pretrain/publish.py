@@ -1,7 +1,8 @@
-"""Weights of the pre-training -> folders in hub format: ``python -m research.pretrain.publish --work work --output DIR``.
+"""Weights of the pre-training -> folders in hub format.
 
-Writes ``encoder/`` and ``generator/`` in float16. The generator's folder gets ``steering.safetensors``: the adapter that
-it was pre-trained with, from which adapters for this pair start.
+``python -m research.pretrain.publish --work work --output DIR`` writes ``encoder/`` and ``generator/`` in float16. The
+generator's folder gets ``steering.safetensors``: the adapter that it was pre-trained with, from which adapters for this
+pair start.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Training rows: raw prompt -> complement, drawn from the grammar, the teacher's pairs and texts with nothing to add."""
+"""Training rows, raw prompt -> complement: of the grammar, the teacher's pairs, and texts with nothing to add."""
 
 import json
 import random
@@ -116,5 +116,7 @@ def empty_row(rng: random.Random, passage: Callable[[random.Random], str]) -> Ro
         start = rng.randrange(max(1, len(words) // 2))
         text = " ".join(words[start : start + rng.randint(2, 30)])
         return Row(text if rng.random() < 0.6 else text.lower(), "")
-    letters = rng.choice((string.ascii_lowercase, string.digits + " .,-", string.printable[:94], "asdfjkl; ", "aeioubcdst "))
+    letters = rng.choice(
+        (string.ascii_lowercase, string.digits + " .,-", string.printable[:94], "asdfjkl; ", "aeioubcdst ")
+    )
     return Row("".join(rng.choices(letters, k=rng.randint(2, 40))).strip() or "x", "")

@@ -1,0 +1,212 @@
+"""Fit the gate: on prompts of groups that the adapter has not been trained on.
+
+A group is a kind of request where the data names them, else a cluster of raw embeddings. For the prompts of held-out
+groups the adapter writes its text; the text counts as apt where it is nearer, by the encoder, to the row's own
+reference than nine in ten references of other groups are. A logistic regression on the gate's features and the text's
+mean log-probability tells apt from other texts; the threshold is the highest one that still serves ``SERVED`` of them.
+
+Shape letters: ``N`` rows, ``E`` encoder width, ``F`` features.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from neuro_latent_trainer.data import Record
+from neuro_latent_trainer.gate import FEATURES, Gate
+from neuro_latent_trainer.model import PromptOptimizer
+
+HELD_OUT = 0.1
+"""Share of the groups that are kept out of training, for the gate to be fitted on."""
+LEAST_GROUPS = 10
+"""With fewer groups there is no gate: what tells them apart would be chance."""
+LEAST_ROWS = 40
+"""Of held-out texts."""
+MOST_ROWS = 600
+INDEX_SIZE = 1024
+CLUSTERS = 64
+APT_RANK = 0.9
+SERVED = 0.7
+"""Share of the texts of held-out groups that the default threshold serves."""
+CURVE = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+"""Shares withheld, of which the card shows how many of the served texts are apt."""
+
+
+def groups_of(records: Sequence[Record], embeddings_NE: Tensor) -> list[str]:
+    """The group of each record: its kind, or the cluster of its raw embedding."""
+    unnamed = [i for i, record in enumerate(records) if not record.kind]
+    names = [record.kind for record in records]
+    if unnamed:
+        clusters = min(CLUSTERS, max(1, len(unnamed) // 10))
+        for i, cluster in zip(unnamed, _clusters(embeddings_NE[unnamed], clusters).tolist(), strict=True):
+            names[i] = f"cluster {cluster}"
+    return names
+
+
+def _clusters(vectors_NE: Tensor, count: int) -> Tensor:
+    """Spherical k-means (Dhillon and Modha 2001): the cluster of each row [N]."""
+    unit_NE = F.normalize(vectors_NE - vectors_NE.mean(0), dim=-1)
+    centre_CE = unit_NE[:: max(1, len(unit_NE) // count)][:count]
+    for _ in range(20):
+        nearest_N = (unit_NE @ centre_CE.T).argmax(-1)
+        sums_CE = torch.zeros_like(centre_CE).index_add_(0, nearest_N, unit_NE)
+        centre_CE = torch.where(sums_CE.any(-1, keepdim=True), F.normalize(sums_CE, dim=-1), centre_CE)
+    return (unit_NE @ centre_CE.T).argmax(-1)
+
+
+def _logistic_regression(x_NF: Tensor, label_N: Tensor, penalty: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Weights [F] and bias [1] of a logistic regression with an L2 penalty on the weights; ``x_NF`` is standardised."""
+    parameters = torch.zeros(x_NF.shape[1] + 1, requires_grad=True)
+    optimizer = torch.optim.LBFGS([parameters], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        logits = x_NF @ parameters[:-1] + parameters[-1]
+        value = F.binary_cross_entropy_with_logits(logits, label_N, reduction="sum")
+        value = value + penalty / 2 * parameters[:-1].square().sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)  # type: ignore[arg-type]  # the stubs want a float
+    return parameters[:-1].detach(), parameters[-1:].detach()
+
+
+def hold_out(groups: Sequence[str]) -> list[bool]:
+    """Which rows are of held-out groups, chosen by a hash of the groups' names; none where there are too few groups."""
+    names = sorted(set(groups), key=lambda name: hashlib.sha256(name.encode()).digest())
+    if len(names) < LEAST_GROUPS:
+        return [False] * len(groups)
+    chosen = set(names[: max(1, round(HELD_OUT * len(names)))])
+    return [group in chosen for group in groups]
+
+
+def sample(rows: Sequence[int], most: int) -> list[int]:
+    """At most ``most`` of some row numbers, evenly spaced."""
+    step = max(1.0, len(rows) / most)
+    return [rows[int(i * step)] for i in range(min(most, len(rows)))]
+
+
+@torch.no_grad()
+def make_gate(model: PromptOptimizer, records: Sequence[Record], embeddings_NE: Tensor, groups: Sequence[str]) -> Gate:
+    """An unfitted gate: the index and the groups of the training records."""
+    adapter = model.adapter
+    standard_NE = adapter.standardizer(embeddings_NE)
+    intent_NE = adapter.black_box(standard_NE)
+    by_group: dict[str, list[int]] = {}
+    for row, group in enumerate(groups):
+        by_group.setdefault(group, []).append(row)
+    # As evenly as it can be over the groups, so that the index knows all of them.
+    share = max(1, INDEX_SIZE // len(by_group))
+    chosen = [row for rows in by_group.values() for row in sample(rows, share)]
+    empty = torch.tensor([records[row].target("complement") == "" for row in chosen], device=standard_NE.device)
+    means_GE = torch.stack([F.normalize(intent_NE[rows], dim=-1).mean(0) for rows in by_group.values()])
+    return Gate(standard_NE[chosen], empty, means_GE).to(standard_NE.device)
+
+
+@torch.no_grad()
+def aptness(model: PromptOptimizer, texts: Sequence[str], references: Sequence[str], groups: Sequence[str]) -> Tensor:
+    """Whether each text is apt, bool [N]: the share of other groups' references that are less similar than its own."""
+    text_NE, reference_NE = (F.normalize(_embedded(model, some), dim=-1) for some in (texts, references))
+    near_NN = text_NE @ reference_NE.T
+    other_NN = torch.tensor([[a != b for b in groups] for a in groups], device=near_NN.device)
+    below_NN = (near_NN < near_NN.diagonal()[:, None]) & other_NN
+    return below_NN.sum(1) >= APT_RANK * other_NN.sum(1).clamp(min=1)
+
+
+def _embedded(model: PromptOptimizer, texts: Sequence[str], batch: int = 64) -> Tensor:
+    return torch.cat([model.embed(list(texts[at : at + batch])) for at in range(0, len(texts), batch)])
+
+
+@torch.no_grad()
+def write_scored(model: PromptOptimizer, prompts: Sequence[str], max_length: int) -> tuple[list[str], Tensor]:
+    """Greedy texts of some prompts and their mean log-probabilities, in nats a token (``</s>`` included) [N]."""
+    texts: list[str] = []
+    scores: list[float] = []
+    for at in range(0, len(prompts), 32):
+        some = list(prompts[at : at + 32])
+        tokens = model.generator.tokenize(some, 512, model.device)
+        hidden, mask = model.encode(model.embed(some), tokens["input_ids"], tokens["attention_mask"])
+        ids = model.generator.write_ids(hidden, mask, max_length)
+        texts += [t.strip() for t in model.generator.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+        eos = model.generator.eos_id
+        ended = [[*row, eos] if len(row) < max_length else row for row in ids]
+        labels = torch.full((len(ended), max(map(len, ended))), -100)
+        for i, row in enumerate(ended):
+            labels[i, : len(row)] = torch.tensor(row)
+        labels = labels.to(model.device)
+        nats = F.cross_entropy(
+            model.generator.logits(hidden, mask, labels).float().transpose(1, 2), labels, reduction="none"
+        )
+        scores += (-nats.sum(1) / (labels >= 0).sum(1)).tolist()
+    return texts, torch.tensor(scores, device=model.device)
+
+
+def fit_gate(
+    model: PromptOptimizer,
+    trained: tuple[Sequence[Record], Tensor, Sequence[str]],
+    held_out: tuple[Sequence[Record], Tensor, Sequence[str]],
+    max_length: int,
+) -> dict[str, Any] | None:
+    """Give the adapter its gate; returns what the card says of it, or None where there is too little to fit one on.
+
+    Args:
+        model: its adapter gets the gate.
+        trained, held_out: records, their raw embeddings [N, E] on the model's device, and their groups.
+        max_length: the most tokens of a text.
+    """
+    model.adapter.gate = None
+    gate = make_gate(model, *trained)
+    rows = sample(range(len(held_out[0])), MOST_ROWS)
+    records, groups = [held_out[0][row] for row in rows], [held_out[2][row] for row in rows]
+    texts, logprob_N = write_scored(model, [record.raw_prompt for record in records], max_length)
+    references = [record.target(model.adapter.config.form) or "" for record in records]
+    some = [i for i, text in enumerate(texts) if text]
+    if len(some) < LEAST_ROWS:
+        return None
+    has_reference = torch.tensor([bool(references[i]) for i in some], device=model.device)
+    apt_N = has_reference & aptness(
+        model,
+        [texts[i] for i in some],
+        [references[i] or records[i].raw_prompt for i in some],
+        [groups[i] for i in some],
+    )
+    if apt_N.all() or not apt_N.any():
+        return None
+    standard_NE = model.adapter.standardizer(held_out[1][[rows[i] for i in some]])
+    with torch.no_grad():
+        features_NF = gate.features(standard_NE, model.adapter.black_box(standard_NE))
+    x = torch.cat([features_NF, logprob_N[some].unsqueeze(-1)], dim=-1).cpu()
+    mean, spread = x.mean(0), x.std(0).clamp(min=1e-6)
+    with torch.enable_grad():
+        standard_weight, bias = _logistic_regression((x - mean) / spread, apt_N.cpu().float())
+    weight = standard_weight / spread
+    gate.weight.copy_(weight[: len(FEATURES)])
+    gate.logprob_weight.copy_(weight[len(FEATURES) :])
+    gate.bias.copy_(bias - weight @ mean)
+    confidence_N = (x @ weight + gate.bias.cpu()).sigmoid()
+    gate.threshold.copy_(confidence_N.quantile(1 - SERVED).reshape(1))
+    model.adapter.gate = gate.to(model.device)
+    apt = apt_N.cpu().float()
+    curve = []
+    for withheld in CURVE:
+        threshold = confidence_N.quantile(withheld).item()
+        served = confidence_N >= threshold
+        curve.append(
+            {
+                "threshold": round(threshold, 4),
+                "served": round(served.float().mean().item(), 4),
+                "apt": round(apt[served].mean().item(), 4),
+            }
+        )
+    names = (*FEATURES, "mean log-probability")
+    return {
+        "rows": len(some),
+        "groups": len(set(groups)),
+        "threshold": round(gate.threshold.item(), 4),
+        "weights": {name: round(w, 4) for name, w in zip(names, standard_weight.tolist(), strict=True)},
+        "curve": curve,
+    }
