@@ -160,7 +160,7 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=1_500_000)
     parser.add_argument("--batch", type=int, default=3072)
     parser.add_argument("--minutes", type=float, default=1.5)
-    parser.add_argument("--rate", type=float, default=3e-3)
+    parser.add_argument("--rate", type=float, default=2e-3)
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
