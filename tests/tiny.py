@@ -11,7 +11,7 @@ from neuro_latent_trainer import adapter_folder
 from neuro_latent_trainer.adapter import AdapterConfig
 from neuro_latent_trainer.backbones import load_encoder, load_generator
 from neuro_latent_trainer.model import PromptOptimizer
-from neuro_latent_trainer.pretrain import tokenizer as tokenizers
+from research.pretrain import tokenizer as tokenizers
 from neuro_latent_trainer.sample import sample_rows
 
 VOCABULARY = 600

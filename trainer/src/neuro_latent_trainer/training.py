@@ -135,7 +135,7 @@ class Run:
 
     Args:
         config: all settings.
-        train, validation: records; those without an enhanced prompt are not used.
+        train, validation: records; those that have nothing to write in the form of the settings are not used.
         output_dir: folder of the run.
         observer: told what happens.
         device: where the models are.
@@ -184,7 +184,8 @@ class Run:
         self.train_examples = Examples(train, generator, self.cache, form, *limits)
         self.validation_examples = Examples(validation, generator, self.cache, form, *limits)
         if not len(self.train_examples) or not len(self.validation_examples):
-            raise ValueError("training and validation each need at least one record with an enhanced prompt")
+            what = "an enhanced prompt" if form == "rewrite" else "an enhanced prompt that begins with the raw prompt"
+            raise ValueError(f"training and validation each need at least one record with {what}")
         self.data_digest = f"{self.train_examples.digest()}-{self.validation_examples.digest()}"
         if not config.start_from and not self.model.starts_steered:
             self._fit_start()
@@ -324,7 +325,13 @@ class Run:
             # Equal embeddings are of equal texts: the same row again, or another answer to the same prompt.
             alike_BB = _equal(batch.raw_BE) | _equal(batch.enhanced_BE)
             losses["contrastive"] = info_nce(
-                query_BH, positive_BH, hard_BKH, batch.failed_mask_BK, self.config.contrastive_temperature, alike_BB
+                query_BH,
+                positive_BH,
+                hard_BKH,
+                batch.failed_mask_BK,
+                self.config.contrastive_temperature,
+                alike_BB,
+                batch.kind_B,
             )
         if weights.kl:
             losses["kl"] = (
