@@ -5,8 +5,8 @@ intent belongs to one group of them; afterwards the text's mean log-probability 
 
     confidence = sigmoid(prior(embedding, intent) + logprob_weight * mean_logprob)
 
-A text below the adapter's threshold is withheld. The weights are fitted by logistic regression on prompts of groups that
-the adapter has not seen (:mod:`neuro_latent_trainer.gate_fit`).
+A text below the adapter's threshold is withheld. The weights are fitted by logistic regression on prompts of groups
+that the adapter has not seen (:mod:`neuro_latent_trainer.gate_fit`).
 
 Shape letters: ``B`` batch, ``E`` encoder width, ``K`` training prompts in the index, ``G`` groups, ``F`` features.
 """
