@@ -20,8 +20,8 @@ ENCODER_TOKENS = 48
 
 @functools.cache
 def sample_texts() -> tuple[str, ...]:
-    """Raw and enhanced prompts of the sample."""
-    return tuple(row[name] for row in sample_rows() for name in ("raw_prompt", "enhanced_prompt"))
+    """Raw prompts and complements of the sample."""
+    return tuple(row[name] for row in sample_rows() for name in ("raw_prompt", "complement") if row[name])
 
 
 def write_backbones(folder: Path, gated: bool = False) -> tuple[Path, Path]:

@@ -4,8 +4,8 @@ Every opinion is a vote on texts: a thumb on the answer, an edit for the edited 
 with more votes for it than against it is a success of its raw prompt, one with more against it a failure; where they
 are equal nothing is learned.
 
-An adapter of the complement form learns only what it could write: texts that keep the raw prompt at their beginning. The
-raw prompt alone is one of them: there was nothing to add.
+An adapter of the complement form learns only what it could write: texts that keep the raw prompt at their beginning.
+The raw prompt alone is one of them: there was nothing to add.
 """
 
 import re
