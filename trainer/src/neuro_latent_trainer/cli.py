@@ -90,6 +90,13 @@ def train(
         str, typer.Option(help="Of T5's products: auto (bf16 on a GPU, else fp32), fp32 or bf16.")
     ] = DEFAULTS.precision,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    gate_share: Annotated[
+        float,
+        typer.Option(
+            help="Share of the kinds of request (or clusters) kept out of training, for the gate of the complement "
+            "form to be fitted on; 0 fits none, and everything is served."
+        ),
+    ] = DEFAULTS.gate_share,
     start_from: Annotated[
         str | None,
         typer.Option(
@@ -157,6 +164,7 @@ def train(
             sample_every=sample_every,
             save_every=save_every,
             seed=seed,
+            gate_share=gate_share,
             start_from=start_from or "",
             steered=steered,
             linear_start=linear_start,

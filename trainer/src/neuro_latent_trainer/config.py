@@ -43,6 +43,8 @@ class TrainConfig:
         base_learning_rate: of what all soft prompts have in common (S0), in spreads of T5's embeddings a step.
         kl_form: ``moments`` or ``vocabulary``: see :mod:`neuro_latent_trainer.losses`.
         instruction: what the soft prompts start as; "" is the one of the form.
+        gate_share: share of the groups of prompts that are kept out of training, for the gate to be fitted on; 0 fits
+            none.
         start_from: adapter whose weights, and whose form, a run starts with; "" is a fresh one.
         steered: whether a fresh adapter starts with the projector that the generator was pre-trained with, if any.
         linear_start: whether the black box starts as the best linear guess of the enhanced prompt's embedding.
@@ -79,6 +81,7 @@ class TrainConfig:
     dropout: float = 0.1
     pooling: Pooling = "mean"
     instruction: str = ""
+    gate_share: float = 0.1
     start_from: str = ""
     steered: bool = True
     linear_start: bool = True
@@ -114,7 +117,7 @@ class TrainConfig:
                 raise ValueError(f"{name} must be at least {low}, not {getattr(self, name)}")
         if self.phase1_epochs + self.phase2_epochs == 0:
             raise ValueError("phase1_epochs and phase2_epochs are both 0: there is nothing to train")
-        for name in ("dropout", "input_mask", "intent_dropout", "warmup_share"):
+        for name in ("dropout", "input_mask", "intent_dropout", "warmup_share", "gate_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}")
         if not 0 < self.validation_share < 1:

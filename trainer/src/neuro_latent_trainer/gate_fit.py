@@ -10,7 +10,7 @@ Shape letters: ``N`` rows, ``E`` encoder width, ``F`` features.
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,8 +20,6 @@ from neuro_latent_trainer.data import Record
 from neuro_latent_trainer.gate import FEATURES, Gate
 from neuro_latent_trainer.model import PromptOptimizer
 
-HELD_OUT = 0.1
-"""Share of the groups that are kept out of training, for the gate to be fitted on."""
 LEAST_GROUPS = 10
 """With fewer groups there is no gate: what tells them apart would be chance."""
 LEAST_ROWS = 40
@@ -34,6 +32,14 @@ SERVED = 0.7
 """Share of the texts of held-out groups that the default threshold serves."""
 CURVE = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 """Shares withheld, of which the card shows how many of the served texts are apt."""
+
+
+class Grouped(NamedTuple):
+    """Records, their raw embeddings [N, E] on the model's device, and their groups."""
+
+    records: Sequence[Record]
+    embeddings_NE: Tensor
+    groups: Sequence[str]
 
 
 def groups_of(records: Sequence[Record], embeddings_NE: Tensor) -> list[str]:
@@ -75,12 +81,12 @@ def _logistic_regression(x_NF: Tensor, label_N: Tensor, penalty: float = 1.0) ->
     return parameters[:-1].detach(), parameters[-1:].detach()
 
 
-def hold_out(groups: Sequence[str]) -> list[bool]:
+def hold_out(groups: Sequence[str], share: float) -> list[bool]:
     """Which rows are of held-out groups, chosen by a hash of the groups' names; none where there are too few groups."""
     names = sorted(set(groups), key=lambda name: hashlib.sha256(name.encode()).digest())
     if len(names) < LEAST_GROUPS:
         return [False] * len(groups)
-    chosen = set(names[: max(1, round(HELD_OUT * len(names)))])
+    chosen = set(names[: max(1, round(share * len(names)))])
     return [group in chosen for group in groups]
 
 
@@ -91,9 +97,9 @@ def sample(rows: Sequence[int], most: int) -> list[int]:
 
 
 @torch.no_grad()
-def make_gate(model: PromptOptimizer, records: Sequence[Record], embeddings_NE: Tensor, groups: Sequence[str]) -> Gate:
+def make_gate(model: PromptOptimizer, trained: Grouped) -> Gate:
     """An unfitted gate: the index and the groups of the training records."""
-    adapter = model.adapter
+    adapter, (records, embeddings_NE, groups) = model.adapter, trained
     standard_NE = adapter.standardizer(embeddings_NE)
     intent_NE = adapter.black_box(standard_NE)
     by_group: dict[str, list[int]] = {}
@@ -145,23 +151,18 @@ def write_scored(model: PromptOptimizer, prompts: Sequence[str], max_length: int
     return texts, torch.tensor(scores, device=model.device)
 
 
-def fit_gate(
-    model: PromptOptimizer,
-    trained: tuple[Sequence[Record], Tensor, Sequence[str]],
-    held_out: tuple[Sequence[Record], Tensor, Sequence[str]],
-    max_length: int,
-) -> dict[str, Any] | None:
+def fit_gate(model: PromptOptimizer, trained: Grouped, held_out: Grouped, max_length: int) -> dict[str, Any] | None:
     """Give the adapter its gate; returns what the card says of it, or None where there is too little to fit one on.
 
     Args:
         model: its adapter gets the gate.
-        trained, held_out: records, their raw embeddings [N, E] on the model's device, and their groups.
+        trained, held_out: what the adapter was trained on, and groups that it was not.
         max_length: the most tokens of a text.
     """
     model.adapter.gate = None
-    gate = make_gate(model, *trained)
-    rows = sample(range(len(held_out[0])), MOST_ROWS)
-    records, groups = [held_out[0][row] for row in rows], [held_out[2][row] for row in rows]
+    gate = make_gate(model, trained)
+    rows = sample(range(len(held_out.records)), MOST_ROWS)
+    records, groups = [held_out.records[row] for row in rows], [held_out.groups[row] for row in rows]
     texts, logprob_N = write_scored(model, [record.raw_prompt for record in records], max_length)
     references = [record.target(model.adapter.config.form) or "" for record in records]
     some = [i for i, text in enumerate(texts) if text]
@@ -176,7 +177,7 @@ def fit_gate(
     )
     if apt_N.all() or not apt_N.any():
         return None
-    standard_NE = model.adapter.standardizer(held_out[1][[rows[i] for i in some]])
+    standard_NE = model.adapter.standardizer(held_out.embeddings_NE[[rows[i] for i in some]])
     with torch.no_grad():
         features_NF = gate.features(standard_NE, model.adapter.black_box(standard_NE))
     x = torch.cat([features_NF, logprob_N[some].unsqueeze(-1)], dim=-1).cpu()

@@ -19,7 +19,7 @@ from accelerate.utils import reduce
 from torch import Tensor, nn
 
 from neuro_latent_client.form import Form
-from neuro_latent_trainer import adapter_folder, checkpoint
+from neuro_latent_trainer import adapter_folder, checkpoint, gate_fit
 from neuro_latent_trainer.adapter import AdapterConfig
 from neuro_latent_trainer.backbones import Encoder, Generator, load_encoder, load_generator
 from neuro_latent_trainer.card import model_card
@@ -128,6 +128,7 @@ def _start(config: TrainConfig, encoder: Encoder, generator: Generator) -> Promp
             details = ", ".join(f"{name} {there[name]!r} there, {here[name]!r} here" for name in different)
             raise adapter_folder.AdapterError(f"cannot start from {config.start_from}, which differs: {details}")
         model.load_adapter(saved, config.start_from)
+        model.adapter.gate = None  # of other data
     return model
 
 
@@ -182,6 +183,7 @@ class Run:
             self.cache.fill(texts, self.model.embed, progress=observer.advance)
         limits = (config.max_source_tokens, config.max_target_tokens)
         form = self.model.adapter.config.form
+        train, self.gate_records, self.groups = self._hold_out_groups(train)
         self.train_examples = Examples(train, generator, self.cache, form, *limits)
         self.validation_examples = Examples(validation, generator, self.cache, form, *limits)
         if not len(self.train_examples) or not len(self.validation_examples):
@@ -207,6 +209,36 @@ class Run:
         self.validation_start: float | None = None
         self.seconds = 0.0
         self.stop_requested = False
+
+    def _hold_out_groups(self, train: list[Record]) -> tuple[list[Record], list[Record], dict[str, str]]:
+        """Records to train on, records of held-out groups for the gate, and the group of each raw prompt."""
+        form = self.model.adapter.config.form
+        records = [record for record in train if record.target(form) is not None]
+        if form == "rewrite" or not self.config.gate_share or not records:
+            return records, [], {}
+        groups = gate_fit.groups_of(records, self.cache.get([record.raw_prompt for record in records]))
+        held_out = gate_fit.hold_out(groups, self.config.gate_share)
+        sides: tuple[list[Record], list[Record]] = ([], [])
+        for record, out in zip(records, held_out, strict=True):
+            sides[out].append(record)
+        return *sides, {record.raw_prompt: group for record, group in zip(records, groups, strict=True)}
+
+    def _fit_gate(self) -> dict[str, Any] | None:
+        """Fit the gate on the groups that were held out; returns what the card says of it."""
+        if not self.gate_records:
+            return None
+        self.observer.stage("fitting the gate", 1)
+
+        def known(records: list[Record]) -> gate_fit.Grouped:
+            vectors_NE = self.cache.get([record.raw_prompt for record in records]).to(self.device)
+            return gate_fit.Grouped(records, vectors_NE, [self.groups[record.raw_prompt] for record in records])
+
+        self.model.eval()
+        found = gate_fit.fit_gate(
+            self.model, known(self.train_examples.records), known(self.gate_records), self.config.max_target_tokens
+        )
+        self.observer.advance(1)
+        return found
 
     def _fit_start(self) -> None:
         """Fit to the training data what needs no gradient: the standardizer, and a black box that begins as the best
@@ -467,7 +499,8 @@ class Run:
                 return self._summary(validated["loss"], interrupted=True)
         if not validated:  # resumed at the end
             validated = self.validate()
-            self._write_adapter(validated["loss"])
+        if self.processes.is_main_process:
+            self._write_adapter(validated["loss"], self._fit_gate())
         self._save(checkpoint.FINAL)
         return self._summary(validated["loss"], interrupted=False)
 
@@ -495,7 +528,7 @@ class Run:
         if self.processes.is_main_process:
             checkpoint.save(self.output_dir / name, self.state())
 
-    def _write_adapter(self, validation_loss: float) -> None:
+    def _write_adapter(self, validation_loss: float, gate: dict[str, Any] | None = None) -> None:
         if not self.processes.is_main_process:
             return
         self.model.trained = {
@@ -504,6 +537,7 @@ class Run:
             "steps": self.position.step,
             "validation_loss_start": self.validation_start,
             "validation_loss_end": validation_loss,
+            "gate": gate,
             "config": self.config.to_dict(),
         }
         self.model.card = model_card(self.config, self.model.adapter.config, self.model.trained)
