@@ -38,6 +38,11 @@ MOST_SOURCE, MOST_TARGET = 110, 110
 CORPUS_SHARES = (0.45, 0.2, 0.15, 0.2)
 """Of prompts, instructions with responses, prose, questions."""
 STEERED = 0.75
+HIDDEN = (0.0, 0.0, 0.0, 0.0, 0.0, 0.3)
+FINISH_HIDDEN = (0.0, 0.0, 0.3, 0.5, 0.7, 1.0)
+"""Shares of a prompt's tokens that are left out before a T5 that has soft prompts, one drawn a row: what it can't read,
+it must hear from them. Without that it knows the kind of a request by its words, and takes a new word for a known one."""
+FINISH_DROPOUT, FINISH_INTENT_NOISE = 0.1, 0.4
 POOL = 24
 """Batches that are drawn at once and sorted by length."""
 
@@ -54,6 +59,8 @@ class Mixture:
 
 EARLY, LATE = Mixture(0.34, 0.05, 0.03, 0.05), Mixture(0.47, 0.16, 0.07, 0.03)
 """Until ``LATE_FROM`` of the time, and after it, while the rate falls."""
+FINISH = Mixture(0.6, 0.2, 0.09, 0.03)
+"""Of the finishing run."""
 LATE_FROM = 0.6
 
 
@@ -108,8 +115,8 @@ class SteeredT5(nn.Module):
 class Stream(IterableDataset):  # type: ignore[type-arg]
     """Batches of about ``tokens`` padded tokens, from as many processes as there are."""
 
-    def __init__(self, work: Path, tokens: int, minutes: float, seed: int) -> None:
-        self.work, self.tokens, self.minutes, self.seed = work, tokens, minutes, seed
+    def __init__(self, work: Path, tokens: int, minutes: float, seed: int, finish: bool = False) -> None:
+        self.work, self.tokens, self.minutes, self.seed, self.finish = work, tokens, minutes, seed, finish
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         worker = get_worker_info()
@@ -140,7 +147,7 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
         began = time.monotonic()
         while True:
             late = time.monotonic() - began > 60 * self.minutes * LATE_FROM
-            yield from self.pool(LATE if late else EARLY)
+            yield from self.pool(FINISH if self.finish else LATE if late else EARLY)
 
     def ids(self, text: str) -> list[int]:
         """Token ids without special tokens."""
@@ -191,10 +198,8 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
         raw, rng = self.ids(row.raw)[:MOST_SOURCE], self.rng
         target = self.ids(row.complement)[:MOST_TARGET]
         if rng.random() < STEERED:
-            source = raw
-            if rng.random() < 0.15:  # what the T5 can't read, it must hear from the soft prompts
-                source = [i for i in raw if rng.random() > 0.3] or raw
-            return source, target, raw
+            hidden = rng.choice(FINISH_HIDDEN if self.finish else HIDDEN)
+            return [i for i in raw if rng.random() >= hidden], target, raw
         return (self.instruction + raw if rng.random() < 0.5 else raw), target, []
 
     def whole(self) -> tuple[list[int], list[int], list[int]]:
@@ -305,7 +310,10 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--embedding-rate", type=float, default=1.5e-2)
     parser.add_argument("--workers", type=int, default=13)
+    parser.add_argument("--report-every", type=int, default=100)
+    parser.add_argument("--judge-every", type=float, default=45, help="seconds between held-out losses")
     parser.add_argument("--start-from", type=Path, help="a generator.pt to go on from")
+    parser.add_argument("--finish", action="store_true", help="a finishing run: complements, with much left out")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -319,13 +327,17 @@ def main() -> None:
     box.load_state_dict({k.removeprefix("black_box."): v for k, v in state.items() if k.startswith("black_box.")})
     standardizer.load_state_dict({k.removeprefix("standardizer."): v for k, v in state.items() if "standardizer" in k})
     box, standardizer = box.to(device).eval().requires_grad_(False), standardizer.to(device)
-    stream = Stream(options.work, options.tokens, options.minutes, options.seed)
+    stream = Stream(options.work, options.tokens, options.minutes, options.seed, options.finish)
     tokenizer = Tokenizer.from_file(str(options.work / "generator_tokenizer.json"))
     ids = list(tokenizer.encode(INSTRUCTION, add_special_tokens=False).ids)
     model = SteeredT5(make_t5(tokenizer.get_vocab_size()), ids, width)
     if options.start_from:
         model.load_state_dict(torch.load(options.start_from, weights_only=True))
     model.to(device)
+    if options.finish:
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = FINISH_DROPOUT
     if device.type == "cuda":
         for module in model.modules():  # one kernel in place of six
             if type(module).__name__ == "T5LayerNorm":
@@ -351,6 +363,7 @@ def main() -> None:
     def judge() -> dict[str, float]:
         """Held-out losses with own, other rows' and no soft prompts."""
         found = {}
+        model.eval()
         for name, batches in fixed.items():
             sums = {"own": 0.0, "other": 0.0, "none": 0.0}
             for batch in batches:
@@ -361,6 +374,7 @@ def main() -> None:
                     none = {**batch, "steered": torch.zeros_like(batch["steered"])}
                     sums["none"] += model.loss(none, intent).mean().item()
             found |= {f"{name}_{key}": round(value / len(batches), 4) for key, value in sums.items()}
+        model.train()
         return found
 
     def save() -> None:
@@ -385,22 +399,26 @@ def main() -> None:
         batch = {name: tensor.to(device, non_blocking=True) for name, tensor in next(loader).items()}
         waited += time.monotonic() - before
         with torch.autocast(device.type, torch.bfloat16):
-            loss = model.loss(batch, intent_of(batch)).mean()
+            intent = intent_of(batch)
+            if options.finish:
+                noise = FINISH_INTENT_NOISE * torch.rand(len(intent), 1, device=device)
+                intent = intent + noise * torch.randn_like(intent) * intent.std(0)
+            loss = model.loss(batch, intent).mean()
         loss.backward()
         take_step(optimizers, model, progress)
         running += loss.detach()
         step += 1
         tokens += len(batch["labels"])
         padded += batch["source"].numel() + batch["decoder_in"].numel() + SOFT * len(batch["source"])
-        if step % 100 == 0:
+        if step % options.report_every == 0:
             seconds = time.monotonic() - started
             speed = {"padded_per_s": int(padded / seconds), "waited": round(waited / seconds, 3)}
-            mean = round(running.item() / 100, 4)
+            mean = round(running.item() / options.report_every, 4)
             note(step=step, loss=mean, target_tokens=tokens, minutes=round(seconds / 60, 2), **speed)
             running.zero_()
             if not np.isfinite(loss.item()):
                 raise FloatingPointError(f"the loss is {loss.item()} at step {step}")
-        if time.monotonic() - judged > 45:
+        if time.monotonic() - judged > options.judge_every:
             judged = time.monotonic()
             note(step=step, **judge())
         if time.monotonic() - saved > 100:

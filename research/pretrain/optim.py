@@ -10,7 +10,7 @@ NO_MATRICES = ("embed", "shared", "lm_head", "bias", "projector.base", "projecto
 @torch.no_grad()
 def orthogonalise(gradients_NRC: Tensor) -> Tensor:
     """Newton-Schulz iteration on a stack of matrices (Jordan et al. 2024): the nearest semi-orthogonal ones."""
-    x = gradients_NRC.bfloat16() if gradients_NRC.is_cuda else gradients_NRC.float()
+    x = gradients_NRC.bfloat16()
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(5):
         gram = x @ x.mT

@@ -36,7 +36,9 @@ def main() -> None:
     t5 = make_t5(text.get_vocab_size())
     state = torch.load(work / "generator.pt", weights_only=True, map_location="cpu")
     t5.load_state_dict({k.removeprefix("t5."): v for k, v in state.items() if k.startswith("t5.")})
-    config = AdapterConfig(encoder.width, t5.config.d_model, soft_prompt_tokens=SOFT, instruction=INSTRUCTION)
+    config = AdapterConfig(
+        encoder.width, t5.config.d_model, soft_prompt_tokens=SOFT, instruction=INSTRUCTION, form="complement"
+    )
     adapter = Adapter(config)
     projector = {k: v for k, v in state.items() if k.startswith("projector.")}
     adapter.load_state_dict(torch.load(work / "intent.pt", weights_only=True) | projector)
