@@ -41,7 +41,7 @@ STEERED = 0.75
 HIDDEN = (0.0, 0.0, 0.0, 0.0, 0.0, 0.3)
 FINISH_HIDDEN = (0.0, 0.0, 0.3, 0.5, 0.7, 1.0)
 """Shares of a prompt's tokens that are left out before a T5 that has soft prompts, one drawn a row: what it can't read,
-it must hear from them. Without that it knows the kind of a request by its words, and takes a new word for a known one."""
+it must hear from them. Without that it knows a request by its words, and takes a new word for a known one."""
 FINISH_DROPOUT, FINISH_INTENT_NOISE = 0.1, 0.4
 POOL = 24
 """Batches that are drawn at once and sorted by length."""
