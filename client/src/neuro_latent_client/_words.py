@@ -8,6 +8,7 @@ A word may stand in several lists and then tells nothing between them, so Englis
 from typing import Final
 
 ENGLISH: Final = """
+is will list spanish french german italian portuguese russian chinese japanese korean arabic turkish
 about above after again against ai all almost also always am an and another any anyone anything are aren't around as ask
 at away back be because been before being below best better between both but by can can't cannot come could day did
 didn't different do does doesn't doing don't done down during each easy else end english enough even ever every
@@ -23,7 +24,10 @@ world would write year years yes yet you your
 ad al ale art bald chat comment con dan dare dag dat den des die dies dim ed et fare fin fur gut hair hat her i'd ill it
 kid las lee los main male man mare mas men met min mit mon no note pain pan par plan pod pour pro sale sat sec ser sin
 sole solo son sous sur sus tag tan ten tri van via war wed wo woman bid bit bin car dans elf end fast gift hell kind
-rat rot stern tod toll wand ha hi la le mal ta te ti
+rat rot stern tod toll wand ha hi mal ta te ti
+take er um week may level law im difference ate mar due cat far care sense net till plus brief tom resume era face propose
+drug han com kim sam plane dang gun banana ex mine anna god todo uber inter bare jake dana lima lite leg pot teen dig chem mesh
+barn bat lang pos sino vain mint mod nor id god tee encore aide jo says kong nova says var
 wants days dont minutes weeks month read three left school months customer order night team said second stop home
 names half office wrong actually cant money number hours late house flat call nobody feel room already person lines
 light sentence think family coffee change sound company tomorrow teacher gets output we're card asked eat price pay
@@ -45,17 +49,17 @@ career loud boil tree soup fish chicken rice shoes
 """With words that other languages have too; single letters tell nothing."""
 
 STARTS: Final = """
-act add analyse analyze answer are build can check compare compose convert correct could create debug define describe
-design does draft edit explain find fix generate give help how improve is list make meaning outline please plot
-pronounce proofread rank recommend rephrase reply rewrite say should shorten show simplify solve spell suggest summarise
-summarize tell translate turn use what what's whats when where which who why will would write
+act add answer are build can check convert correct could create debug describe does draft edit explain find fix
+generate give help how improve make meaning outline please pronounce proofread rank recommend rephrase reply rewrite say
+should shorten show simplify solve spell suggest summarise summarize tell translate turn use what what's whats when where
+which who why would write
 """
 """A request that begins with one of these is English whatever foreign words it is about."""
 
 OTHERS: Final = {
     "de": """
         in so er woche letztes letzte letzten jahr monat drei vier danke dank worauf wieviele besser wieso welchen schöne jemand
-        aber alle allem allen aller alles als am an auch auf aus bei beim bekomme bekommen beste besten bin bis bitte
+        erstelle einen ist aber alle allem allen aller alles als am an auch auf aus bei beim bekomme bekommen beste besten bin bis bitte
         bräuchte brauche damit dann darf das dass deine dem den denn der des deutsch die dir doch du durch ein eine
         einem einen einer eines einfach er erkläre erklär erstelle es etwas euch fasse für fuer ganz geburtstag geht
         gegen gib gibt gut guten habe haben hallo hast hat heißt hilf hilfe hier ich ideen ihm ihn ihr ihre im ist
@@ -78,7 +82,7 @@ OTHERS: Final = {
         tu un une va vers veux voir vos votre vous y l'on cherche besoin cadeau histoire""",
     "es": """
         no sin reconoce ella mañana ayudas puedes inglés hola buenas rápida
-        al algo algunos año años antes aprender así aún ayuda ayúdame bien breve buena buenas bueno cada carta casa
+        aprender cómo al algo algunos año años antes aprender así aún ayuda ayúdame bien breve buena buenas bueno cada carta casa
         como cómo con corta corto corrige cuál cual cuáles cuando cuándo cuánto cuanto cuento dame de del desde después
         día días diferencia dime dónde donde dos durante el ella ellos en ensayo entre era eres es escribe escribir
         esta está estas este esto estos estoy explica explícame fácil forma frases fue gracias hace hacer hago hasta

@@ -108,24 +108,22 @@ def english_words(text: str) -> float:
 
 def _latin_language(text: str) -> str:
     words = _words_of(text)
-    found = _count(words)
-    english = found.pop("en")
-    code, hits = max(found.items(), key=lambda item: item[1], default=("", 0))
+    english, others, shared = _count(words)
+    code, hits = max(others.items(), key=lambda item: (item[1], shared[item[0]]), default=("", 0))
     accented = _accents_beside(words, code)
     marks = hits + accented
-    if marks <= english or (english and _begins_in_english(text)) or _is_framed_in_english(text):
+    if english == 0 and hits:
+        marks += shared[code]
+    margin = _SURE if english and (english >= _SURE or len(words) <= _LEAST_WORDS) else 1
+    if marks < english + margin or (english and _begins_in_english(text)) or _is_framed_in_english(text):
         return "en" if english else ""
     if hits == 0:
         return "latin" if 2 * accented > len(words) >= _SURE else ""
-    least = len(words) if len(words) < _LEAST_WORDS and not accented else _SURE
-    if _CODE.search(text):
-        least += len(_CODE.findall(text))
+    least = _SURE + len(_CODE.findall(text))
     if marks >= least:
         return code
-    tells = (word for word in words if len(word) >= _LETTERS_THAT_TELL and code in _lists().get(word, ()))
-    if english == 0 and len(words) >= least + _SURE and code not in _words.RARE and any(tells):
-        return code
-    return ""
+    told = any(len(word) >= _LETTERS_THAT_TELL and not _words.RARE.issuperset(_lists().get(word, ())) for word in words)
+    return code if english == 0 and told and len(words) >= least + _SURE else ""
 
 
 def _accents_beside(words: Iterable[str], code: str) -> int:
@@ -142,30 +140,33 @@ def _is_framed_in_english(text: str) -> bool:
     if len(sentences) < 2:
         return False
     for sentence in (sentences[0], sentences[-1]):
-        found = _count(_words_of(sentence))
-        english = found.pop("en")
-        if english >= _SURE and english > max(found.values(), default=0):
+        english, others, _ = _count(_words_of(sentence))
+        if english >= _SURE and english > max(others.values(), default=0):
             return True
     return False
 
 
 def _begins_in_english(text: str) -> bool:
     first = _WORD.search(text)
-    return first is not None and _plain(first.group()) in _starts()
+    return first is not None and _plain(first.group().lower()) in _starts()
 
 
 def _words_of(text: str) -> list[str]:
     return [word.replace("’", "'") for word in _WORD.findall(unicodedata.normalize("NFC", text).lower())]
 
 
-def _count(words: Iterable[str]) -> dict[str, int]:
-    """How many different words of each language's list a text has."""
-    found: Counter[str] = Counter({"en": 0})
+def _count(words: Iterable[str]) -> tuple[int, Counter[str], Counter[str]]:
+    """How many different words are English only, of each other language only, and of it and English."""
+    english, others, shared = 0, Counter[str](), Counter[str]()
     for word in set(words):
-        found.update(_lists().get(word, ()))
-        if word in _english():
-            found["en"] += 1
-    return dict(found)
+        codes = _lists().get(word, ())
+        if word not in _english():
+            others.update(codes)
+        elif codes:
+            shared.update(codes)
+        else:
+            english += 1
+    return english, others, shared
 
 
 def _plain(word: str) -> str:
