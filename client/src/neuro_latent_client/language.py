@@ -110,7 +110,7 @@ def _latin_language(text: str) -> str:
     words = _words_of(text)
     english, others, shared = _count(words)
     code, hits = max(others.items(), key=lambda item: (item[1], shared[item[0]]), default=("", 0))
-    accented = sum(not word.isascii() and word not in _ACCENTED_ENGLISH for word in set(words))
+    accented = _accented(text, with_names=hits > 0)
     marks = hits + accented
     if english == 0 and hits:
         marks += shared[code]
@@ -118,12 +118,21 @@ def _latin_language(text: str) -> str:
     if marks < english + margin or (english and _begins_in_english(text)) or _is_framed_in_english(text):
         return "en" if english else ""
     if hits == 0:
-        return "latin" if 2 * accented > len(words) or (english == 0 and len(words) >= _LEAST_WORDS) else ""
+        return "latin" if len(words) >= _LEAST_WORDS and (english == 0 or 2 * accented > len(words)) else ""
     least = _SURE + len(_CODE.findall(text))
     if marks >= least:
         return code
     told = any(len(word) >= _LETTERS_THAT_TELL and not _words.RARE.issuperset(_lists().get(word, ())) for word in words)
     return code if english == 0 and told and len(words) >= least + _SURE else ""
+
+
+def _accented(text: str, with_names: bool) -> int:
+    """How many different words have accents, loanwords apart."""
+    words = {word for word in _WORD.findall(text) if not word.isascii()}
+    return sum(
+        word.lower() not in _ACCENTED_ENGLISH and not word.endswith(("'s", "’s")) and (with_names or word[0].islower())
+        for word in words
+    )
 
 
 def _is_framed_in_english(text: str) -> bool:
