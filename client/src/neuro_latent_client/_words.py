@@ -48,6 +48,25 @@ career loud boil tree soup fish chicken rice shoes
 """
 """With words that other languages have too; single letters tell nothing."""
 
+ASKING: Final = """
+a an the this that these those and or but nor so yet if then than as of at by for from in into on onto to with within
+about above across after again against along already also although always am among any anyone anything are around away
+back be because been before behind being below beside besides best better between beyond both can could did do does
+doing done down during each either else enough etc even ever every everyone everything few get gets getting give gives
+go goes going good got had has have having he hello help helps hence her here hers hey hi him his how however i i'd
+i'll i'm i've im is it it's its itself just keep kind last least less let let's lets like lot lots made make makes
+many may maybe me mean might mine more most much must my myself near need needs new next now off ok okay once one ones
+only other others our ours out over own per perhaps please pls plz put quite rather really right same say see seem
+shall she should show since some somebody someone something soon still such sure tell thank thanks that's their theirs
+them themselves there there's they thing things though through thus too toward u under until up upon us use used using
+ur very via vs want wants was way we well were what what's whats when where whether which while who whom whose why
+will wont would write writes writing wrote you you're your yours yourself explain describe create generate fix improve
+list find suggest recommend compare discuss provide summarize summarise rewrite rephrase edit answer act add build
+check come define design develop draft look plan teach think try turn work ask asked can't don't doesn't didn't isn't
+aren't wasn't won't shouldn't wouldn't couldn't haven't hasn't
+"""
+"""Words of English prompts that say nothing of what they are about."""
+
 STARTS: Final = """
 act add answer are build can check convert correct could create debug describe does draft edit explain find fix
 generate give help how improve make meaning outline please pronounce proofread rank recommend rephrase reply rewrite say
