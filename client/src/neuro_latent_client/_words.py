@@ -48,7 +48,7 @@ career loud boil tree soup fish chicken rice shoes
 """
 """With words that other languages have too; single letters tell nothing."""
 
-ASKING: Final = """
+FUNCTION: Final = """
 a an the this that these those and or but nor so yet if then than as of at by for from in into on onto to with within
 about above across after again against along already also although always am among any anyone anything are around away
 back be because been before behind being below beside besides best better between beyond both can could did do does

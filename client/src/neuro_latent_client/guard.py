@@ -19,7 +19,7 @@ from neuro_latent_client.literals import Found, Text, literals, missing
 from neuro_latent_client.loops import loops
 from neuro_latent_client.numbers import amounts
 from neuro_latent_client.repeats import repeats
-from neuro_latent_client.subject import lost_negation, lost_subject
+from neuro_latent_client.subject import FUNCTION_WORDS, lost_negation, lost_subject
 
 __all__ = ["Found", "is_blank", "is_degenerate", "is_off_subject", "literals", "missing", "rejects"]
 
@@ -45,7 +45,7 @@ _ENOUGH_WORDS: Final = 6
 
 _ANSWERING: Final = re.compile(
     r"\W*(?:sure\b|certainly\b|of course\b|absolutely\b|great question|here(?:'s|’s| is| are)\b|as an ai\b|i'm sorry"
-    r"|i’m sorry|i am sorry|sorry,|yes[,.!]|no[,.!]|the answer\b|you can use the following|once upon a time)",
+    r"|i’m sorry|i am sorry|sorry,|yes[.!]|yes, (?!no)|no[.!]|no, (?!just)|the answer (?:is|was)\b|once upon a time)",
     re.IGNORECASE,
 )
 _STATES: Final = re.compile(r"\b(?:is|are|was|were|has|have|had|can be|because|means|refers)\b", re.IGNORECASE)
@@ -67,8 +67,7 @@ _ASKS: Final = re.compile(
 
 _SENTENCE_ENDS: Final = re.compile(r"[.!?…。！？｡।۔؟։።][\"'”’»」』)\]]*$")
 _ABBREVIATED: Final = re.compile(r"\b(?:e\.g|i\.e|vs|incl|approx|esp|a|an|the|and|or|my|of|your)\.$", re.IGNORECASE)
-_LONG_NUMBER: Final = re.compile(r"\d{4}|\d[.,:/-]\d|[$€£¥]\d")
-_NAME: Final = re.compile(r"[^\W\d_]*[A-ZÀ-Þ]")
+_LONG_NUMBER: Final = re.compile(r"\d{4}|\d,\d{3}|\d:\d\d|[$€£¥]\d")
 
 
 def rejects(raw: str, text: str, form: Form) -> str:
@@ -138,8 +137,8 @@ def _unusable(raw: str, text: str) -> str:
 
 def _foreign(raw: str, text: str) -> str:
     """Another script than the prompt's, or another language as far as words tell."""
-    before, now = scripts(raw), scripts(text)
-    new = sum(letters for script, letters in now.items() if not before[script])
+    before, now = scripts(raw) or {"latin": 1}, scripts(text)
+    new = sum(letters for script, letters in now.items() if script not in before)
     if new > _MOST_FOREIGN_LETTERS * now.total():
         return LANGUAGE
     if is_english(raw):
@@ -194,18 +193,27 @@ def _unfinished(raw: str, text: str) -> str:
 
 def _invented(raw: str, text: str) -> str:
     for found in Text(raw).lacks(Text(text)):
-        if found.kind in ("url", "code") or (found.kind == "placeholder" and not found.text.startswith("[")):
-            return f"{INVENTED}: {found.kind}"
-        if found.kind == "number" and _LONG_NUMBER.search(found.text):
-            return f"{INVENTED}: {found.kind}"
-        if found.kind == "quoted text" and _NAME.match(found.core):
+        if found.kind == "url" or any(made_up(found.text) for made_up in _MADE_UP.get(found.kind, ())):
             return f"{INVENTED}: {found.kind}"
     return ""
+
+
+def _is_name(quoted: str) -> bool:
+    """Whether all words in quotes that count are capitalised."""
+    words = [word for word in re.findall(r"[^\W\d_]+", quoted) if word.lower() not in FUNCTION_WORDS]
+    return bool(words) and all(word[0].isupper() for word in words)
 
 
 def _answers_behind(raw: str, text: str) -> str:
     return ANSWER if _ANSWERING.match(text) else ""
 
+
+_MADE_UP: Final[dict[str, tuple[Callable[[str], object], ...]]] = {
+    "number": (_LONG_NUMBER.search,),
+    "placeholder": (lambda text: not text.startswith("["),),
+    "quoted text": (_is_name,),
+}
+"""What a complement must not have of its own; small counts, code words and [gaps] it may."""
 
 Rule = Callable[[str, str], str]
 _REWRITE: Final[tuple[Rule, ...]] = (_literals_changed, _subject_lost, _answers)

@@ -39,7 +39,7 @@ DENSE: Final = 2
 
 _WORD: Final = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*+")
 _SET_APART: Final = re.compile(
-    r"```.*?(?:```|\Z)|`[^`\n]+`|\"[^\"]+\"|“[^“”]+”|„[^„“”]+[“”]|«[^«»]+»|\S*(?:://|www\.|@)\S*|<[^<>\n]+>", re.DOTALL
+    r"```.*?(?:```|\Z)|`[^`\n]+`|\"[^\"]+\"|“[^“”]+”|„[^„“”]+[“”]|«[^«»]+»|(?<!\S)\S*?(?:://|www\.|@)\S*|<[^<>\n]+>", re.DOTALL
 )
 """Code, quoted text and addresses: they may be in any language."""
 _END_OF_SENTENCE: Final = re.compile(r"[.!?:;\n]+(?=\s|\Z)|\n")
@@ -67,6 +67,8 @@ def scripts(text: str) -> Counter[str]:
     >>> dict(scripts("Привет, world"))
     {'cyrillic': 6, 'latin': 5}
     """
+    if text.isascii():
+        return +Counter(latin=sum(map(str.isalpha, text)))  # without a zero
     found: Counter[str] = Counter()
     for match in _SCRIPT.finditer(text):
         found[match.lastgroup or ""] += len(match.group())

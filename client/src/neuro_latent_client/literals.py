@@ -51,7 +51,7 @@ _CODE_WORD: Final = re.compile(
     r"|(?<![\w-])--[A-Za-z][\w-]*+|(?<![\w./])(?:~|\.{1,2})?/\w[\w./-]*+|(?<!\w)[@#][A-Za-z_]\w++"
 )
 _CODE_SIGN: Final = re.compile(r"(?<!\S)[^\s\\^=|]*+[\\^=|]\S*+")
-_FOREIGN: Final = re.compile(r"(?<![\w])[A-Za-z]*+[^\W\d_A-Za-z]\w*+")
+_FOREIGN: Final = re.compile(r"(?<!\w)[A-Za-z]*+[^\W\d_A-Za-z²³¹½¼¾ªº]\w*+")
 _END: Final = ".,:;!?"
 
 

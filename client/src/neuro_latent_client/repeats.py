@@ -7,7 +7,7 @@ _WORD: Final = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30f
 SEQUENCE: Final = 3
 MOST_OF_THE_PROMPT: Final = 0.6
 """Of the prompt's sequences of three words, those that the complement has too."""
-MOST_WORDS_OF_THE_PROMPT: Final = 0.8
+MOST_WORDS_OF_THE_PROMPT: Final = 0.85
 MOST_OF_THE_COMPLEMENT: Final = 0.5
 _SHORT_PROMPT: Final = 5
 """Words. Fewer are its subject, and a complement may name that."""

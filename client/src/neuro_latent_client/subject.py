@@ -23,7 +23,8 @@ LEAST_PAIRS: Final = 1 / 3
 _LONG_PROMPT: Final = 200
 """Words. A rewrite of half as many has left out what was pasted."""
 
-_ASKING: Final = frozenset(_words.ASKING.split())
+FUNCTION_WORDS: Final = frozenset(_words.FUNCTION.split())
+"""English words that say nothing of what a prompt is about."""
 _NOT: Final = frozenset(
     "not no never without none nobody nothing neither nor cannot cant dont doesnt didnt isnt arent wasnt wont shouldnt "
     "wouldnt couldnt except avoid exclude excluding avoiding "
@@ -34,6 +35,8 @@ _NOT: Final = frozenset(
 _NOT_UNSPACED: Final = re.compile("不|没|沒|无|無|別|别|ない|なし|ません|ไม่|อย่า")
 _AS_GOOD: Final = frozenset("omit omits omitting skip unable fail fails failing prevent stop stops instead leave free".split())
 """Words that a text may have in place of "not"."""
+_CORRECTING: Final = frozenset("wait sorry make i rather actually scratch or um uh er".split())
+"""What follows a "no" that negates nothing: "no wait", "yes or no or maybe"."""
 _SCOPE: Final = 6
 """Words behind a negation that it may be about."""
 
@@ -80,9 +83,11 @@ def _negated(text: str, negations: frozenset[str]) -> list[set[str]]:
     words = _words_of(text)
     found = []
     for at, word in enumerate(words):
+        if word == "no" and words[at + 1 : at + 2] and words[at + 1] in _CORRECTING:
+            continue
         if word in negations or word.endswith("n't"):
             near = words[at - 1 : at] if word == "free" else words[at + 1 : at + 1 + _SCOPE]
-            found.append({_stem(other) for other in near if other not in _ASKING and other not in _NOT})
+            found.append({_stem(other) for other in near if other not in FUNCTION_WORDS and other not in _NOT})
     return found
 
 
@@ -96,7 +101,7 @@ def _must_stay(raw: str) -> set[str]:
     for match in capital:
         word, before = match.group(), raw[: match.start()].rstrip(" \t")[-1:]
         if word.isupper() and len(word) > 1 or (word not in ("I", "A") and before and before not in _SENTENCE_END):
-            if word.lower() not in _ASKING and not word.startswith(("I'", "I’")):
+            if word.lower() not in FUNCTION_WORDS and not word.startswith(("I'", "I’")):
                 short.add(word.lower())
     return short
 
@@ -104,7 +109,7 @@ def _must_stay(raw: str) -> set[str]:
 def _content(text: str) -> list[str]:
     """Words that say what a text is about."""
     code = language(text)
-    common = frozenset(_words.OTHERS.get(code, "").split()) if code not in ("", "en") else _ASKING
+    common = frozenset(_words.OTHERS.get(code, "").split()) if code not in ("", "en") else FUNCTION_WORDS
     return [
         word for word in _words_of(text)
         if word not in common and word not in _NOT and (len(word) > 1 or not word.isascii() or word in "rc")
