@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuro_latent_trainer.choices import INSTRUCTION, POOLINGS, PROJECTOR_FORMS, Pooling, ProjectorForm
+from neuro_latent_client.form import FORMS, Form
+from neuro_latent_trainer.choices import INSTRUCTIONS, POOLINGS, PROJECTOR_FORMS, Pooling, ProjectorForm
+from neuro_latent_trainer.gate import Gate
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,7 @@ class AdapterConfig:
     """Sizes and form of an adapter; the widths come from the backbones' configs.
 
     Attributes:
+        form: what the generator writes behind the soft prompts: the ``complement`` of the raw prompt, or a ``rewrite``.
         memory_prompts: soft prompts that T5's decoder sees beside the hidden states of the encoder, which does not read
             them; 0 is none.
 
@@ -34,8 +37,9 @@ class AdapterConfig:
     projector: ProjectorForm = "residual"
     bottleneck_width: int = 128
     pooling: Pooling = "mean"
-    instruction: str = INSTRUCTION
+    instruction: str = INSTRUCTIONS["rewrite"]
     memory_prompts: int = 0
+    form: Form = "rewrite"
 
     def __post_init__(self) -> None:
         for name in (
@@ -51,6 +55,8 @@ class AdapterConfig:
             raise ValueError(f"memory_prompts must be an integer of at least 0, not {self.memory_prompts!r}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), not {self.dropout!r}")
+        if self.form not in FORMS:
+            raise ValueError(f"form must be one of {', '.join(FORMS)}, not {self.form!r}")
         if self.projector not in PROJECTOR_FORMS:
             raise ValueError(f"projector must be one of {', '.join(PROJECTOR_FORMS)}, not {self.projector!r}")
         if self.pooling not in POOLINGS:
@@ -67,6 +73,10 @@ class AdapterConfig:
     def to_dict(self) -> dict[str, Any]:
         """All fields, as JSON types."""
         return asdict(self)
+
+
+OPEN_GATE_LOGIT = 10.0
+"""A confidence of almost 1."""
 
 
 class Standardizer(nn.Module):
@@ -169,7 +179,11 @@ class ResidualProjector(nn.Module):
 
 
 class Adapter(nn.Module):
-    """Standardizer, black box and projector: all that training changes."""
+    """Standardizer, black box, projector and gate: all that training changes.
+
+    Attributes:
+        gate: tells from an embedding how sure the model is; None until one is fitted.
+    """
 
     def __init__(self, config: AdapterConfig) -> None:
         super().__init__()
@@ -182,21 +196,41 @@ class Adapter(nn.Module):
             if config.memory_prompts
             else None
         )
+        self.gate: Gate | None = None
 
-    def restandardize(self, embeddings_NE: Tensor) -> None:
-        """Fit the standardizer on ``embeddings_NE``; the projector gives what it gave for the same raw coordinates.
+    def gate_values(self, embedding_BE: Tensor) -> Tensor:
+        """What serving has to know beside the soft prompts, float32 [B, 4].
+
+        The gate's logit, its weight of the text's mean log-probability, the least confidence with which a text is
+        served, and 1 for the complement form, 0 for a rewrite. Without a gate everything is served.
+        """
+        is_complement = float(self.config.form == "complement")
+        if self.gate is None:
+            open_4 = embedding_BE.new_tensor([OPEN_GATE_LOGIT, 0.0, 0.0, is_complement])
+            return open_4.expand(len(embedding_BE), 4)
+        prior_B1 = self.gate(self.standardizer(embedding_BE), self.intent(embedding_BE))
+        rest_3 = torch.cat([self.gate.logprob_weight, self.gate.threshold, embedding_BE.new_tensor([is_complement])])
+        return torch.cat([prior_B1, rest_3.expand(len(embedding_BE), 3)], dim=1)
+
+    def confidence(self, embedding_BE: Tensor, mean_logprob_B: Tensor) -> Tensor:
+        """How sure the gate is of texts, in [0, 1]: float32 [B].
+
+        Args:
+            embedding_BE: of the raw prompts.
+            mean_logprob_B: of the texts' tokens, ``</s>`` included, in nats.
+        """
+        values_B4 = self.gate_values(embedding_BE)
+        return torch.sigmoid(values_B4[:, 0] + values_B4[:, 1] * mean_logprob_B)
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take over saved tensors, those of a gate too if there is one.
 
         Raises:
-            TypeError: the projector is not residual.
+            RuntimeError: they do not fit the configuration.
         """
-        if not isinstance(self.projector, ResidualProjector):
-            raise TypeError("only a residual projector can be restandardized")
-        old_mean_E, old_spread_E = self.standardizer.mean.clone(), self.standardizer.spread.clone()
-        self.standardizer.fit(embeddings_NE)
-        down = self.projector.down
-        with torch.no_grad():
-            down.bias.add_(down.weight @ ((self.standardizer.mean - old_mean_E) / old_spread_E))
-            down.weight.mul_(self.standardizer.spread / old_spread_E)
+        gate = {name.removeprefix("gate."): value for name, value in tensors.items() if name.startswith("gate.")}
+        self.gate = Gate.of_state(gate).to(self.standardizer.mean.device) if gate else None
+        self.load_state_dict(tensors)
 
     def intent(self, embedding_BE: Tensor) -> Tensor:
         """The optimized intent [B, E], in standardised coordinates."""

@@ -50,9 +50,10 @@ class Encoder:
         return fingerprint(self.model)
 
     def tokenize(self, texts: list[str], device: torch.device | str = "cpu") -> dict[str, Tensor]:
-        """``input_ids`` and ``attention_mask``, int64 [B, L], truncated to what the positions can hold."""
-        batch = self.tokenizer(texts, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt")
-        return {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
+        """``input_ids`` and ``attention_mask``, int64 [B, L]: of a longer text its beginning and its end."""
+        pad_id = self.tokenizer.pad_token_id
+        assert pad_id is not None
+        return padded(ids_of(self.tokenizer, texts, self.max_tokens), pad_id, device)
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,16 @@ class Generator:
         return table
 
     def tokenize(self, texts: list[str], max_tokens: int, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-        """``input_ids`` and ``attention_mask``, int64 [B, S], each row ending with ``</s>``."""
-        batch = self.tokenizer(texts, padding=True, truncation=True, max_length=max_tokens, return_tensors="pt")
-        return {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
+        """``input_ids`` and ``attention_mask``, int64 [B, S]: see :meth:`source_ids`."""
+        return padded(self.source_ids(texts, max_tokens), self.pad_id, device)
+
+    def source_ids(self, texts: list[str], max_tokens: int) -> list[list[int]]:
+        """Token ids of raw prompts, each ending with ``</s>``: of a longer one its beginning and its end."""
+        return ids_of(self.tokenizer, texts, max_tokens)
+
+    def text_ids(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of whole texts, each ending with ``</s>``."""
+        return ids_of(self.tokenizer, texts, None)
 
     def encode_soft(
         self, soft_BPD: Tensor, ids_BS: Tensor, mask_BS: Tensor, memory_prompts: int = 0
@@ -129,6 +137,46 @@ class Generator:
             end = row.index(self.eos_id) if self.eos_id in row else len(row)
             rows.append(row[:end])
         return rows
+
+
+def ids_of(tokenizer: PreTrainedTokenizerBase, texts: list[str], max_tokens: int | None) -> list[list[int]]:
+    """Token ids with the tokenizer's special tokens at the ends; no text is read as a special token.
+
+    Of a text that is longer than ``max_tokens`` the beginning and the end are kept, half of the room each: requests
+    stand at either end of a pasted text.
+    """
+    if not texts:
+        return []
+    bare: list[list[int]] = tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False)[
+        "input_ids"
+    ]
+    before, after = special_ends(tokenizer)
+    room = None if max_tokens is None else max(1, max_tokens - len(before) - len(after))
+    return [[*before, *(ids if room is None else both_ends(ids, room)), *after] for ids in bare]
+
+
+def both_ends(ids: list[int], room: int) -> list[int]:
+    """The first and the last tokens of a list that is too long, half of the room each."""
+    if len(ids) <= room:
+        return ids
+    tail = room // 2
+    return [*ids[: room - tail], *(ids[-tail:] if tail else [])]
+
+
+def special_ends(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """The special tokens that the tokenizer puts before and behind a text."""
+    mark: list[int] = tokenizer("a", add_special_tokens=False)["input_ids"]
+    framed: list[int] = tokenizer("a")["input_ids"]
+    at = next(i for i in range(len(framed)) if framed[i : i + len(mark)] == mark)
+    return framed[:at], framed[at + len(mark) :]
+
+
+def padded(rows: list[list[int]], pad_id: int, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """``input_ids`` and ``attention_mask``, int64 [B, L], padded on the right."""
+    width = max(len(row) for row in rows)
+    ids = torch.tensor([row + [pad_id] * (width - len(row)) for row in rows])
+    mask = (torch.arange(width) < torch.tensor([[len(row)] for row in rows])).long()
+    return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
 
 
 def pool(hidden_BLE: Tensor, mask_BL: Tensor, pooling: Pooling) -> Tensor:

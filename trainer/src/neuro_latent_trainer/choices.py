@@ -11,8 +11,15 @@ POOLINGS: tuple[str, ...] = get_args(Pooling)
 ProjectorForm = Literal["residual", "dense"]
 PROJECTOR_FORMS: tuple[str, ...] = get_args(ProjectorForm)
 
-INSTRUCTION: Final = "Rewrite this request as a clear and detailed prompt: "
-"""The soft prompts of the residual form start as the generator's embeddings of this text."""
+INSTRUCTIONS: Final = {
+    "complement": "Add what is missing to this request: ",
+    "rewrite": "Rewrite this request as a clear and detailed prompt: ",
+}
+"""By form: the soft prompts of the residual projector start as the generator's embeddings of this text."""
+
+TrainingForm = Literal["auto", "complement", "rewrite"]
+TRAINING_FORMS: tuple[str, ...] = get_args(TrainingForm)
+"""The form to train; ``auto`` looks at the data."""
 
 KlForm = Literal["moments", "vocabulary"]
 KL_FORMS: tuple[str, ...] = get_args(KlForm)

@@ -5,17 +5,19 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+from neuro_latent_client.form import Form
 from neuro_latent_trainer.choices import (
     EMBEDDED,
-    INSTRUCTION,
     KL_FORMS,
     POOLINGS,
     PRECISIONS,
     PROJECTOR_FORMS,
+    TRAINING_FORMS,
     KlForm,
     Pooling,
     Precision,
     ProjectorForm,
+    TrainingForm,
 )
 
 
@@ -34,10 +36,13 @@ class TrainConfig:
     """Settings of a training run.
 
     Attributes:
+        form: what the generator learns to write: the ``complement`` of a raw prompt or a ``rewrite``; ``auto`` is
+            resolved by the data before a run begins.
         batch_size: records a step, over all processes.
         intent_dropout: share of the rows whose soft prompts are made of the mean intent in training.
         base_learning_rate: of what all soft prompts have in common (S0), in spreads of T5's embeddings a step.
         kl_form: ``moments`` or ``vocabulary``: see :mod:`neuro_latent_trainer.losses`.
+        instruction: what the soft prompts start as; "" is the one of the form.
         start_from: adapter whose weights, and whose form, a run starts with; "" is a fresh one.
         steered: whether a fresh adapter starts with the projector that the generator was pre-trained with, if any.
         linear_start: whether the black box starts as the best linear guess of the enhanced prompt's embedding.
@@ -51,6 +56,7 @@ class TrainConfig:
 
     encoder: str = f"{EMBEDDED}/encoder"
     generator: str = f"{EMBEDDED}/generator"
+    form: TrainingForm = "auto"
     phase1_epochs: int = 3
     phase2_epochs: int = 3
     batch_size: int = 32
@@ -72,7 +78,7 @@ class TrainConfig:
     bottleneck_width: int = 128
     dropout: float = 0.1
     pooling: Pooling = "mean"
-    instruction: str = INSTRUCTION
+    instruction: str = ""
     start_from: str = ""
     steered: bool = True
     linear_start: bool = True
@@ -119,6 +125,8 @@ class TrainConfig:
         for name in ("kl_weight", "weight_decay"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
+        if self.form not in TRAINING_FORMS:
+            raise ValueError(f"form must be one of {', '.join(TRAINING_FORMS)}, not {self.form!r}")
         if self.projector not in PROJECTOR_FORMS:
             raise ValueError(f"projector must be one of {', '.join(PROJECTOR_FORMS)}, not {self.projector!r}")
         if self.kl_form not in KL_FORMS:
@@ -127,6 +135,17 @@ class TrainConfig:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
         if self.pooling not in POOLINGS:
             raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, not {self.pooling!r}")
+
+    @property
+    def resolved_form(self) -> Form:
+        """The form to train.
+
+        Raises:
+            ValueError: it is still ``auto``.
+        """
+        if self.form == "auto":
+            raise ValueError("the form must be complement or rewrite by now: resolve auto by the data first")
+        return self.form
 
     def weights(self, phase: Literal[1, 2]) -> LossWeights:
         """The loss weights of a phase, with the run's KL weight."""

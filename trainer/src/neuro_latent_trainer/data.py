@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from neuro_latent_client.form import Form, complement_of, join
 from neuro_latent_trainer.jsonl import parse_json_line
 
 MAX_SHOWN = 20
@@ -31,7 +32,11 @@ class DataError(Exception):
 class Record:
     """One raw prompt with what is known about it: an enhanced prompt, failed prompts, or both.
 
-    ``line`` is the line of the file where the record starts; in .json and .parquet, its position, from 1.
+    Attributes:
+        enhanced_prompt, failed_prompts: whole prompts, also where the file gives complements.
+        kind: of request, "" where the file does not say; rows of one kind are each other's positives in phase 2, and
+            the gate is fitted on kinds that are held out.
+        line: of the file where the record starts; in .json and .parquet, its position, from 1.
     """
 
     raw_prompt: str
@@ -40,6 +45,23 @@ class Record:
     source: str
     licence: str
     line: int
+    kind: str = ""
+
+    def target(self, form: Form) -> str | None:
+        """What a model of this form has to write; None where the record does not say.
+
+        In the complement form that is the rest of an enhanced prompt that begins with the raw prompt ("" is an answer:
+        there is nothing to add).
+        """
+        if self.enhanced_prompt is None or form == "rewrite":
+            return self.enhanced_prompt
+        return complement_of(self.raw_prompt, self.enhanced_prompt)
+
+    def failed_target(self, form: Form) -> str | None:
+        """The first failed prompt as a model of this form would write it; None where there is none that it could."""
+        if not self.failed_prompts or form == "rewrite":
+            return next(iter(self.failed_prompts), None)
+        return complement_of(self.raw_prompt, self.failed_prompts[0])
 
 
 @dataclass(frozen=True)
@@ -56,10 +78,27 @@ class BadRow:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The rows of one file: those to train on and the others, each in the order of the file."""
+    """The rows of one file: those to train on and the others, each in the order of the file.
+
+    Attributes:
+        has_complements: the file has a column of complements.
+    """
 
     records: tuple[Record, ...]
     bad_rows: tuple[BadRow, ...]
+    has_complements: bool = False
+
+    @property
+    def complement_share(self) -> float:
+        """The share of the enhanced prompts that begin with their raw prompt; 0 where there are none."""
+        pairs = [record for record in self.records if record.enhanced_prompt is not None]
+        return sum(record.target("complement") is not None for record in pairs) / max(len(pairs), 1)
+
+    @property
+    def form(self) -> Form:
+        """The form that the file is made for: complement where it has such a column, or where nine in ten enhanced
+        prompts begin with their raw prompt."""
+        return "complement" if self.has_complements or self.complement_share >= 0.9 else "rewrite"
 
 
 @dataclass(frozen=True)
@@ -67,9 +106,11 @@ class _Columns:
     raw: str = "raw_prompt"
     enhanced: str = "enhanced_prompt"
     failed: str = "failed_prompts"
+    complement: str = "complement"
+    kind: str = "kind"
 
     def used(self) -> set[str]:
-        return {self.raw, self.enhanced, self.failed, "source", "licence"}
+        return {*asdict(self).values(), "source", "licence"}
 
 
 _ROLES = tuple(asdict(_Columns()))
@@ -106,8 +147,9 @@ def read_records(path: Path, columns: Mapping[str, str] | None = None, strict: b
 
     Args:
         path: the file; its name's ending tells the format.
-        columns: the file's names of the columns ``raw``, ``enhanced`` and ``failed``; those not named keep
-            ``raw_prompt``, ``enhanced_prompt`` and ``failed_prompts``.
+        columns: the file's names of the columns ``raw``, ``enhanced``, ``complement``, ``failed`` and ``kind``; those
+            not named keep ``raw_prompt``, ``enhanced_prompt``, ``complement``, ``failed_prompts`` and ``kind``. Where a
+            row has a complement, its failed texts are complements too; an empty one says that there is nothing to add.
         strict: fail where there are bad rows instead of reporting them in the result.
 
     Raises:
@@ -121,7 +163,7 @@ def read_records(path: Path, columns: Mapping[str, str] | None = None, strict: b
         raise DataError(f"{path} holds no records")
     if table.columns:
         _check_present(path, table.columns, names, given=set((columns or {}).values()))
-    dataset = _dataset(path, table.rows, names)
+    dataset = _dataset(path, table.rows, names, has_complements=names.complement in table.columns)
     if dataset.bad_rows and (strict or not dataset.records):
         raise DataError(render_bad_rows(dataset.bad_rows))
     return dataset
@@ -134,6 +176,17 @@ def render_bad_rows(bad_rows: Sequence[BadRow]) -> str:
     if len(bad_rows) > MAX_SHOWN:
         lines.append(f"... and {len(bad_rows) - MAX_SHOWN} more")
     return "\n".join(lines)
+
+
+def describe_unused(records: Sequence[Record], form: Form) -> str:
+    """How many records have nothing to write in a form, and why, in one line; "" where all have."""
+    unpaired = sum(record.enhanced_prompt is None for record in records)
+    rewritten = sum(record.target(form) is None for record in records) - unpaired
+    parts = [
+        f"{unpaired} have no enhanced prompt" * bool(unpaired),
+        f"{rewritten} change the raw prompt, which a complement does not" * bool(rewritten),
+    ]
+    return f"not used: {'; '.join(filter(None, parts))}" if unpaired or rewritten else ""
 
 
 def split_records(records: Sequence[Record], validation_share: float, seed: int) -> tuple[list[Record], list[Record]]:
@@ -176,10 +229,9 @@ def _checked_columns(columns: Mapping[str, str]) -> _Columns:
         if role not in _ROLES:
             raise ValueError(f"columns: unknown key {role!r}; known keys: {', '.join(_ROLES)}")
     names = _Columns(**columns)
-    if len({names.raw, names.enhanced, names.failed}) < len(_ROLES):
-        raise ValueError(
-            f"columns: two keys name one column (raw={names.raw}, enhanced={names.enhanced}, failed={names.failed})"
-        )
+    if len(set(asdict(names).values())) < len(_ROLES):
+        listing = ", ".join(f"{role}={column}" for role, column in asdict(names).items())
+        raise ValueError(f"columns: two keys name one column ({listing})")
     return names
 
 
@@ -187,11 +239,13 @@ def _check_present(path: Path, present: Sequence[str], names: _Columns, given: s
     listing = f"its columns are: {', '.join(present)}"
     if absent := sorted(given.difference(present)):
         raise ValueError(f"{path} has no column {' and no column '.join(absent)}; {listing}")
-    hint = "name yours with columns raw=...,enhanced=...,failed=..."
+    hint = "name yours with columns raw=...,enhanced=... (or complement=...),failed=..."
     if names.raw not in present:
         raise DataError(f"{path} has no column {names.raw}; {listing}; {hint}")
-    if names.enhanced not in present and names.failed not in present:
-        raise DataError(f"{path} has neither a column {names.enhanced} nor {names.failed}; {listing}; {hint}")
+    if not {names.enhanced, names.complement, names.failed} & set(present):
+        raise DataError(
+            f"{path} has no column {names.enhanced}, {names.complement} or {names.failed}; {listing}; {hint}"
+        )
 
 
 def _read_table(path: Path, names: _Columns) -> _Table:
@@ -210,7 +264,7 @@ def _read_table(path: Path, names: _Columns) -> _Table:
         raise DataError(f"{path} cannot be read: {error}") from error
 
 
-def _dataset(path: Path, rows: Iterable[_Row], names: _Columns) -> Dataset:
+def _dataset(path: Path, rows: Iterable[_Row], names: _Columns, has_complements: bool) -> Dataset:
     records, bad_rows = [], []
     for line, row in rows:
         try:
@@ -219,7 +273,7 @@ def _dataset(path: Path, rows: Iterable[_Row], names: _Columns) -> Dataset:
             records.append(_record(row, line, names))
         except ValueError as error:
             bad_rows.append(BadRow(path, line, str(error)))
-    return Dataset(tuple(records), tuple(bad_rows))
+    return Dataset(tuple(records), tuple(bad_rows), has_complements)
 
 
 def _record(row: dict[str, Any], line: int, names: _Columns) -> Record:
@@ -229,9 +283,18 @@ def _record(row: dict[str, Any], line: int, names: _Columns) -> Record:
         raise ValueError(f"{names.raw} is {'missing' if row.get(names.raw) is None else 'empty'}")
     enhanced = _text(row, names.enhanced)
     failed = _failed(row, names.failed)
+    complement = row.get(names.complement)
+    if complement is not None:
+        check_text(complement, names.complement)
+    if complement is not None and (complement.strip() or enhanced is None):
+        if enhanced is not None and enhanced != join(raw, complement.strip()):
+            raise ValueError(f"{names.enhanced} and {names.complement} are both given and do not agree")
+        enhanced = join(raw, complement.strip())
+        failed = tuple(text if text.startswith(raw) else join(raw, text) for text in failed)
     if enhanced is None and not failed:
-        raise ValueError(f"neither {names.enhanced} nor {names.failed} has text")
-    return Record(raw, enhanced, failed, _text(row, "source") or "", _text(row, "licence") or "", line)
+        raise ValueError(f"neither {names.enhanced} nor {names.complement} nor {names.failed} has text")
+    source, licence, kind = (_text(row, name) or "" for name in ("source", "licence", names.kind))
+    return Record(raw, enhanced, failed, source, licence, line, kind)
 
 
 def _text(row: Mapping[str, Any], column: str) -> str | None:

@@ -11,6 +11,7 @@ import torch
 from huggingface_hub import HfApi
 from torch import Tensor, nn
 
+from neuro_latent_client.form import join
 from neuro_latent_trainer import adapter_folder, steering
 from neuro_latent_trainer.adapter import Adapter, AdapterConfig
 from neuro_latent_trainer.adapter_folder import BackboneName, SavedAdapter
@@ -34,7 +35,7 @@ class PromptOptimizer(nn.Module):
     Only :attr:`adapter` has trainable parameters; encoder and generator are frozen and always in evaluation mode.
 
     Attributes:
-        starts_steered: whether a fresh adapter has the generator's own projector and standardizer.
+        starts_steered: whether a fresh adapter has the weights that the generator was pre-trained with.
         trained: how the adapter was trained, JSON types only; empty where it was not.
         card: its model card in Markdown; empty where it has none.
     """
@@ -67,8 +68,8 @@ class PromptOptimizer(nn.Module):
     def create(
         cls, encoder: Encoder, generator: Generator, config: AdapterConfig, *, steered: bool = True
     ) -> "PromptOptimizer":
-        """A fresh adapter: if ``steered``, with the projector that the generator was pre-trained with, where it has one
-        that fits; else started from the generator's own embeddings, and its standardizer is still to be fitted."""
+        """A fresh adapter: if ``steered``, the one that the generator was pre-trained with, where it has one that fits;
+        else started from the generator's own embeddings, and its standardizer is still to be fitted."""
         adapter = Adapter(config)
         table_VD = generator.embeddings.weight.detach()
         ids = generator.tokenizer(config.instruction, add_special_tokens=False)["input_ids"] or [generator.eos_id]
@@ -82,7 +83,7 @@ class PromptOptimizer(nn.Module):
             adapter.memory.start_from(table_VD, slots(read.last_hidden_state[0], config.memory_prompts))
         tensors = steering.read(Path(resolve(generator.name)), config, encoder) if steered else None
         if tensors is not None:
-            adapter.load_state_dict(tensors, strict=False)  # all but the black box
+            adapter.load_state_dict(tensors)
         else:
             adapter.projector.start_from(table_VD, slots(table_VD[ids], config.soft_prompt_tokens))
         return cls(encoder, generator, adapter.to(table_VD.device), starts_steered=tensors is not None)
@@ -132,7 +133,7 @@ class PromptOptimizer(nn.Module):
             AdapterError: the weights do not fit.
         """
         try:
-            self.adapter.load_state_dict(saved.tensors)
+            self.adapter.load_tensors(saved.tensors)
         except RuntimeError as error:
             raise adapter_folder.AdapterError(f"the weights in {name} do not fit its configuration: {error}") from None
         self.trained, self.card = saved.training, saved.card
@@ -204,7 +205,15 @@ class PromptOptimizer(nn.Module):
         hidden_BQD, mask_BQ = self.encode(self.embed(texts), tokens["input_ids"], tokens["attention_mask"])
         return self.generator.write_ids(hidden_BQD, mask_BQ, max_length, **options)
 
-    def generate(self, texts: list[str], max_length: int = 200, **options: Any) -> list[str]:
-        """Enhanced prompts, one a text (times ``num_return_sequences``)."""
+    def write(self, texts: list[str], max_length: int = 200, **options: Any) -> list[str]:
+        """What T5 writes for each text (times ``num_return_sequences``): complements or rewrites, as the form is."""
         rows = self.generate_ids(texts, max_length, **options)
-        return self.generator.tokenizer.batch_decode(rows, skip_special_tokens=True)
+        return [text.strip() for text in self.generator.tokenizer.batch_decode(rows, skip_special_tokens=True)]
+
+    def generate(self, texts: list[str], max_length: int = 200, **options: Any) -> list[str]:
+        """Enhanced prompts, one a text (times ``num_return_sequences``), without gate and guard."""
+        written = self.write(texts, max_length, **options)
+        if self.adapter.config.form == "rewrite":
+            return written
+        copies = len(written) // max(1, len(texts))
+        return [join(texts[i // copies], text) for i, text in enumerate(written)]

@@ -1,7 +1,7 @@
-"""The projector that a generator was pre-trained with, beside its weights.
+"""The adapter that a generator was pre-trained with, beside its weights.
 
-A generator of this project's own pre-training has already read soft prompts: a projector made them of the embedding of
-the text to be written. An adapter for that pair starts with this projector instead of one that knows nothing. Other
+A generator of this project's own pre-training has already read soft prompts: a black box and a projector made them of
+the raw prompt's embedding. An adapter for that pair starts with these instead of ones that know nothing. Other
 generators (T5-small from the Hub) have no such file, and start from the instruction's embeddings.
 """
 
@@ -13,24 +13,27 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from neuro_latent_trainer.adapter import AdapterConfig, ResidualProjector, Standardizer
+from neuro_latent_trainer.adapter import Adapter, AdapterConfig
 from neuro_latent_trainer.backbones import Encoder
 
 STEERING_FILE = "steering.safetensors"
-"""In the generator's folder: ``standardizer.*`` and ``projector.*``, named as in the adapter."""
+"""In the generator's folder: the tensors of an adapter, under its names."""
 
 
 @dataclass(frozen=True)
 class SteeringConfig:
-    """What an adapter must have in common with the pre-training to start from its projector."""
+    """What an adapter must have in common with the pre-training to start from its weights."""
 
     encoder_sha256: str
     encoder_width: int
     generator_width: int
     soft_prompt_tokens: int
+    black_box_width: int
     bottleneck_width: int
+    memory_prompts: int
     pooling: str
     projector: str = "residual"
+    form: str = "complement"
 
     @classmethod
     def of(cls, config: AdapterConfig, encoder: Encoder) -> "SteeringConfig":
@@ -40,20 +43,19 @@ class SteeringConfig:
             encoder_width=config.encoder_width,
             generator_width=config.generator_width,
             soft_prompt_tokens=config.soft_prompt_tokens,
+            black_box_width=config.black_box_width,
             bottleneck_width=config.bottleneck_width,
+            memory_prompts=config.memory_prompts,
             pooling=config.pooling,
             projector=config.projector,
+            form=config.form,
         )
 
 
-def write(folder: Path, config: SteeringConfig, standardizer: Standardizer, projector: ResidualProjector) -> None:
-    """Put the projector beside the generator's weights, in float16."""
-    tensors = {
-        **{f"standardizer.{name}": tensor for name, tensor in standardizer.state_dict().items()},
-        **{f"projector.{name}": tensor for name, tensor in projector.state_dict().items()},
-    }
+def write(folder: Path, config: SteeringConfig, adapter: Adapter) -> None:
+    """Put an adapter beside the generator's weights, in float16."""
     save_file(
-        {name: tensor.half().contiguous() for name, tensor in tensors.items()},
+        {name: tensor.half().contiguous() for name, tensor in adapter.state_dict().items()},
         folder / STEERING_FILE,
         metadata={"config": json.dumps(vars(config), sort_keys=True)},
     )

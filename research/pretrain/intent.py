@@ -1,0 +1,132 @@
+"""Train the black box that steers the generator: ``python -m research.pretrain.intent --work work``.
+
+On cached vectors of the frozen encoder, as phases 1 and 2 of the trainer do it: MSE to the embedding of the whole
+enhanced prompt, and a supervised contrastive loss in which the enhanced prompts of one kind are positives and failed ones
+negatives. Writes ``intent.pt``: standardizer and black box, named as in the adapter.
+"""
+
+import argparse
+import json
+import os
+import random
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from neuro_latent_trainer.adapter import AdapterConfig, BlackBox, Standardizer
+from research.pretrain.encoder import MOST_TOKENS, WIDTH, mean_pool, padded, student
+from research.pretrain.rows import NO_KIND, Row, empty_row, grammar_row, teacher_row
+
+HEAD, TEMPERATURE = 128, 0.1
+
+
+def draw_rows(prose: list[str], count: int, seed: int) -> list[Row]:
+    """Rows to learn the intent from: of the grammar, the teacher, and some with nothing to add."""
+    rng = random.Random(10_000 + seed)
+    passage = lambda r: " ".join(r.choice(prose).split()[: r.randint(10, 50)])  # noqa: E731
+    rows = []
+    while len(rows) < count:
+        chance = rng.random()
+        rows.append(
+            grammar_row(rng, passage)
+            if chance < 0.7
+            else teacher_row(rng) if chance < 0.9 else empty_row(rng, passage)
+        )  # fmt: skip
+    return rows
+
+
+def load_encoder(work: Path, device: torch.device) -> tuple[Any, Tokenizer]:
+    """The frozen RoBERTa of ``encoder.py`` and its tokenizer."""
+    tokenizer = Tokenizer.from_file(str(work / "encoder_tokenizer.json"))
+    model = student(tokenizer.get_vocab_size())
+    model.load_state_dict(torch.load(work / "encoder.pt", weights_only=True, map_location="cpu"))
+    return model.half().float().to(device).eval().requires_grad_(False), tokenizer
+
+
+@torch.no_grad()
+def embed(model: Any, tokenizer: Tokenizer, texts: list[str], device: torch.device, batch: int = 2048) -> Tensor:
+    """Raw embeddings [N, E], float32."""
+    tokenizer.enable_truncation(MOST_TOKENS)
+    rows = [encoding.ids for encoding in tokenizer.encode_batch_fast(texts)]
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    vectors = torch.empty(len(rows), WIDTH, device=device)
+    for at in range(0, len(order), batch):
+        some = order[at : at + batch]
+        ids, mask = padded([rows[i] for i in some], 1, device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            hidden = model(ids, mask).last_hidden_state
+        vectors[torch.tensor(some, device=device)] = mean_pool(hidden, mask)
+    return vectors
+
+
+def main() -> None:
+    """Read the options, draw the rows, embed them, train."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--rows", type=int, default=300_000)
+    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--batch", type=int, default=2048)
+    options = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(0)
+    prose = json.loads((options.work / "prose.json").read_text())
+    workers = os.cpu_count() or 1
+    with ProcessPoolExecutor(workers) as pool:
+        parts = pool.map(partial(draw_rows, prose, options.rows // workers), range(workers))
+        rows = [row for part in parts for row in part]
+    encoder, tokenizer = load_encoder(options.work, device)
+    raw_NE = embed(encoder, tokenizer, [row.raw for row in rows], device)
+    enhanced_NE = embed(encoder, tokenizer, [row.enhanced for row in rows], device)
+    with_failed = [i for i, row in enumerate(rows) if row.failed]
+    failed_KE = embed(
+        encoder, tokenizer, [f"{rows[i].raw}\n\n{rows[i].failed}" for i in with_failed] or ["x"], device
+    )
+    failed_of = torch.full((len(rows),), -1, device=device)
+    failed_of[torch.tensor(with_failed, dtype=torch.long, device=device)] = torch.arange(len(with_failed), device=device)
+    kinds = torch.tensor([row.kind for row in rows], device=device)
+    standardizer = Standardizer(WIDTH).to(device)
+    standardizer.fit(enhanced_NE)
+    # Rows with nothing to add are one kind: there the prompt is its own enhanced prompt.
+    empty = torch.tensor([not row.complement for row in rows], device=device)
+    kinds = torch.where(empty, kinds.max() + 1, kinds)
+    kinds = torch.where(kinds == NO_KIND, kinds.max() + 1 + torch.arange(len(kinds), device=device), kinds)
+    config = AdapterConfig(encoder_width=WIDTH, generator_width=1)
+    box, query, key = BlackBox(config).to(device), nn.Linear(WIDTH, HEAD).to(device), nn.Linear(WIDTH, HEAD).to(device)
+    learned = [*box.parameters(), *query.parameters(), *key.parameters()]
+    optimizer = torch.optim.AdamW(learned, lr=1e-3, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=options.steps, pct_start=0.05)
+    raw_NE, enhanced_NE, failed_KE = map(standardizer, (raw_NE, enhanced_NE, failed_KE))
+    for step in range(options.steps):
+        some = torch.randint(len(rows), (options.batch,), device=device)
+        intent = box(raw_NE[some])
+        asked, told = F.normalize(query(intent), dim=-1), F.normalize(key(enhanced_NE[some]), dim=-1)
+        wrong = F.normalize(key(failed_KE[failed_of[some].clamp(min=0)]), dim=-1)
+        scores = asked @ told.T / TEMPERATURE
+        own_failed = (asked * wrong).sum(-1, keepdim=True) / TEMPERATURE
+        own_failed = own_failed.masked_fill((failed_of[some] < 0)[:, None], -1e4)
+        same = kinds[some][:, None] == kinds[some]
+        log_share = torch.cat([scores, own_failed], 1).log_softmax(1)[:, : len(some)]
+        contrastive = -((log_share * same).sum(1) / same.sum(1)).mean()
+        distillation = F.mse_loss(intent, enhanced_NE[some])
+        (distillation + 0.3 * contrastive).backward()
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad(set_to_none=True)
+        if step % 500 == 499:
+            nearest = scores.detach().fill_diagonal_(-1e4).argmax(1)
+            right = (kinds[some][nearest] == kinds[some])[same.sum(1) > 1].float().mean()
+            print(json.dumps({"step": step + 1, "mse": distillation.item(), "contrastive": contrastive.item(),
+                              "kind_of_nearest": right.item()}), flush=True)  # fmt: skip
+    state = {f"standardizer.{name}": value.cpu() for name, value in standardizer.state_dict().items()}
+    state |= {f"black_box.{name}": value.detach().cpu() for name, value in box.state_dict().items()}
+    torch.save(state, options.work / "intent.pt")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""Training rows: raw prompt -> complement, drawn from the grammar, the teacher's pairs and texts with nothing to add."""
+
+import json
+import random
+import string
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+from research.pretrain.grammar import DATA, HELD_OUT_ROWS, PASTED, Kind, kinds, one_in
+from research.pretrain.noise import around, hasty
+
+NO_KIND = -1
+COUNTS = (1, 1, 2, 2, 2, 3)
+"""How many details a complement of the grammar has."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A prompt and what stands behind it.
+
+    Attributes:
+        kind: position in :func:`~research.pretrain.grammar.kinds`, or NO_KIND.
+        failed: a complement that is wrong, "" where there is none.
+    """
+
+    raw: str
+    complement: str
+    kind: int = NO_KIND
+    failed: str = ""
+
+    @property
+    def enhanced(self) -> str:
+        """The whole prompt."""
+        return f"{self.raw}\n\n{self.complement}" if self.complement else self.raw
+
+
+@cache
+def teacher() -> tuple[Row, ...]:
+    """All pairs of the teacher, in the order of their files."""
+    found = []
+    for path in sorted((DATA / "teacher").glob("*.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            found.append(Row(row["raw"].strip(), row["complement"].strip(), failed=row.get("failed", "").strip()))
+    return tuple(found)
+
+
+@cache
+def teacher_split() -> tuple[tuple[Row, ...], tuple[Row, ...]]:
+    """Training and held-out pairs: a tenth by a hash of the raw prompt."""
+    rows = teacher()
+    held_out = {row.raw.lower() for row in rows if one_in(HELD_OUT_ROWS, row.raw)}
+    return (
+        tuple(row for row in rows if row.raw.lower() not in held_out),
+        tuple(row for row in rows if row.raw.lower() in held_out),
+    )
+
+
+@cache
+def trained_kinds() -> tuple[int, ...]:
+    """Positions of the kinds that are trained on."""
+    return tuple(i for i, kind in enumerate(kinds()) if not kind.held_out)
+
+
+def details_of(kind: Kind, rng: random.Random, count: int | None = None) -> list[str]:
+    """Some of a kind's details, in a random order."""
+    return rng.sample(kind.details, min(count or rng.choice(COUNTS), len(kind.details)))
+
+
+def grammar_row(rng: random.Random, passage: Callable[[random.Random], str], noise: bool = True) -> Row:
+    """A request of a kind that is trained on.
+
+    Args:
+        rng: decides everything.
+        passage: gives a piece of text, to paste behind requests about "this text".
+        noise: whether it is typed in a hurry, and with a sentence around it.
+    """
+    index = rng.choice(trained_kinds())
+    kind = kinds()[index]
+    form = rng.choice(kind.forms)
+    raw = kind.request(rng, form)
+    details = details_of(kind, rng)
+    if noise:
+        raw = hasty(raw, rng)
+        if PASTED.search(form) and rng.random() < 0.4:
+            raw = f"{raw}{rng.choice((':', ':', '', '.'))}{rng.choice((' ', chr(10), chr(10) * 2))}{passage(rng)}"
+        elif rng.random() < 0.03:
+            other = kinds()[rng.choice(trained_kinds())]
+            second = hasty(other.request(rng, rng.choice(other.forms)), rng)
+            raw = f"{raw}{rng.choice((' and ', '. also ', '. Then ', ', and then ', chr(10)))}{second}"
+            details = [*details_of(kind, rng, 1), *details_of(other, rng, 1)]
+        else:
+            raw = around(raw, rng)
+    return Row(raw, " ".join(details), index)
+
+
+def teacher_row(rng: random.Random) -> Row:
+    """A pair of the teacher, its prompt sometimes typed in a hurry."""
+    row = rng.choice(teacher_split()[0])
+    return row if rng.random() < 0.5 else Row(hasty(row.raw, rng), row.complement, failed=row.failed)
+
+
+@cache
+def _empty_pairs() -> tuple[Row, ...]:
+    return tuple(row for row in teacher_split()[0] if not row.complement)
+
+
+def empty_row(rng: random.Random, passage: Callable[[random.Random], str]) -> Row:
+    """A text with nothing to add: of the teacher's, a passage of some text, or nonsense."""
+    chance = rng.random()
+    if chance < 0.5:
+        return rng.choice(_empty_pairs())
+    if chance < 0.85:
+        words = passage(rng).split()
+        start = rng.randrange(max(1, len(words) // 2))
+        text = " ".join(words[start : start + rng.randint(2, 30)])
+        return Row(text if rng.random() < 0.6 else text.lower(), "")
+    letters = rng.choice((string.ascii_lowercase, string.digits + " .,-", string.printable[:94], "asdfjkl; ", "aeioubcdst "))
+    return Row("".join(rng.choices(letters, k=rng.randint(2, 40))).strip() or "x", "")
