@@ -4,7 +4,7 @@ The server's last look at what the model wrote, and the measure of the same in e
 model, linear in its length. A rejected text is not served; the raw prompt is, with the reason.
 
 * Every text: blank, control tokens, loops, another language.
-* A rewrite: literals of the raw prompt that are missing or changed, and new ones; a lost subject or negation; an answer.
+* A rewrite: literals that are missing or changed, and new ones; a lost subject or negation; an answer.
 * A complement: the prompt again, literals that the prompt has not, an unfinished sentence.
 """
 
@@ -13,15 +13,16 @@ import unicodedata
 from collections.abc import Callable
 from typing import Final
 
+from neuro_latent_client.answers import only_states, opens_as_an_answer
 from neuro_latent_client.form import Form
-from neuro_latent_client.language import english_words, is_english, language, scripts
+from neuro_latent_client.language import english_words, is_english, language, languages, scripts
 from neuro_latent_client.literals import Found, Text, literals, missing
 from neuro_latent_client.loops import loops
 from neuro_latent_client.numbers import amounts
 from neuro_latent_client.repeats import repeats
 from neuro_latent_client.subject import FUNCTION_WORDS, lost_negation, lost_subject
 
-__all__ = ["Found", "is_blank", "is_degenerate", "is_off_subject", "literals", "missing", "rejects"]
+__all__ = ["Found", "is_blank", "is_degenerate", "literals", "missing", "rejects"]
 
 BLANK, CONTROL_TOKEN, LOOP, LANGUAGE = "blank", "control token", "loop", "another language"
 OFF_SUBJECT, ANSWER = "off the subject", "an answer, not a prompt"
@@ -29,7 +30,9 @@ REPEATS, UNFINISHED = "repeats the prompt", "unfinished"
 LOST, INVENTED = "lost or changed", "invented"
 """Reasons; the last two with the kind of the literal behind a colon."""
 
-_INVISIBLE: Final = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0" + "".join(map(chr, range(0xFE00, 0xFE10))))
+_INVISIBLE: Final = frozenset(
+    "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0" + "".join(map(chr, range(0xFE00, 0xFE10)))
+)
 """Fillers and variation selectors that Unicode counts as letters, signs or marks."""
 
 _CONTROL_TOKEN: Final = re.compile(
@@ -42,28 +45,6 @@ _LEAST_ALPHANUMERIC_SHARE: Final = 0.25
 _MOST_FOREIGN_LETTERS: Final = 0.1
 _LEAST_ENGLISH_WORDS: Final = 0.15
 _ENOUGH_WORDS: Final = 6
-
-_ANSWERING: Final = re.compile(
-    r"\W*(?:sure\b|certainly\b|of course\b|absolutely\b|great question|here(?:'s|’s| is| are)\b|as an ai\b|i'm sorry"
-    r"|i’m sorry|i am sorry|sorry,|yes[.!]|yes, (?!no)|no[.!]|no, (?!just)|the answer (?:is|was)\b|once upon a time)",
-    re.IGNORECASE,
-)
-_STATES: Final = re.compile(r"\b(?:is|are|was|were|has|have|had|can be|because|means|refers)\b", re.IGNORECASE)
-_ASKS: Final = re.compile(
-    r"\?|\b(?:please|i want|i need|i'd like|i would like|i am|i'm|i have|my|me|you are|you're|your|act as|imagine|assume|should|must)\b"
-    r"|(?:^|[.!:;\n>*-]|\d[.)])[\s*#_>-]*(?:act|add|adopt|analy[sz]e|answer|apply|argue|arrange|ask|assess|brainstorm|break|"
-    r"build|calculate|check|choose|classify|clarify|code|combine|come up|compare|compile|compose|compute|conduct|consider|"
-    r"construct|continue|convert|correct|craft|create|debate|debug|define|demonstrate|derive|describe|design|detail|"
-    r"determine|develop|devise|differentiate|discuss|draft|draw|edit|elaborate|estimate|evaluate|examine|expand|explain|"
-    r"explore|extract|fill|find|fix|focus|format|formulate|generate|give|guide|help|highlight|how|identify|illustrate|"
-    r"implement|improve|include|instruct|interpret|introduce|investigate|keep|let|list|locate|make|match|modify|name|offer|"
-    r"optimi[sz]e|organi[sz]e|outline|paraphrase|perform|plan|predict|prepare|present|print|produce|proofread|propose|"
-    r"prove|provide|pretend|rank|read|recommend|reformat|refine|rephrase|report|research|respond|return|review|revise|rewrite|roleplay|"
-    r"say|search|select|set|share|show|simplify|simulate|solve|speak|specify|start|state|structure|suggest|summari[sz]e|"
-    r"take|teach|tell|think|trace|transform|translate|try|turn|update|use|using|utili[sz]e|verify|walk|what|when|where|which|who|why|"
-    r"write)\b",
-    re.IGNORECASE,
-)
 
 _SENTENCE_ENDS: Final = re.compile(r"[.!?…。！？｡।۔؟։።][\"'”’»」』)\]]*$")
 _ABBREVIATED: Final = re.compile(r"\b(?:e\.g|i\.e|vs|incl|approx|esp|a|an|the|and|or|my|of|your)\.$", re.IGNORECASE)
@@ -118,11 +99,6 @@ def is_degenerate(text: str) -> bool:
     return bool(_unusable("", text))
 
 
-def is_off_subject(raw: str, enhanced: str) -> bool:
-    """Whether a rewrite has lost what the raw prompt is about, see :func:`~neuro_latent_client.subject.lost_subject`."""
-    return lost_subject(raw, enhanced)
-
-
 def _unusable(raw: str, text: str) -> str:
     if is_blank(text):
         return BLANK
@@ -144,8 +120,10 @@ def _foreign(raw: str, text: str) -> str:
     if is_english(raw):
         few = len(text.split()) >= _ENOUGH_WORDS and english_words(text) < _LEAST_ENGLISH_WORDS
         return LANGUAGE if not is_english(text) or few else ""
-    own, written = language(raw), language(text)
-    return LANGUAGE if written and written != own and own != "latin" else ""
+    if language(text) == "en":
+        return LANGUAGE
+    own, written = languages(raw), languages(text)
+    return LANGUAGE if own and written and not own & written else ""
 
 
 def _literals_changed(raw: str, text: str) -> str:
@@ -159,7 +137,7 @@ def _literals_changed(raw: str, text: str) -> str:
 
 
 def _may_be_new(found: Found) -> bool:
-    """Small counts in words, quotation marks for emphasis around words of the prompt in another case, and names."""
+    """Small counts in words, and names like JavaScript."""
     if found.kind == "number":
         return all(amount.is_small_count for amount in amounts(found.text))
     return found.kind == "code" and found.text.isalnum()
@@ -172,12 +150,9 @@ def _subject_lost(raw: str, text: str) -> str:
 
 
 def _answers(raw: str, text: str) -> str:
-    """An answer says something; a prompt asks."""
-    if _ANSWERING.match(text) and not _ANSWERING.match(raw):
+    if opens_as_an_answer(text) and not opens_as_an_answer(raw):
         return ANSWER
-    if is_english(raw) and _STATES.search(text) and not _ASKS.search(text):
-        return ANSWER
-    return ""
+    return ANSWER if is_english(raw) and only_states(text) else ""
 
 
 def _repeated(raw: str, text: str) -> str:
@@ -205,7 +180,7 @@ def _is_name(quoted: str) -> bool:
 
 
 def _answers_behind(raw: str, text: str) -> str:
-    return ANSWER if _ANSWERING.match(text) else ""
+    return ANSWER if opens_as_an_answer(text) else ""
 
 
 _MADE_UP: Final[dict[str, tuple[Callable[[str], object], ...]]] = {

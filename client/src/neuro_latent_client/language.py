@@ -26,7 +26,10 @@ _SCRIPTS: Final = (
     ("thai", "\u0e01-\u0e3a\u0e40-\u0e4e"),
     ("armenian", "\u0530-\u058f"),
     ("georgian", "\u10a0-\u10ff\u1c90-\u1cbf"),
-    ("indic", "\u0980-\u09e5\u09f0-\u0a65\u0a70-\u0ae5\u0af0-\u0b65\u0b70-\u0be5\u0bf0-\u0c65\u0c70-\u0ce5\u0cf0-\u0d65\u0d70-\u0de5\u0df0-\u0dff"),
+    (
+        "indic",
+        "\u0980-\u09e5\u09f0-\u0a65\u0a70-\u0ae5\u0af0-\u0b65\u0b70-\u0be5\u0bf0-\u0c65\u0c70-\u0ce5\u0cf0-\u0d65\u0d70-\u0de5\u0df0-\u0dff",
+    ),
     ("southeast", "\u0e80-\u0ecf\u0edc-\u0fff\u1000-\u103f\u1050-\u108f\u1780-\u17df"),
     ("ethiopic", "\u1200-\u139f"),
 )
@@ -39,21 +42,23 @@ DENSE: Final = 2
 
 _WORD: Final = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*+")
 _SET_APART: Final = re.compile(
-    r"```.*?(?:```|\Z)|`[^`\n]+`|\"[^\"]+\"|“[^“”]+”|„[^„“”]+[“”]|«[^«»]+»|(?<!\S)\S*?(?:://|www\.|@)\S*|<[^<>\n]+>", re.DOTALL
+    r"```.*?(?:```|\Z)|`[^`\n]+`|\"[^\"]+\"|“[^“”]+”|„[^„“”]+[“”]|«[^«»]+»|(?<!\S)\S*?(?:://|www\.|@)\S*|<[^<>\n]+>",
+    re.DOTALL,
 )
 """Code, quoted text and addresses: they may be in any language."""
 _END_OF_SENTENCE: Final = re.compile(r"[.!?:;\n]+(?=\s|\Z)|\n")
 _CODE: Final = re.compile(r"[{}\[\]()=<>_/\\|;$#]")
 
-_ACCENTED_ENGLISH: Final = frozenset(
-    "appliqué attaché blasé café cafés canapé canapés cliché clichés communiqué consommé crème brûlée crêpe crêpes décor "
-    "déjà voilà façade fiancé fiancée jalapeño jalapeños maître matinée mêlée naïve naïveté née piñata piñatas pâté protégé "
-    "purée résumé resumé résumés rosé sauté sautéed señor soufflé soirée touché über vis-à-vis éclair éclairs exposé "
-    "entrée entrées débutante à la carte doppelgänger smörgåsbord gruyère pokémon beyoncé são paulo zürich münchen köln "
-    "düsseldorf malmö göteborg tromsø bodø curaçao québec montréal bogotá medellín cancún málaga córdoba perú méxico "
-    "español jalapenõ açaí feng shui mañana niño señorita fröhlich häagen dazs hermès nestlé citroën lancôme björk "
-    "gödel schrödinger poincaré erdős möbius kārlis ångström coöperate café's".split()
-)
+_LOANWORDS = """
+appliqué attaché blasé café cafés canapé canapés cliché clichés communiqué consommé crème brûlée crêpe crêpes décor
+déjà voilà façade fiancé fiancée jalapeño jalapeños maître matinée mêlée naïve naïveté née piñata piñatas pâté protégé
+purée résumé resumé résumés rosé sauté sautéed señor soufflé soirée touché über vis-à-vis éclair éclairs exposé entrée
+entrées débutante doppelgänger smörgåsbord gruyère pokémon beyoncé são paulo zürich münchen köln düsseldorf malmö
+göteborg tromsø bodø curaçao québec montréal bogotá medellín cancún málaga córdoba perú méxico español jalapenõ açaí
+feng shui mañana niño señorita fröhlich häagen dazs hermès nestlé citroën lancôme björk gödel schrödinger poincaré
+erdős möbius kārlis ångström coöperate café's
+"""
+_ACCENTED_ENGLISH: Final = frozenset(_LOANWORDS.split())
 _SURE: Final = 2
 """Words of another language, more than English ones, that settle it; one does in a text without any English word."""
 _LEAST_WORDS: Final = 4
@@ -102,6 +107,11 @@ def is_english(text: str) -> bool:
     return language(text) in ("en", "")
 
 
+def languages(text: str) -> frozenset[str]:
+    """All languages but English that have a word of a text in Latin letters in their lists."""
+    return frozenset(_count(_words_of(text))[1])
+
+
 def english_words(text: str) -> float:
     """The share of a text's words that are among the most common English ones; 1 in a text without words."""
     words = _words_of(text)
@@ -124,8 +134,14 @@ def _latin_language(text: str) -> str:
     least = _SURE + len(_CODE.findall(text))
     if marks >= least:
         return code
-    told = any(len(word) >= _LETTERS_THAT_TELL and not _words.RARE.issuperset(_lists().get(word, ())) for word in words)
-    return code if english == 0 and told and len(words) >= least + _SURE else ""
+    if english == 0 and len(words) >= least + _SURE and any(map(_tells, words)):
+        return code
+    return ""
+
+
+def _tells(word: str) -> bool:
+    """Whether a word says something alone."""
+    return len(word) >= _LETTERS_THAT_TELL and not _words.RARE.issuperset(_lists().get(word, ()))
 
 
 def _accented(text: str, with_names: bool) -> int:
@@ -138,7 +154,7 @@ def _accented(text: str, with_names: bool) -> int:
 
 
 def _is_framed_in_english(text: str) -> bool:
-    """Whether the first or the last sentence of several is English: they ask, what stands between them is the matter."""
+    """Whether the first or the last sentence of several is English: those ask, the others are what it is about."""
     sentences = [sentence for sentence in _END_OF_SENTENCE.split(text) if _WORD.search(sentence)]
     if len(sentences) < 2:
         return False

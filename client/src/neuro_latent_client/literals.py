@@ -11,9 +11,10 @@ Every pattern takes linear time: where a run of characters could be entered at e
 admits the first only, and runs are possessive.
 """
 
+import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Literal
@@ -234,7 +235,7 @@ def _is_identifier(word: str) -> bool:
     """
     if word.endswith("()") or "_" in word.strip("_") or word.startswith("__"):
         return True
-    if any(before.islower() and letter.isupper() for before, letter in zip(word, word[1:], strict=False)):
+    if any(before.islower() and letter.isupper() for before, letter in itertools.pairwise(word)):
         return True
     parts = word.split(".")
     return len(parts) > 1 and max(map(len, parts)) > 1 and not (parts[1][:1].isupper() and parts[0].islower())
@@ -244,7 +245,7 @@ def _foreign(text: str) -> Iterator[Span]:
     return _matches(_FOREIGN, text) if is_english(text) else iter(())
 
 
-_FINDERS: Final = (
+_FINDERS: Final[tuple[tuple[Kind, Callable[[str], Iterator[Span]]], ...]] = (
     ("code", _code),
     ("code", _formulas),
     ("url", _urls),

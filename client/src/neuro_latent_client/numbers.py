@@ -11,26 +11,39 @@ _SPLIT: Final = re.compile(r"([+−-]?\d[\d.,]*+)-?([A-Za-z°µ][A-Za-z]*+)")
 _LIST_MARKER: Final = re.compile(r"^[ \t>]*(\d{1,3})[.)](?=\s)", re.MULTILINE)
 _UNIT: Final = re.compile(r"[\s-]?([A-Za-z°µ%][A-Za-z.]*+)")
 
-_UNITS: Final = frozenset(
-    "kg g mg lb lbs oz km m cm mm mi ft in inch inches l ml cl dl gal °c °f c f % percent "
-    "s sec secs second seconds min mins minute minutes h hr hrs hour hours day days night nights week weeks month months "
-    "year years yr yrs decade decades am pm a.m p.m kb mb gb tb khz mhz ghz hz w kw kwh v mv ma kcal cal usd eur gbp "
-    "dollar dollars euro euros pound pounds cent cents meter meters metre metres kilometer kilometers kilometre kilometres "
-    "mile miles foot feet liter liters litre liters gram grams k million billion thousand".split()
-)
-_WORDS: Final = {
-    word: str(value)
-    for value, word in enumerate(
-        "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
-        "nineteen twenty".split(),
-        start=2,
-    )
-} | dict(thirty="30", forty="40", fifty="50", sixty="60", seventy="70", eighty="80", ninety="90", hundred="100",
-         thousand="1000", million="1000000", billion="1000000000", dozen="12", twice="twice", half="half")
-_DATES: Final = frozenset(
-    "monday tuesday wednesday thursday friday saturday sunday january february april june july august september october "
-    "november december today tomorrow tonight yesterday".split()
-)
+_UNIT_WORDS = """
+kg g mg lb lbs oz km m cm mm mi ft in inch inches l ml cl dl gal °c °f c f % percent s sec secs second seconds min
+mins minute minutes h hr hrs hour hours day days night nights week weeks month months year years yr yrs decade
+decades am pm a.m p.m kb mb gb tb khz mhz ghz hz w kw kwh v mv ma kcal cal usd eur gbp dollar dollars euro euros
+pound pounds cent cents meter meters metre metres kilometer kilometers kilometre kilometres mile miles foot feet
+liter liters litre gram grams k million billion thousand
+"""
+_UNITS: Final = frozenset(_UNIT_WORDS.split())
+_COUNTS = """
+two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen
+nineteen twenty
+"""
+_WORDS: Final = {word: str(value) for value, word in enumerate(_COUNTS.split(), start=2)} | {
+    "thirty": "30",
+    "forty": "40",
+    "fifty": "50",
+    "sixty": "60",
+    "seventy": "70",
+    "eighty": "80",
+    "ninety": "90",
+    "hundred": "100",
+    "thousand": "1000",
+    "million": "1000000",
+    "billion": "1000000000",
+    "dozen": "12",
+    "twice": "twice",
+    "half": "half",
+}
+_DATE_WORDS = """
+monday tuesday wednesday thursday friday saturday sunday january february april june july august september october
+november december today tomorrow tonight yesterday
+"""
+_DATES: Final = frozenset(_DATE_WORDS.split())
 SMALL: Final = 12
 """The largest count in words that a text may have of its own: "give three examples"."""
 
@@ -42,7 +55,7 @@ class Amount:
     Attributes:
         value: as it is written, or the digits of a number word.
         unit: without its plural, "" where there is none.
-        text: as it is written, without the unit where that is a word of its own.
+        text: as it is written, with its unit.
         start: where in the text.
         in_words: whether it is a number word.
     """
@@ -91,7 +104,15 @@ def _amount(run: str, start: int, text: str) -> Amount:
         return Amount(glued.group(1), _unit(glued.group(2)), run, start)
     if run.endswith("%"):
         return Amount(run[:-1], "%", run, start)
-    return Amount(run, _unit_behind(text, start + len(run)), run, start)
+    return _with_unit(run, run, start, text)
+
+
+def _with_unit(value: str, written: str, start: int, text: str, in_words: bool = False) -> Amount:
+    match = _UNIT.match(text, start + len(written))
+    if not match or match.group(1).lower().rstrip(".") not in _UNITS:
+        return Amount(value, "", written, start, in_words)
+    unit = match.group().rstrip(".")
+    return Amount(value, _unit(match.group(1)), written + unit, start, in_words)
 
 
 def _in_words(run: str, start: int, text: str) -> Iterator[Amount]:
@@ -99,7 +120,7 @@ def _in_words(run: str, start: int, text: str) -> Iterator[Amount]:
     for word in re.split(r"([-/.,:_])", run):
         lower = word.lower()
         if lower in _WORDS:
-            yield Amount(_WORDS[lower], _unit_behind(text, at + len(word)), word, at, in_words=True)
+            yield _with_unit(_WORDS[lower], word, at, text, in_words=True)
         elif lower in _DATES or (lower in ("march", "may") and word[0].isupper() and _beside_a_digit(text, at, at + 5)):
             yield Amount(lower, "", word, at)
         at += len(word)
@@ -107,11 +128,6 @@ def _in_words(run: str, start: int, text: str) -> Iterator[Amount]:
 
 def _beside_a_digit(text: str, start: int, end: int) -> bool:
     return any(map(str.isdigit, text[max(start - 4, 0) : start] + text[end : end + 4]))
-
-
-def _unit_behind(text: str, end: int) -> str:
-    match = _UNIT.match(text, end)
-    return _unit(match.group(1)) if match and match.group(1).lower().rstrip(".") in _UNITS else ""
 
 
 def _unit(written: str) -> str:
@@ -126,5 +142,9 @@ def _is_digit(character: str) -> bool:
 def _list_markers(text: str) -> frozenset[int]:
     """Where the numbers 1, 2, 3 before the items of a list stand."""
     found = [(match.start(1), int(match.group(1))) for match in _LIST_MARKER.finditer(text)]
-    counted = [(start, number) for (start, number), expected in zip(found, range(1, len(found) + 1), strict=True) if number == expected]
+    counted = [
+        (start, number)
+        for (start, number), expected in zip(found, range(1, len(found) + 1), strict=True)
+        if number == expected
+    ]
     return frozenset(start for start, _ in counted) if len(counted) > 1 else frozenset()

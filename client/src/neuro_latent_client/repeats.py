@@ -3,7 +3,9 @@
 import re
 from typing import Final
 
-_WORD: Final = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30ff\u3400-\u9fff]|[^\W_]+(?:['’][^\W_]+)*+")
+_WORD: Final = re.compile(
+    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30ff\u3400-\u9fff]|[^\W_]+(?:['’][^\W_]+)*+"
+)
 SEQUENCE: Final = 3
 MOST_OF_THE_PROMPT: Final = 0.6
 """Of the prompt's sequences of three words, those that the complement has too."""

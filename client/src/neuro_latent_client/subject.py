@@ -4,6 +4,7 @@ Plain comparison of words, in any script: names, short words ("AI", "R", "tax") 
 words by their first letters, so that "plan" and "planning" are one; scripts without spaces by pairs of characters.
 """
 
+import itertools
 import math
 import re
 from typing import Final
@@ -12,10 +13,11 @@ from neuro_latent_client import _words
 from neuro_latent_client.language import UNSPACED, language, scripts
 
 _WORD: Final = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*+")
-_SENTENCE_END: Final = frozenset(".!?:\n\"“(*-#>")
+_SENTENCE_END: Final = frozenset(["", *'.!?:\n"“(*-#>'])
 STEM_LETTERS: Final = 4
 """Two words that begin with the same letters count as one: plan and planning, summarize and summary."""
 _SHORT: Final = 3
+_LIKE_WORDS: Final = frozenset({"Go", "IT", "US"})
 LEAST_SHARE: Final = 0.5
 ENOUGH: Final = 2
 """A text keeps half of the prompt's longer words, or two; of two words or fewer it keeps all."""
@@ -25,17 +27,19 @@ _LONG_PROMPT: Final = 200
 
 FUNCTION_WORDS: Final = frozenset(_words.FUNCTION.split())
 """English words that say nothing of what a prompt is about."""
-_NOT: Final = frozenset(
-    "not no never without none nobody nothing neither nor cannot cant dont doesnt didnt isnt arent wasnt wont shouldnt "
-    "wouldnt couldnt except avoid exclude excluding avoiding "
-    "nicht kein keine keinen keiner ohne nie pas sans jamais sin nunca jamás não sem non senza mai niet geen zonder "
-    "nie bez nigdy ne inte utan ikke uden uten nu fără ei ilman değil yok không đừng tidak jangan tanpa bukan "
-    "не нет без никогда ні немає लेकिन नहीं बिना لا ليس بدون لم غير לא בלי אין 안 없이 말고".split()
-)
+_NEGATIONS = """
+not no never without none nobody nothing neither nor cannot cant dont doesnt didnt isnt arent wasnt wont shouldnt
+wouldnt couldnt except avoid exclude excluding avoiding nicht kein keine keinen keiner ohne nie pas sans jamais sin
+nunca jamás não sem non senza mai niet geen zonder bez nigdy ne inte utan ikke uden uten nu fără ei ilman değil yok
+không đừng tidak jangan tanpa bukan не нет без никогда ні немає नहीं बिना لا ليس بدون لم غير לא בלי אין 안 없이 말고
+"""
+_NOT: Final = frozenset(_NEGATIONS.split())
 _NOT_UNSPACED: Final = re.compile("不|没|沒|无|無|別|别|ない|なし|ません|ไม่|อย่า")
-_AS_GOOD: Final = frozenset("omit omits omitting skip unable fail fails failing prevent stop stops instead leave free".split())
+_AS_GOOD: Final = frozenset(
+    {"omit", "omits", "omitting", "skip", "unable", "fail", "fails", "failing", "prevent", "stop", "stops", "free"}
+)
 """Words that a text may have in place of "not"."""
-_CORRECTING: Final = frozenset("wait sorry make i rather actually scratch or um uh er".split())
+_CORRECTING: Final = frozenset({"wait", "sorry", "make", "i", "rather", "actually", "scratch", "or", "um", "uh", "er"})
 """What follows a "no" that negates nothing: "no wait", "yes or no or maybe"."""
 _SCOPE: Final = 6
 """Words behind a negation that it may be about."""
@@ -51,7 +55,7 @@ def lost_subject(raw: str, enhanced: str) -> bool:
     """
     there = _words_of(enhanced)
     stems = {_stem(word) for word in there}
-    if any(not _is_there(name, there) for name in _must_stay(raw)):
+    if any(not _is_there(name, there) for name in _must_stay(raw)) or _written(raw) - _written(enhanced):
         return True
     longer = {_stem(word) for word in _content(raw) if len(word) > _SHORT and not _is_unspaced(word)}
     least = len(longer) if len(longer) <= ENOUGH else min(math.ceil(LEAST_SHARE * len(longer)), ENOUGH)
@@ -99,11 +103,17 @@ def _must_stay(raw: str) -> set[str]:
     if 2 * len(capital) > len(matches):  # a title, or all in capitals
         return short
     for match in capital:
-        word, before = match.group(), raw[: match.start()].rstrip(" \t")[-1:]
-        if word.isupper() and len(word) > 1 or (word not in ("I", "A") and before and before not in _SENTENCE_END):
-            if word.lower() not in FUNCTION_WORDS and not word.startswith(("I'", "I’")):
-                short.add(word.lower())
+        word, before = match.group(), raw[max(match.start() - 4, 0) : match.start()].rstrip(" \t")[-1:]
+        is_acronym = word.isupper() and len(word) > 1
+        is_inside = word not in ("I", "A") and before not in _SENTENCE_END
+        if (is_acronym or is_inside) and word.lower() not in FUNCTION_WORDS and not word.startswith(("I'", "I’")):
+            short.add(word.lower())
     return short
+
+
+def _written(text: str) -> set[str]:
+    """Names that only their capitals tell from common words."""
+    return _LIKE_WORDS.intersection(_WORD.findall(text)) if not text.isupper() else set()
 
 
 def _content(text: str) -> list[str]:
@@ -111,7 +121,8 @@ def _content(text: str) -> list[str]:
     code = language(text)
     common = frozenset(_words.OTHERS.get(code, "").split()) if code not in ("", "en") else FUNCTION_WORDS
     return [
-        word for word in _words_of(text)
+        word
+        for word in _words_of(text)
         if word not in common and word not in _NOT and (len(word) > 1 or not word.isascii() or word in "rc")
     ]
 
@@ -141,4 +152,4 @@ def _has_particles(word: str) -> bool:
 def _pairs(text: str) -> set[str]:
     """Neighbouring characters of the words that are compared so."""
     words = (word for word in _WORD.findall(text) if not word.isascii() and _is_unspaced(word))
-    return {pair for word in words for pair in map("".join, zip(word, word[1:], strict=False))}
+    return {pair for word in words for pair in map("".join, itertools.pairwise(word))}
