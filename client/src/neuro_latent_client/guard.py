@@ -42,6 +42,8 @@ _CONTROL_TOKEN: Final = re.compile(
 
 _LEAST_ALPHANUMERIC_SHARE: Final = 0.25
 """Of the visible characters, letters and digits of any script. Code has about a half."""
+_RULES: Final = frozenset("|-=_")
+"""What tables and lines are drawn with does not count."""
 _MOST_FOREIGN_LETTERS: Final = 0.1
 _LEAST_ENGLISH_WORDS: Final = 0.15
 _ENOUGH_WORDS: Final = 6
@@ -105,9 +107,11 @@ def _unusable(raw: str, text: str) -> str:
     known = set(_CONTROL_TOKEN.findall(raw))
     if any(token not in known for token in _CONTROL_TOKEN.findall(text)):
         return CONTROL_TOKEN
-    visible = [character for character in text if not character.isspace()]
+    if not any(map(str.isalnum, text)):
+        return BLANK
+    visible = [character for character in text if not (character.isspace() or character in _RULES)]
     if sum(map(str.isalnum, visible)) < _LEAST_ALPHANUMERIC_SHARE * len(visible):
-        return BLANK if not any(map(str.isalnum, visible)) else LOOP
+        return LOOP
     return LOOP if loops(text) else ""
 
 

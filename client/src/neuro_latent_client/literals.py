@@ -79,9 +79,18 @@ class Text:
     def __init__(self, text: str) -> None:
         self.text = text.replace("\r\n", "\n").replace("\r", "\n")
 
-    @cached_property
+    @property
     def literals(self) -> list[Found]:
         """All literals, each once, in their order."""
+        return self._found[0]
+
+    @property
+    def amounts(self) -> frozenset[Amount]:
+        """All numbers, also inside of code and quotes."""
+        return self._found[1]
+
+    @cached_property
+    def _found(self) -> tuple[list[Found], frozenset[Amount]]:
         found: dict[Found, int] = {}
         rest = self.text
         for kind, spans in _FINDERS:
@@ -89,9 +98,11 @@ class Text:
             for start, end in taken:
                 found.setdefault(_found(kind, rest[start:end]), start)
             rest = _blanked(rest, taken)
-        for amount in amounts(rest):
+        numbers = list(amounts(rest))
+        for amount in numbers:
             found.setdefault(Found("number", amount.text), amount.start)
-        return sorted(found, key=found.__getitem__)
+        everywhere = amounts(_blanked(self.text, list(_urls(self.text))))
+        return sorted(found, key=found.__getitem__), frozenset([*numbers, *everywhere])
 
     @cached_property
     def placeholders(self) -> Counter[str]:
@@ -102,11 +113,6 @@ class Text:
     def urls(self) -> frozenset[str]:
         """All URLs and addresses, also inside of code and quotes."""
         return frozenset(self.text[start:end] for start, end in _urls(self.text))
-
-    @cached_property
-    def amounts(self) -> frozenset[Amount]:
-        """All numbers, also inside of code and quotes."""
-        return frozenset(amounts(_blanked(self.text, list(_urls(self.text)))))
 
     @cached_property
     def single_spaced(self) -> str:
