@@ -49,7 +49,7 @@ _LEAST_ENGLISH_WORDS: Final = 0.15
 _ENOUGH_WORDS: Final = 6
 
 _SENTENCE_ENDS: Final = re.compile(r"[.!?…。！？｡।۔؟։።][\"'”’»」』)\]]*$")
-_ABBREVIATED: Final = re.compile(r"\b(?:e\.g|i\.e|vs|incl|approx|esp|a|an|the|and|or|my|of|your)\.$", re.IGNORECASE)
+_ABBREVIATED: Final = re.compile(r"\b(?:e\.g|i\.e|vs|incl|approx|esp|a|an|the|and|or|my|your)\.$", re.IGNORECASE)
 _LONG_NUMBER: Final = re.compile(r"\d{4}|\d,\d{3}|\d:\d\d|[$€£¥]\d")
 
 
@@ -171,8 +171,9 @@ def _unfinished(raw: str, text: str) -> str:
 
 
 def _invented(raw: str, text: str) -> str:
-    for found in Text(raw).lacks(Text(text)):
-        if found.kind == "url" or any(made_up(found.text) for made_up in _MADE_UP.get(found.kind, ())):
+    before = Text(raw)
+    for found in Text(text).literals:
+        if any(made_up(found.text) for made_up in _MADE_UP.get(found.kind, ())) and not before.has(found):
             return f"{INVENTED}: {found.kind}"
     return ""
 
@@ -188,6 +189,7 @@ def _answers_behind(raw: str, text: str) -> str:
 
 
 _MADE_UP: Final[dict[str, tuple[Callable[[str], object], ...]]] = {
+    "url": (bool,),
     "number": (_LONG_NUMBER.search,),
     "placeholder": (lambda text: not text.startswith("["),),
     "quoted text": (_is_name,),
