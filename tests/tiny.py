@@ -11,8 +11,8 @@ from neuro_latent_trainer import adapter_folder
 from neuro_latent_trainer.adapter import AdapterConfig
 from neuro_latent_trainer.backbones import load_encoder, load_generator
 from neuro_latent_trainer.model import PromptOptimizer
-from research.pretrain import tokenizer as tokenizers
 from neuro_latent_trainer.sample import sample_rows
+from research.pretrain import tokenizer as tokenizers
 
 VOCABULARY = 600
 ENCODER_TOKENS = 48

@@ -11,6 +11,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from neuro_latent_client.form import join
 from neuro_latent_trainer import checkpoint
 from neuro_latent_trainer.adapter_folder import AdapterError
 from neuro_latent_trainer.backbones import fingerprint
@@ -130,7 +131,10 @@ def test_the_model_card_names_backbones_data_and_figures(whole: Run) -> None:
 def test_validation_loss_falls_on_a_small_set(make_run: MakeRun) -> None:
     # One target and no noise, because a random T5 listens to soft prompts but little.
     sets = {
-        name: [replace(record, enhanced_prompt="List the steps and give one example.") for record in records]
+        name: [
+            replace(record, enhanced_prompt=join(record.raw_prompt, "List the steps and give one example."))
+            for record in records
+        ]
         for name, records in (("train", sample_records(0, 40)), ("validation", sample_records(40, 48)))
     }
     quiet = {"kl_weight": 0.0, "dropout": 0.0, "input_mask": 0.0, "linear_start": False}
@@ -141,12 +145,12 @@ def test_validation_loss_falls_on_a_small_set(make_run: MakeRun) -> None:
     assert summary.validation_loss_end == run.observer.validations[summary.steps]["loss"]
 
 
-def test_a_run_can_start_from_an_adapter_but_not_from_one_of_another_form(whole: Run, make_run: MakeRun) -> None:
+def test_a_run_can_start_from_an_adapter_but_not_from_one_of_another_shape(whole: Run, make_run: MakeRun) -> None:
     start = str(whole.output_dir)
     run = make_run("on", Recorder(stop_after=1), start_from=start)
     run.execute()
     assert run.observer.validations[0] == whole.observer.validations[STEPS]
-    with pytest.raises(AdapterError, match=r"of another form: soft_prompt_tokens \d+ there, 3 here"):
+    with pytest.raises(AdapterError, match=r"which differs: soft_prompt_tokens \d+ there, 3 here"):
         make_run("other", start_from=start, soft_prompt_tokens=3)
     with pytest.raises(AdapterError, match="no adapter in"):
         make_run("none", start_from=str(whole.output_dir.parent / "nowhere"))

@@ -149,7 +149,7 @@ def read_records(path: Path, columns: Mapping[str, str] | None = None, strict: b
         path: the file; its name's ending tells the format.
         columns: the file's names of the columns ``raw``, ``enhanced``, ``complement``, ``failed`` and ``kind``; those
             not named keep ``raw_prompt``, ``enhanced_prompt``, ``complement``, ``failed_prompts`` and ``kind``. Where a
-            row has a complement, its failed texts are complements too.
+            row has a complement, its failed texts are complements too; an empty one says that there is nothing to add.
         strict: fail where there are bad rows instead of reporting them in the result.
 
     Raises:
@@ -286,6 +286,7 @@ def _record(row: dict[str, Any], line: int, names: _Columns) -> Record:
     complement = row.get(names.complement)
     if complement is not None:
         check_text(complement, names.complement)
+    if complement is not None and (complement.strip() or enhanced is None):
         if enhanced is not None and enhanced != join(raw, complement.strip()):
             raise ValueError(f"{names.enhanced} and {names.complement} are both given and do not agree")
         enhanced = join(raw, complement.strip())
