@@ -232,8 +232,8 @@ def greedy(sessions: Sessions, sizes: Sizes, feeds: dict[str, Ids], start: int, 
 
 
 def check_tokenizers(model: PromptOptimizer, folder: Path, prompts: list[str]) -> None:
-    """The ``tokenizer.json`` files that are served give the ids that torch was given, also of a prompt that is too long,
-    and read no special token out of a prompt.
+    """The ``tokenizer.json`` files that are served give the ids that torch was given, also of a prompt that is too
+    long, and read no special token out of a prompt.
 
     Raises:
         ParityError: a prompt has other ids.

@@ -239,7 +239,7 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(tmp_path: Path,
         ("prompt,enhanced_prompt", "no column raw_prompt; its columns are: prompt, enhanced_prompt; name yours"),
         (
             "raw_prompt,answer",
-            "no column enhanced_prompt, complement or failed_prompts; its columns are: raw_prompt, an",
+            "no column enhanced_prompt, complement or failed_prompts; its columns are: raw_prompt",
         ),
         ("raw_prompt,raw_prompt", "two columns of the header have one name"),
         ('raw_prompt,"b"c', "train.csv:1: the header is not valid CSV"),

@@ -15,6 +15,7 @@ from neuro_latent_client.form import join
 from neuro_latent_trainer import checkpoint
 from neuro_latent_trainer.adapter_folder import AdapterError
 from neuro_latent_trainer.backbones import fingerprint
+from neuro_latent_trainer.card import model_card
 from neuro_latent_trainer.checkpoint import CheckpointError
 from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.progress import RunLog
@@ -122,10 +123,21 @@ def test_the_model_card_names_backbones_data_and_figures(whole: Run) -> None:
         whole.config.generator,
         "sample.jsonl",
         "40 records",
+        "| form | complement |",
+        "byte for byte",
         f"{first:.4f}",
         f"{last:.4f}",
     ):
         assert part in card
+
+
+def test_the_model_card_shows_what_the_gate_lets_through(whole: Run) -> None:
+    curve = [{"threshold": 0.5, "served": 0.61, "apt": 0.9}, {"threshold": 0.0, "served": 1.0, "apt": 0.7}]
+    adapter = whole.model.adapter.config
+    card = model_card(whole.config, replace(adapter, form="rewrite"), {**whole.model.trained, "gate": curve})
+    assert "| 0.00 | 100% | 70% |\n| 0.50 | 61% | 90% |\n\n## Use" in card
+    assert "byte for byte" not in card
+    assert "## The gate" not in model_card(whole.config, adapter, whole.model.trained)
 
 
 def test_validation_loss_falls_on_a_small_set(make_run: MakeRun) -> None:
@@ -139,7 +151,7 @@ def test_validation_loss_falls_on_a_small_set(make_run: MakeRun) -> None:
     }
     quiet = {"kl_weight": 0.0, "dropout": 0.0, "input_mask": 0.0, "linear_start": False}
     quiet |= {"soft_prompt_tokens": 16, "learning_rate": 1e-2}
-    run = make_run(phase1_epochs=4, phase2_epochs=1, **sets, **quiet)
+    run = make_run(phase1_epochs=10, phase2_epochs=1, **sets, **quiet)
     summary = run.execute()
     assert summary.validation_loss_end < summary.validation_loss_start - 0.01
     assert summary.validation_loss_end == run.observer.validations[summary.steps]["loss"]
