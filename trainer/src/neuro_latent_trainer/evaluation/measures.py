@@ -14,10 +14,10 @@ from rapidfuzz.distance import LCSseq
 from sacrebleu.metrics import BLEU, CHRF
 
 from neuro_latent_client.form import Form
+from neuro_latent_client.guard import rejects
 from neuro_latent_trainer.evaluation import statistics
 from neuro_latent_trainer.evaluation.served import whole
 from neuro_latent_trainer.evaluation.statistics import Floats, Interval
-from neuro_latent_trainer.guarding import rejects
 
 SELF_BLEU_ROWS: Final = 100
 """Of how many texts: the cost grows with the square."""

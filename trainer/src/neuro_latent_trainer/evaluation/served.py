@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 
 from neuro_latent_client.form import Form, join
+from neuro_latent_client.guard import rejects
 from neuro_latent_trainer.evaluation.systems import Conditioned, embeddings
-from neuro_latent_trainer.guarding import rejects
 from neuro_latent_trainer.model import PromptOptimizer
 
 UNSURE = "not sure enough"

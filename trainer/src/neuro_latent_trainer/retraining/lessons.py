@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from neuro_latent_client.form import Form, complement_of, join
+from neuro_latent_client.guard import rejects
 from neuro_latent_trainer.data import Record
-from neuro_latent_trainer.guarding import rejects
 from neuro_latent_trainer.retraining.feedback import Opinion
 
 EDIT: Final = "feedback: edit"
