@@ -192,7 +192,7 @@ def encode(sessions: Sessions, feeds: dict[str, Ids]) -> npt.NDArray[np.float32]
     (embedding_BE,) = sessions["encoder/1/model.onnx"].run(
         None, {"input_ids": feeds["encoder_ids"], "attention_mask": feeds["encoder_mask"]}
     )
-    (soft_BPD,) = sessions[PROJECTOR_PATH].run(None, {"raw_embedding": embedding_BE})
+    (soft_BPD,) = sessions[PROJECTOR_PATH].run(["soft_prompts"], {"raw_embedding": embedding_BE})
     (hidden_BQD,) = sessions["t5_encoder/1/model.onnx"].run(
         None, {"soft_prompts": soft_BPD, "input_ids": feeds["t5_ids"], "attention_mask": feeds["t5_mask"]}
     )
