@@ -185,7 +185,5 @@ def check_text(name: str, raw: bytes | str, limit: int, *, may_be_blank: bool = 
     if "\0" in text:
         raise InvalidInput(f"{name} holds a NUL character at position {text.index(chr(0))}")
     if not may_be_blank and is_blank(text):
-        raise InvalidInput(
-            f"{name} is empty" if not text else f"{name} holds only white space and invisible characters"
-        )
+        raise InvalidInput(f"{name} holds only white space and invisible characters" if text else f"{name} is empty")
     return text

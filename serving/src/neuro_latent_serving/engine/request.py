@@ -18,7 +18,7 @@ class Request:
     """One prompt to decode.
 
     Attributes:
-        raw_prompt: what the complement goes behind, what drafts are copied from, and the answer where nothing is served.
+        raw_prompt: what a complement goes behind and drafts are copied from; the answer where nothing is served.
         hidden_QD: T5 encoder states.
         mask_Q: 1 where ``hidden_QD`` is real.
         options: how to decode.
@@ -35,7 +35,7 @@ class Request:
     options: GenerationOptions
     on_event: Callable[[Event], None]
     on_end: Callable[[ServingError | None], None]
-    gate: Gate = Gate()
+    gate: Gate = field(default_factory=Gate)
     is_cancelled: Callable[[], bool] = lambda: False
     arrived: float = field(default_factory=time.monotonic)
 

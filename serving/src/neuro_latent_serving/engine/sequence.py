@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from neuro_latent_client.form import join
 from neuro_latent_client.guard import BLANK, UNFINISHED, rejects
-from neuro_latent_serving.engine.gate import Gate
+from neuro_latent_serving.engine.gate import OPEN, Gate
 from neuro_latent_serving.engine.sentences import whole_sentences
 from neuro_latent_serving.tokenization import Detokenizer
 
@@ -66,7 +66,7 @@ class Sequence:
         eos: int,
         *,
         guarded: bool = False,
-        gate: Gate = Gate(),  # noqa: B008  frozen
+        gate: Gate = OPEN,
         min_confidence: float = 0.0,
     ) -> None:
         self.index = index
