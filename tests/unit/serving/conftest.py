@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from neuro_latent_serving.engine import Engine, EngineConfig, Request
+from neuro_latent_serving.engine.gate import OPEN, Gate
 from neuro_latent_serving.options import GenerationOptions
 from neuro_latent_trainer.sample import sample_rows
 from tests.unit.serving.askers import Asker
@@ -58,11 +59,17 @@ def ask(encoded: Callable[..., tuple[Any, Any]]) -> Callable[..., Asker]:
     """Makes a request (not submitted yet) for a prompt."""
     known = {text: encoded(text) for text in PROMPTS}
 
-    def make(text: str = PROMPTS[0], padding: int = 0, cancel_after: int | None = None, **options: Any) -> Asker:
-        hidden, mask = known[text] if not padding else encoded(text, padding)
+    def make(
+        text: str = PROMPTS[0],
+        padding: int = 0,
+        cancel_after: int | None = None,
+        gate: Gate = OPEN,
+        **options: Any,
+    ) -> Asker:
+        hidden, mask = known[text] if not padding and text in known else encoded(text, padding)
         asker = Asker(text, GenerationOptions(**{"max_length": LENGTH, **options}), cancel_after=cancel_after)
         asker.request = Request(
-            text, hidden, mask, asker.options, asker.on_event, asker.on_end, lambda: asker.cancelled
+            text, hidden, mask, asker.options, asker.on_event, asker.on_end, lambda: asker.cancelled, gate
         )
         return asker
 

@@ -24,8 +24,8 @@ class Request:
         options: how to decode.
         on_event: called on the engine's thread with each piece; must be quick.
         on_end: called on the engine's thread exactly once, after the last event, with the error if there was one.
-        gate: the form of what is written, and how sure the adapter is.
         is_cancelled: asked before every step; once true the request leaves.
+        gate: the form of what is written, and how sure the adapter is.
         arrived: when it came, on the monotonic clock.
     """
 
@@ -35,8 +35,8 @@ class Request:
     options: GenerationOptions
     on_event: Callable[[Event], None]
     on_end: Callable[[ServingError | None], None]
-    gate: Gate = field(default_factory=Gate)
     is_cancelled: Callable[[], bool] = lambda: False
+    gate: Gate = field(default_factory=Gate)
     arrived: float = field(default_factory=time.monotonic)
 
     @property

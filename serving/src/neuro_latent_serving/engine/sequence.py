@@ -126,8 +126,7 @@ class Sequence:
             return self._last(self._told or self._raw_prompt, DEADLINE)
         written = self._detokenizer.decode(self.tokens)
         if not self._held:
-            told = self._told + pending
-            text = written if written.startswith(told) else told
+            text = written if written.startswith(self._told) else self._told + pending
             return self._last(text, ended) if text.strip() or self._told else self.withhold(BLANK)
         if self._complements:
             written = written.strip()
