@@ -98,6 +98,6 @@ def start(repository: Path) -> Iterator[Callable[..., Engine]]:
 def expected(optimizer: "PromptOptimizer") -> dict[str, tuple[str, int]]:
     """What torch writes greedily for each prompt: text and number of tokens."""
     rows = optimizer.generate_ids(PROMPTS, LENGTH)
-    texts = optimizer.generator.tokenizer.batch_decode(rows, skip_special_tokens=True)
+    texts = [text.strip() for text in optimizer.generator.tokenizer.batch_decode(rows, skip_special_tokens=True)]
     assert len(set(texts)) > len(PROMPTS) // 2, "the tiny model must write different texts"
     return {p: (text, len(row)) for p, text, row in zip(PROMPTS, texts, rows, strict=True)}

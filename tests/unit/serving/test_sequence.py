@@ -59,7 +59,8 @@ def test_a_complement_comes_as_one_piece_behind_the_prompt(write: Write) -> None
 
 
 @pytest.mark.parametrize(
-    "raw", ["a\r\nb\r\n", "write a poem  \n\t ", "```py\nx = 1\n```", "first\n\nsecond\n\n", "  \u00e9 e\u0301", "x" * 32768]
+    "raw",
+    ["a\r\nb\r\n", "write a poem  \n\t ", "```py\nx = 1\n```", "first\n\nsecond\n\n", "  \u00e9 e\u0301", "x" * 32768],
 )
 def test_the_prompt_is_kept_byte_for_byte(write: Write, raw: str) -> None:
     last = write(GOOD, raw, guarded=False)[-1]

@@ -86,17 +86,17 @@ class Sequence:
 
     def accept(self, tokens: Items[int], logprobs: Items[float]) -> Event | None:
         """Append the tokens of one step, up to the end; returns what there is to tell, if anything."""
-        piece = ""
         for token, logprob in zip(tokens, logprobs, strict=True):
             self._logprobs += logprob
             self._chosen += 1
             if token == self._eos:
-                return self.finish(STOP, piece)
+                return self.finish(STOP)
             self.tokens.append(token)
             if not self._held:
-                piece += self._stream.push(token)
+                self._stream.push(token)
             if len(self.tokens) >= self._max_length:
-                return self.finish(LENGTH, piece)
+                return self.finish(LENGTH)
+        piece = self._stream.text.strip()[len(self._told) :] if not self._held else ""
         return self._tell(piece) if piece else None
 
     @property
@@ -114,24 +114,21 @@ class Sequence:
         """Confidence in what is written so far; 0 before the first token."""
         return self._gate.confidence(self._logprobs / self._chosen) if self._chosen else 0.0
 
-    def finish(self, ended: str, pending: str = "") -> Event:
+    def finish(self, ended: str) -> Event:
         """End the text, and decide what of it is served.
 
         Args:
             ended: why it ends: stop, length or deadline.
-            pending: the end of an unguarded rewrite that no event has carried yet.
         """
         self.finished = True
         if ended == DEADLINE and not self._chosen:
             return self._last(self._told or self._raw_prompt, DEADLINE)
-        written = self._detokenizer.decode(self.tokens)
+        written = self._detokenizer.decode(self.tokens).strip()
         if not self._held:
-            text = written if written.startswith(self._told) else self._told + pending
-            return self._last(text, ended) if text.strip() or self._told else self.withhold(BLANK)
-        if self._complements:
-            written = written.strip()
-            if not written and ended == STOP:
-                return self._last(self._raw_prompt, UNCHANGED)
+            text = written if written.startswith(self._told) else self._stream.text.strip()
+            return self._last(text, ended) if text else self.withhold(BLANK)
+        if self._complements and not written and ended == STOP:
+            return self._last(self._raw_prompt, UNCHANGED)
         text = whole_sentences(written) if self._guarded and ended != STOP else written
         if reason := self._reason(written, text):
             return self.withhold(reason)
@@ -143,8 +140,8 @@ class Sequence:
         """Why a text that was held back is not served; "" where it is."""
         if self.score < self._min_confidence:
             return NOT_SURE
-        if not text.strip():
-            return UNFINISHED if written.strip() else BLANK
+        if not text:
+            return UNFINISHED if written else BLANK
         return rejects(self._raw_prompt, text, self._gate.form) if self._guarded else ""
 
     def withhold(self, reason: str) -> Event:
