@@ -49,6 +49,7 @@ def make(tmp_path: Path) -> Make:
         folder.mkdir(parents=True)
         shape = [0, FITS["soft_prompt_tokens"], FITS["generator_width"]]
         weights = np.full((FITS["encoder_width"], shape[1] * shape[2]), scale, np.float32)
+        to_gate = [0.0] * FITS["encoder_width"] * 4
         graph = helper.make_graph(
             [
                 helper.make_node("MatMul", ["raw_embedding", "weights"], ["flat"]),
@@ -200,7 +201,12 @@ def no_record(folder: Path) -> None:
 
 
 def odd_record(folder: Path) -> None:
-    (folder / "adapter.json").write_text('{"format": 1}')
+    (folder / "adapter.json").write_text('{"format": "one"}')
+
+
+def older_record(folder: Path) -> None:
+    record = json.loads((folder / "adapter.json").read_text())
+    (folder / "adapter.json").write_text(json.dumps(record | {"format": 1}))
 
 
 def cut_graph(folder: Path) -> None:
@@ -214,7 +220,8 @@ def cut_graph(folder: Path) -> None:
         (other_graph, r"its sha256 is not that of adapter\.json"),
         (no_graph, r"holds no exported adapter \(model\.onnx is missing\)"),
         (no_record, r"holds no exported adapter \(adapter\.json is missing\)"),
-        (odd_record, r"cannot be read: format: Input should be 1"),
+        (odd_record, r"cannot be read: format: Input should be a valid integer"),
+        (older_record, r"format 1, and this version reads 2; export it again"),
         (cut_graph, r"bytes, and adapter\.json says"),
     ],
 )
