@@ -32,9 +32,11 @@ def sequences_of(tensors: Tensors, failures: Failures) -> tuple[GeneratedSequenc
     """The sequences of a unary answer, outputs [1, n]. Raises ServerError when their numbers differ."""
     columns = (
         values(tensors, "enhanced_prompt", str, failures),
+        values(tensors, "added", str, failures),
         values(tensors, "score", float, failures),
         values(tensors, "generated_tokens", int, failures),
         values(tensors, "finish_reason", str, failures),
+        values(tensors, "reason", str, failures),
     )
     if len({len(column) for column in columns}) != 1:
         raise failures.server(f"the answer has outputs of different lengths: {[len(column) for column in columns]}")

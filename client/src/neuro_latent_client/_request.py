@@ -1,7 +1,7 @@
 """A request as every transport sends it: named scalars, checked for what the wire can carry.
 
 Limits of optimizing (how many tokens, which temperature) belong to the server, which says them in its errors. Those of
-feedback are part of the contract, and checked here too.
+``min_confidence`` and of feedback are part of the contract, and checked here too.
 """
 
 import math
@@ -98,7 +98,7 @@ def make_inputs(raw_prompt: str, options: GenerationOptions) -> dict[str, Scalar
             case "BYTES":
                 inputs[name] = _text(name, value)
             case "FP32":
-                inputs[name] = _real(name, value)
+                inputs[name] = check_confidence(value) if name == "min_confidence" else _real(name, value)
             case triton_type:
                 inputs[name] = _integer(name, value, triton_type)
     return inputs
@@ -150,6 +150,14 @@ def check_timeout(seconds: float) -> float:
     if not 0 < seconds <= _LONGEST_TIMEOUT_S:
         raise InvalidRequestError(f"timeout: {seconds:g} is not above 0 and at most {_LONGEST_TIMEOUT_S:g} seconds")
     return seconds
+
+
+def check_confidence(value: float) -> float:
+    """Return ``value`` when it is a ``min_confidence``; raise InvalidRequestError otherwise."""
+    confidence = _real("min_confidence", value)
+    if not 0 <= confidence <= 1:
+        raise InvalidRequestError(f"min_confidence: {confidence:g} is not in 0 to 1")
+    return confidence
 
 
 def check_count(name: str, value: int, least: int) -> int:

@@ -17,9 +17,11 @@ class _Draft:
     """A sequence that is being written."""
 
     text: str = ""
+    added: str = ""
     score: float = 0.0
     generated_tokens: int = 0
     finish_reason: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +79,17 @@ class Stream:
         piece = Piece(
             text=first(tensors, "enhanced_prompt", str, failures),
             sequence_index=first(tensors, "sequence_index", int, failures),
-            replaces=first(tensors, "replaces", bool, failures),
         )
         draft = self._drafts.setdefault(piece.sequence_index, _Draft())
-        draft.text = piece.text if piece.replaces else draft.text + piece.text
+        draft.text += piece.text
+        draft.added = first(tensors, "added", str, failures) or draft.added
         draft.score = first(tensors, "score", float, failures)
         draft.generated_tokens = first(tensors, "generated_tokens", int, failures)
         draft.finish_reason = first(tensors, "finish_reason", str, failures)
+        draft.reason = first(tensors, "reason", str, failures)
         self._truncated |= first(tensors, "truncated", bool, failures)
         self._model_version = first(tensors, MODEL_VERSION, str, failures)
-        if not piece.text and not piece.replaces:
+        if not piece.text:
             return None
         if self._first_piece_ms is None:
             self._first_piece_ms = self._plan.request.elapsed_ms
@@ -97,7 +100,10 @@ class Stream:
         if not drafts or not all(draft.finish_reason for draft in drafts):
             raise self._plan.failures.server("the stream ended before the text was whole")
         sequences = tuple(
-            GeneratedSequence(draft.text, draft.score, draft.generated_tokens, draft.finish_reason) for draft in drafts
+            GeneratedSequence(
+                draft.text, draft.added, draft.score, draft.generated_tokens, draft.finish_reason, draft.reason
+            )
+            for draft in drafts
         )
         self._result = self._plan.finish(sequences, self._truncated, self._model_version, self._first_piece_ms)
         self._over = True
@@ -111,7 +117,9 @@ class OptimizationStream(Stream):
     >>> with client.stream("Create a function") as stream:
     ...     for piece in stream:
     ...         print(piece.text, end="", flush=True)
-    Write a Python function.
+    Create a function
+    <BLANKLINE>
+    In Python.
     >>> stream.result.finish_reason
     'stop'
     """

@@ -25,6 +25,7 @@ OPTION_TYPES: Final[dict[str, TritonType]] = {
     "length_penalty": "FP32",  # of the beam search
     "seed": "INT64",
     "deadline_ms": "INT32",  # 0 is none
+    "min_confidence": "FP32",  # in [0, 1]; 0 switches the gate off, absent is the adapter's own
 }
 """Optional inputs, each [B, 1]."""
 
@@ -38,9 +39,11 @@ INPUT_TYPES: Final[dict[str, TritonType]] = {RAW_PROMPT: "BYTES", **OPTION_TYPES
 
 OUTPUT_TYPES: Final[dict[str, TritonType]] = {
     "enhanced_prompt": "BYTES",  # unary: the whole text; stream: the next piece, "" when there is none
-    "score": "FP32",  # mean log-probability of the tokens written so far
+    "added": "BYTES",  # complement form: what stands behind the prompt, "" when nothing does; stream: with its piece
+    "score": "FP32",  # confidence in what the model wrote, in [0, 1], also where that was withheld
     "generated_tokens": "INT32",  # tokens written so far
-    "finish_reason": "BYTES",  # stop, length, deadline, fallback; stream: "" while the sequence goes on
+    "finish_reason": "BYTES",  # one of FINISH_REASONS; stream: "" while the sequence goes on
+    "reason": "BYTES",  # why it was withheld, else ""
     "truncated": "BOOL",  # the raw prompt was longer than what the models read
     "model_version": "BYTES",  # of the adapter that made it
     # The same text again: Triton's generate endpoints write a "model_version" of their own ("1") over the tensor.
@@ -51,7 +54,6 @@ OUTPUT_TYPES: Final[dict[str, TritonType]] = {
 STREAM_OUTPUT_TYPES: Final[dict[str, TritonType]] = {
     **OUTPUT_TYPES,
     "sequence_index": "INT32",  # which of the num_return_sequences this piece belongs to
-    "replaces": "BOOL",  # the piece replaces all text of its sequence so far
 }
 """Outputs of the streaming ensemble."""
 
@@ -67,7 +69,8 @@ CANCEL_MODEL: Final = "t5_decoder"
 CANCEL_INPUT: Final = "cancel"
 """Decoupled; with this BYTES input alone ([1, 1], a request id) it stops decoding that request and answers nothing."""
 
-FINISH_REASONS: Final = ("stop", "length", "deadline", "fallback")
+FINISH_REASONS: Final = ("stop", "length", "deadline", "unchanged", "withheld")
+"""The model ended; ``max_length`` or the deadline ended it; it wrote nothing; the gate or the guard kept its text back."""
 
 FEEDBACK_MODEL: Final = "feedback"
 """Stores what people say of an answer; answered when it is on disk. Every tensor is [B, 1]."""

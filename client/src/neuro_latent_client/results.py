@@ -10,19 +10,26 @@ class GeneratedSequence:
     """One enhanced prompt.
 
     Attributes:
-        score: mean log-probability of its tokens (0 is certain, more negative is less likely).
-        finish_reason: ``stop``, ``length``, ``deadline`` or ``fallback``.
+        text: the whole prompt to use.
+        added: what the model put behind the raw prompt; "" where it added nothing, or rewrote the prompt as a whole.
+        score: the confidence, from 0 to 1, in what the model wrote, also where that was withheld.
+        finish_reason: ``stop``, ``length`` or ``deadline``: the model ended, or was ended; ``unchanged``: it had nothing
+            to add; ``withheld``: its text was kept back, and ``text`` is the raw prompt.
+        reason: why it was withheld, else "".
     """
 
     text: str
+    added: str
     score: float
     generated_tokens: int
     finish_reason: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Optimization:
-    """The answer to one raw prompt. ``text``, ``score``, ``generated_tokens``, ``finish_reason``: the first sequence's.
+    """The answer to one raw prompt. ``text``, ``added``, ``score``, ``generated_tokens``, ``finish_reason`` and ``reason``
+    are the first sequence's.
 
     Attributes:
         truncated: the raw prompt was longer than what the models read.
@@ -46,6 +53,10 @@ class Optimization:
         return self.sequences[0].text
 
     @property
+    def added(self) -> str:
+        return self.sequences[0].added
+
+    @property
     def score(self) -> float:
         return self.sequences[0].score
 
@@ -57,19 +68,26 @@ class Optimization:
     def finish_reason(self) -> str:
         return self.sequences[0].finish_reason
 
+    @property
+    def reason(self) -> str:
+        return self.sequences[0].reason
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether the text is the raw prompt: nothing was added, or it was withheld."""
+        return self.text == self.raw_prompt
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A piece of streamed text.
+    """A piece of streamed text; nothing that was sent is ever taken back.
 
     Attributes:
         sequence_index: which of the ``num_return_sequences`` it belongs to, from 0.
-        replaces: forget the text of this sequence so far, this is all of it (the server repaired a bad output).
     """
 
     text: str
     sequence_index: int
-    replaces: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
 """A server in memory, for the tests of programs that use the client: no network, no model, the same results and errors.
 
->>> server = FakeServer({"Create a function": "Write a Python function."})
+>>> server = FakeServer({"Create a function": "In Python."})
 >>> with server.client() as client:
 ...     client.optimize("Create a function").text
-'Write a Python function.'
+'Create a function\\n\\nIn Python.'
 >>> server.requests[0].inputs["raw_prompt"]
 'Create a function'
 """
@@ -13,7 +13,7 @@ import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, cast
 
 from . import protocol
@@ -23,7 +23,8 @@ from ._transport import A, AsyncTransport, Question, Tensors, Transport
 from .async_client import AsyncClient
 from .client import Client
 from .errors import NeuroLatentError
-from .results import ServedModel
+from .form import Form, join
+from .results import GeneratedSequence, ServedModel
 
 FakeKind = Literal["invalid", "busy", "denied", "internal", "not found"]
 
@@ -44,7 +45,11 @@ class FakeServer:
     """A server that answers by the contract.
 
     Attributes:
-        answers: the enhanced prompt of a raw prompt; others get ``Improved:`` and themselves.
+        answers: what the model writes for a raw prompt, "" for nothing; others get ``Say for whom it is.``, or
+            ``Improved:`` and themselves where the form is ``rewrite``.
+        form: what the model writes: a complement of the prompt, or the prompt anew.
+        confidence: the score of every answer. Where a request's ``min_confidence`` is above it, the text is withheld.
+        withheld: the raw prompts whose text is withheld, and the reason.
         adapters: the version of each adapter that a request may name; ``default`` answers those that name none.
         live: what its health says, as do ``ready`` and ``models``.
         delay_s: before an answer, and between the pieces of a stream.
@@ -54,6 +59,9 @@ class FakeServer:
     """
 
     answers: Mapping[str, str] = field(default_factory=dict)
+    form: Form = "complement"
+    confidence: float = 0.9
+    withheld: Mapping[str, str] = field(default_factory=dict)
     adapters: Mapping[str, str] = field(default_factory=lambda: {"default": MODEL_VERSION})
     live: bool = True
     ready: bool = True
@@ -84,7 +92,7 @@ class FakeServer:
         >>> server.fail("busy", "the queue is full")
         >>> with server.client() as client:
         ...     client.optimize("Create a function").text  # the client has asked again
-        'Improved: Create a function'
+        'Create a function\\n\\nSay for whom it is.'
         """
         self._failures += [(Failure(kind, text), after)] * times
 
@@ -107,18 +115,37 @@ class FakeServer:
         if request.model == protocol.FEEDBACK_MODEL:
             yield self._store(request.inputs)
             return
-        raw_prompt = str(request.inputs[protocol.RAW_PROMPT])
-        text = self.answers.get(raw_prompt, f"Improved: {raw_prompt}")
-        pieces = _PIECE.findall(text) or [""]
         n = int(request.inputs.get("num_return_sequences", 1))
         version = self.adapters[self._adapter(request)]
+        answer = self._answer(request.inputs)
         if request.model == protocol.UNARY_MODEL:
-            yield _outputs([text] * n, len(pieces), "stop", version)
+            yield _outputs(answer, n, version)
             return
-        for number, piece in enumerate(pieces, start=1):
+        raw_prompt = str(request.inputs[protocol.RAW_PROMPT])
+        if self.form == "complement":
+            pieces = [raw_prompt, answer.text.removeprefix(raw_prompt)]
+        else:
+            pieces = _PIECE.findall(answer.text)
+        last = len(pieces) - 1
+        for number, piece in enumerate(pieces):
+            part = replace(answer, text=piece) if number == last else GeneratedSequence(piece, "", 0.0, 0, "")
             for index in range(n):
-                outputs = _outputs([piece], number, "stop" if number == len(pieces) else "", version)
-                yield {**outputs, "sequence_index": [index], "replaces": [False]}
+                yield {**_outputs(part, 1, version), "sequence_index": [index]}
+
+    def _answer(self, inputs: Mapping[str, Scalar]) -> GeneratedSequence:
+        raw_prompt = str(inputs[protocol.RAW_PROMPT])
+        rewrites = self.form == "rewrite"
+        written = self.answers.get(raw_prompt, f"Improved: {raw_prompt}" if rewrites else "Say for whom it is.")
+        tokens = len(written.split())
+        unsure = float(inputs.get("min_confidence", 0)) > self.confidence
+        blank = "" if written or not rewrites else "blank"
+        reason = self.withheld.get(raw_prompt) or blank or ("not sure enough" if unsure else "")
+        if reason or not written:
+            ended = "withheld" if reason else "unchanged"
+            return GeneratedSequence(raw_prompt, "", self.confidence, tokens, ended, reason)
+        if rewrites:
+            return GeneratedSequence(written, "", self.confidence, tokens, "stop")
+        return GeneratedSequence(join(raw_prompt, written), written, self.confidence, tokens, "stop")
 
     def index(self) -> tuple[ServedModel, ...]:
         return tuple(ServedModel(name, "1", True, "") for name in self.models)
@@ -152,13 +179,15 @@ def _failing(responses: Iterator[Tensors], failure: Failure | None, after: int) 
         yield response
 
 
-def _outputs(texts: list[str], tokens: int, finish_reason: str, version: str) -> dict[str, list[Scalar]]:
-    n = len(texts)
+def _outputs(answer: GeneratedSequence, n: int, version: str) -> dict[str, list[Scalar]]:
+    """``n`` times the same answer."""
     return {
-        "enhanced_prompt": [*texts],
-        "score": [-0.5] * n,
-        "generated_tokens": [tokens] * n,
-        "finish_reason": [finish_reason] * n,
+        "enhanced_prompt": [answer.text] * n,
+        "added": [answer.added] * n,
+        "score": [answer.score] * n,
+        "generated_tokens": [answer.generated_tokens] * n,
+        "finish_reason": [answer.finish_reason] * n,
+        "reason": [answer.reason] * n,
         "truncated": [False],
         "model_version": [version],
         "adapter_version": [version],
