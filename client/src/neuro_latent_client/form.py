@@ -28,7 +28,7 @@ def complement_of(raw: str, enhanced: str) -> str | None:
 
     ``"write a poem about rain"`` only goes on with the sentence ``"write a poem"``: that is a rewrite.
 
-    >>> complement_of("write a poem", "write a poem\\nGive it a title."), complement_of("write a poem", "a poem, please")
+    >>> complement_of("write a poem", "write a poem\\nGive it a title."), complement_of("write a poem", "a poem")
     ('Give it a title.', None)
     """
     if not enhanced.startswith(raw):

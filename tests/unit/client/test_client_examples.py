@@ -30,7 +30,7 @@ EXTRAS = {
 
 @pytest.fixture
 def server():
-    answers = {"Create a function": "Write a Python function."}
+    answers = {"Create a function": "In Python."}
     return FakeServer(answers, adapters={"default": "fake-1", "team": "fake-2"})
 
 

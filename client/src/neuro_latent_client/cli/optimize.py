@@ -26,7 +26,7 @@ def optimize(
     url: Url = DEFAULT_URL,
     stream: Annotated[bool, typer.Option("--stream", help="Show the text while it is written.")] = False,
     diff: Annotated[
-        bool, typer.Option("--diff", help="Mark what is new, as on a terminal; the words that a rewrite changed.")
+        bool, typer.Option("--diff", help="Mark what is new: what was added, or the words changed.")
     ] = False,
     file: Annotated[Path | None, typer.Option(help='Many prompts instead: JSON lines with "raw_prompt".')] = None,
     output: Annotated[
@@ -104,13 +104,17 @@ def _shown(raw_prompt: str, sequence: GeneratedSequence, *, diff: bool) -> str:
     """The text: an addition is marked on a terminal, and with ``diff`` everywhere, as are the words of a rewrite."""
     from ._diff import added_lines, changed_words
 
-    if sequence.added and (diff or sys.stdout.isatty()):
+    if sequence.added and (diff or _is_terminal()):
         return sequence.text.removesuffix(sequence.added) + added_lines(sequence.added, colour=_colour())
     return changed_words(raw_prompt, sequence.text, colour=_colour()) if diff else sequence.text
 
 
+def _is_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
 def _colour() -> bool:
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return _is_terminal() and not os.environ.get("NO_COLOR")
 
 
 def _read_stdin() -> str:
@@ -124,7 +128,7 @@ def _read_stdin() -> str:
 def _show_stream(client: Client, prompt: str, options: GenerationOptions, *, to_stderr: bool) -> Optimization:
     from ._diff import added_lines
 
-    marks = sys.stdout.isatty() and not to_stderr
+    marks = _is_terminal() and not to_stderr
     shown = ""
     with client.stream(prompt, **options) as stream:
         for piece in stream:
