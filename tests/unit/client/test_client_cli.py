@@ -66,7 +66,7 @@ def test_optimize_streams(run, url, script, make_response):
 def terminal(monkeypatch):
     """Let the standard output of a run be a terminal."""
     monkeypatch.delenv("NO_COLOR", raising=False)
-    monkeypatch.setattr("neuro_latent_client.cli.optimize._is_terminal", lambda: True)
+    monkeypatch.setattr(sys.modules["neuro_latent_client.cli.optimize"], "_is_terminal", lambda: True)
 
 
 @pytest.mark.parametrize("extra", [[], ["--stream"]])
