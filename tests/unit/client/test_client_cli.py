@@ -77,8 +77,21 @@ def test_an_addition_is_marked_on_a_terminal(run, url, script, make_response, te
     answer = {**script.unary({"raw_prompt": prompt}), "enhanced_prompt": [f"{prompt}\n\n{added}"], "added": [added]}
     script.answer = answer
     result = run("optimize", prompt, "--url", url, *extra)
+    assert (result.exit_code, result.stderr.count("\n")) == (0, 1 if extra else 2)
     marked = "\x1b[32m+ In C.\x1b[0m\n\n\x1b[32m+ With tests.\x1b[0m\n"
     assert result.stdout_bytes.decode() == f"{prompt}\n\n{marked}"
+
+
+@pytest.mark.parametrize(
+    "prompt", ["a \n", "\ta\r\nb\r\n", "```\nx\n```", "a\n\nb", "\x1b[31ma\x1b[0m", "né \U0001f600 <s>"]
+)
+@pytest.mark.parametrize("extra", [[], ["--stream"]])
+def test_the_prompt_comes_back_byte_for_byte(grpc_url, script, make_response, prompt, extra):
+    script.responses = [make_response(prompt), make_response("\n\nWell: 0", 0, "stop", "Well: 0")]
+    command = [sys.executable, "-m", "neuro_latent_client", "optimize", "-", "--url", grpc_url, *extra]
+    done = subprocess.run(command, input=f"{prompt}\n".encode(), capture_output=True, check=True)
+    assert done.stdout == f"{prompt}\n\nWell: 0\n".encode()
+    assert script.seen_inputs() == [{"raw_prompt": prompt}]
 
 
 @pytest.mark.parametrize(

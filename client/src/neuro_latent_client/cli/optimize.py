@@ -96,7 +96,7 @@ def optimize(
         typer.echo(json.dumps(dataclasses.asdict(answer), ensure_ascii=False))
         return
     if not stream:
-        typer.echo("\n\n".join(_shown(answer.raw_prompt, sequence, diff=diff) for sequence in answer.sequences))
+        _write("\n\n".join(_shown(answer.raw_prompt, sequence, diff=diff) for sequence in answer.sequences) + "\n")
     _say_notes(answer)
 
 
@@ -135,10 +135,15 @@ def _show_stream(client: Client, prompt: str, options: GenerationOptions, *, to_
             text = piece.text
             if marks and shown == prompt and text.startswith(SEPARATOR):
                 text = SEPARATOR + added_lines(text.removeprefix(SEPARATOR), colour=_colour())
-            typer.echo(text, nl=False, err=to_stderr)
+            _write(text, to_stderr=to_stderr)
             shown += piece.text
-    typer.echo(err=to_stderr)
+    _write("\n", to_stderr=to_stderr)
     return stream.result
+
+
+def _write(text: str, *, to_stderr: bool = False) -> None:
+    """Write all of a text, control sequences in a prompt too."""
+    typer.echo(text, nl=False, err=to_stderr, color=True)
 
 
 def _say_notes(answer: Optimization) -> None:
