@@ -11,8 +11,8 @@ from neuro_latent_trainer import adapter_folder
 from neuro_latent_trainer.adapter import AdapterConfig
 from neuro_latent_trainer.backbones import load_encoder, load_generator
 from neuro_latent_trainer.model import PromptOptimizer
-from neuro_latent_trainer.pretrain import tokenizer as tokenizers
 from neuro_latent_trainer.sample import sample_rows
+from research.pretrain import tokenizer as tokenizers
 
 VOCABULARY = 600
 ENCODER_TOKENS = 48
@@ -20,8 +20,8 @@ ENCODER_TOKENS = 48
 
 @functools.cache
 def sample_texts() -> tuple[str, ...]:
-    """Raw and enhanced prompts of the sample."""
-    return tuple(row[name] for row in sample_rows() for name in ("raw_prompt", "enhanced_prompt"))
+    """Raw prompts and complements of the sample."""
+    return tuple(row[name] for row in sample_rows() for name in ("raw_prompt", "complement") if row[name])
 
 
 def write_backbones(folder: Path, gated: bool = False) -> tuple[Path, Path]:

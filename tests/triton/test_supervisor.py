@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 import neuro_latent_serving.server as package
+from neuro_latent_serving.adapters.records import FORMAT
 from neuro_latent_serving.server import FREE_PORTS, Ports, ServeError, ServerConfig, TritonServer
 
 pytestmark = pytest.mark.triton
@@ -63,7 +64,7 @@ def repository(tmp_path: Path) -> Path:
         (folder / model / "1").mkdir(parents=True)
         (folder / model / "config.pbtxt").write_text(config)
     (folder / "echo" / "1" / "model.py").write_text(MODEL)
-    manifest = {"artifacts": {}, "adapter": {"sha256": ""}, "model_version": "v1", "created": ""}
+    manifest = {"format": FORMAT, "artifacts": {}, "adapter": {"sha256": ""}, "model_version": "v1", "created": ""}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
 

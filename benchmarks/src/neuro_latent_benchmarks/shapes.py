@@ -191,7 +191,7 @@ def prompt_ids(models: Models, count: int, tokens: int) -> list[list[int]]:
 
 
 def prompt_texts(count: int) -> list[str]:
-    """``count`` prompts of the sample data set, raw and enhanced ones mixed, in a fixed order."""
+    """``count`` prompts of the sample data set, raw prompts and complements mixed, in a fixed order."""
     texts = _sample_texts()
     return [texts[(i * 7) % len(texts)] for i in range(count)]
 
@@ -224,7 +224,7 @@ def encoder_states(models: Models, rows: list[list[int]], target: Path) -> None:
 def _sample_texts() -> list[str]:
     from neuro_latent_trainer.sample import sample_rows
 
-    return [row[field] for row in sample_rows() for field in ("raw_prompt", "enhanced_prompt") if row[field]]
+    return [row[field] for row in sample_rows() for field in ("raw_prompt", "complement") if row[field]]
 
 
 def _cycle(texts: list[str], start: int) -> Iterator[str]:
@@ -298,7 +298,7 @@ def _write_tokenizers(models: Models) -> None:
     """Byte-level tokenizers learned from the sample prompts, filled up to the size of T5's vocabulary."""
     from tokenizers import Tokenizer
 
-    from neuro_latent_trainer.pretrain import tokenizer as tokenizers
+    from research.pretrain import tokenizer as tokenizers
 
     shape = SHAPES[models.shape]
     size = shape.t5["vocab_size"]

@@ -78,9 +78,14 @@ def _systems(
     data = config.data
     if data is None:
         write_sample(data := folder / "sample.jsonl")
-    train, held_out = split_records(list(read_records(data).records), 0.05, seed=0)
+    dataset = read_records(data)
+    train, held_out = split_records(dataset.records, 0.05, seed=0)
     settings = TrainConfig(
-        encoder=str(models.encoder), generator=str(models.generator), batch_size=config.batch_size, sample_every=0
+        encoder=str(models.encoder),
+        generator=str(models.generator),
+        form=dataset.form,
+        batch_size=config.batch_size,
+        sample_every=0,
     )
     device = default_device()
     log(f"embedding the texts of {len(train)} records")

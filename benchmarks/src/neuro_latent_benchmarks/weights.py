@@ -49,8 +49,7 @@ def mute_end(t5: Weights) -> None:
 def wire_copying(t5: Weights, gain: float = COPY_GAIN) -> None:
     """Wire a circuit into an enlivened T5 that copies stretches of the prompt, as rewriting does.
 
-    The induction circuit of ``neuro_latent_trainer.pretrain.models.wire_copying``, made to work without training and
-    to compare two tokens instead of one:
+    An induction circuit (Olsson et al. 2022) that works without training and compares two tokens instead of one:
 
     * encoder, layer 0: head 0 looks one token back, head 1 two, and each writes a random projection of what it sees
       beside the token itself; the rest of the encoder is made quiet, so that all three arrive at its end;

@@ -28,8 +28,9 @@ def complement_of(raw: str, enhanced: str) -> str | None:
 
     ``"write a poem about rain"`` only goes on with the sentence ``"write a poem"``: that is a rewrite.
 
-    >>> complement_of("write a poem", "write a poem\\nGive it a title."), complement_of("write a poem", "a poem")
-    ('Give it a title.', None)
+    >>> complement_of("write a poem", "write a poem\\nGive it a title.")
+    'Give it a title.'
+    >>> complement_of("write a poem", "a poem, please")  # None
     """
     if not enhanced.startswith(raw):
         return None

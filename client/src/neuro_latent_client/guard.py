@@ -1,191 +1,195 @@
-"""What an enhanced prompt must not lose, and when it is no prompt at all.
+"""The guard: rejects a text that breaks a rule, and never repairs one.
 
-The server's last look at every text, and the measure of the same in evaluations. Plain rules on text, no model:
+The server's last look at what the model wrote, and the measure of the same in evaluations. Plain rules on text, no
+model, linear in its length. A rejected text is not served; the raw prompt is, with the reason.
 
-* **literals** of the raw prompt (code, URLs, quoted text, ``{placeholders}``, anything with a digit) that are missing
-  are added at the end;
-* a **degenerate** text (nothing to read, the same words again and again, broken characters) gives way to the raw
-  prompt, and so does one that has lost too much to be mended, or the **subject**: hardly a word of the prompt is in it.
+* Every text: blank, control tokens, loops, another language.
+* A rewrite: literals that are missing or changed, and new ones; a lost subject or negation; an answer.
+* A complement: the prompt again, literals that the prompt has not, an unfinished sentence.
 """
 
-import itertools
-import math
 import re
-from collections import Counter
-from dataclasses import dataclass
-from typing import Final, Literal
+import unicodedata
+from collections.abc import Callable
+from typing import Final
 
-Verdict = Literal["kept", "mended", "replaced"]
+from neuro_latent_client.answers import only_states, opens_as_an_answer
+from neuro_latent_client.form import Form
+from neuro_latent_client.language import english_words, is_english, language, languages, scripts
+from neuro_latent_client.literals import Found, Text, literals, missing
+from neuro_latent_client.loops import loops
+from neuro_latent_client.numbers import amounts
+from neuro_latent_client.repeats import repeats
+from neuro_latent_client.subject import FUNCTION_WORDS, lost_negation, lost_subject
 
-_KINDS: Final = (
-    ("code", re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL)),
-    ("url", re.compile(r"\b(?:https?://|www\.)[^\s<>\"'`]+|(?<![\w.+-])[\w.+-]+@[\w-]+\.[\w.]*\w")),
-    ("quoted", re.compile(r"\"[^\"\n]+\"|“[^“”\n]+”|«[^«»\n]+»|(?<!\w)'[^'\n]+'(?!\w)|(?<!\w)‘[^‘’\n]+’(?!\w)")),
-    ("placeholder", re.compile(r"\$?\{{1,2}[^{}\n]+\}{1,2}")),
-    ("number", re.compile(r"(?<![\w.,:/%+-])[$€£#]?[\w.,:/%+-]+")),
+__all__ = ["Found", "is_blank", "is_degenerate", "literals", "missing", "rejects"]
+
+BLANK, CONTROL_TOKEN, LOOP, LANGUAGE = "blank", "control token", "loop", "another language"
+OFF_SUBJECT, ANSWER = "off the subject", "an answer, not a prompt"
+REPEATS, UNFINISHED = "repeats the prompt", "unfinished"
+LOST, INVENTED = "lost or changed", "invented"
+"""Reasons; the last two with the kind of the literal behind a colon."""
+
+_INVISIBLE: Final = frozenset(
+    "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0" + "".join(map(chr, range(0xFE00, 0xFE10)))
 )
-"""In the order in which they are looked for: a number inside a URL is part of that URL. What has no digit is no number.
-No pattern looks at a character more than a few times, whatever the text."""
+"""Fillers and variation selectors that Unicode counts as letters, signs or marks."""
 
-_AROUND: Final = {"code": "`", "quoted": "\"“”«»'‘’"}
-"""What a literal may lose around it without being lost itself."""
+_CONTROL_TOKEN: Final = re.compile(
+    r"</?s>|<(?:unk|pad|mask|bos|eos|sep|cls)>|<extra_id_\d+>|<\|[a-z_]+\|>|\[(?:UNK|PAD|MASK|SEP|CLS|BOS|EOS|INST)\]"
+    r"|[\ufffd\u2047\u2581\ufffe\uffff]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
+)
 
-MOST_ADDED: Final = 8
-"""With more literals missing, the raw prompt is the better prompt."""
-MOST_ADDED_CHARACTERS: Final = 400
-
-REPEATED_WORDS: Final = 4
-MOST_REPEATED_SHARE: Final = 0.5
-"""Of the sequences of four words, those that are there already. Prose has hardly any."""
-LEAST_WORDS: Final = 12
-"""Shorter texts repeat by chance."""
-SAME_WORD_IN_A_ROW: Final = 5
-LEAST_ALPHANUMERIC_SHARE: Final = 0.25
+_LEAST_ALPHANUMERIC_SHARE: Final = 0.25
 """Of the visible characters, letters and digits of any script. Code has about a half."""
-_CONTENT_WORD: Final = re.compile(r"[^\W\d_]{4,}")
-_SPACED_SCRIPT: Final = re.compile(r"[a-z\u00df-\u024f]+")
-"""Latin letters. What is written without spaces, or in another alphabet, is not cut into words to compare."""
-_ASKING_WORDS: Final = (
-    "about also been being could from give have help here into just like make more most need only other please should "
-    "some such tell than thanks that their them then there these they this those very want were what when where which "
-    "will with would write your"
-)
-_ASKING: Final = frozenset(_ASKING_WORDS.split())
-"""Words of four letters or more that say nothing of what a prompt is about."""
-STEM_LETTERS: Final = 4
-"""Two words that begin with the same letters count as one: plan and planning, summarize and summary."""
-LEAST_SUBJECT_SHARE: Final = 0.5
-ENOUGH_SUBJECT_WORDS: Final = 2
-"""A text keeps half of the prompt's content words, or two. So do 97 to 99 of a hundred published rewrites of users'
-prompts (docs/experiments.md)."""
-_BROKEN: Final = re.compile(r"�|<extra_id_\d+>|<pad>|</?s>|<unk>")
+_MOST_FOREIGN_LETTERS: Final = 0.1
+_LEAST_ENGLISH_WORDS: Final = 0.15
+_ENOUGH_WORDS: Final = 6
+
+_SENTENCE_ENDS: Final = re.compile(r"[.!?…。！？｡।۔؟։።][\"'”’»」』)\]]*$")
+_ABBREVIATED: Final = re.compile(r"\b(?:e\.g|i\.e|vs|incl|approx|esp|a|an|the|and|or|my|of|your)\.$", re.IGNORECASE)
+_LONG_NUMBER: Final = re.compile(r"\d{4}|\d,\d{3}|\d:\d\d|[$€£¥]\d")
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A literal of a text: its kind (code, url, quoted, placeholder, number), and how it is written."""
+def rejects(raw: str, text: str, form: Form) -> str:
+    """Why a text must not be served.
 
-    kind: str
-    text: str
+    Args:
+        raw: the raw prompt.
+        text: what the model wrote: the complement, or the whole rewrite. (An empty complement is an answer: nothing to
+            add. Don't ask about it.)
+        form: which of both it is.
 
-    @property
-    def core(self) -> str:
-        """Without quotes or backticks around it."""
-        return self.text.strip(_AROUND.get(self.kind, ""))
+    Returns:
+        "" where it may be served, or the reason, a short fixed text that quotes neither of them.
 
-    def is_in(self, text: str) -> bool:
-        """Whether ``text``, with single spaces, has it; a number must not be part of a longer one."""
-        core = _single_spaced(self.core)
-        at = text.find(core)
-        while self.kind == "number" and at >= 0 and not _stands_alone(text, at, at + len(core)):
-            at = text.find(core, at + 1)
-        return at >= 0
-
-
-@dataclass(frozen=True, slots=True)
-class Guarded:
-    """A text after the guard.
-
-    Attributes:
-        text: what to give.
-        verdict: ``kept`` as it was, ``mended`` (literals added) or ``replaced`` by the raw prompt.
+    >>> rejects("plan a trip to Rome", "Act as a guide and plan a trip to Rome.", "rewrite")
+    ''
+    >>> rejects("Name 3 rivers in France.", "Name rivers in France.", "rewrite")
+    'lost or changed: number'
+    >>> rejects("explain tides", "Use a diagram, and end with", "complement")
+    'unfinished'
     """
+    if not any(map(str.isalnum, raw)):
+        return OFF_SUBJECT
+    for rule in (_unusable, _foreign, *(_COMPLEMENT if form == "complement" else _REWRITE)):
+        if reason := rule(raw, text):
+            return reason
+    return ""
 
-    text: str
-    verdict: Verdict
 
+def is_blank(text: str) -> bool:
+    """Whether nothing of a text can be seen: white space, zero-width and control characters, fillers.
 
-def _single_spaced(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _stands_alone(text: str, start: int, end: int) -> bool:
-    """Whether neither ``3`` in ``13``, nor in ``3.5``."""
-    before, after = text[start - 1 : start], text[end : end + 2]
-    return not (before.isalnum() or before in ("_", ".")) and not (
-        after[:1].isalnum() or after[:1] == "_" or (after[:1] in (".", ",") and after[1:].isdigit())
+    >>> is_blank(" \\u200b\\ufeff\\u3164\\n"), is_blank("-"), is_blank("🎉")
+    (True, False, False)
+    """
+    return all(
+        character.isspace() or character in _INVISIBLE or unicodedata.category(character) in ("Cc", "Cf", "Zs")
+        for character in text
     )
 
 
-def literals(text: str) -> list[Found]:
-    """All literals of a text, each once, in their order.
-
-    >>> [found.text for found in literals('Sort {items} by "last name", 10 a page; see https://a.org/x.')]
-    ['{items}', '"last name"', '10', 'https://a.org/x']
-    """
-    found: dict[Found, int] = {}
-    rest = text
-    for kind, pattern in _KINDS:
-        for match in pattern.finditer(rest):
-            literal = Found(kind, match.group() if kind in ("code", "quoted") else match.group().rstrip(".,:;!?)/-+"))
-            if literal.core.strip() and (kind != "number" or any(map(str.isdigit, literal.text))):
-                found.setdefault(literal, match.start())
-        # Of the same length, so that positions stay those of the text; no literal reaches over the end of a line.
-        rest = pattern.sub(lambda match: "\n" * len(match.group()), rest)
-    return sorted(found, key=found.__getitem__)
-
-
-def missing(raw: str, enhanced: str) -> list[Found]:
-    """Literals of the raw prompt that the enhanced one does not have."""
-    text = _single_spaced(enhanced)
-    return [literal for literal in literals(raw) if not literal.is_in(text)]
-
-
 def is_degenerate(text: str) -> bool:
-    """Whether a text is nothing that anybody could use: empty, broken characters, or the same words over and over.
+    """Whether a text is nothing that anybody could use: blank, a loop, control tokens, hardly a letter.
 
     >>> is_degenerate("Explain how photosynthesis works, step by step."), is_degenerate("the " * 20), is_degenerate(" ")
     (False, True, True)
     """
-    if not text.strip() or _BROKEN.search(text):
-        return True
-    visible = [c for c in text if not c.isspace()]
-    if sum(c.isalnum() for c in visible) < LEAST_ALPHANUMERIC_SHARE * len(visible):
-        return True
-    words = re.findall(r"\w+", text.lower())
-    run = 1
-    for before, word in itertools.pairwise(words):
-        run = run + 1 if word == before else 1
-        if run >= SAME_WORD_IN_A_ROW and not word.isdigit():
-            return True
-    if len(words) < LEAST_WORDS:
-        return False
-    sequences = Counter(zip(*(words[i:] for i in range(REPEATED_WORDS)), strict=False))
-    total = sequences.total()
-    return total - len(sequences) > MOST_REPEATED_SHARE * total
+    return bool(_unusable("", text))
 
 
-def _subject(text: str) -> set[str]:
-    words = (word for word in _CONTENT_WORD.findall(text.lower()) if word not in _ASKING)
-    return {word[:STEM_LETTERS] for word in words if _SPACED_SCRIPT.fullmatch(word)}
+def _unusable(raw: str, text: str) -> str:
+    if is_blank(text):
+        return BLANK
+    known = set(_CONTROL_TOKEN.findall(raw))
+    if any(token not in known for token in _CONTROL_TOKEN.findall(text)):
+        return CONTROL_TOKEN
+    visible = [character for character in text if not character.isspace()]
+    if sum(map(str.isalnum, visible)) < _LEAST_ALPHANUMERIC_SHARE * len(visible):
+        return BLANK if not any(map(str.isalnum, visible)) else LOOP
+    return LOOP if loops(text) else ""
 
 
-def is_off_subject(raw: str, enhanced: str) -> bool:
-    """Whether a text has lost what the raw prompt is about: of its content words too few are left.
+def _foreign(raw: str, text: str) -> str:
+    """Another script than the prompt's, or another language as far as words tell."""
+    before, now = scripts(raw) or {"latin": 1}, scripts(text)
+    new = sum(letters for script, letters in now.items() if script not in before)
+    if new > _MOST_FOREIGN_LETTERS * now.total():
+        return LANGUAGE
+    if is_english(raw):
+        few = len(text.split()) >= _ENOUGH_WORDS and english_words(text) < _LEAST_ENGLISH_WORDS
+        return LANGUAGE if not is_english(text) or few else ""
+    if language(text) == "en":
+        return LANGUAGE
+    own, written = languages(raw), languages(text)
+    return LANGUAGE if own and written and not own & written else ""
 
-    >>> is_off_subject("plan a trip to Rome", "Write a program that counts the lines of a file.")
-    True
-    >>> is_off_subject("plan a trip to Rome", "Act as a travel guide and plan three days in Rome.")
-    False
-    """
-    subject = _subject(raw)
-    least = min(math.ceil(LEAST_SUBJECT_SHARE * len(subject)), ENOUGH_SUBJECT_WORDS)
-    return len(subject & _subject(enhanced)) < least
+
+def _literals_changed(raw: str, text: str) -> str:
+    before, now = Text(raw), Text(text)
+    for found in now.lacks(before):
+        return f"{LOST}: {found.kind}"
+    for found in before.lacks(now):
+        if not _may_be_new(found):
+            return f"{INVENTED}: {found.kind}"
+    return ""
 
 
-def guard(raw: str, enhanced: str) -> Guarded:
-    """Have a text keep what it must keep.
+def _may_be_new(found: Found) -> bool:
+    """Small counts in words, and names like JavaScript."""
+    if found.kind == "number":
+        return all(amount.is_small_count for amount in amounts(found.text))
+    return found.kind == "code" and found.text.isalnum()
 
-    >>> guard("Name 3 rivers in France.", "List rivers in France, with their lengths.")
-    Guarded(text='List rivers in France, with their lengths. Keep exactly: 3.', verdict='mended')
-    """
-    if (is_degenerate(enhanced) or is_off_subject(raw, enhanced)) and not is_degenerate(raw):
-        return Guarded(raw, "replaced")
-    lost = missing(raw, enhanced)
-    if not lost:
-        return Guarded(enhanced, "kept")
-    added = ", ".join(literal.text for literal in lost)
-    if len(lost) > MOST_ADDED or len(added) > MOST_ADDED_CHARACTERS:
-        return Guarded(raw, "replaced")
-    end = "" if enhanced.rstrip().endswith((".", "!", "?", ":", "`")) else "."
-    return Guarded(f"{enhanced.rstrip()}{end} Keep exactly: {added}.", "mended")
+
+def _subject_lost(raw: str, text: str) -> str:
+    if lost_negation(raw, text):
+        return f"{LOST}: negation"
+    return OFF_SUBJECT if lost_subject(raw, text) else ""
+
+
+def _answers(raw: str, text: str) -> str:
+    if opens_as_an_answer(text) and not opens_as_an_answer(raw):
+        return ANSWER
+    return ANSWER if is_english(raw) and only_states(text) else ""
+
+
+def _repeated(raw: str, text: str) -> str:
+    return REPEATS if repeats(raw, text) else ""
+
+
+def _unfinished(raw: str, text: str) -> str:
+    end = text.rstrip()
+    if not _SENTENCE_ENDS.search(end[-8:]) or _ABBREVIATED.search(end[-12:]):
+        return UNFINISHED
+    return UNFINISHED if end.count("(") != end.count(")") or end.count('"') % 2 else ""
+
+
+def _invented(raw: str, text: str) -> str:
+    for found in Text(raw).lacks(Text(text)):
+        if found.kind == "url" or any(made_up(found.text) for made_up in _MADE_UP.get(found.kind, ())):
+            return f"{INVENTED}: {found.kind}"
+    return ""
+
+
+def _is_name(quoted: str) -> bool:
+    """Whether all words in quotes that count are capitalised."""
+    words = [word for word in re.findall(r"[^\W\d_]+", quoted) if word.lower() not in FUNCTION_WORDS]
+    return bool(words) and all(word[0].isupper() for word in words)
+
+
+def _answers_behind(raw: str, text: str) -> str:
+    return ANSWER if opens_as_an_answer(text) else ""
+
+
+_MADE_UP: Final[dict[str, tuple[Callable[[str], object], ...]]] = {
+    "number": (_LONG_NUMBER.search,),
+    "placeholder": (lambda text: not text.startswith("["),),
+    "quoted text": (_is_name,),
+}
+"""What a complement must not have of its own; small counts, code words and [gaps] it may."""
+
+Rule = Callable[[str, str], str]
+_REWRITE: Final[tuple[Rule, ...]] = (_literals_changed, _subject_lost, _answers)
+_COMPLEMENT: Final[tuple[Rule, ...]] = (_repeated, _unfinished, _invented, _answers_behind)

@@ -17,7 +17,7 @@ from neuro_latent_export.parity import Sessions
 from neuro_latent_export.precision import MIN_ROWS, ROWS, Precision, stricter
 from neuro_latent_trainer.data import Record, read_records, render_bad_rows
 from neuro_latent_trainer.model import PromptOptimizer
-from neuro_latent_trainer.sample import sample_rows
+from neuro_latent_trainer.sample import sample_records
 
 MAX_REFERENCE_TOKENS = 128
 """Longer reference texts are cut, as in training."""
@@ -93,11 +93,7 @@ def read_check_data(
     if rows < MIN_ROWS:
         raise ValueError(f"a precision is judged on at least {MIN_ROWS} rows, not on {rows}")
     if path is None:
-        name = "neuro-latent-sample"
-        found = [
-            Record(row["raw_prompt"], row["enhanced_prompt"], (), row["source"], row["licence"], line)
-            for line, row in enumerate(sample_rows(), start=1)
-        ]
+        name, found = "neuro-latent-sample", sample_records()
     else:
         data = read_records(path, columns)
         if data.bad_rows:
@@ -124,18 +120,28 @@ def compare(
         model: gives tokenizers and sizes.
         reference: the float32 graphs.
         sessions: the quantized graphs.
-        data: the rows to compare on.
+        data: the rows to compare on; those count that say what to write in the adapter's form.
         progress: called with the rows done and all rows.
+
+    Raises:
+        AgreementError: these are fewer than :data:`MIN_ROWS`.
     """
+    form = model.adapter.config.form
+    records = [record for record in data.records if record.target(form) is not None]
+    if len(records) < MIN_ROWS:
+        raise AgreementError(
+            f"{data.name} has {len(records)} rows for an adapter of the {form} form, of {len(data.records)}; a "
+            f"precision is judged on at least {MIN_ROWS}. Nothing was written"
+        )
     # Rows of similar length together, so that little is padding.
-    targets = model.generator.tokenizer([r.enhanced_prompt or "" for r in data.records])["input_ids"]
+    targets = model.generator.text_ids([record.target(form) or "" for record in records])
     order = sorted(range(len(targets)), key=lambda row: len(targets[row]))
     losses = np.zeros(2)
     tokens = same_next = 0
     shares: list[float] = []
     for first in range(0, len(order), BATCH):
         rows = order[first : first + BATCH]
-        feeds = parity.token_feeds(model, [data.records[row].raw_prompt for row in rows])
+        feeds = parity.token_feeds(model, [records[row].raw_prompt for row in rows])
         labels = [targets[row][:MAX_REFERENCE_TOKENS] for row in rows]
         fp32, ours = (_Read.of(model, graphs, feeds, labels) for graphs in (reference, sessions))
         losses += fp32.loss, ours.loss

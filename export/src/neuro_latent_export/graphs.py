@@ -17,6 +17,7 @@ from torch.export import Dim
 
 from neuro_latent_export.backends import SEVERAL_ADAPTERS
 from neuro_latent_export.t5_graphs import T5EncoderGraph
+from neuro_latent_trainer.adapter import Adapter
 from neuro_latent_trainer.backbones import pool
 from neuro_latent_trainer.model import PromptOptimizer
 
@@ -24,6 +25,8 @@ OPSET = 18
 
 PROJECTOR_PATH = str(SEVERAL_ADAPTERS / "model.onnx")
 """The adapter's graph: version 1 of ``projector`` is a set of one adapter; `neuro-latent adapters` writes others."""
+
+GATE_VALUES = 4
 
 Shape = tuple[int | str, ...]
 """Sizes of a tensor; a string names a dynamic axis."""
@@ -40,6 +43,18 @@ class EncoderGraph(nn.Module):
         """int64 [B, L] twice -> [B, E]."""
         hidden_BLE = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         return pool(hidden_BLE, attention_mask, self.pooling)
+
+
+class ProjectorGraph(nn.Module):
+    """Raw embedding -> soft prompts, and what serving has to know of the adapter's gate and form."""
+
+    def __init__(self, adapter: Adapter) -> None:
+        super().__init__()
+        self.adapter = adapter
+
+    def forward(self, raw_embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, E] -> soft prompts [B, P, D], gate [B, 4] as :meth:`Adapter.gate_values` gives it."""
+        return self.adapter(raw_embedding), self.adapter.gate_values(raw_embedding)
 
 
 @dataclass(frozen=True)
@@ -105,9 +120,12 @@ def graph_specs(model: PromptOptimizer) -> list[GraphSpec]:
         ),
         GraphSpec(
             PROJECTOR_PATH,
-            model.adapter,
+            ProjectorGraph(model.adapter),
             (TensorSpec("raw_embedding", ("batch", sizes.encoder_width)),),
-            (TensorSpec("soft_prompts", ("batch", sizes.soft_prompt_tokens, sizes.generator_width)),),
+            (
+                TensorSpec("soft_prompts", ("batch", sizes.soft_prompt_tokens, sizes.generator_width)),
+                TensorSpec("gate", ("batch", GATE_VALUES)),
+            ),
         ),
         GraphSpec(
             "t5_encoder/1/model.onnx",

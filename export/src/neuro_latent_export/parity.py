@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from neuro_latent_export.decoder_graphs import cache_names
 from neuro_latent_export.graphs import PROJECTOR_PATH, GraphSpec, Sizes, example_inputs
+from neuro_latent_trainer.backbones import both_ends, ids_of, special_ends
 from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
 
 GRAPH_TOLERANCE = 2e-4
@@ -192,7 +192,7 @@ def encode(sessions: Sessions, feeds: dict[str, Ids]) -> npt.NDArray[np.float32]
     (embedding_BE,) = sessions["encoder/1/model.onnx"].run(
         None, {"input_ids": feeds["encoder_ids"], "attention_mask": feeds["encoder_mask"]}
     )
-    (soft_BPD,) = sessions[PROJECTOR_PATH].run(None, {"raw_embedding": embedding_BE})
+    (soft_BPD,) = sessions[PROJECTOR_PATH].run(["soft_prompts"], {"raw_embedding": embedding_BE})
     (hidden_BQD,) = sessions["t5_encoder/1/model.onnx"].run(
         None, {"soft_prompts": soft_BPD, "input_ids": feeds["t5_ids"], "attention_mask": feeds["t5_mask"]}
     )
@@ -232,24 +232,23 @@ def greedy(sessions: Sessions, sizes: Sizes, feeds: dict[str, Ids], start: int, 
 
 
 def check_tokenizers(model: PromptOptimizer, folder: Path, prompts: list[str]) -> None:
-    """The ``tokenizer.json`` files that are served give the ids that torch was given, cut where it was cut.
+    """The ``tokenizer.json`` files that are served give the ids that torch was given, also of a prompt that is too
+    long, and read no special token out of a prompt.
 
     Raises:
         ParityError: a prompt has other ids.
     """
-    for file, name, tokenize, most in (
-        ("encoder_tokenizer.json", "encoder", model.encoder.tokenize, model.encoder.max_tokens),
-        (
-            "generator_tokenizer.json",
-            "generator",
-            partial(model.generator.tokenize, max_tokens=MAX_SOURCE_TOKENS),
-            MAX_SOURCE_TOKENS,
-        ),
+    for name, tokenizer, most in (
+        ("encoder", model.encoder.tokenizer, model.encoder.max_tokens),
+        ("generator", model.generator.tokenizer, MAX_SOURCE_TOKENS),
     ):
-        served = Tokenizer.from_file(str(folder / "tokenizer" / "1" / file))
-        served.enable_truncation(most)
-        for number, prompt in enumerate([*prompts, " ".join(prompts * 40)]):
-            if served.encode(prompt).ids != tokenize([prompt])["input_ids"][0].tolist():
+        served = Tokenizer.from_file(str(folder / "tokenizer" / "1" / f"{name}_tokenizer.json"))
+        served.encode_special_tokens = True
+        before, after = special_ends(tokenizer)
+        texts = [*prompts, " ".join(prompts * 40), f"Say {tokenizer.eos_token}{tokenizer.unk_token} twice."]
+        for number, (prompt, want) in enumerate(zip(texts, ids_of(tokenizer, texts, most), strict=True)):
+            ids = served.encode(prompt, add_special_tokens=False).ids
+            if [*before, *both_ends(ids, most - len(before) - len(after)), *after] != want:
                 raise ParityError(f"prompt {number}: the served tokenizer of the {name} gives other ids than torch's")
 
 

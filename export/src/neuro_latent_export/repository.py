@@ -39,6 +39,8 @@ from neuro_latent_trainer import adapter_folder
 from neuro_latent_trainer.model import PromptOptimizer
 
 MANIFEST = "manifest.json"
+FORMAT = 2
+"""Of the manifest and of an adapter's record; 2 since the projector has the output ``gate``."""
 ADAPTER_RECORD = "adapter.json"
 """Beside the graph of an adapter: what it is, and what it fits."""
 MOVE_PATH = "t5_decoder/1/move.onnx"
@@ -102,7 +104,7 @@ def write_adapter_record(loaded: Loaded, graph: Path) -> None:
     """
     sizes, config = Sizes.of(loaded.model), loaded.model.adapter.config
     record = {
-        "format": 1,
+        "format": FORMAT,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "model_version": loaded.model_version,
         "weights": loaded.weights,
@@ -282,7 +284,7 @@ def export_repository(
         written = _write_engines(loaded, library, *told) if library else _write_onnx(loaded, backend, *told)
         artifacts += written.files
         manifest = {
-            "format": 1,
+            "format": FORMAT,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "model_version": loaded.model_version,
             "precision": precision.name,

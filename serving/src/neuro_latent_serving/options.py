@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from neuro_latent_client.guard import is_blank
 from neuro_latent_client.protocol import ADAPTER, MAX_DEADLINE_MS, RAW_PROMPT
 from neuro_latent_serving.errors import InvalidInput
 
@@ -42,6 +43,8 @@ class GenerationOptions:
         length_penalty: of the beam search: above 0 prefers longer texts, below 0 shorter ones.
         seed: the same seed gives the same text, whatever else is running; None draws one.
         deadline_ms: stop after this time and return what is written so far; 0 is none.
+        min_confidence: the least confidence with which a text is served, 0 to 1; 0 serves every text, None leaves it to
+            the server and the adapter.
 
     Raises:
         InvalidInput: a field is outside its limits.
@@ -56,6 +59,7 @@ class GenerationOptions:
     length_penalty: float = 1.0
     seed: int | None = None
     deadline_ms: int = 0
+    min_confidence: float | None = None
 
     def __post_init__(self) -> None:
         _check_range("max_length", self.max_length, 1, MAX_NEW_TOKENS)
@@ -73,6 +77,8 @@ class GenerationOptions:
             raise InvalidInput(f"length_penalty must be between -2 and 10, not {self.length_penalty:g}")
         if not (math.isfinite(self.top_p) and 0 < self.top_p <= 1):
             raise InvalidInput(f"top_p must be above 0 and at most 1, not {self.top_p:g}")
+        if self.min_confidence is not None:
+            check_confidence(self.min_confidence)
         _check_range("num_beams", self.num_beams, 1, MAX_BEAMS)
         if self.num_beams > 1 and self.temperature > 0:
             raise InvalidInput(
@@ -105,6 +111,19 @@ class GenerationOptions:
     def greedy(self) -> bool:
         """Whether the most likely token is always taken."""
         return self.temperature == 0 or self.top_k == 1
+
+
+def check_confidence(value: float) -> float:
+    """A least confidence.
+
+    Raises:
+        InvalidInput: it is no number between 0 and 1.
+    """
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        raise InvalidInput(f"min_confidence must be a number, not {value!r}")
+    if not 0 <= value <= 1:
+        raise InvalidInput(f"min_confidence must be between 0 and 1, not {value:g}")
+    return float(value)
 
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:
@@ -165,6 +184,6 @@ def check_text(name: str, raw: bytes | str, limit: int, *, may_be_blank: bool = 
         raise InvalidInput(f"{name} has {len(text)} characters; the limit is {limit}")
     if "\0" in text:
         raise InvalidInput(f"{name} holds a NUL character at position {text.index(chr(0))}")
-    if not (may_be_blank or text.strip()):
-        raise InvalidInput(f"{name} is empty" if not text else f"{name} holds only white space")
+    if not may_be_blank and is_blank(text):
+        raise InvalidInput(f"{name} holds only white space and invisible characters" if text else f"{name} is empty")
     return text

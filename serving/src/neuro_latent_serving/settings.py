@@ -19,6 +19,27 @@ def guard_is_on() -> bool:
     return value == "on"
 
 
+MIN_CONFIDENCE_VARIABLE = "NEURO_LATENT_MIN_CONFIDENCE"
+"""Environment variable with the least confidence of texts that are served, for all adapters; set by
+``neuro-latent serve --min-confidence``."""
+
+
+def min_confidence() -> float | None:
+    """The server's least confidence; None leaves it to each adapter.
+
+    Raises:
+        ValueError: the variable holds no number between 0 and 1.
+    """
+    text = os.environ.get(MIN_CONFIDENCE_VARIABLE, "").strip()
+    try:
+        value = float(text) if text else None
+    except ValueError:
+        value = -1.0
+    if value is not None and not 0 <= value <= 1:
+        raise ValueError(f"{MIN_CONFIDENCE_VARIABLE} must be a number between 0 and 1, not {text!r}")
+    return value
+
+
 FEEDBACK_VARIABLE = "NEURO_LATENT_FEEDBACK_URL"
 """Environment variable with the database of the feedback, as SQLAlchemy writes it: ``sqlite:////path/to/file`` or
 ``postgresql+psycopg://user@host/database``."""

@@ -28,32 +28,59 @@ class TokenRows:
 
 
 class TextTokenizer:
-    """A tokenizer file with the length that its model can read."""
+    """A tokenizer file with the length that its model can read. No text is read as a special token."""
 
     def __init__(self, path: Path, max_tokens: int, pad_id: int) -> None:
-        self._tokenizer = Tokenizer.from_file(str(path))
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(max_tokens)
+        self._tokenizer = _open(path)
+        self._before, self._after = _special_ends(self._tokenizer)
+        self._room = max(1, max_tokens - len(self._before) - len(self._after))
         self._max_tokens, self._pad_id = max_tokens, pad_id
 
     def encode(self, texts: list[str]) -> TokenRows:
-        """Token ids with special tokens, cut at the model's length, padded to a bucket."""
-        encodings = self._tokenizer.encode_batch(texts)
-        longest = max(len(e.ids) for e in encodings)
+        """Token ids with special tokens, padded to a bucket.
+
+        Of a text that is longer than the model's length the beginning and the end are kept, half of the room each.
+        """
+        bare = [encoding.ids for encoding in self._tokenizer.encode_batch(texts, add_special_tokens=False)]
+        rows = [[*self._before, *both_ends(ids, self._room), *self._after] for ids in bare]
+        longest = max(map(len, rows))
         width = min(next((b for b in BUCKETS if b >= longest), longest), max(self._max_tokens, longest))
         ids = np.full((len(texts), width), self._pad_id, dtype=np.int64)
         mask = np.zeros((len(texts), width), dtype=np.int64)
-        for row, encoding in enumerate(encodings):
-            ids[row, : len(encoding.ids)] = encoding.ids
-            mask[row, : len(encoding.ids)] = 1
-        return TokenRows(ids, mask, np.array([bool(e.overflowing) for e in encodings]))
+        for number, row in enumerate(rows):
+            ids[number, : len(row)] = row
+            mask[number, : len(row)] = 1
+        return TokenRows(ids, mask, np.array([len(row) > self._room for row in bare]))
+
+
+def both_ends(ids: list[int], room: int) -> list[int]:
+    """The first and the last tokens of a list that is too long, half of the room each."""
+    if len(ids) <= room:
+        return ids
+    tail = room // 2
+    return [*ids[: room - tail], *(ids[-tail:] if tail else [])]
+
+
+def _open(path: Path) -> Tokenizer:
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    tokenizer.encode_special_tokens = True  # </s> in a prompt is text
+    return tokenizer
+
+
+def _special_ends(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    """The special tokens that the tokenizer puts before and behind a text."""
+    mark, framed = tokenizer.encode("a", add_special_tokens=False).ids, tokenizer.encode("a").ids
+    at = next(i for i in range(len(framed)) if framed[i : i + len(mark)] == mark)
+    return framed[:at], framed[at + len(mark) :]
 
 
 class Detokenizer:
     """Turns the token ids of one tokenizer into text."""
 
     def __init__(self, path: Path) -> None:
-        self._tokenizer = Tokenizer.from_file(str(path))
+        self._tokenizer = _open(path)
 
     def decode(self, ids: list[int]) -> str:
         """The whole text, special tokens left out."""

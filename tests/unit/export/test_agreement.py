@@ -23,8 +23,10 @@ from neuro_latent_export.backends import BackendName, adapter_path
 from neuro_latent_export.parity import Sessions
 from neuro_latent_export.precision import BF16, FP16, FP32, INT4, INT8, MIN_ROWS, PRECISIONS, Precision
 from neuro_latent_export.repository import MOVE_PATH, export_repository
-from neuro_latent_trainer.data import DataError
+from neuro_latent_trainer.data import DataError, Record
 from neuro_latent_trainer.model import PromptOptimizer
+from tests import tiny
+from tests.conftest import Pair
 
 GRAPHS = (
     "encoder/1/model.onnx",
@@ -80,7 +82,7 @@ def test_float32_agrees_with_itself_and_its_cross_entropy_is_that_of_torch(
 
     loss = tokens = 0.0
     for record in data.records:  # row by row, where nothing is padded
-        labels = torch.tensor([optimizer.generator.tokenizer(record.enhanced_prompt)["input_ids"][:30]])
+        labels = torch.tensor([optimizer.generator.text_ids([record.enhanced_prompt or ""])[0][:30]])
         ids = optimizer.generator.tokenize([record.raw_prompt], 512)
         with torch.no_grad():
             hidden, mask = optimizer.encode(
@@ -91,6 +93,24 @@ def test_float32_agrees_with_itself_and_its_cross_entropy_is_that_of_torch(
         tokens += labels.shape[1]
     assert found.reference_tokens == tokens
     assert found.cross_entropy_fp32 == pytest.approx(loss / tokens, rel=1e-5)
+
+
+def test_rewrites_cannot_judge_an_adapter_of_complements(pair: Pair, tmp_path: Path, sessions: Sessions) -> None:
+    folder = tiny.write_adapter(tmp_path / "adapter", pair.encoder, pair.generator, form="complement")
+    rewrites = tuple(Record(f"prompt {i}", f"text {i}", (), "", "", i) for i in range(MIN_ROWS))
+    with pytest.raises(AgreementError, match="pairs has 0 rows for an adapter of the complement form, of 32"):
+        compare(PromptOptimizer.from_pretrained(folder), sessions, sessions, CheckData("pairs", rewrites))
+
+
+def test_an_adapter_of_complements_is_judged_by_complements(
+    pair: Pair, tmp_path: Path, sessions: Sessions, data: CheckData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parity, "MAX_LENGTH", 2)
+    folder = tiny.write_adapter(tmp_path / "adapter", pair.encoder, pair.generator, form="complement")
+    model = PromptOptimizer.from_pretrained(folder)
+    found = compare(model, sessions, sessions, data)
+    complements = model.generator.text_ids([record.target("complement") or "" for record in data.records])
+    assert found.reference_tokens == sum(min(len(ids), 128) for ids in complements)
 
 
 def test_check_data_is_spread_over_its_file_without_rows_that_have_no_reference(tmp_path: Path) -> None:

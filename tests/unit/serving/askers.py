@@ -54,5 +54,5 @@ class Asker:
         text = ""
         for event in self.events:
             if event.sequence_index == index:
-                text = event.piece if event.replaces else text + event.piece
+                text += event.piece
         return text

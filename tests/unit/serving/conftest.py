@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from neuro_latent_serving.engine import Engine, EngineConfig, Request
+from neuro_latent_serving.engine.gate import OPEN, Gate
 from neuro_latent_serving.options import GenerationOptions
 from neuro_latent_trainer.sample import sample_rows
 from tests.unit.serving.askers import Asker
@@ -58,11 +59,17 @@ def ask(encoded: Callable[..., tuple[Any, Any]]) -> Callable[..., Asker]:
     """Makes a request (not submitted yet) for a prompt."""
     known = {text: encoded(text) for text in PROMPTS}
 
-    def make(text: str = PROMPTS[0], padding: int = 0, cancel_after: int | None = None, **options: Any) -> Asker:
-        hidden, mask = known[text] if not padding else encoded(text, padding)
+    def make(
+        text: str = PROMPTS[0],
+        padding: int = 0,
+        cancel_after: int | None = None,
+        gate: Gate = OPEN,
+        **options: Any,
+    ) -> Asker:
+        hidden, mask = known[text] if not padding and text in known else encoded(text, padding)
         asker = Asker(text, GenerationOptions(**{"max_length": LENGTH, **options}), cancel_after=cancel_after)
         asker.request = Request(
-            text, hidden, mask, asker.options, asker.on_event, asker.on_end, lambda: asker.cancelled
+            text, hidden, mask, asker.options, asker.on_event, asker.on_end, lambda: asker.cancelled, gate
         )
         return asker
 
@@ -91,6 +98,6 @@ def start(repository: Path) -> Iterator[Callable[..., Engine]]:
 def expected(optimizer: "PromptOptimizer") -> dict[str, tuple[str, int]]:
     """What torch writes greedily for each prompt: text and number of tokens."""
     rows = optimizer.generate_ids(PROMPTS, LENGTH)
-    texts = optimizer.generator.tokenizer.batch_decode(rows, skip_special_tokens=True)
+    texts = [text.strip() for text in optimizer.generator.tokenizer.batch_decode(rows, skip_special_tokens=True)]
     assert len(set(texts)) > len(PROMPTS) // 2, "the tiny model must write different texts"
     return {p: (text, len(row)) for p, text, row in zip(PROMPTS, texts, rows, strict=True)}

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuro_latent_serving.engine import Engine, EngineConfig
+from neuro_latent_serving.engine import Gate as AdapterGate
 from neuro_latent_serving.engine.loop import DecodeLoop
 from neuro_latent_serving.errors import EngineBusy, EngineClosed, InvalidInput, ServingError
 from neuro_latent_serving.options import GenerationOptions
@@ -85,7 +86,7 @@ def test_requests_together_get_the_tokens_of_torch(
     assert 1 < max(gate.rows) <= slots
 
 
-def test_the_score_is_the_mean_log_probability_of_torch(
+def test_the_score_follows_the_mean_log_probability_of_torch(
     start: Callable[..., Engine], ask: Callable[..., Asker], optimizer: Any
 ) -> None:
     import torch
@@ -96,10 +97,10 @@ def test_the_score_is_the_mean_log_probability_of_torch(
         hidden, mask = optimizer.encode(optimizer.embed(PROMPTS[:1]), tokens["input_ids"], tokens["attention_mask"])
         chosen = row if len(row) == LENGTH else [*row, 1]
         logits = optimizer.generator.logits(hidden, mask, torch.tensor([chosen]))[0].log_softmax(-1)
-    asker = ask(PROMPTS[0])
+    asker = ask(PROMPTS[0], gate=AdapterGate(prior=1.0, logprob_weight=0.5))
     start().submit(asker.request)
-    mean = logits[range(len(chosen)), chosen].mean().item()
-    assert asker.answer.score == pytest.approx(mean, abs=1e-4)
+    mean = logits[range(len(chosen)), chosen].mean()
+    assert asker.answer.score == pytest.approx(torch.sigmoid(1 + 0.5 * mean).item(), abs=1e-4)
 
 
 @pytest.mark.parametrize("length", [1, 7])
@@ -110,7 +111,7 @@ def test_a_text_ends_at_its_own_length(
     for asker in (long, short):
         engine.submit(asker.request)
     assert short.answer.generated_tokens == min(length, long.answer.generated_tokens)
-    assert short.answer.text == optimizer.generate(PROMPTS[1:2], length)[0] or short.answer.finish_reason == "fallback"
+    assert short.answer.text == optimizer.generate(PROMPTS[1:2], length)[0] or short.answer.finish_reason == "withheld"
 
 
 def test_a_sampled_text_depends_on_its_seed_and_not_on_its_batch_mates(
@@ -143,7 +144,7 @@ def test_several_sequences_come_back_with_their_indices_and_the_first_is_that_of
         assert three.joined(event.sequence_index) == event.text
 
 
-def test_an_empty_answer_falls_back_to_the_raw_prompt(start: Callable[..., Engine], ask: Callable[..., Asker]) -> None:
+def test_an_empty_rewrite_is_withheld(start: Callable[..., Engine], ask: Callable[..., Asker]) -> None:
     engine = start()
     step = engine._decoder.step
 
@@ -155,8 +156,8 @@ def test_an_empty_answer_falls_back_to_the_raw_prompt(start: Callable[..., Engin
     asker = ask()
     engine.submit(asker.request)
     answer = asker.answer
-    assert (answer.text, answer.piece, answer.replaces) == (PROMPTS[0], PROMPTS[0], True)
-    assert (answer.finish_reason, answer.generated_tokens) == ("fallback", 0)
+    assert (answer.text, answer.piece, answer.added) == (PROMPTS[0], PROMPTS[0], "")
+    assert (answer.finish_reason, answer.reason, answer.generated_tokens) == ("withheld", "blank", 0)
 
 
 # Every request is answered exactly once -----------------------------------------------------------------------------
@@ -213,7 +214,7 @@ def test_any_script_of_arrivals_cancellations_and_deadlines_drains(
             assert event.text.strip()
             assert event.generated_tokens <= asker.options.max_length
             assert asker.joined(event.sequence_index) == event.text
-            assert event.finish_reason in ("stop", "length", "deadline", "fallback")
+            assert event.finish_reason in ("stop", "length", "deadline", "unchanged", "withheld")
             assert event.finish_reason != "deadline" or asker.options.deadline_ms
 
 
@@ -331,7 +332,7 @@ def test_a_deadline_while_waiting_gives_the_raw_prompt(
     time.sleep(0.03)
     gate.open()
     answer = waiting.answer
-    assert (answer.text, answer.finish_reason, answer.replaces) == (PROMPTS[1], "deadline", True)
+    assert (answer.text, answer.piece, answer.finish_reason) == (PROMPTS[1], PROMPTS[1], "deadline")
     assert (answer.generated_tokens, answer.score) == (0, 0.0)
     assert running.answer.finish_reason in ("length", "stop")
 

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from neuro_latent_client.guard import is_blank
 from neuro_latent_serving.errors import InvalidInput
 from neuro_latent_serving.options import MAX_PROMPT_CHARACTERS, check_prompt
 
@@ -35,7 +36,9 @@ def test_the_longest_prompt_is_allowed_whatever_its_bytes() -> None:
     assert check_prompt(text.encode()) == text
 
 
-@given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1).filter(str.strip))
+@given(
+    st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1).filter(lambda text: not is_blank(text))
+)
 def test_any_other_text_comes_back_as_it_is(text: str) -> None:
     assert check_prompt(text) == text
     assert check_prompt(text.encode()) == text

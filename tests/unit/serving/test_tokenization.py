@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from neuro_latent_serving.tokenization import BUCKETS, Detokenizer, TextTokenizer
+from neuro_latent_serving.tokenization import BUCKETS, Detokenizer, TextTokenizer, both_ends
+from neuro_latent_trainer.backbones import ids_of
 
 REFERENCES = {"roberta-base": (512, 1), "t5-small": (512, 0)}
 TEXTS = [
@@ -21,6 +22,7 @@ TEXTS = [
     "x = {user_id: 42}\n\treturn x",
     "word " * 900,
 ]
+CONTROL = ["Say </s> twice", "<unk>", "a<extra_id_0>b", "fill <mask> in", "<s>x</s>", "<pad>"]
 
 
 @pytest.fixture(scope="module")
@@ -42,16 +44,32 @@ def test_exported_tokenizers_give_the_ids_of_the_torch_model(
     repository: Path, encoder: TextTokenizer, optimizer: Any
 ) -> None:
     generator = TextTokenizer(repository / "tokenizer" / "1" / "generator_tokenizer.json", 512, 0)
-    for text in TEXTS:
+    for text in (*TEXTS, *CONTROL):
         assert real_ids(encoder, text) == optimizer.encoder.tokenize([text])["input_ids"][0].tolist()
         assert real_ids(generator, text) == optimizer.generator.tokenize([text], 512)["input_ids"][0].tolist()
 
 
-def test_a_long_text_is_cut_at_the_models_length_and_flagged(encoder: TextTokenizer) -> None:
-    rows = encoder.encode(["short", "word " * 500])
+@pytest.mark.parametrize("text", CONTROL)
+def test_a_control_token_in_a_text_is_text(repository: Path, encoder: TextTokenizer, text: str) -> None:
+    generator = TextTokenizer(repository / "tokenizer" / "1" / "generator_tokenizer.json", 512, 0)
+    for tokenizer, special in ((encoder, {0, 1, 2, 4}), (generator, {0, 1})):
+        assert not special & set(real_ids(tokenizer, text)[1:-1])
+
+
+def test_of_a_long_text_both_ends_are_read_and_it_is_flagged(encoder: TextTokenizer) -> None:
+    rows = encoder.encode(["short", "a " * 500 + "b " * 500])
     assert rows.truncated_B.tolist() == [False, True]
     assert rows.mask_BL.sum(axis=1).max() == 48
-    assert rows.ids_BL[1][-1] == rows.ids_BL[0][rows.mask_BL[0].sum() - 1], "a cut text ends with the end token too"
+    start, *ids, end = rows.ids_BL[1].tolist()
+    assert [start, end] == rows.ids_BL[0][[0, rows.mask_BL[0].sum() - 1]].tolist()
+    letters = real_ids(encoder, "a " * 30)[1:-1], real_ids(encoder, "b " * 30)[1:-1]
+    assert ids[:23] == letters[0][:23]
+    assert ids[23:] == letters[1][-23:]
+
+
+@pytest.mark.parametrize(("room", "kept"), [(9, "abcdefg"), (7, "abcdefg"), (4, "abfg"), (5, "abcfg"), (1, "a")])
+def test_both_ends(room: int, kept: str) -> None:
+    assert "".join(map(chr, both_ends([*map(ord, "abcdefg")], room))) == kept
 
 
 def test_the_longest_text_that_fits_is_not_flagged(encoder: TextTokenizer) -> None:
@@ -122,17 +140,17 @@ def test_ids_of_the_real_tokenizers_are_those_of_hugging_face(
     ours, theirs = TextTokenizer(path, longest, pad), reference(path, name)
     rows = ours.encode(TEXTS)
     real = [row[mask == 1].tolist() for row, mask in zip(rows.ids_BL, rows.mask_BL, strict=True)]
-    assert real == theirs(TEXTS, truncation=True, max_length=longest)["input_ids"]
+    assert real == ids_of(theirs, TEXTS, longest)
     assert (rows.ids_BL[rows.mask_BL == 0] == pad).all()
     assert rows.truncated_B.tolist() == [False] * 5 + [True]
 
 
 @pytest.mark.parametrize("name", REFERENCES)
-@given(text=st.text(st.characters(codec="utf-8"), max_size=80))
+@given(text=st.text(st.characters(codec="utf-8"), max_size=80) | st.lists(st.sampled_from(CONTROL)).map("".join))
 @settings(max_examples=60)
 def test_any_text_has_the_ids_of_hugging_face(readers: dict[str, tuple[Any, Any]], name: str, text: str) -> None:
     ours, theirs = readers[name]
-    assert real_ids(ours, text) == theirs(text, truncation=True, max_length=512)["input_ids"]
+    assert [real_ids(ours, text)] == ids_of(theirs, [text], 512)
 
 
 @pytest.fixture(scope="module")

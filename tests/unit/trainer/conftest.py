@@ -7,14 +7,15 @@ from typing import Any, Protocol
 import pytest
 import torch
 
+from neuro_latent_trainer import sample
 from neuro_latent_trainer.config import TrainConfig
 from neuro_latent_trainer.data import Record
-from neuro_latent_trainer.sample import sample_rows
 from neuro_latent_trainer.training import Run
 
 torch.set_num_threads(1)
 
 SMALL: dict[str, Any] = {
+    "form": "complement",
     "phase1_epochs": 2,
     "phase2_epochs": 2,
     "batch_size": 8,
@@ -29,10 +30,7 @@ SMALL: dict[str, Any] = {
 
 
 def sample_records(start: int, end: int) -> list[Record]:
-    return [
-        Record(row["raw_prompt"], row["enhanced_prompt"], tuple(row["failed_prompts"]), "", "", number)
-        for number, row in enumerate(sample_rows()[start:end], start=1)
-    ]
+    return sample.sample_records()[start:end]
 
 
 class Crash(Exception):

@@ -12,11 +12,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from neuro_latent_client.form import Form
 from neuro_latent_trainer import adapter_folder
 from neuro_latent_trainer.adapter import Adapter, AdapterConfig, BlackBox, Standardizer
 from neuro_latent_trainer.adapter_folder import AdapterError
 from neuro_latent_trainer.backbones import Encoder, Generator, fingerprint, load_encoder, load_generator
 from neuro_latent_trainer.choices import PROJECTOR_FORMS
+from neuro_latent_trainer.gate import Gate
 from neuro_latent_trainer.model import PromptOptimizer
 
 SIZES = {"encoder_width": 12, "generator_width": 8}
@@ -230,14 +232,52 @@ def test_a_black_box_can_start_as_a_linear_map() -> None:
     torch.testing.assert_close(narrow(raw), raw @ best + bias, rtol=1e-4, atol=1e-4)
 
 
-def test_another_standardizer_does_not_change_what_the_projector_makes_of_a_text() -> None:
-    adapter = Adapter(AdapterConfig(encoder_width=6, generator_width=8))
-    adapter.projector.scale.data.fill_(1.0)
-    embeddings = 3 * torch.randn(50, 6) + 2
-    before = adapter.projector(adapter.standardizer(embeddings))
-    adapter.restandardize(embeddings)
-    assert adapter.standardizer(embeddings).mean().item() == pytest.approx(0, abs=1e-5)
-    torch.testing.assert_close(adapter.projector(adapter.standardizer(embeddings)), before, rtol=1e-3, atol=1e-4)
+def gate_of(adapter: Adapter, threshold: float = 0.5) -> Gate:
+    """A gate with random prompts in its index."""
+    width = adapter.config.encoder_width
+    gate = Gate(torch.randn(5, width), torch.tensor([0, 1, 0, 0, 1]), torch.randn(3, width))
+    gate.weight.copy_(torch.tensor([2.0, -1.0, 0.5]))
+    gate.bias.fill_(0.3)
+    gate.logprob_weight.fill_(0.7)
+    gate.threshold.fill_(threshold)
+    return gate
+
+
+@pytest.mark.parametrize(("form", "number"), [("complement", 1.0), ("rewrite", 0.0)])
+def test_without_a_gate_everything_is_served(form: Form, number: float) -> None:
+    adapter = Adapter(AdapterConfig(encoder_width=6, generator_width=8, form=form))
+    assert adapter.gate_values(torch.randn(2, 6)).tolist() == [[10.0, 0.0, 0.0, number]] * 2
+    assert adapter.confidence(torch.randn(2, 6), torch.tensor([-9.0, 0.0])).min() > 0.99
+
+
+def test_a_gate_turns_what_it_sees_into_a_confidence_that_a_text_changes() -> None:
+    torch.manual_seed(1)
+    adapter = Adapter(AdapterConfig(encoder_width=6, generator_width=8, form="complement")).eval()
+    adapter.gate = gate_of(adapter)
+    embedding = torch.randn(4, 6)
+    values = adapter.gate_values(embedding)
+    features = adapter.gate.features(adapter.standardizer(embedding), adapter.intent(embedding))
+    torch.testing.assert_close(values[:, 0], features @ adapter.gate.weight + adapter.gate.bias)
+    torch.testing.assert_close(values[:, 1:], torch.tensor([[0.7, 0.5, 1.0]]).expand(4, 3))
+    confidence = adapter.confidence(embedding, torch.tensor([-1.0, -2.0, -3.0, -4.0]))
+    torch.testing.assert_close(confidence, torch.sigmoid(values[:, 0] - 0.7 * torch.arange(1.0, 5.0)))
+
+
+def test_a_gate_is_saved_and_loaded_with_its_adapter(adapter: Path, tmp_path: Path) -> None:
+    model = PromptOptimizer.from_pretrained(adapter)
+    model.adapter.gate = gate_of(model.adapter, threshold=0.4)
+    model.save_pretrained(tmp_path / "gated")
+    again = PromptOptimizer.from_pretrained(tmp_path / "gated")
+    embedding = torch.randn(3, model.encoder.width)
+    torch.testing.assert_close(again.adapter.gate_values(embedding), model.adapter.gate_values(embedding))
+    again.load_adapter(adapter_folder.read(adapter), "one without")
+    assert again.adapter.gate is None
+
+
+def test_an_adapter_without_a_form_rewrites() -> None:
+    assert AdapterConfig.from_dict({"encoder_width": 6, "generator_width": 8}).form == "rewrite"
+    with pytest.raises(ValueError, match="form must be one of complement, rewrite, not 'both'"):
+        AdapterConfig.from_dict({"encoder_width": 6, "generator_width": 8, "form": "both"})
 
 
 def test_an_adapter_is_saved_and_loaded_again_with_its_card_and_its_facts(

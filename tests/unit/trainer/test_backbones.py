@@ -60,6 +60,37 @@ def test_a_bert_reads_as_many_tokens_as_its_positions_hold(bert: Path) -> None:
     assert torch.isfinite(encoder.model(**tokens).last_hidden_state).all()
 
 
+def test_of_a_text_that_is_too_long_the_beginning_and_the_end_are_read(pair: Any) -> None:
+    encoder, generator = load_encoder(str(pair.encoder)), load_generator(str(pair.generator))
+    text = "one two three four five six seven " * 40 + "Please make it short."
+    for tokenizer, ids, most in (
+        (encoder.tokenizer, encoder.tokenize([text])["input_ids"][0].tolist(), encoder.max_tokens),
+        (generator.tokenizer, generator.tokenize([text], 21)["input_ids"][0].tolist(), 21),
+    ):
+        whole = tokenizer(text)["input_ids"]
+        specials = len(whole) - len(tokenizer(text, add_special_tokens=False)["input_ids"])
+        tail = (most - specials) // 2
+        assert len(ids) == most
+        assert ids == whole[: most - tail - 1] + whole[-tail - 1 :]
+    assert generator.source_ids(["a b"], 21) == generator.text_ids(["a b"])
+
+
+@pytest.mark.parametrize("text", ["a </s> b", "<unk><pad>", "<extra_id_0> <mask>", "<s>x</s>"])
+@pytest.mark.parametrize("embedded", [False, True])
+def test_what_looks_like_a_special_token_is_text(pair: Any, embedded: bool, text: str) -> None:
+    names = [f"{backbones.EMBEDDED}/{name}" for name in ("encoder", "generator")]
+    encoder_name, generator_name = names if embedded else (str(pair.encoder), str(pair.generator))
+    encoder, generator = load_encoder(encoder_name), load_generator(generator_name)
+    for tokenizer, (ids,) in (
+        (encoder.tokenizer, encoder.tokenize([text])["input_ids"].tolist()),
+        (generator.tokenizer, generator.source_ids([text], 512)),
+        (generator.tokenizer, generator.text_ids([text])),
+    ):
+        inner = ids[1:-1] if tokenizer is encoder.tokenizer else ids[:-1]
+        assert not set(inner) & set(tokenizer.all_special_ids)
+        assert tokenizer.decode(inner).strip() == text
+
+
 def test_the_same_weights_have_the_same_fingerprint_at_every_load(pair: Any, bert: Path) -> None:
     for name in (str(pair.encoder), str(bert)):
         assert fingerprint(load_encoder(name).model) == fingerprint(load_encoder(name).model)

@@ -5,6 +5,7 @@ import gzip
 import json
 import lzma
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +13,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from neuro_latent_client.form import join
 from neuro_latent_trainer.data import (
     BadRow,
     DataError,
     Record,
+    describe_unused,
     parse_columns,
     read_records,
     render_bad_rows,
     split_records,
 )
-from neuro_latent_trainer.sample import FIELDS, encode_rows
+from neuro_latent_trainer.sample import encode_rows
 
 GOOD = {"raw_prompt": "sort a list", "enhanced_prompt": "Write a function that sorts a list."}
+SAMPLE_ROW = {"raw_prompt": "sort a list", "complement": "In Go.", "failed_prompts": [], "source": "", "licence": ""}
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=30).filter(str.strip)
 rows = st.fixed_dictionaries(
     {
         "raw_prompt": texts,
-        "enhanced_prompt": st.none() | texts,
+        "complement": st.none() | st.just("") | texts.map(str.strip),
         "failed_prompts": st.lists(texts, max_size=3),
         "source": st.just("") | texts,
         "licence": st.just("") | texts,
     }
-).filter(lambda row: row["enhanced_prompt"] is not None or row["failed_prompts"])
+).filter(lambda row: row["complement"] is not None or row["failed_prompts"])
 
 
 def write(path: Path, *lines: object) -> Path:
@@ -61,15 +65,23 @@ def test_every_format_gives_back_what_was_written(
 ) -> None:
     path = tmp_path_factory.mktemp("data") / f"train{suffix}"
     path.write_bytes(encode_rows(written, suffix))
-    dataset = read_records(path, strict=True)
-    read = [{**{f: getattr(r, f) for f in FIELDS}, "failed_prompts": list(r.failed_prompts)} for r in dataset.records]
-    assert read == written
+    records = read_records(path, strict=True).records
+    for row, found in zip(written, records, strict=True):
+        raw, complement = row["raw_prompt"], row["complement"]
+        if suffix == ".csv":  # which cannot tell "" from nothing
+            complement = complement or ""
+        known = complement is not None
+        assert (found.raw_prompt, found.source, found.licence) == (raw, row["source"], row["licence"])
+        assert found.enhanced_prompt == (join(raw, complement) if known else None)
+        assert found.failed_prompts == tuple(
+            join(raw, text) if known and not text.startswith(raw) else text for text in row["failed_prompts"]
+        )
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_the_ending_of_the_name_may_be_in_capitals(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"TRAIN{suffix.upper()}"
-    path.write_bytes(encode_rows([{**GOOD, "failed_prompts": [], "source": "", "licence": ""}], suffix))
+    path.write_bytes(encode_rows([SAMPLE_ROW], suffix))
     assert read_records(path).records[0].raw_prompt == "sort a list"
 
 
@@ -88,6 +100,49 @@ def test_damaged_compression_is_a_data_error(tmp_path: Path, suffix: str) -> Non
         path.write_bytes(damaged)
         with pytest.raises(DataError, match="cannot be read"):
             read_records(path)
+
+
+# The form --------------------------------------------------------------------------------------------------------
+
+
+def test_a_complement_stands_behind_its_raw_prompt_and_its_failed_texts_do_too(tmp_path: Path) -> None:
+    row = {"raw_prompt": "sort a list\n", "complement": " Of numbers. ", "failed_prompts": ["Of cats."], "kind": "code"}
+    dataset = read_records(write(tmp_path / "train.jsonl", row, {"raw_prompt": "hi", "complement": ""}))
+    first, second = dataset.records
+    assert (first.enhanced_prompt, first.kind) == ("sort a list\n\n\nOf numbers.", "code")
+    assert first.failed_prompts == ("sort a list\n\n\nOf cats.",)
+    assert (first.target("complement"), first.failed_target("complement")) == ("Of numbers.", "Of cats.")
+    assert first.target("rewrite") == first.enhanced_prompt
+    assert (second.enhanced_prompt, second.target("complement"), second.failed_target("complement")) == ("hi", "", None)
+    assert dataset.form == "complement"
+
+
+def test_other_columns_may_hold_complements_and_kinds(tmp_path: Path) -> None:
+    path = write(tmp_path / "train.jsonl", {"q": "sort", "more": "In Rust.", "task": "code"})
+    (found,) = read_records(path, parse_columns("raw=q,complement=more,kind=task")).records
+    assert (found.target("complement"), found.kind) == ("In Rust.", "code")
+
+
+@pytest.mark.parametrize(("rewrites", "form"), [(1, "complement"), (2, "rewrite")])
+def test_a_file_whose_enhanced_prompts_begin_with_the_raw_ones_is_of_complements(
+    tmp_path: Path, rewrites: int, form: str
+) -> None:
+    added = [{"raw_prompt": "sort", "enhanced_prompt": "sort\nIn Rust."}] * (10 - rewrites)
+    dataset = read_records(write(tmp_path / "train.jsonl", *added, *[GOOD] * rewrites))
+    assert dataset.form == form
+    assert dataset.complement_share == pytest.approx(1 - rewrites / 10)
+
+
+def test_records_without_anything_to_write_are_counted_with_the_reason() -> None:
+    records = [record("a"), replace(record("b"), enhanced_prompt=None), replace(record("c"), enhanced_prompt="c")]
+    assert describe_unused(records, "rewrite") == "not used: 1 have no enhanced prompt"
+    assert describe_unused(records, "complement") == (
+        "not used: 1 have no enhanced prompt; 1 change the raw prompt, which a complement does not"
+    )
+    assert describe_unused(records[2:], "complement") == ""
+
+
+# The formats -----------------------------------------------------------------------------------------------------
 
 
 def test_json_may_hold_the_list_under_data(tmp_path: Path) -> None:
@@ -173,8 +228,8 @@ def test_unknown_mapping_keys_are_refused_by_the_reader_too(tmp_path: Path) -> N
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_column_that_is_not_there_is_named_with_those_that_are(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"train{suffix}"
-    path.write_bytes(encode_rows([{**GOOD, "failed_prompts": [], "source": "", "licence": ""}], suffix))
-    with pytest.raises(ValueError, match=r"no column prompt; its columns are: raw_prompt, enhanced_prompt, failed_"):
+    path.write_bytes(encode_rows([SAMPLE_ROW], suffix))
+    with pytest.raises(ValueError, match=r"no column prompt; its columns are: raw_prompt, complement, failed_"):
         read_records(path, {"raw": "prompt"})
 
 
@@ -182,7 +237,10 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(tmp_path: Path,
     ("header", "message"),
     [
         ("prompt,enhanced_prompt", "no column raw_prompt; its columns are: prompt, enhanced_prompt; name yours"),
-        ("raw_prompt,answer", "neither a column enhanced_prompt nor failed_prompts; its columns are: raw_prompt, an"),
+        (
+            "raw_prompt,answer",
+            "no column enhanced_prompt, complement or failed_prompts; its columns are: raw_prompt",
+        ),
         ("raw_prompt,raw_prompt", "two columns of the header have one name"),
         ('raw_prompt,"b"c', "train.csv:1: the header is not valid CSV"),
     ],
@@ -205,9 +263,11 @@ def test_a_file_without_the_usual_columns_says_how_to_name_them(tmp_path: Path, 
         ({"raw_prompt": ["a"], "enhanced_prompt": "b"}, "raw_prompt must be text, found list"),
         ({"raw_prompt": "a\0", "enhanced_prompt": "b"}, "raw_prompt holds a NUL character"),
         ({"raw_prompt": "a\ud800", "enhanced_prompt": "b"}, "raw_prompt holds characters that are not valid UTF-8"),
-        ({"raw_prompt": "a"}, "neither enhanced_prompt nor failed_prompts has text"),
-        ({"raw_prompt": "a", "enhanced_prompt": "", "failed_prompts": []}, "neither enhanced_prompt nor failed_prompt"),
+        ({"raw_prompt": "a"}, "neither enhanced_prompt nor complement nor failed_prompts has text"),
+        ({"raw_prompt": "a", "enhanced_prompt": "", "failed_prompts": []}, "neither enhanced_prompt nor complement"),
         ({"raw_prompt": "a", "enhanced_prompt": {"text": "b"}}, "enhanced_prompt must be text, found dict"),
+        ({"raw_prompt": "a", "complement": 3}, "complement must be text, found int"),
+        (GOOD | {"complement": "Of numbers."}, "enhanced_prompt and complement are both given and do not agree"),
         ({"raw_prompt": "a", "failed_prompts": 3}, "failed_prompts must be text, found int"),
         ({"raw_prompt": "a", "failed_prompts": ["b", None]}, "failed_prompts item 2 must be text, found NoneType"),
         ({"raw_prompt": "a", "failed_prompts": ["b", " "]}, "failed_prompts item 2 is empty"),

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +13,36 @@ import torch
 import typer
 from typer.testing import CliRunner
 
+from neuro_latent_client.form import FORMS, Form
 from neuro_latent_trainer.backbones import fingerprint
-from neuro_latent_trainer.data import Record
 from neuro_latent_trainer.evaluation import evaluate, latent, measures, paired, report, statistics
 from neuro_latent_trainer.evaluation.baselines import Baselines, Budget
 from neuro_latent_trainer.evaluation.cli import evaluate as command
-from neuro_latent_trainer.evaluation.systems import Conditioned, Nearest, Unchanged, adapted, instructed
+from neuro_latent_trainer.evaluation.served import UNSURE, as_served, nothing
+from neuro_latent_trainer.evaluation.systems import Conditioned, Constant, Nearest, adapted, instructed, typical
+from neuro_latent_trainer.gate import Gate
 from neuro_latent_trainer.model import PromptOptimizer
-from neuro_latent_trainer.sample import sample_rows
+from neuro_latent_trainer.sample import sample_records
+from tests import tiny
+from tests.conftest import Pair
 
 ROWS = 12
-RECORDS = [
-    Record(row["raw_prompt"], row["enhanced_prompt"], ("no",), "", "", line)
-    for line, row in enumerate(sample_rows()[:ROWS], start=1)
-]
-RAW, GOLD = [r.raw_prompt for r in RECORDS], [r.enhanced_prompt or "" for r in RECORDS]
+SAMPLE = sample_records()[:ROWS]
+RAW = [record.raw_prompt for record in SAMPLE]
+COMPLEMENTS = [record.target("complement") or "" for record in SAMPLE]
+GOLD = [text or "Nothing to add." for text in COMPLEMENTS]
+RECORDS = [replace(r, enhanced_prompt=gold, failed_prompts=("no",)) for r, gold in zip(SAMPLE, GOLD, strict=True)]
+"""For an adapter that rewrites."""
 CONFIG = evaluate.EvaluationConfig(max_length=8, max_target_tokens=20)
+MEASURES = [field.name for field in fields(measures.TextMeasures)]
+
+
+@pytest.fixture
+def complementing(pair: Pair, tmp_path: Path) -> PromptOptimizer:
+    """A random adapter that writes complements."""
+    folder = tiny.write_adapter(tmp_path / "complementing", pair.encoder, pair.generator, form="complement")
+    return PromptOptimizer.from_pretrained(folder)
+
 
 # Statistics -----------------------------------------------------------------------------------------------------------
 
@@ -71,23 +85,33 @@ def test_flipped_signs_tell_chance_from_a_difference() -> None:
 # Texts ----------------------------------------------------------------------------------------------------------------
 
 
-def test_the_unchanged_prompt_is_copied_and_keeps_its_literals() -> None:
-    found = measures.measure(RAW, GOLD, Unchanged().write(RAW))
-    assert found.copied.value == found.literals_kept.value == 1.0
-    assert found.degenerate.value == found.off_subject.value == 0.0
+@pytest.mark.parametrize("form", FORMS)
+def test_what_changes_nothing_is_unchanged_and_nothing_else(form: Form) -> None:
+    found = measures.measure(RAW, GOLD, nothing(RAW, form), form)
+    assert found.unchanged.value == 1.0
+    assert found.served.value == found.unneeded.value == found.rejected.value == 0.0
 
 
 def test_the_gold_text_has_a_chrf_of_100() -> None:
-    found = measures.measure(RAW, GOLD, GOLD)
-    assert found.chrf.value == pytest.approx(100)
-    assert (found.copied.value, found.length_ratio) == (0.0, 1.0)
+    for gold in (GOLD, COMPLEMENTS):
+        found = measures.measure(RAW, gold, gold, "complement")
+        assert found.chrf.value == pytest.approx(100)
+        assert (found.unchanged.value, found.unneeded.value, found.length_ratio) == (0.0, 0.0, 1.0)
 
 
-def test_literals_are_counted_one_by_one_and_rows_whose_gold_is_the_prompt_do_not_count_as_copied() -> None:
-    raw = ["Name 3 of 5", "hello", "Say hi"]
-    found = measures.measure(raw, ["Name 3 of the 5.", "Hello", "Say hi to me"], ["Name 3", "hello", "Say bye"])
-    assert found.literals_kept.value == 0.5
-    assert found.copied.value == 0.0
+def test_a_change_is_right_or_wrong_by_whether_the_gold_has_one() -> None:
+    raw = ["Name 3 of 5", "hello", "Say hi", "thanks"]
+    rewrites = measures.measure(raw, ["Name three.", "Hello", "Say it.", "thanks"], [*raw[:3], "Thank you."], "rewrite")
+    added = measures.measure(raw, ["Briefly.", "", "Loudly.", ""], ["", "", "", "Nicely."], "complement")
+    for found in (rewrites, added):
+        assert (found.unchanged.value, found.unneeded.value, found.served.value) == (1.0, 0.5, 0.25)
+    assert added.chrf.value == 25.0  # the two empty ones
+
+
+def test_loops_are_rejected() -> None:
+    found = measures.measure(["a", "b", "c"], ["x"] * 3, ["so " * 20, "Fine.", ""], "complement")
+    assert found.rejected.value == pytest.approx(1 / 3)
+    assert found.self_bleu < 10
 
 
 def test_rouge_l_repetition_and_self_bleu() -> None:
@@ -129,9 +153,15 @@ def test_the_nearest_prompt_of_a_known_one_is_itself(optimizer: PromptOptimizer)
     assert Nearest(optimizer, RAW, GOLD).write(RAW[3:6]) == GOLD[3:6]
 
 
+def test_the_typical_text_is_the_one_nearest_to_the_mean_of_all(optimizer: PromptOptimizer) -> None:
+    texts = ["List the steps.", "List the steps!", "List the steps?", "Qwertz 99 zzz"]
+    assert typical(optimizer, texts) in texts[:3]
+    assert Constant("Briefly.").write(RAW) == ["Briefly."] * ROWS
+
+
 def test_an_adapted_t5_writes_and_scores_as_the_whole_model_does(optimizer: PromptOptimizer) -> None:
     system = Conditioned(optimizer.generator, adapted(optimizer), 8, 20)
-    assert system.write(RAW) == optimizer.generate(RAW, 8)
+    assert system.write(RAW) == optimizer.write(RAW, 8)
     losses = system.losses(RAW, GOLD)
     tokens = optimizer.generator.tokenizer(GOLD[0])["input_ids"][:20]
     source = optimizer.generator.tokenize(RAW[:1], 512)
@@ -157,28 +187,57 @@ def test_the_instruction_stands_before_the_prompt(optimizer: PromptOptimizer) ->
 def test_every_figure_is_there_by_system(optimizer: PromptOptimizer) -> None:
     found = evaluate.evaluate(optimizer, RECORDS, train=RECORDS[:4], preferences=RECORDS, config=CONFIG)
     figures = json.loads(json.dumps(found.figures))
-    written = ["raw", "nearest", "instruction", "adapter", "adapter, guarded"]
-    for name in (
-        "chrf",
-        "rouge_l",
-        "copied",
-        "literals_kept",
-        "degenerate",
-        "off_subject",
-        "repetition",
-        "self_bleu",
-        "length_ratio",
-    ):
+    written = ["raw", "nearest", "instruction", "adapter", "adapter, as served"]
+    for name in MEASURES:
         assert list(figures[name]) == written
     for name in ("ce", "preference_accuracy"):
         assert list(figures[name]) == ["raw", "instruction", "adapter"]
     assert list(figures["preference_by_intent"]) == ["raw", "adapter"]
     assert "share_of_full_finetune_gain" not in figures
-    assert figures["copied"]["raw"]["value"] == 1.0
-    assert figures["literals_kept"]["adapter, guarded"]["value"] == 1.0
-    assert figures["rows"] == ROWS == len(found.texts["adapter"])
+    assert figures["unchanged"]["raw"]["value"] == 1.0
+    assert figures["rejected"]["adapter, as served"]["value"] == 0.0
+    assert (figures["rows"], figures["form"]) == (ROWS, "rewrite")
+    assert found.enhanced(found.gold) == GOLD
     gain = figures["ce"]["instruction"]["value"] - figures["ce"]["adapter"]["value"]
     assert figures["better_than"]["instruction"]["ce"]["value"] == pytest.approx(gain, abs=1e-3)
+
+
+def test_complements_are_compared_with_complements_and_more_baselines(complementing: PromptOptimizer) -> None:
+    figures = evaluate.evaluate(complementing, SAMPLE, train=SAMPLE[:4], preferences=SAMPLE, config=CONFIG)
+    found, texts = figures.figures, figures.texts
+    systems = ["raw", "nearest", "constant", "instruction", "adapter", "adapter, shuffled", "adapter, as served"]
+    for name in MEASURES:
+        assert list(found[name]) == systems
+    assert list(found["ce"]) == ["raw", "instruction", "adapter"]
+    assert list(found["better_than"]) == ["raw", "nearest", "constant", "instruction", "adapter, shuffled"]
+    assert set(found["better_than"]["nearest"]) == {"chrf"}
+    assert "preference_accuracy" in found
+    assert found["chrf"]["raw"]["value"] == pytest.approx(100 * COMPLEMENTS.count("") / ROWS)
+    assert set(texts["constant"]) <= set(COMPLEMENTS[:4])
+    assert texts["nearest"][:4] == COMPLEMENTS[:4]
+    assert sorted(texts["adapter, shuffled"]) == sorted(texts["adapter"])
+    enhanced = figures.enhanced(texts["adapter"])
+    assert enhanced == complementing.generate(RAW, CONFIG.max_length)
+    assert all(text.startswith(raw) for raw, text in zip(RAW, enhanced, strict=True))
+
+
+def test_what_the_gate_withholds_leaves_the_raw_prompt(complementing: PromptOptimizer) -> None:
+    system = Conditioned(complementing.generator, adapted(complementing), 8, 20)
+    texts = ["Briefly.", "", "so " * 20, "In Rust."]
+    served, reasons = as_served(complementing, system, RAW[:4], texts)
+    assert reasons == ["", "", reasons[2], ""]
+    assert reasons[2]
+    assert served == ["Briefly.", "", "", "In Rust."]
+    gate = Gate(torch.zeros(1, 32), torch.zeros(1), torch.zeros(1, 32))
+    gate.threshold.fill_(0.9)
+    complementing.adapter.gate = gate  # says 0.5 of everything
+    served, reasons = as_served(complementing, system, RAW[:4], texts)
+    assert (served, reasons) == ([""] * 4, [UNSURE, "", UNSURE, UNSURE])
+    found = evaluate.evaluate(complementing, SAMPLE, config=CONFIG).figures
+    assert found["served"]["adapter, as served"]["value"] == 0.0
+    assert found["withheld"]["adapter, as served"] == found["served"]["adapter"]
+    gate.bias.fill_(9.0)
+    assert as_served(complementing, system, RAW[:4], texts)[1].count(UNSURE) == 0
 
 
 def test_soft_prompts_that_ignore_the_prompt_have_no_usage_gap_and_rank_1(adapter: Path) -> None:
@@ -194,7 +253,7 @@ def test_soft_prompts_that_ignore_the_prompt_have_no_usage_gap_and_rank_1(adapte
 def test_texts_that_are_equally_likely_are_a_tie(optimizer: PromptOptimizer) -> None:
     system = Conditioned(optimizer.generator, adapted(optimizer), 8, 20)
     tied = [replace(record, failed_prompts=(record.enhanced_prompt or "",)) for record in RECORDS]
-    assert (evaluate.prefers_success(system, tied) == 0.5).all()
+    assert (evaluate.prefers_success(system, tied, "rewrite") == 0.5).all()
     by_intent = evaluate.preference_by_intent(optimizer, tied)
     assert {name: found.value for name, found in by_intent.items()} == {"raw": 0.5, "adapter": 0.5}
 
@@ -212,11 +271,14 @@ def test_a_preference_without_a_failed_prompt_is_refused_before_the_work_begins(
 
 
 def test_rows_are_chosen_whatever_the_order_of_the_file() -> None:
-    few = evaluate.chosen(RECORDS, 5)
-    assert {r.line for r in few} == {r.line for r in evaluate.chosen(RECORDS[::-1], 5)}
-    assert evaluate.chosen(RECORDS, 500) == RECORDS
+    few = evaluate.chosen(RECORDS, "rewrite", 5)
+    assert {r.line for r in few} == {r.line for r in evaluate.chosen(RECORDS[::-1], "rewrite", 5)}
+    assert evaluate.chosen(RECORDS, "rewrite", 500) == RECORDS
     with pytest.raises(ValueError, match="at least 2 rows"):
-        evaluate.chosen(RECORDS[:1], 5)
+        evaluate.chosen(RECORDS[:1], "rewrite", 5)
+    assert evaluate.chosen(SAMPLE, "complement", 500) == SAMPLE
+    with pytest.raises(ValueError, match="which begins with the raw prompt, not 0"):
+        evaluate.chosen(RECORDS, "complement", 5)
 
 
 # Baselines -----------------------------------------------------------------------------------------------------------
@@ -225,7 +287,7 @@ def test_rows_are_chosen_whatever_the_order_of_the_file() -> None:
 @pytest.fixture(scope="module")
 def budget(optimizer: PromptOptimizer) -> Budget:
     instruction = optimizer.adapter.config.instruction
-    return Budget(40, 4, 16, 20, 5, instruction, prompt_tuning_rate=0.3, finetune_rate=3e-3)
+    return Budget(40, 4, 16, 20, 5, instruction, "rewrite", prompt_tuning_rate=0.3, finetune_rate=3e-3)
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +304,14 @@ def test_baselines_learn_and_leave_the_frozen_t5_as_it_was(optimizer: PromptOpti
     assert losses["prompt tuning"] < losses["raw"]
     share = (losses["instruction"] - losses["adapter"]) / (losses["instruction"] - losses["full fine-tune"])
     assert found.figures["share_of_full_finetune_gain"]["adapter"]["value"] == pytest.approx(share, abs=0.02)
-    assert list(found.texts) == ["raw", "instruction", "prompt tuning", "adapter", "full fine-tune", "adapter, guarded"]
+    assert list(found.texts) == [
+        "raw",
+        "instruction",
+        "prompt tuning",
+        "adapter",
+        "full fine-tune",
+        "adapter, as served",
+    ]
 
 
 def test_baselines_are_found_again_and_trained_anew_for_other_budgets(
@@ -280,6 +349,17 @@ def test_an_adapter_is_no_better_than_itself(optimizer: PromptOptimizer) -> None
         assert (figures[name]["better"], figures[name]["p"]) == ("neither", 1.0)
 
 
+def test_adapters_of_two_forms_do_not_compare(optimizer: PromptOptimizer, complementing: PromptOptimizer) -> None:
+    with pytest.raises(ValueError, match="of the rewrite form, the other of the complement form"):
+        paired.compare(optimizer, complementing, RECORDS, config=CONFIG)
+
+
+def test_complements_of_two_adapters_compare(complementing: PromptOptimizer) -> None:
+    figures = paired.compare(complementing, complementing, SAMPLE, preferences=SAMPLE, config=CONFIG)
+    assert {"ce", "chrf", "served", "unchanged", "withheld", "preference_accuracy"} <= set(figures)
+    assert figures["served"]["better"] == figures["withheld"]["better"] == "neither"
+
+
 def test_the_better_of_two_is_named(optimizer: PromptOptimizer, baselines: Baselines) -> None:
     better = PromptOptimizer(optimizer.encoder, baselines.full_finetune(), optimizer.adapter)
     figures = paired.compare(optimizer, better, RECORDS, config=CONFIG)
@@ -295,6 +375,15 @@ def test_a_word_diff_gives_both_texts_back() -> None:
     assert " ".join(text for kind, text in runs if kind != "added") == "Create a function"
     assert " ".join(text for kind, text in runs if kind != "removed") == "Write a short function in Python"
     assert report.word_diff("", "") == []
+
+
+def test_the_report_of_complements_shows_whole_prompts(complementing: PromptOptimizer, tmp_path: Path) -> None:
+    found = evaluate.evaluate(complementing, SAMPLE, config=CONFIG)
+    report.write_report(tmp_path / "report.html", complementing, found, run=None)
+    page = (tmp_path / "report.html").read_text()
+    assert "Form: complement" in page
+    assert "<del>" not in page
+    assert f"{RAW[0]}\n\n{COMPLEMENTS[0]}" in page
 
 
 def test_the_report_is_one_file_that_loads_nothing_and_escapes_texts(

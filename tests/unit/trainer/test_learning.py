@@ -18,7 +18,12 @@ USAGE_GAP_REACHES = 0.3
 def test_200_steps_on_a_small_set_lower_the_loss_and_raise_the_usage_gap(tmp_path: Path) -> None:
     records = sample_records(0, BATCH * BATCHES_AN_EPOCH)
     settings = TrainConfig(
-        batch_size=BATCH, phase1_epochs=EPOCHS // 2, phase2_epochs=EPOCHS // 2, sample_every=0, max_target_tokens=32
+        form="complement",
+        batch_size=BATCH,
+        phase1_epochs=EPOCHS // 2,
+        phase2_epochs=EPOCHS // 2,
+        sample_every=0,
+        max_target_tokens=32,
     )
     run = Run(settings, records, records[:2], tmp_path, Unobserved(), torch.device("cpu"))
     config = EvaluationConfig(max_target_tokens=32)

@@ -85,6 +85,37 @@ def test_info_nce_equals_a_hand_computation_with_masked_negatives() -> None:
     assert info_nce(query, positive, hard, mask, 0.2).item() == pytest.approx(total / 3, rel=1e-5)
 
 
+def test_rows_of_one_kind_are_each_others_positives() -> None:
+    query, positive, hard = (F.normalize(torch.randn(*shape), dim=-1) for shape in ((4, 6), (4, 6), (4, 1, 6)))
+    mask, kind = torch.tensor([[True], [True], [False], [True]]), torch.tensor([3, 3, -1, -1])
+    total = 0.0
+    for i, own in enumerate(([0, 1], [0, 1], [2], [3])):  # an unknown kind is nobody else's
+        others = [math.exp(float(query[i] @ positive[j]) / 0.2) for j in range(4)]
+        below = sum(others) + (math.exp(float(query[i] @ hard[i, 0]) / 0.2) if mask[i, 0] else 0.0)
+        total -= sum(math.log(others[j] / below) for j in own) / len(own)
+    assert info_nce(query, positive, hard, mask, 0.2, kind_B=kind).item() == pytest.approx(total / 4, rel=1e-5)
+
+
+def test_unknown_kinds_change_nothing_and_the_same_prompt_is_no_negative() -> None:
+    query, positive, hard = torch.randn(3, 6), torch.randn(3, 6), torch.randn(3, 1, 6)
+    mask, alike = torch.ones(3, 1, dtype=torch.bool), torch.tensor([[1, 1, 0], [1, 1, 0], [0, 0, 1]]).bool()
+    plain = info_nce(query, positive, hard, mask, 0.2, alike)
+    assert info_nce(query, positive, hard, mask, 0.2, alike, torch.full((3,), -1)).item() == plain.item()
+    assert plain.item() < info_nce(query, positive, hard, mask, 0.2).item()
+    query.requires_grad_()
+    info_nce(query, positive, hard, mask, 0.2, alike, torch.tensor([0, 1, 1])).backward()
+    assert query.grad is not None
+    assert query.grad.isfinite().all()
+
+
+def test_a_batch_knows_the_kinds_of_its_rows(make_run: Any) -> None:
+    kinds = ["code", "", "letter", "code", "", "letter"]
+    records = [replace(record, kind=kind) for record, kind in zip(sample_records(0, 6), kinds, strict=True)]
+    run = make_run("kinds", train=records)
+    assert run.train_examples.batch(list(range(6))).kind_B.tolist() == [0, -1, 1, 0, -1, 1]
+    assert run.data_digest != make_run("none", train=sample_records(0, 6)).data_digest
+
+
 def test_what_a_mask_hides_does_not_matter_to_info_nce() -> None:
     query, positive = torch.randn(2, 4), torch.randn(2, 4)
     none = info_nce(query, positive, torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.bool), 0.1)

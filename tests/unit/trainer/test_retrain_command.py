@@ -16,6 +16,7 @@ import typer
 from click.testing import Result
 from typer.testing import CliRunner
 
+from neuro_latent_client.form import join
 from neuro_latent_serving.feedback import Feedback, FeedbackStore
 from neuro_latent_trainer import adapter_folder
 from neuro_latent_trainer.cli import train
@@ -44,9 +45,9 @@ def feedback_rows() -> list[dict[str, Any]]:
         {
             "request_id": f"r{number}",
             "raw_prompt": row["raw_prompt"],
-            "enhanced_prompt": row["failed_prompts"][0],
+            "enhanced_prompt": join(row["raw_prompt"], row["failed_prompts"][0]),
             "rating": -1,
-            "edited_prompt": STYLE + row["enhanced_prompt"],
+            "edited_prompt": join(row["raw_prompt"], STYLE + row["complement"]),
         }
         for number, row in enumerate(sample_rows()[48:72])
     ]
@@ -105,7 +106,7 @@ def test_feedback_becomes_an_adapter_that_is_judged(options: list[object], base:
     assert done.exit_code == (0 if found["promote"] else REFUSED)
     assert found["promoted"] is None
     assert found["counts"] == {"original": 10, "feedback": 10}
-    assert {"ce", "preference_accuracy", "passed_guard"} <= {figure["measure"] for figure in found["figures"]}
+    assert {"ce", "preference_accuracy", "withheld"} <= {figure["measure"] for figure in found["figures"]}
     assert "24 rows of feedback: 24 edited answers, 0 liked ones, 24 failed ones" in done.stderr
     new = tmp_path / "new"
     kept = json.loads((new / "decision.json").read_text())

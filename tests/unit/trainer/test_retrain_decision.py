@@ -15,7 +15,7 @@ from neuro_latent_trainer.retraining.decision import Decision, decide, judge, ta
 from tests.unit.trainer.conftest import sample_records
 
 COUNT = 40
-SHARES = ("preference_accuracy", "passed_guard", "copied", "repetition")
+SHARES = ("preference_accuracy", "withheld", "unchanged", "repetition")
 CONFIG = RetrainConfig(least_rows=4, max_length=6)
 
 
@@ -68,8 +68,8 @@ def test_the_same_adapter_is_refused() -> None:
         ({"chrf": -6.0}, {"ce": -1.0}, "chrF (original)"),
         ({}, {"ce": 0.2}, "cross-entropy (feedback)"),
         ({"ce": -0.5, "preference_accuracy": -0.2}, {}, "prefers success (original)"),
-        ({"passed_guard": -0.2}, {"passed_guard": -0.2, "ce": -1.0}, "passed the guard (both)"),
-        ({"copied": 0.2}, {"copied": 0.2, "ce": -1.0}, "copied (both)"),
+        ({"withheld": 0.2}, {"withheld": 0.2, "ce": -1.0}, "withheld (both)"),
+        ({"unchanged": 0.2}, {"unchanged": 0.2, "ce": -1.0}, "unchanged (both)"),
     ],
 )
 def test_worse_in_one_figure_is_refused_whatever_the_others_say(
@@ -129,7 +129,7 @@ def test_adapters_are_judged_as_they_are_served(optimizer: PromptOptimizer) -> N
     assert decision.counts == {"original": 6, "feedback": 6}
     assert {f"{f.measure} {f.rows}" for f in decision.figures} == {
         *(f"{name} {rows}" for name in ("ce", "preference_accuracy") for rows in ("original", "feedback")),
-        *("chrf original", "passed_guard both", "copied both", "repetition both"),
+        *("chrf original", "withheld both", "unchanged both", "repetition both"),
     }
     json.dumps(decision.as_json(), allow_nan=False)
     assert table(decision).row_count == len(decision.figures)

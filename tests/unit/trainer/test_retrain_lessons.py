@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from neuro_latent_client.form import Form
 from neuro_latent_trainer.data import DataError, Record
 from neuro_latent_trainer.retraining.config import Margins, RetrainConfig, read_config
 from neuro_latent_trainer.retraining.feedback import Opinion, read_feedback
@@ -21,8 +22,10 @@ def opinion(number: int = 0, rating: int = -1, **fields: str) -> Opinion:
     return Opinion(**{"request_id": f"r{number}", **texts, **fields}, rating=rating)
 
 
-def taught(*opinions: Opinion, known: dict[str, str] | None = None) -> Lessons:
-    return learn(opinions, known or {}, 4000)
+def taught(*opinions: Opinion, known: str | None = None, form: Form = "rewrite") -> Lessons:
+    """``known``: an enhanced prompt of the original data."""
+    original = {} if known is None else {RAW: Record(RAW, known, (), "", "", 1)}
+    return learn(opinions, original, form, 4000)
 
 
 def left_out(lessons: Lessons) -> dict[str, int]:
@@ -54,11 +57,11 @@ def test_a_thumb_down_joins_the_successes_of_its_prompt() -> None:
 
 
 def test_a_thumb_down_alone_takes_the_success_of_the_original_data() -> None:
-    assert only(taught(opinion(), known={RAW: EDITED}))[1:] == (EDITED, (ANSWER,), KNOWN)
+    assert only(taught(opinion(), known=EDITED))[1:] == (EDITED, (ANSWER,), KNOWN)
 
 
-@pytest.mark.parametrize("known", [{}, {RAW: ANSWER}])
-def test_a_thumb_down_without_any_success_teaches_nothing_and_is_counted(known: dict[str, str]) -> None:
+@pytest.mark.parametrize("known", [None, ANSWER])
+def test_a_thumb_down_without_any_success_teaches_nothing_and_is_counted(known: str | None) -> None:
     lessons = taught(opinion(), known=known)
     assert not lessons.records
     assert left_out(lessons) == {"no success": 1}
@@ -111,7 +114,7 @@ def test_an_edit_that_others_disliked_as_an_answer_is_no_success() -> None:
     ("edit", "reason"),
     [
         ("  \n", "blank edit"),
-        ("the " * 20, "degenerate edit"),
+        ("the " * 20, "edit is rejected"),
         ("Name  Rivers", "edit is the prompt"),
         ("list RIVERS.", "edit is the answer"),
     ],
@@ -123,7 +126,7 @@ def test_an_edit_that_teaches_nothing_leaves_its_thumb(edit: str, reason: str) -
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason"), [("Name rivers", "answer is the prompt"), ("\ufffd\ufffd", "degenerate answer")]
+    ("answer", "reason"), [("Name rivers", "answer is the prompt"), ("\ufffd\ufffd", "answer is rejected")]
 )
 def test_a_liked_answer_that_nobody_should_learn_is_left_out(answer: str, reason: str) -> None:
     lessons = taught(opinion(rating=1, enhanced_prompt=answer))
@@ -151,22 +154,78 @@ def test_a_row_with_a_secret_is_left_out(name: str, secret: str) -> None:
 
 def test_what_only_speaks_of_passwords_is_no_secret() -> None:
     edited = "Explain how to hash a password: which function, which salt, and why https://a.org:8080/x@y says so."
-    assert only(taught(opinion(edited_prompt=edited)))[1] == edited
+    raw = "hash a password, see https://a.org:8080/x@y"
+    assert only(taught(opinion(raw_prompt=raw, edited_prompt=edited)))[1] == edited
 
 
 def test_a_text_that_is_too_long_is_left_out() -> None:
-    lessons = learn([opinion(edited_prompt=EDITED)], {}, len(EDITED) - 1)
+    lessons = learn([opinion(edited_prompt=EDITED)], {}, "rewrite", len(EDITED) - 1)
     assert not lessons.records
     assert left_out(lessons) == {"too long": 1}
 
 
 def test_the_report_has_every_count_and_no_text() -> None:
-    lessons = learn([opinion(edited_prompt=EDITED), opinion(1, raw_prompt="what", rating=-1)], {}, 4000, malformed=3)
+    opinions = [opinion(edited_prompt=EDITED), opinion(1, raw_prompt="what", rating=-1)]
+    lessons = learn(opinions, {}, "rewrite", 4000, malformed=3)
     line = lessons.describe()
     assert line == (
         "5 rows of feedback: 1 edited answers, 0 liked ones, 1 failed ones to learn from; left out: "
         "3 no rows of feedback, 1 failures of prompts without a success"
     )
+
+
+# Complements ----------------------------------------------------------------------------------------------------
+
+ADDED = f"{RAW}\n\nGive their lengths."
+BETTER = f"{RAW}\n\nGive lengths and sources."
+
+
+@pytest.mark.parametrize(
+    ("answer", "edit", "complement"),
+    [
+        (ADDED, BETTER, "Give lengths and sources."),
+        (ADDED, RAW, ""),
+        (ADDED, " NAME  rivers\n", ""),
+        (RAW, BETTER, "Give lengths and sources."),
+        (ADDED, f"{RAW}\nGive lengths.", "Give lengths."),
+    ],
+)
+def test_an_edit_that_keeps_the_prompt_teaches_its_rest(answer: str, edit: str, complement: str) -> None:
+    lessons = taught(opinion(enhanced_prompt=answer, edited_prompt=edit), form="complement")
+    (record,) = lessons.records
+    assert (record.target("complement"), record.failed_prompts, record.source) == (complement, (answer,), EDIT)
+    assert left_out(lessons) == {}
+
+
+def test_an_edit_that_changes_the_prompt_teaches_nothing_and_is_counted() -> None:
+    lessons = taught(opinion(enhanced_prompt=ADDED, edited_prompt=EDITED), form="complement")
+    assert not lessons.records
+    assert left_out(lessons) == {"edit changes the prompt": 1, "no success": 1}
+
+
+def test_thumbs_on_complements() -> None:
+    liked, disliked = opinion(1, rating=1, enhanced_prompt=ADDED), opinion(2, enhanced_prompt=BETTER)
+    assert only(taught(liked, disliked, form="complement"))[1:] == (ADDED, (BETTER,), LIKED)
+    assert only(taught(opinion(rating=1, enhanced_prompt=RAW), form="complement"))[1] == RAW
+    lessons = taught(opinion(rating=1), form="complement")
+    assert left_out(lessons) == {"answer changes the prompt": 1}
+
+
+def test_a_complement_stands_behind_the_prompt_as_it_was_written_last() -> None:
+    first = opinion(1, rating=1, enhanced_prompt=ADDED)
+    last = opinion(2, raw_prompt="Name Rivers", enhanced_prompt="Name Rivers\n\nIn rhyme.")
+    lessons = taught(first, last, form="complement")
+    assert only(lessons)[:3] == ("Name Rivers", "Name Rivers\n\nGive their lengths.", ("Name Rivers\n\nIn rhyme.",))
+    known = taught(
+        opinion(raw_prompt="Name RIVERS", enhanced_prompt="Name RIVERS\n\nBah."), known=ADDED, form="complement"
+    )
+    assert only(known) == (RAW, ADDED, (f"{RAW}\n\nBah.",), KNOWN)
+
+
+def test_rewrites_of_the_original_data_are_not_mixed_with_complements() -> None:
+    rewrites, kept = records("old", 5), [Record("a", "a\n\nIn Go.", (), "", "", 1)]
+    mixture = mix(kept, rewrites, [*rewrites, *kept], "complement", RetrainConfig())
+    assert (mixture.original_rows, len(mixture.original)) == (0, 1)
 
 
 # The file -------------------------------------------------------------------------------------------------------
@@ -209,7 +268,8 @@ def raws(found: tuple[Record, ...]) -> set[str]:
 
 
 def mixed(feedback: int, original: int, **settings: Any) -> Mixture:
-    return mix(records("new", feedback, EDIT), records("old", original), records("held", 30), RetrainConfig(**settings))
+    old, held_out = records("old", original), records("held", 30)
+    return mix(records("new", feedback, EDIT), old, held_out, "rewrite", RetrainConfig(**settings))
 
 
 def test_held_out_prompts_stay_held_out_when_feedback_grows() -> None:
@@ -223,7 +283,7 @@ def test_held_out_prompts_stay_held_out_when_feedback_grows() -> None:
 def test_a_prompt_held_out_of_one_kind_is_trained_on_in_neither() -> None:
     feedback = [Record("HELD 3", "Act.", (), EDIT, "", 1), *records("new", 40, EDIT)]
     original = [*records("New", 40), *records("old", 40)]
-    mixture = mix(feedback, original, records("held", 30), RetrainConfig())
+    mixture = mix(feedback, original, records("held", 30), "rewrite", RetrainConfig())
     assert "HELD 3" in raws(mixture.feedback)
     trained = {raw.lower() for raw in raws(mixture.train)}
     assert not trained & {raw.lower() for raw in raws(mixture.feedback) | raws(mixture.original)}
@@ -246,7 +306,7 @@ def test_the_share_of_feedback_is_kept_by_repetition_and_bounded(
 
 
 def test_liked_answers_are_trained_on_but_nothing_is_judged_by_them() -> None:
-    mixture = mix(records("new", 200, LIKED), records("old", 10), [], RetrainConfig())
+    mixture = mix(records("new", 200, LIKED), records("old", 10), [], "rewrite", RetrainConfig())
     assert mixture.distinct > 100
     assert not mixture.feedback
 

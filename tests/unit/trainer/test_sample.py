@@ -8,22 +8,11 @@ from pathlib import Path
 import pytest
 
 from neuro_latent_trainer.data import read_records
-from neuro_latent_trainer.sample import FIELDS, encode_rows, sample_rows, write_sample
+from neuro_latent_trainer.sample import FIELDS, encode_rows, sample_records, sample_rows, write_sample
 
 ROWS = sample_rows()
+COMPLEMENTS = [row["complement"] for row in ROWS if row["complement"]]
 SHARED_WORDS = 6
-LITERALS = (
-    r'"[^"]+"',
-    r"`[^`]+`",
-    r"https?://[^\s\"]*\w",
-    r"\{\w+\}",
-    r"[\w.+-]+@[\w-]+\.\w+",
-    r"(?<!\w)[#v$\u20ac]?\d+(?:[.,:/x-]\d+)*%?",
-)
-
-
-def literals(text: str) -> list[str]:
-    return [found for pattern in LITERALS for found in re.findall(pattern, text)]
 
 
 def runs_of_words(text: str) -> set[str]:
@@ -40,32 +29,38 @@ def test_there_are_enough_records_and_each_has_every_field() -> None:
 
 def test_lengths_are_those_of_prompts() -> None:
     for row in ROWS:
-        assert 2 <= len(row["raw_prompt"].split()) <= 25, row
-        assert 25 <= len(row["enhanced_prompt"].split()) <= 90, row
+        assert 1 <= len(row["raw_prompt"].split()) <= 25, row
         assert 1 <= len(row["failed_prompts"]) <= 2, row
+    for complement in COMPLEMENTS:
+        assert 20 <= len(complement.split()) <= 60, complement
+        assert re.search(r"[.!?]$", complement), complement
+
+
+def test_one_in_ten_has_nothing_to_add() -> None:
+    assert 0.08 <= 1 - len(COMPLEMENTS) / len(ROWS) <= 0.12
 
 
 def test_no_text_comes_twice() -> None:
-    for field in ("raw_prompt", "enhanced_prompt"):
-        assert len({row[field].lower() for row in ROWS}) == len(ROWS)
+    assert len({row["raw_prompt"].lower() for row in ROWS}) == len(ROWS)
+    assert len({complement.lower() for complement in COMPLEMENTS}) == len(COMPLEMENTS)
     for row in ROWS:
-        texts = [row["raw_prompt"], row["enhanced_prompt"], *row["failed_prompts"]]
+        texts = [row["raw_prompt"], row["complement"], *row["failed_prompts"]]
         assert len({text.lower() for text in texts}) == len(texts), row
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["raw_prompt"][:40])
-def test_the_enhanced_prompt_keeps_every_literal(row: dict[str, str]) -> None:
-    for literal in literals(row["raw_prompt"]):
-        assert re.search(rf"(?<!\w){re.escape(literal)}(?!\d)", row["enhanced_prompt"]), literal
+def test_no_text_goes_on_with_the_raw_prompts_sentence() -> None:
+    for row in ROWS:
+        for text in (row["complement"], *row["failed_prompts"]):
+            assert not text.startswith(row["raw_prompt"]), row
 
 
-def test_the_enhanced_prompts_share_no_scaffolding() -> None:
-    uses = Counter(run for row in ROWS for run in runs_of_words(row["enhanced_prompt"]))
+def test_the_complements_share_no_scaffolding() -> None:
+    uses = Counter(run for complement in COMPLEMENTS for run in runs_of_words(complement))
     assert [run for run, count in uses.items() if count > 1] == []
 
 
-def test_the_enhanced_prompts_open_in_many_ways() -> None:
-    openings = Counter(row["enhanced_prompt"].split()[0] for row in ROWS)
+def test_the_complements_open_in_many_ways() -> None:
+    openings = Counter(complement.split()[0] for complement in COMPLEMENTS)
     assert len(openings) >= 80
     assert max(openings.values()) <= len(ROWS) // 5
 
@@ -75,9 +70,11 @@ def test_each_format_holds_all_of_the_sample(tmp_path: Path, suffix: str) -> Non
     path = tmp_path / "new" / f"sample{suffix}"
     assert write_sample(path) == len(ROWS)
     records = read_records(path, strict=True).records
-    assert [(r.raw_prompt, r.enhanced_prompt, list(r.failed_prompts)) for r in records] == [
-        (row["raw_prompt"], row["enhanced_prompt"], row["failed_prompts"]) for row in ROWS
+    assert [(r.raw_prompt, r.target("complement"), r.failed_target("complement")) for r in records] == [
+        (row["raw_prompt"], row["complement"], row["failed_prompts"][0]) for row in ROWS
     ]
+    if suffix == ".jsonl":
+        assert list(records) == sample_records()
 
 
 def test_a_file_is_only_overwritten_on_request(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import typer
 from click.testing import Result
 from typer.testing import CliRunner
 
+from neuro_latent_trainer import adapter_folder
 from neuro_latent_trainer.cli import train
 from neuro_latent_trainer.config import LossWeights, TrainConfig
 from neuro_latent_trainer.sample import encode_rows, sample_rows
@@ -197,10 +198,42 @@ def test_a_failure_is_one_line_with_an_exit_code(
 
 
 def test_columns_are_mapped(options: dict[str, Any], tmp_path: Path) -> None:
-    rows = [{"q": row["raw_prompt"], "a": row["enhanced_prompt"]} for row in sample_rows()[:24]]
+    rows = [{"q": row["raw_prompt"], "a": row["complement"], "k": "x"} for row in sample_rows()[:24]]
     (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    done = run({**options, "--columns": "raw=q,enhanced=a"}, "--json")  # and no failed prompts at all
+    done = run({**options, "--columns": "raw=q,complement=a,kind=k"}, "--json")  # and no failed prompts at all
     assert done.exit_code == 0, done.output
+
+
+def test_the_form_is_that_of_the_data_unless_it_is_given(options: dict[str, Any], tmp_path: Path) -> None:
+    done = run(options, "--json")
+    assert "form: complement (the data has a column of complements)" in done.stderr
+    assert json.loads(done.stdout)["form"] == "complement"
+    assert adapter_folder.read(tmp_path / "run").config.form == "complement"
+    done = run({**options, "--resume": "last"})
+    assert done.exit_code == 0, done.output
+    done = run({**options, "--resume": "last", "--form": "rewrite"})
+    assert "other settings: form 'complement' there, 'rewrite' here" in error_line(done)
+    done = run({**options, "--output-dir": tmp_path / "other", "--form": "rewrite"})
+    assert "form: rewrite (as --form says)" in done.stderr
+    assert adapter_folder.read(tmp_path / "other").config.form == "rewrite"
+
+
+def test_a_run_that_starts_from_an_adapter_keeps_its_form(options: dict[str, Any], tmp_path: Path) -> None:
+    assert run({**options, "--form": "rewrite"}).exit_code == 0
+    start = {**options, "--output-dir": tmp_path / "next", "--start-from": tmp_path / "run"}
+    done = run(start)
+    assert done.exit_code == 0, done.output
+    assert "form: rewrite (as " in done.stderr
+    done = run({**start, "--output-dir": tmp_path / "third", "--form": "complement"})
+    assert "form 'rewrite' there, 'complement' here" in error_line(done)
+
+
+def test_rewrites_are_not_used_for_complements_and_are_counted(options: dict[str, Any]) -> None:
+    data = options["--data-path"]
+    data.write_text(data.read_text() + '{"raw_prompt": "sort", "enhanced_prompt": "Sort a list."}\n')
+    done = run(options)
+    assert done.exit_code == 0, done.output
+    assert "not used: 1 change the raw prompt, which a complement does not" in done.stderr
 
 
 def test_bad_rows_are_reported_with_their_lines_and_the_rest_is_trained_on(options: dict[str, Any]) -> None:
@@ -220,7 +253,7 @@ def test_records_that_are_not_used_are_counted(options: dict[str, Any]) -> None:
     data.write_text('{"raw_prompt": "Sort a list", "failed_prompts": ["Sort"]}\n' * 2 + data.read_text())
     done = run(options)
     assert done.exit_code == 0, done.output
-    assert "2 of them have no enhanced prompt and are not used" in done.stderr
+    assert "not used: 2 have no enhanced prompt" in done.stderr
 
 
 def test_validation_data_of_its_own(options: dict[str, Any], tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ import pytest
 import torch
 from rich.console import Console
 
+from neuro_latent_client.form import join
 from neuro_latent_trainer import checkpoint
 from neuro_latent_trainer.adapter_folder import AdapterError
 from neuro_latent_trainer.backbones import fingerprint
+from neuro_latent_trainer.card import model_card
 from neuro_latent_trainer.checkpoint import CheckpointError
 from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.progress import RunLog
@@ -121,32 +123,46 @@ def test_the_model_card_names_backbones_data_and_figures(whole: Run) -> None:
         whole.config.generator,
         "sample.jsonl",
         "40 records",
+        "| form | complement |",
+        "byte for byte",
         f"{first:.4f}",
         f"{last:.4f}",
     ):
         assert part in card
 
 
+def test_the_model_card_shows_what_the_gate_lets_through(whole: Run) -> None:
+    curve = [{"threshold": 0.5, "served": 0.61, "apt": 0.9}, {"threshold": 0.0, "served": 1.0, "apt": 0.7}]
+    adapter = whole.model.adapter.config
+    card = model_card(whole.config, replace(adapter, form="rewrite"), {**whole.model.trained, "gate": curve})
+    assert "| 0.00 | 100% | 70% |\n| 0.50 | 61% | 90% |\n\n## Use" in card
+    assert "byte for byte" not in card
+    assert "## The gate" not in model_card(whole.config, adapter, whole.model.trained)
+
+
 def test_validation_loss_falls_on_a_small_set(make_run: MakeRun) -> None:
     # One target and no noise, because a random T5 listens to soft prompts but little.
     sets = {
-        name: [replace(record, enhanced_prompt="List the steps and give one example.") for record in records]
+        name: [
+            replace(record, enhanced_prompt=join(record.raw_prompt, "List the steps and give one example."))
+            for record in records
+        ]
         for name, records in (("train", sample_records(0, 40)), ("validation", sample_records(40, 48)))
     }
     quiet = {"kl_weight": 0.0, "dropout": 0.0, "input_mask": 0.0, "linear_start": False}
     quiet |= {"soft_prompt_tokens": 16, "learning_rate": 1e-2}
-    run = make_run(phase1_epochs=4, phase2_epochs=1, **sets, **quiet)
+    run = make_run(phase1_epochs=10, phase2_epochs=1, **sets, **quiet)
     summary = run.execute()
     assert summary.validation_loss_end < summary.validation_loss_start - 0.01
     assert summary.validation_loss_end == run.observer.validations[summary.steps]["loss"]
 
 
-def test_a_run_can_start_from_an_adapter_but_not_from_one_of_another_form(whole: Run, make_run: MakeRun) -> None:
+def test_a_run_can_start_from_an_adapter_but_not_from_one_of_another_shape(whole: Run, make_run: MakeRun) -> None:
     start = str(whole.output_dir)
     run = make_run("on", Recorder(stop_after=1), start_from=start)
     run.execute()
     assert run.observer.validations[0] == whole.observer.validations[STEPS]
-    with pytest.raises(AdapterError, match=r"of another form: soft_prompt_tokens \d+ there, 3 here"):
+    with pytest.raises(AdapterError, match=r"which differs: soft_prompt_tokens \d+ there, 3 here"):
         make_run("other", start_from=start, soft_prompt_tokens=3)
     with pytest.raises(AdapterError, match="no adapter in"):
         make_run("none", start_from=str(whole.output_dir.parent / "nowhere"))

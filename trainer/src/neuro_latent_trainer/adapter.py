@@ -212,6 +212,16 @@ class Adapter(nn.Module):
         rest_3 = torch.cat([self.gate.logprob_weight, self.gate.threshold, embedding_BE.new_tensor([is_complement])])
         return torch.cat([prior_B1, rest_3.expand(len(embedding_BE), 3)], dim=1)
 
+    def confidence(self, embedding_BE: Tensor, mean_logprob_B: Tensor) -> Tensor:
+        """How sure the gate is of texts, in [0, 1]: float32 [B].
+
+        Args:
+            embedding_BE: of the raw prompts.
+            mean_logprob_B: of the texts' tokens, ``</s>`` included, in nats.
+        """
+        values_B4 = self.gate_values(embedding_BE)
+        return torch.sigmoid(values_B4[:, 0] + values_B4[:, 1] * mean_logprob_B)
+
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Take over saved tensors, those of a gate too if there is one.
 

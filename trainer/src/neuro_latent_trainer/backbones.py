@@ -150,7 +150,7 @@ def ids_of(tokenizer: PreTrainedTokenizerBase, texts: list[str], max_tokens: int
     bare: list[list[int]] = tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False)[
         "input_ids"
     ]
-    before, after = _special_ends(tokenizer)
+    before, after = special_ends(tokenizer)
     room = None if max_tokens is None else max(1, max_tokens - len(before) - len(after))
     return [[*before, *(ids if room is None else both_ends(ids, room)), *after] for ids in bare]
 
@@ -163,7 +163,7 @@ def both_ends(ids: list[int], room: int) -> list[int]:
     return [*ids[: room - tail], *(ids[-tail:] if tail else [])]
 
 
-def _special_ends(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+def special_ends(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     """The special tokens that the tokenizer puts before and behind a text."""
     mark: list[int] = tokenizer("a", add_special_tokens=False)["input_ids"]
     framed: list[int] = tokenizer("a")["input_ids"]

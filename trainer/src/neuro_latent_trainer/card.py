@@ -2,12 +2,26 @@
 
 from typing import Any
 
+from neuro_latent_client.form import Form
 from neuro_latent_trainer.adapter import AdapterConfig
 from neuro_latent_trainer.config import TrainConfig
 
+WRITES: dict[Form, str] = {
+    "complement": "writes what is missing behind the prompt. The prompt itself stays as it is, byte for byte; where\n"
+    "there is nothing to add, nothing is added.",
+    "rewrite": "writes an enhanced prompt in its place.",
+}
+
 
 def model_card(config: TrainConfig, adapter: AdapterConfig, training: dict[str, Any]) -> str:
-    """Markdown with what the adapter is, what it was trained on, its figures and its limits."""
+    """Markdown with what the adapter is, what it was trained on, its figures and its limits.
+
+    Args:
+        config: of the run.
+        adapter: its shape and form.
+        training: what the adapter folder keeps of the run; where it has ``gate``, a list of ``threshold``, ``served``
+            and ``apt`` (shares, 0 to 1), the card shows it.
+    """
     width = adapter.encoder_width
     return f"""---
 library_name: neuro-latent
@@ -17,11 +31,12 @@ tags: [prompt-optimization, soft-prompts, t5]
 ---
 # Neuro-Latent adapter
 
-Turns a raw prompt into {adapter.soft_prompt_tokens} soft prompts for a frozen T5, which then writes the enhanced
-prompt. It works only with the two frozen models it was trained for.
+Turns a raw prompt into {adapter.soft_prompt_tokens} soft prompts for a frozen T5, which then
+{WRITES[adapter.form]} It works only with the two frozen models it was trained for.
 
 | | |
 |---|---|
+| form | {adapter.form} |
 | encoder | `{config.encoder}` (width {width}, {adapter.pooling} pooling) |
 | generator | `{config.generator}` (width {adapter.generator_width}) |
 | black box | {width} → {adapter.black_box_width} → {width}, ReLU, dropout {adapter.dropout} |
@@ -31,13 +46,13 @@ prompt. It works only with the two frozen models it was trained for.
 Data: `{training["data"] or "not named"}`, {training["records"]} records, {training["steps"]} steps.
 Epochs: {config.phase1_epochs} of distillation, {config.phase2_epochs} of contrastive training; seed {config.seed}.
 
-Cross-entropy of held-out enhanced prompts, in nats a token (targets cut at {config.max_target_tokens} tokens):
+Cross-entropy of held-out {adapter.form}s, in nats a token (cut at {config.max_target_tokens} tokens):
 
 | before training | now |
 |---|---|
 | {training["validation_loss_start"]:.4f} | {training["validation_loss_end"]:.4f} |
 
-## Use
+{_gate(training.get("gate") or [])}## Use
 ```
 neuro-latent export --adapter . --output repository
 neuro-latent serve --repository repository
@@ -45,6 +60,24 @@ neuro-latent optimize "Create a function"
 ```
 
 ## Limits
-The figures above say how likely the reference rewrites are, not that a rewritten prompt leads to better answers. What
-the generator writes is not checked against facts; read it before you use it.
+The cross-entropy says how likely the reference {adapter.form}s are, not that what the generator writes leads to better
+answers. It is not checked against facts; read it before you use it.
+"""
+
+
+def _gate(curve: list[dict[str, float]]) -> str:
+    """What the gate lets through at some thresholds; "" where there is no gate."""
+    if not curve:
+        return ""
+    rows = "".join(
+        f"| {row['threshold']:.2f} | {row['served']:.0%} | {row['apt']:.0%} |\n"
+        for row in sorted(curve, key=lambda row: row["threshold"])
+    )
+    return f"""## The gate
+A text is withheld, and the raw prompt served, where the model's confidence is below a threshold. On prompts of kinds
+that the adapter was not trained on:
+
+| least confidence | prompts that get a text | of these apt |
+|---|---|---|
+{rows}
 """

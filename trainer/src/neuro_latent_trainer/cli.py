@@ -2,9 +2,9 @@
 
 import json
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -17,6 +17,10 @@ from neuro_latent_trainer.command_line import (
     stopping_with_a_checkpoint,
 )
 from neuro_latent_trainer.config import TrainConfig
+
+if TYPE_CHECKING:
+    from neuro_latent_client.form import Form
+    from neuro_latent_trainer.data import Dataset
 
 DEFAULTS = TrainConfig()
 
@@ -42,7 +46,7 @@ def train(
         typer.Option(
             help="What T5 learns to write: complement (text behind the raw prompt, which stays as it is), rewrite (a "
             "whole new prompt), or auto: complement where the data has a column of them or nine in ten enhanced "
-            "prompts begin with their raw prompt."
+            "prompts begin with their raw prompt. With --start-from, auto is the form of that adapter."
         ),
     ] = DEFAULTS.form,
     phase1_epochs: Annotated[int, typer.Option(help="Epochs of distillation.")] = DEFAULTS.phase1_epochs,
@@ -95,7 +99,7 @@ def train(
     ] = None,
     steered: Annotated[
         bool,
-        typer.Option(help="Start from the projector that the generator was pre-trained with, where it has one."),
+        typer.Option(help="Start from the adapter that the generator was pre-trained with, where it has one."),
     ] = DEFAULTS.steered,
     linear_start: Annotated[
         bool, typer.Option(help="Start the black box as the best linear guess of the enhanced prompt's embedding.")
@@ -198,7 +202,15 @@ def _train(
     from neuro_latent_trainer import checkpoint
     from neuro_latent_trainer.adapter_folder import AdapterError
     from neuro_latent_trainer.backbones import BackboneError
-    from neuro_latent_trainer.data import DataError, Record, parse_columns, read_records, render_bad_rows, split_records
+    from neuro_latent_trainer.data import (
+        DataError,
+        Dataset,
+        describe_unused,
+        parse_columns,
+        read_records,
+        render_bad_rows,
+        split_records,
+    )
     from neuro_latent_trainer.progress import RunLog, Unobserved
     from neuro_latent_trainer.sources import Sources
     from neuro_latent_trainer.training import Observer, Run
@@ -218,23 +230,26 @@ def _train(
     try:
         mapping = parse_columns(columns) if columns else None
 
-        def read(path: Path) -> list[Record]:
+        def read(path: Path) -> Dataset:
             data = read_records(path, columns=mapping, strict=strict)
             if data.bad_rows and processes.is_main_process:
                 output_dir.mkdir(parents=True, exist_ok=True)
                 report = output_dir / f"bad_rows_{path.name}.txt"
                 report.write_text("".join(f"{row}\n" for row in data.bad_rows), encoding="utf-8")
                 console.print(render_bad_rows(data.bad_rows), style="yellow", highlight=False, markup=False)
-            return list(data.records)
+            return data
 
-        train_records = read(data_path)
+        data = read(data_path)
         if val_path is None:
-            train_records, val_records = split_records(train_records, config.validation_share, config.seed)
+            train_records, val_records = split_records(data.records, config.validation_share, config.seed)
         else:
-            val_records = read(val_path)
+            train_records, val_records = list(data.records), list(read(val_path).records)
         console.print(f"{len(train_records)} training records, {len(val_records)} held out", highlight=False)
-        if unused := sum(r.enhanced_prompt is None for r in train_records + val_records):
-            console.print(f"{unused} of them have no enhanced prompt and are not used", style="yellow", highlight=False)
+        form, reason = _form(config, data)
+        config = replace(config, form=form)
+        console.print(f"form: {form} ({reason})", highlight=False, markup=False)
+        if unused := describe_unused(train_records + val_records, form):
+            console.print(unused, style="yellow", highlight=False)
         checkpoint_path = checkpoint.newest(output_dir) if resume == "last" else resume and Path(resume)
         with ExitStack() as closing:
             observer: Observer = Unobserved()
@@ -279,6 +294,23 @@ def _train(
     console.print(f"  neuro-latent serve --run {output_dir}", highlight=False, markup=False, soft_wrap=True)
     if as_json and processes.is_main_process:
         typer.echo(json.dumps(asdict(summary)))
+
+
+def _form(config: TrainConfig, data: "Dataset") -> "tuple[Form, str]":
+    """The form to train, and why.
+
+    Raises:
+        AdapterError: it is that of an adapter to start from, which cannot be read.
+    """
+    from neuro_latent_trainer import adapter_folder
+
+    if config.form != "auto":
+        return config.form, "as --form says"
+    if config.start_from:
+        return adapter_folder.read(adapter_folder.fetch(config.start_from)).config.form, f"as {config.start_from} has"
+    if data.has_complements:
+        return "complement", "the data has a column of complements"
+    return data.form, f"{data.complement_share:.0%} of the enhanced prompts begin with their raw prompt"
 
 
 def _processes(name: str) -> Any:

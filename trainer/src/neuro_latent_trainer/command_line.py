@@ -17,7 +17,11 @@ DataOption = Annotated[
     Path, typer.Option(help="Training data: .json, .jsonl, .csv or .parquet, one record a prompt.", metavar="FILE")
 ]
 ColumnsOption = Annotated[
-    str, typer.Option(help="Names of the file's columns, as raw=NAME,enhanced=NAME,failed=NAME.", metavar="MAP")
+    str,
+    typer.Option(
+        help="Names of the file's columns, as raw=NAME,enhanced=NAME,complement=NAME,failed=NAME,kind=NAME.",
+        metavar="MAP",
+    ),
 ]
 EmbeddingsOption = Annotated[
     Path | None,

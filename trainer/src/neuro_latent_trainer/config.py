@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+from neuro_latent_client.form import Form
 from neuro_latent_trainer.choices import (
     EMBEDDED,
     KL_FORMS,
@@ -134,6 +135,17 @@ class TrainConfig:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
         if self.pooling not in POOLINGS:
             raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, not {self.pooling!r}")
+
+    @property
+    def resolved_form(self) -> Form:
+        """The form to train.
+
+        Raises:
+            ValueError: it is still ``auto``.
+        """
+        if self.form == "auto":
+            raise ValueError("the form must be complement or rewrite by now: resolve auto by the data first")
+        return self.form
 
     def weights(self, phase: Literal[1, 2]) -> LossWeights:
         """The loss weights of a phase, with the run's KL weight."""

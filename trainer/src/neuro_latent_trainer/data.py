@@ -57,6 +57,12 @@ class Record:
             return self.enhanced_prompt
         return complement_of(self.raw_prompt, self.enhanced_prompt)
 
+    def failed_target(self, form: Form) -> str | None:
+        """The first failed prompt as a model of this form would write it; None where there is none that it could."""
+        if not self.failed_prompts or form == "rewrite":
+            return next(iter(self.failed_prompts), None)
+        return complement_of(self.raw_prompt, self.failed_prompts[0])
+
 
 @dataclass(frozen=True)
 class BadRow:
@@ -83,12 +89,16 @@ class Dataset:
     has_complements: bool = False
 
     @property
+    def complement_share(self) -> float:
+        """The share of the enhanced prompts that begin with their raw prompt; 0 where there are none."""
+        pairs = [record for record in self.records if record.enhanced_prompt is not None]
+        return sum(record.target("complement") is not None for record in pairs) / max(len(pairs), 1)
+
+    @property
     def form(self) -> Form:
         """The form that the file is made for: complement where it has such a column, or where nine in ten enhanced
         prompts begin with their raw prompt."""
-        pairs = [record for record in self.records if record.enhanced_prompt is not None]
-        complements = sum(record.target("complement") is not None for record in pairs)
-        return "complement" if self.has_complements or (pairs and complements >= 0.9 * len(pairs)) else "rewrite"
+        return "complement" if self.has_complements or self.complement_share >= 0.9 else "rewrite"
 
 
 @dataclass(frozen=True)
@@ -139,7 +149,7 @@ def read_records(path: Path, columns: Mapping[str, str] | None = None, strict: b
         path: the file; its name's ending tells the format.
         columns: the file's names of the columns ``raw``, ``enhanced``, ``complement``, ``failed`` and ``kind``; those
             not named keep ``raw_prompt``, ``enhanced_prompt``, ``complement``, ``failed_prompts`` and ``kind``. Where a
-            row has a complement, its failed texts are complements too.
+            row has a complement, its failed texts are complements too; an empty one says that there is nothing to add.
         strict: fail where there are bad rows instead of reporting them in the result.
 
     Raises:
@@ -166,6 +176,17 @@ def render_bad_rows(bad_rows: Sequence[BadRow]) -> str:
     if len(bad_rows) > MAX_SHOWN:
         lines.append(f"... and {len(bad_rows) - MAX_SHOWN} more")
     return "\n".join(lines)
+
+
+def describe_unused(records: Sequence[Record], form: Form) -> str:
+    """How many records have nothing to write in a form, and why, in one line; "" where all have."""
+    unpaired = sum(record.enhanced_prompt is None for record in records)
+    rewritten = sum(record.target(form) is None for record in records) - unpaired
+    parts = [
+        f"{unpaired} have no enhanced prompt" * bool(unpaired),
+        f"{rewritten} change the raw prompt, which a complement does not" * bool(rewritten),
+    ]
+    return f"not used: {'; '.join(filter(None, parts))}" if unpaired or rewritten else ""
 
 
 def split_records(records: Sequence[Record], validation_share: float, seed: int) -> tuple[list[Record], list[Record]]:
@@ -265,6 +286,7 @@ def _record(row: dict[str, Any], line: int, names: _Columns) -> Record:
     complement = row.get(names.complement)
     if complement is not None:
         check_text(complement, names.complement)
+    if complement is not None and (complement.strip() or enhanced is None):
         if enhanced is not None and enhanced != join(raw, complement.strip()):
             raise ValueError(f"{names.enhanced} and {names.complement} are both given and do not agree")
         enhanced = join(raw, complement.strip())

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from neuro_latent_client.form import Form
-from neuro_latent_trainer.backbones import Generator
+from neuro_latent_trainer.backbones import Generator, padded
 from neuro_latent_trainer.data import Record
 from neuro_latent_trainer.embeddings import EmbeddingCache
 from neuro_latent_trainer.losses import IGNORE
@@ -22,7 +22,11 @@ MAX_FAILED = 4
 
 @dataclass(frozen=True)
 class Batch:
-    """One training batch (``B`` rows, ``S`` source tokens, ``T`` target tokens, ``K`` hard negatives)."""
+    """One training batch (``B`` rows, ``S`` source tokens, ``T`` target tokens, ``K`` hard negatives).
+
+    Attributes:
+        kind_B: int64, equal for rows of one kind of request; -1 where it is unknown.
+    """
 
     source_ids_BS: Tensor
     source_mask_BS: Tensor
@@ -31,6 +35,7 @@ class Batch:
     enhanced_BE: Tensor
     failed_BKE: Tensor
     failed_mask_BK: Tensor
+    kind_B: Tensor
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on ``device``."""
@@ -44,7 +49,7 @@ class TokenizedPairs:
         records: those that have nothing to write in this form are left out (:meth:`~Record.target`).
         generator: whose tokenizer reads them.
         form: what is written: complements or whole rewrites.
-        max_source_tokens: of a longer raw prompt the beginning and the end are read; it ends with ``</s>`` all the same.
+        max_source_tokens: of a longer raw prompt the beginning and the end are read; it ends with ``</s>``.
         max_target_tokens: where targets are cut, without a ``</s>`` then.
         prefix: text before every raw prompt.
     """
@@ -74,7 +79,7 @@ class TokenizedPairs:
         digest = hashlib.sha256()
         for record in self.records:
             texts = (record.raw_prompt, record.enhanced_prompt, *record.failed_prompts[:MAX_FAILED])
-            digest.update(json.dumps(texts).encode())
+            digest.update(json.dumps([record.kind, *texts]).encode())
         return digest.hexdigest()
 
     def order(self, batch_size: int, seed: tuple[int, ...]) -> list[list[int]]:
@@ -94,10 +99,9 @@ class TokenizedPairs:
 
     def tokens(self, rows: list[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Of some rows: source ids and mask, int64 [B, S], and labels [B, T], IGNORE where padded."""
-        sources = _pad([self.sources[r] for r in rows], self._pad_id)
-        lengths = torch.tensor([[len(self.sources[r])] for r in rows])
-        mask = (torch.arange(sources.shape[1]) < lengths).long()
-        return sources, mask, _pad([self.targets[r] for r in rows], IGNORE)
+        sources = padded([self.sources[r] for r in rows], self._pad_id)
+        labels = padded([self.targets[r] for r in rows], IGNORE)["input_ids"]
+        return sources["input_ids"], sources["attention_mask"], labels
 
 
 class Examples(TokenizedPairs):
@@ -114,6 +118,8 @@ class Examples(TokenizedPairs):
     ) -> None:
         super().__init__(records, generator, form, max_source_tokens, max_target_tokens)
         self.cache = cache
+        kinds = {kind: number for number, kind in enumerate(sorted({r.kind for r in self.records} - {""}))}
+        self._kinds = [kinds.get(r.kind, -1) for r in self.records]
 
     def batch(self, rows: list[int]) -> Batch:
         """The tensors of some rows, on the CPU."""
@@ -134,12 +140,8 @@ class Examples(TokenizedPairs):
             failed_mask_BK=torch.tensor([[k < len(f) for k in range(most)] for f in failed])
             .reshape(len(rows), most)
             .bool(),
+            kind_B=torch.tensor([self._kinds[r] for r in rows]),
         )
-
-
-def _pad(rows: list[list[int]], value: int) -> Tensor:
-    width = max(len(r) for r in rows)
-    return torch.tensor([r + [value] * (width - len(r)) for r in rows])
 
 
 def all_texts(records: list[Record]) -> list[str]:

@@ -47,8 +47,12 @@ def info_nce(
     hard_mask_BK: Tensor,
     temperature: float,
     alike_BB: Tensor | None = None,
+    kind_B: Tensor | None = None,
 ) -> Tensor:
     """InfoNCE (van den Oord et al. 2018): own enhanced prompt against the batch's and one's own failed prompts.
+
+    Where kinds are known it is the supervised form (Khosla et al. 2020): the enhanced prompts of all rows of the same
+    kind are positives, and a row's loss is the mean over its positives.
 
     Args:
         query_BH: unit vectors of the optimized intents.
@@ -58,14 +62,17 @@ def info_nce(
         temperature: divides the cosine similarities.
         alike_BB: True where the row's and the column's raw or enhanced prompts are the same: what is right for a row is
             no wrong answer of it, though it stands in the batch again.
+        kind_B: int64, the kind of each row's request; below 0 where it is unknown.
     """
     batch_BB = query_BH @ positive_BH.T
+    right_BB = torch.eye(len(batch_BB), dtype=torch.bool, device=batch_BB.device)
+    if kind_B is not None:
+        right_BB |= (kind_B[:, None] == kind_B) & (kind_B >= 0)
     if alike_BB is not None:
-        own_BB = torch.eye(len(batch_BB), dtype=torch.bool, device=batch_BB.device)
-        batch_BB = batch_BB.masked_fill(alike_BB & ~own_BB, float("-inf"))
+        batch_BB = batch_BB.masked_fill(alike_BB & ~right_BB, float("-inf"))
     hard_BK = torch.einsum("bh,bkh->bk", query_BH, hard_BKH).masked_fill(~hard_mask_BK, float("-inf"))
-    scores = torch.cat([batch_BB, hard_BK], dim=1) / temperature
-    return F.cross_entropy(scores, torch.arange(len(scores), device=scores.device))
+    logprobs_BB = (torch.cat([batch_BB, hard_BK], dim=1) / temperature).log_softmax(1)[:, : len(batch_BB)]
+    return -(logprobs_BB.masked_fill(~right_BB, 0.0).sum(1) / right_BB.sum(1)).mean()
 
 
 def soft_prompt_kl(soft_BPD: Tensor, table_mean_D: Tensor, table_variance_D: Tensor) -> Tensor:

@@ -28,7 +28,9 @@ class SteeringConfig:
     encoder_width: int
     generator_width: int
     soft_prompt_tokens: int
+    black_box_width: int
     bottleneck_width: int
+    memory_prompts: int
     pooling: str
     projector: str = "residual"
     form: str = "complement"
@@ -41,7 +43,9 @@ class SteeringConfig:
             encoder_width=config.encoder_width,
             generator_width=config.generator_width,
             soft_prompt_tokens=config.soft_prompt_tokens,
+            black_box_width=config.black_box_width,
             bottleneck_width=config.bottleneck_width,
+            memory_prompts=config.memory_prompts,
             pooling=config.pooling,
             projector=config.projector,
             form=config.form,

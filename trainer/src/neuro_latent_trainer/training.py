@@ -1,7 +1,8 @@
 """The training run: two phases over the adapter, everything else frozen.
 
 Phase 1 (distillation): cross-entropy through the frozen T5, MSE to the enhanced prompt's embedding, KL.
-Phase 2 (contrastive): the same cross-entropy, a little MSE, InfoNCE against failed prompts, KL.
+Phase 2 (contrastive): the same cross-entropy, a little MSE, InfoNCE towards the rows' own kinds and against failed
+prompts, KL.
 """
 
 import json
@@ -17,6 +18,7 @@ from accelerate import PartialState
 from accelerate.utils import reduce
 from torch import Tensor, nn
 
+from neuro_latent_client.form import Form
 from neuro_latent_trainer import adapter_folder, checkpoint
 from neuro_latent_trainer.adapter import AdapterConfig
 from neuro_latent_trainer.backbones import Encoder, Generator, load_encoder, load_generator
@@ -74,6 +76,7 @@ class RunSummary:
     validation_loss_end: float
     seconds: float
     interrupted: bool
+    form: Form
 
 
 RIDGE = 0.1
@@ -102,10 +105,8 @@ def _start(config: TrainConfig, encoder: Encoder, generator: Generator) -> Promp
     """The adapter that a run starts with.
 
     Raises:
-        AdapterError: the one to start from is of another form than the settings say, or cannot be read.
+        AdapterError: the one to start from has another form or other sizes than the settings say, or cannot be read.
     """
-    if config.form == "auto":
-        raise ValueError("the form must be complement or rewrite by now: resolve auto by the data first")
     wanted = AdapterConfig(
         encoder_width=encoder.width,
         generator_width=generator.width,
@@ -115,9 +116,9 @@ def _start(config: TrainConfig, encoder: Encoder, generator: Generator) -> Promp
         projector=config.projector,
         bottleneck_width=config.bottleneck_width,
         pooling=config.pooling,
-        instruction=config.instruction or INSTRUCTIONS[config.form],
+        instruction=config.instruction or INSTRUCTIONS[config.resolved_form],
         memory_prompts=config.memory_prompts,
-        form=config.form,
+        form=config.resolved_form,
     )
     model = PromptOptimizer.create(encoder, generator, wanted, steered=config.steered)
     if config.start_from:
@@ -125,7 +126,7 @@ def _start(config: TrainConfig, encoder: Encoder, generator: Generator) -> Promp
         there, here = saved.config.to_dict(), wanted.to_dict()
         if different := sorted(name for name in here if there[name] != here[name]):
             details = ", ".join(f"{name} {there[name]!r} there, {here[name]!r} here" for name in different)
-            raise adapter_folder.AdapterError(f"cannot start from {config.start_from}, of another form: {details}")
+            raise adapter_folder.AdapterError(f"cannot start from {config.start_from}, which differs: {details}")
         model.load_adapter(saved, config.start_from)
     return model
 
@@ -135,7 +136,7 @@ class Run:
 
     Args:
         config: all settings.
-        train, validation: records; those without an enhanced prompt are not used.
+        train, validation: records; those that have nothing to write in the form of the settings are not used.
         output_dir: folder of the run.
         observer: told what happens.
         device: where the models are.
@@ -184,7 +185,8 @@ class Run:
         self.train_examples = Examples(train, generator, self.cache, form, *limits)
         self.validation_examples = Examples(validation, generator, self.cache, form, *limits)
         if not len(self.train_examples) or not len(self.validation_examples):
-            raise ValueError("training and validation each need at least one record with an enhanced prompt")
+            what = "an enhanced prompt" if form == "rewrite" else "an enhanced prompt that begins with the raw prompt"
+            raise ValueError(f"training and validation each need at least one record with {what}")
         self.data_digest = f"{self.train_examples.digest()}-{self.validation_examples.digest()}"
         if not config.start_from and not self.model.starts_steered:
             self._fit_start()
@@ -260,7 +262,7 @@ class Run:
             raise checkpoint.CheckpointError(f"{path} was made on other training or validation records")
         if state["backbones"] != self.backbones:
             raise checkpoint.CheckpointError(f"{path} was made with other weights of the encoder or the generator")
-        self.model.adapter.load_state_dict(state["adapter"])
+        self.model.adapter.load_tensors(state["adapter"])
         self.head.load_state_dict(state["head"])
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["rng"]["cpu"])
@@ -324,7 +326,13 @@ class Run:
             # Equal embeddings are of equal texts: the same row again, or another answer to the same prompt.
             alike_BB = _equal(batch.raw_BE) | _equal(batch.enhanced_BE)
             losses["contrastive"] = info_nce(
-                query_BH, positive_BH, hard_BKH, batch.failed_mask_BK, self.config.contrastive_temperature, alike_BB
+                query_BH,
+                positive_BH,
+                hard_BKH,
+                batch.failed_mask_BK,
+                self.config.contrastive_temperature,
+                alike_BB,
+                batch.kind_B,
             )
         if weights.kl:
             losses["kl"] = (
@@ -511,4 +519,5 @@ class Run:
             validation_loss_end=validation_loss,
             seconds=self.seconds,
             interrupted=interrupted,
+            form=self.config.resolved_form,
         )

@@ -23,7 +23,6 @@ KNOWN_COMMANDS: Final = {
     "evaluate": KnownCommand("Measure an adapter beside baselines.", *_TRAINER),
     "ablate": KnownCommand("Measure what each choice of the training recipe is worth.", *_TRAINER),
     "retrain": KnownCommand("Train an adapter on feedback, and promote it if it is no worse.", *_TRAINER),
-    "pretrain": KnownCommand("Pre-train the small embedded backbones.", *_TRAINER),
     "export": KnownCommand("Write a Triton model repository from an adapter.", *_EXPORT),
     "serve": KnownCommand("Serve a model repository with Triton.", *_SERVING),
     "adapters": KnownCommand("Show, add and remove the adapters of a repository, also while it is served.", *_SERVING),

@@ -8,7 +8,7 @@ Imported by the model itself too, so it stays small.
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -24,6 +24,9 @@ DEFAULT = "default"
 GRAPH = "model.onnx"
 PLAN = "model.plan"
 RECORD = "adapter.json"
+
+FORMAT = 2
+"""Of the manifest of a repository and of an adapter's record; 2 since projectors have the output ``gate``."""
 
 
 class RecordError(ValueError):
@@ -52,7 +55,7 @@ class AdapterRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    format: Literal[1]
+    format: int
     created: str
     model_version: str = Field(min_length=1, max_length=128)
     weights: File
@@ -77,6 +80,8 @@ def read_record(folder: Path) -> AdapterRecord:
         raise RecordError(f"{file} cannot be read: {problems}") from None
     except OSError as error:
         raise RecordError(f"{error.filename} cannot be read: {error.strerror}") from None
+    if record.format != FORMAT:
+        raise RecordError(f"{file}: format {record.format}, and this version reads {FORMAT}; export it again")
     if size != record.graph.size:
         raise RecordError(f"{graph}: {size} bytes, and {RECORD} says {record.graph.size}")
     return record

@@ -263,11 +263,13 @@ class AdapterStore:
         shape = (rows, tokens, fitting.fits["generator_width"])
         try:
             session = open_session(exported / GRAPH, 1)
-            (soft,) = session.run(["soft_prompts"], {"raw_embedding": np.ones([rows, int(width)], np.float32)})
+            outputs = session.run(["soft_prompts", "gate"], {"raw_embedding": np.ones([rows, int(width)], np.float32)})
         except Exception as error:  # ONNX Runtime has an error of its own for everything
             raise ServeError(f"{exported / GRAPH} cannot be run: {' '.join(str(error).split())[:300]}") from None
-        if soft.shape != shape or not np.isfinite(soft).all():
-            raise ServeError(f"{exported / GRAPH} writes {list(soft.shape)} or what is no number, not {list(shape)}")
+        for output, wanted in zip(outputs, (shape, (rows, 4)), strict=True):
+            if output.shape != wanted or not np.isfinite(output).all():
+                found = f"{list(output.shape)} or what is no number"
+                raise ServeError(f"{exported / GRAPH} writes {found}, not {list(wanted)}")
         return record
 
     @staticmethod

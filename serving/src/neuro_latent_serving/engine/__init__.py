@@ -13,12 +13,15 @@ In the order in which a request passes them::
     device/         the same in the memory of a GPU
     speculation.py  drafts copied from the prompt, and when they pay
     sampling.py, beams.py   which tokens come next
-    sequence.py     one answer: tokens, score, text stream
+    gate.py         how sure the adapter is
+    sequence.py     one answer: tokens, confidence, what of it is served
+    sentences.py    whole sentences of a text that was cut
     metrics.py      what is counted
 """
 
 from neuro_latent_serving.engine.engine import Engine, EngineConfig
+from neuro_latent_serving.engine.gate import Gate
 from neuro_latent_serving.engine.request import Request
 from neuro_latent_serving.engine.sequence import Event
 
-__all__ = ["Engine", "EngineConfig", "Event", "Request"]
+__all__ = ["Engine", "EngineConfig", "Event", "Gate", "Request"]

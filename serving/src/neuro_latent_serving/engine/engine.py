@@ -146,6 +146,8 @@ class Engine:
         if request.rows > self.config.slots:
             name = "num_beams" if request.options.num_beams > 1 else "num_return_sequences"
             raise InvalidInput(f"{name} must be at most {self.config.slots} (the server's slots), not {request.rows}")
+        if self.config.guard:
+            _ = request.foreign  # found out here, not on the thread that decodes
         with self._changed:
             if self._closing or not self._thread.is_alive():
                 raise EngineClosed(self._failure or STOPPING)

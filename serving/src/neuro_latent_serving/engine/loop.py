@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from neuro_latent_client.guard import LANGUAGE
 from neuro_latent_serving.engine.contract import MAX_WIDTH, Decoder
 from neuro_latent_serving.engine.metrics import EngineMetrics
 from neuro_latent_serving.engine.request import Request
-from neuro_latent_serving.engine.sequence import DEADLINE, FALLBACK, Event, Sequence
+from neuro_latent_serving.engine.sequence import DEADLINE, NOT_SURE, UNCHANGED, WITHHELD, Event, Sequence
 from neuro_latent_serving.engine.speculation import StepCost, best_width
 from neuro_latent_serving.engine.writing import StepCounts, Writing, start_writing
 from neuro_latent_serving.errors import EngineBusy, ServingError
@@ -45,7 +46,8 @@ class LoopConfig:
         slots: how many texts decode together.
         queue: how many requests may wait for a slot; one more is refused.
         speculation: whether greedy texts are drafted for.
-        guard: whether finished texts must keep the raw prompt's literals and be readable.
+        guard: whether finished texts are cut back to whole sentences, and rejected where they break a rule.
+        min_confidence: the least with which texts are served, for requests that do not say; None is each adapter's own.
 
     Raises:
         ValueError: a size is out of its range.
@@ -57,11 +59,14 @@ class LoopConfig:
     queue: int = 128
     speculation: bool = True
     guard: bool = False
+    min_confidence: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("slots", "queue"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.min_confidence is not None and not 0 <= self.min_confidence <= 1:
+            raise ValueError(f"min_confidence must be between 0 and 1, not {self.min_confidence}")
 
 
 class DecodeLoop:
@@ -163,21 +168,30 @@ class DecodeLoop:
                 self._finish(writing)
 
     def _end_waiting(self) -> None:
-        """Answer waiting requests that were cancelled or whose deadline has passed."""
+        """Answer waiting requests that were cancelled, whose deadline has passed, or that nothing is written for."""
         now = self._clock()
         with self._lock:
             asked = [(request, request.is_cancelled()) for request in self._waiting]
-            gone = [(request, cancelled) for request, cancelled in asked if cancelled or request.overdue(now)]
+            gone = [
+                (request, cancelled)
+                for request, cancelled in asked
+                if cancelled or request.overdue(now) or self._is_foreign(request)
+            ]
             for request, _ in gone:
                 self._waiting.remove(request)
             self.metrics.waiting = len(self._waiting)
         for request, cancelled in gone:
             if cancelled:
                 self.metrics.cancelled += 1
-            else:
+            elif request.overdue(now):
                 self.metrics.overdue += 1
                 self._tell(request, [sequence.finish(DEADLINE) for sequence in self._sequences(request)])
+            else:
+                self._tell(request, [sequence.withhold(LANGUAGE) for sequence in self._sequences(request)])
             request.on_end(None)
+
+    def _is_foreign(self, request: Request) -> bool:
+        return self.config.guard and request.foreign
 
     def _free(self, rows: list[int]) -> None:
         if rows:
@@ -217,6 +231,7 @@ class DecodeLoop:
         drafts = self.config.speculation and options.greedy and options.num_beams == 1
         prompt_ids = self._detokenizer.encode(request.raw_prompt, DRAFT_PROMPT_TOKENS) if drafts else None
         sequences = self._sequences(request)
+        self._tell(request, [event for sequence in sequences if (event := sequence.begin())])
         hidden_QD = np.ascontiguousarray(request.hidden_QD[:real], dtype=np.float32)
         rows = self._decoder.join(hidden_QD, request.mask_Q[:real].astype(np.int64), request.rows)
         writing = start_writing(
@@ -233,9 +248,16 @@ class DecodeLoop:
         self.metrics.prefills += 1
 
     def _sequences(self, request: Request) -> list[Sequence]:
-        config, options = self.config, request.options
+        config, options, gate = self.config, request.options, request.gate
+        asked = (options.min_confidence, config.min_confidence, gate.threshold)
+        least = next(value for value in asked if value is not None)
         return [
-            Sequence(i, request.raw_prompt, options.max_length, self._detokenizer, config.eos_id, config.guard)
+            Sequence(
+                *(i, request.raw_prompt, options.max_length, self._detokenizer, config.eos_id),
+                guarded=config.guard,
+                gate=gate,
+                min_confidence=least,
+            )
             for i in range(options.num_return_sequences)
         ]
 
@@ -282,5 +304,8 @@ class DecodeLoop:
 
     def _tell(self, request: Request, events: list[Event]) -> None:
         for event in events:
-            self.metrics.fallbacks += event.finish_reason == FALLBACK
+            self.metrics.unchanged += event.finish_reason == UNCHANGED
+            if event.finish_reason == WITHHELD:
+                self.metrics.withheld_by_gate += event.reason == NOT_SURE
+                self.metrics.withheld_by_guard += event.reason != NOT_SURE
             request.on_event(event)

@@ -16,7 +16,8 @@ class EngineMetrics:
         prefills: requests that got their slots.
         refused: requests that found the queue full.
         cancelled, overdue: requests that ended so.
-        fallbacks: texts that the raw prompt had to replace.
+        unchanged: complements that were empty.
+        withheld_by_gate, withheld_by_guard: texts that were not served.
         step_seconds: spent in the step graph.
         first_token_seconds: from arrival to the first token, of the latest requests; whoever reports them takes them
             out.
@@ -32,7 +33,9 @@ class EngineMetrics:
     refused: int = 0
     cancelled: int = 0
     overdue: int = 0
-    fallbacks: int = 0
+    unchanged: int = 0
+    withheld_by_gate: int = 0
+    withheld_by_guard: int = 0
     step_seconds: float = 0.0
     first_token_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))
     slots_used: int = 0

@@ -3,8 +3,11 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
+from neuro_latent_client.language import is_english
 from neuro_latent_serving.engine.contract import Floats, Ids
+from neuro_latent_serving.engine.gate import Gate
 from neuro_latent_serving.engine.sequence import Event
 from neuro_latent_serving.errors import ServingError
 from neuro_latent_serving.options import GenerationOptions
@@ -15,13 +18,14 @@ class Request:
     """One prompt to decode.
 
     Attributes:
-        raw_prompt: what drafts are copied from, and the text that takes the answer's place when nothing was written.
+        raw_prompt: what a complement goes behind and drafts are copied from; the answer where nothing is served.
         hidden_QD: T5 encoder states.
         mask_Q: 1 where ``hidden_QD`` is real.
         options: how to decode.
         on_event: called on the engine's thread with each piece; must be quick.
         on_end: called on the engine's thread exactly once, after the last event, with the error if there was one.
         is_cancelled: asked before every step; once true the request leaves.
+        gate: the form of what is written, and how sure the adapter is.
         arrived: when it came, on the monotonic clock.
     """
 
@@ -32,12 +36,18 @@ class Request:
     on_event: Callable[[Event], None]
     on_end: Callable[[ServingError | None], None]
     is_cancelled: Callable[[], bool] = lambda: False
+    gate: Gate = field(default_factory=Gate)
     arrived: float = field(default_factory=time.monotonic)
 
     @property
     def rows(self) -> int:
         """The slots that it takes: a row each for its texts, or for its beams."""
         return max(self.options.num_beams, self.options.num_return_sequences)
+
+    @cached_property
+    def foreign(self) -> bool:
+        """Whether it asks for a complement of a prompt in another language than the model's."""
+        return self.gate.form == "complement" and not is_english(self.raw_prompt)
 
     def overdue(self, now: float) -> bool:
         """Whether its deadline has passed."""

@@ -1,12 +1,17 @@
-"""One text being written."""
+"""One text being written, and what of it is served."""
 
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
 
-from neuro_latent_client.guard import guard
+from neuro_latent_client.form import join
+from neuro_latent_client.guard import BLANK, UNFINISHED, rejects
+from neuro_latent_serving.engine.gate import OPEN, Gate
+from neuro_latent_serving.engine.sentences import whole_sentences
 from neuro_latent_serving.tokenization import Detokenizer
 
-STOP, LENGTH, DEADLINE, FALLBACK = "stop", "length", "deadline", "fallback"
+STOP, LENGTH, DEADLINE, UNCHANGED, WITHHELD = "stop", "length", "deadline", "unchanged", "withheld"
+NOT_SURE = "not sure enough"
+"""The gate's reason; all others are the guard's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,12 +20,13 @@ class Event:
 
     Attributes:
         sequence_index: which of the request's ``num_return_sequences`` texts.
-        piece: new text; with ``replaces`` the whole text, in place of all pieces so far.
-        score: mean log-probability of the tokens chosen so far, the end token included.
+        piece: new text; all pieces of a text, one behind the other, are the text.
+        score: confidence in what the model has written so far, in [0, 1]; 0 before its first token.
         generated_tokens: tokens written so far, the end token not counted.
-        finish_reason: empty while the text goes on, else stop, length, deadline or fallback.
+        finish_reason: empty while the text goes on, else stop, length, deadline, unchanged or withheld.
         text: the whole text, only when it is finished.
-        replaces: see ``piece``.
+        added: of the complement form: what of ``text`` stands behind the prompt and the separator.
+        reason: why what the model wrote was withheld.
     """
 
     sequence_index: int
@@ -29,19 +35,26 @@ class Event:
     generated_tokens: int
     finish_reason: str = ""
     text: str = ""
-    replaces: bool = False
+    added: str = ""
+    reason: str = ""
 
 
 class Sequence:
-    """Tokens, score and text stream of one answer.
+    """Tokens, confidence and text stream of one answer.
+
+    A complement, and everything while the guard is on, is held back until it is finished and has passed: nothing that
+    was told is ever taken back. A rewrite that is not guarded is told as it is written.
 
     Args:
         index: which of the request's answers.
-        raw_prompt: takes the place of an answer without any ink.
-        guarded: whether :func:`~neuro_latent_client.guard.guard` looks at the finished text.
+        raw_prompt: the answer where nothing is served of what the model writes.
         max_length: the most tokens, the end token not counted.
         detokenizer: of the generator.
         eos: the end token.
+        guarded: whether a cut text ends with its last whole sentence, and
+            :func:`~neuro_latent_client.guard.rejects` looks at it.
+        gate: of the prompt.
+        min_confidence: the least with which a text that is held back is served.
     """
 
     def __init__(
@@ -51,29 +64,40 @@ class Sequence:
         max_length: int,
         detokenizer: Detokenizer,
         eos: int,
+        *,
         guarded: bool = False,
+        gate: Gate = OPEN,
+        min_confidence: float = 0.0,
     ) -> None:
         self.index = index
-        self._guarded = guarded
         self.tokens: list[int] = []
+        self.finished = False
         self._raw_prompt, self._max_length, self._eos = raw_prompt, max_length, eos
         self._detokenizer, self._stream = detokenizer, detokenizer.stream()
+        self._guarded, self._gate, self._min_confidence = guarded, gate, min_confidence
+        self._complements = gate.form == "complement"
+        self._held = guarded or self._complements
+        self._told = ""
         self._logprobs, self._chosen = 0.0, 0
-        self.finished = False
+
+    def begin(self) -> Event | None:
+        """What can be told before anything is written: in the complement form, the raw prompt."""
+        return self._tell(self._raw_prompt) if self._complements else None
 
     def accept(self, tokens: Items[int], logprobs: Items[float]) -> Event | None:
         """Append the tokens of one step, up to the end; returns what there is to tell, if anything."""
-        piece = ""
         for token, logprob in zip(tokens, logprobs, strict=True):
             self._logprobs += logprob
             self._chosen += 1
             if token == self._eos:
-                return self.finish(STOP, piece)
+                return self.finish(STOP)
             self.tokens.append(token)
-            piece += self._stream.push(token)
+            if not self._held:
+                self._stream.push(token)
             if len(self.tokens) >= self._max_length:
-                return self.finish(LENGTH, piece)
-        return Event(self.index, piece, self.score, len(self.tokens)) if piece else None
+                return self.finish(LENGTH)
+        piece = self._stream.text.strip()[len(self._told) :] if not self._held else ""
+        return self._tell(piece) if piece else None
 
     @property
     def left(self) -> int:
@@ -87,29 +111,48 @@ class Sequence:
 
     @property
     def score(self) -> float:
-        """Mean log-probability of the chosen tokens; 0 before the first."""
-        return self._logprobs / self._chosen if self._chosen else 0.0
+        """Confidence in what is written so far; 0 before the first token."""
+        return self._gate.confidence(self._logprobs / self._chosen) if self._chosen else 0.0
 
-    def finish(self, reason: str, pending: str = "") -> Event:
-        """End the text. One that nobody could use is replaced by the raw prompt.
+    def finish(self, ended: str) -> Event:
+        """End the text, and decide what of it is served.
 
         Args:
-            reason: why it ends.
-            pending: the end of the streamed text that no event has carried yet.
+            ended: why it ends: stop, length or deadline.
         """
         self.finished = True
-        text = self._detokenizer.decode(self.tokens)
-        told = self._stream.text[: len(self._stream.text) - len(pending)]
-        replaced = not text.strip()
-        if self._guarded and not replaced:
-            after = guard(self._raw_prompt, text)
-            text, replaced = after.text, after.verdict == "replaced"
-        if replaced:
-            fallback = reason if reason == DEADLINE else FALLBACK
-            return self._last(self._raw_prompt, fallback, self._raw_prompt, replaces=True)
-        if text.startswith(told):
-            return self._last(text[len(told) :], reason, text)
-        return self._last(text, reason, text, replaces=True)
+        if ended == DEADLINE and not self._chosen:
+            return self._last(self._told or self._raw_prompt, DEADLINE)
+        written = self._detokenizer.decode(self.tokens).strip()
+        if not self._held:
+            text = written if written.startswith(self._told) else self._stream.text.strip()
+            return self._last(text, ended) if text else self.withhold(BLANK)
+        if self._complements and not written and ended == STOP:
+            return self._last(self._raw_prompt, UNCHANGED)
+        text = whole_sentences(written) if self._guarded and ended != STOP else written
+        if reason := self._reason(written, text):
+            return self.withhold(reason)
+        if self._complements:
+            return self._last(join(self._raw_prompt, text), ended, added=text)
+        return self._last(text, ended)
 
-    def _last(self, piece: str, reason: str, text: str, replaces: bool = False) -> Event:
-        return Event(self.index, piece, self.score, len(self.tokens), reason, text, replaces)
+    def _reason(self, written: str, text: str) -> str:
+        """Why a text that was held back is not served; "" where it is."""
+        if self.score < self._min_confidence:
+            return NOT_SURE
+        if not text:
+            return UNFINISHED if written else BLANK
+        return rejects(self._raw_prompt, text, self._gate.form) if self._guarded else ""
+
+    def withhold(self, reason: str) -> Event:
+        """End the text with the raw prompt as the answer."""
+        self.finished = True
+        return self._last(self._raw_prompt, WITHHELD, reason=reason)
+
+    def _last(self, text: str, ended: str, *, added: str = "", reason: str = "") -> Event:
+        piece = text[len(self._told) :]
+        return Event(self.index, piece, self.score, len(self.tokens), ended, text, added, reason)
+
+    def _tell(self, piece: str) -> Event:
+        self._told += piece
+        return Event(self.index, piece, self.score, len(self.tokens))

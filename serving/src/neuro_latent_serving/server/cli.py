@@ -26,7 +26,7 @@ from neuro_latent_serving.server.ports import Ports, claim_ports, numeric_host
 from neuro_latent_serving.server.repository import Manifest, check_repository, newest_adapters
 from neuro_latent_serving.server.stop import StopSignals
 from neuro_latent_serving.server.supervisor import ServerConfig, TritonServer
-from neuro_latent_serving.settings import GUARD_VARIABLE
+from neuro_latent_serving.settings import GUARD_VARIABLE, MIN_CONFIDENCE_VARIABLE
 from neuro_latent_serving.threads import THREADS_VARIABLE
 
 if TYPE_CHECKING:
@@ -88,10 +88,19 @@ def serve(
         bool,
         typer.Option(
             "--guard/--no-guard",
-            help="Add numbers, quoted text, code, URLs and {placeholders} of the prompt that an answer has lost, and "
-            "answer with the prompt itself where nothing readable was written.",
+            help="Withhold a text that breaks a rule (a loop, another language, a repeated prompt, a lost or invented "
+            "literal), and cut one that is not finished back to whole sentences.",
         ),
     ] = True,
+    min_confidence: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Withhold a text that the model is less sure of, unless a request says otherwise; 0 withholds none. "
+            "Default: each adapter's own threshold.",
+        ),
+    ] = None,
     restarts: Annotated[
         int, typer.Option(min=0, help="How often a server that has ended by itself is started again.")
     ] = 3,
@@ -131,6 +140,7 @@ def serve(
             environment={
                 **({THREADS_VARIABLE: str(threads)} if threads else {}),
                 **({} if guard else {GUARD_VARIABLE: "off"}),
+                **({} if min_confidence is None else {MIN_CONFIDENCE_VARIABLE: str(min_confidence)}),
             },
         )
         gateway_config = GatewayConfig(

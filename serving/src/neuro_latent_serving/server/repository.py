@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from neuro_latent_serving.adapters.records import (
+    FORMAT,
     PROJECTOR,
     AdapterRecord,
     File,
@@ -45,6 +46,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
+    format: int = 1
     artifacts: dict[str, File]
     adapter: Adapter
     model_version: str
@@ -177,13 +179,19 @@ def read_manifest(repository: Path) -> Manifest | None:
     if not file.is_file():
         return None
     try:
-        return Manifest.model_validate_json(file.read_bytes())
+        manifest = Manifest.model_validate_json(file.read_bytes())
     except ValidationError as error:
         fields = [f"{'.'.join(map(str, problem['loc'])) or 'file'}: {problem['msg']}" for problem in error.errors()]
         raise ServeError(
             "\n  ".join([f"{file} cannot be read:", *fields[:5]]),
             f"Export again: {EXPORT_COMMAND.format(repository=repository)}",
         ) from error
+    if manifest.format != FORMAT:
+        raise ServeError(
+            f"{file}: format {manifest.format}, and this version reads {FORMAT}",
+            f"Export it again: {EXPORT_COMMAND.format(repository=repository)}",
+        )
+    return manifest
 
 
 def incomplete(repository: Path, missing: list[str], shown: int = 10) -> ServeError:

@@ -35,10 +35,12 @@ ERRORS: dict[str, type[ServingError]] = {e.__name__: e for e in (InvalidInput, E
 
 @dataclass(frozen=True)
 class DecodeRequest:
-    """One row to decode: T5 encoder states [Q, D], T5's mask of the prompt [S], the prompt, its given options."""
+    """One row to decode: T5 encoder states [Q, D], T5's mask of the prompt [S], the projector's gate [4], the prompt, the
+    options that were given."""
 
     hidden_QD: Floats
     t5_mask_S: Ids
+    gate_4: list[float]
     raw_prompt: str
     options: dict[str, Any]
     request_id: str
@@ -169,7 +171,12 @@ def _decode(connection: Connection, message: bytes, submit: Submit) -> None:
 
 def _pack(request: DecodeRequest) -> bytes:
     buffer = io.BytesIO()
-    rest = {"raw_prompt": request.raw_prompt, "options": request.options, "request_id": request.request_id}
+    rest = {
+        "gate_4": request.gate_4,
+        "raw_prompt": request.raw_prompt,
+        "options": request.options,
+        "request_id": request.request_id,
+    }
     text = np.frombuffer(json.dumps(rest).encode(), dtype=np.uint8)
     np.savez(buffer, hidden=request.hidden_QD, mask=request.t5_mask_S, rest=text)
     return buffer.getvalue()

@@ -11,16 +11,17 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from neuro_latent_client.protocol import RAW_PROMPT
-from neuro_latent_serving.engine import Engine, EngineConfig, Event, Request
+from neuro_latent_serving.engine import Engine, EngineConfig, Event, Gate, Request
 from neuro_latent_serving.engine.opening import DeviceName
 from neuro_latent_serving.errors import InvalidInput, ServingError
 from neuro_latent_serving.options import GenerationOptions, check_prompt
-from neuro_latent_serving.settings import guard_is_on
+from neuro_latent_serving.settings import guard_is_on, min_confidence
 from neuro_latent_serving.triton import bridge
 from neuro_latent_serving.triton.messages import (
     array,
     bytes_tensor,
     error_response,
+    gates_of,
     given_options,
     log,
     model_parameters,
@@ -68,6 +69,7 @@ class DecoderModel:
                 cuda_graphs=parameters.get("cuda_graphs", "true") == "true",
                 speculation=parameters["speculation"] == "true",
                 guard=parameters.get("guard", "true") == "true" and guard_is_on(),
+                min_confidence=min_confidence(),
             ),
             on_failure=self._fail,
         )
@@ -131,6 +133,7 @@ class DecoderModel:
             # Copies: the request's own memory is Triton's.
             hidden_QD=np.array(hidden[0]),
             t5_mask_S=np.array(required(request, "t5_mask")[0]),
+            gate_4=gates_of(request, 1)[0],
             raw_prompt=check_prompt(required(request, RAW_PROMPT)[0, 0]),
             options=given_options(request, 1)[0],
             request_id=request.request_id(),
@@ -168,6 +171,7 @@ class DecoderModel:
                 options=GenerationOptions.from_values(row.options),
                 on_event=on_event,
                 on_end=end,
+                gate=Gate.of_values(row.gate_4),
                 is_cancelled=lambda: (bool(row.request_id) and row.request_id in self._cancelled) or is_cancelled(),
             )
         )
@@ -177,14 +181,15 @@ def _response(event: Event, truncated: bool, made_by: str) -> Any:
     return pb_utils.InferenceResponse(
         output_tensors=[
             bytes_tensor("enhanced_prompt", [[event.piece]]),
+            bytes_tensor("added", [[event.added]]),
             tensor("score", [[event.score]], np.float32),
             tensor("generated_tokens", [[event.generated_tokens]], np.int32),
             bytes_tensor("finish_reason", [[event.finish_reason]]),
+            bytes_tensor("reason", [[event.reason]]),
             tensor("truncated", [[truncated]], np.bool_),
             bytes_tensor("model_version", [[made_by]]),
             bytes_tensor("adapter_version", [[made_by]]),
             tensor("sequence_index", [[event.sequence_index]], np.int32),
-            tensor("replaces", [[event.replaces]], np.bool_),
         ]
     )
 

@@ -79,6 +79,20 @@ def given_options(request: Any, rows: int) -> list[dict[str, Any]]:
     return given_rows(request, OPTION_TYPES, rows)
 
 
+def gates_of(request: Any, rows: int) -> list[list[float]]:
+    """The projector's ``gate`` [B, 4] by row.
+
+    Raises:
+        InvalidInput: it is missing, or is no such tensor.
+    """
+    gate_B4 = required(request, "gate")
+    if gate_B4.shape != (rows, 4):
+        raise InvalidInput(f"gate must have shape [{rows}, 4], not {list(gate_B4.shape)}")
+    if not np.isfinite(gate_B4).all():
+        raise InvalidInput("gate holds values that are no numbers")
+    return [[float(value) for value in row] for row in gate_B4]
+
+
 def _scalar(value: Any) -> Any:
     return value if isinstance(value, bytes) else value.item()
 

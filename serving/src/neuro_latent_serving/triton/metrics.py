@@ -19,7 +19,9 @@ COUNTERS = {
     "refused": ("requests_refused_total", "Requests that found the queue full"),
     "cancelled": ("requests_cancelled_total", "Requests that their callers cancelled"),
     "overdue": ("requests_overdue_total", "Requests that their deadline ended"),
-    "fallbacks": ("fallbacks_total", "Answers that the raw prompt had to replace"),
+    "unchanged": ("unchanged_total", "Answers to which the model added nothing"),
+    "withheld_by_gate": ("withheld_by_gate_total", "Texts not served because the model was not sure enough"),
+    "withheld_by_guard": ("withheld_by_guard_total", "Texts not served because they broke a rule"),
 }
 """Name in :class:`EngineMetrics` -> name and help at ``/metrics``."""
 

@@ -17,8 +17,8 @@ def merge(events: list[Event]) -> list[Event]:
     merged: dict[int, Event] = {}
     for event in events:
         before = merged.get(event.sequence_index)
-        if before is not None and not event.replaces:
-            event = replace(event, piece=before.piece + event.piece, replaces=before.replaces)
+        if before is not None:
+            event = replace(event, piece=before.piece + event.piece)
         merged[event.sequence_index] = event
     return list(merged.values())
 

@@ -16,9 +16,12 @@ from neuro_latent_serving.triton.messages import bytes_tensor, error_response, m
 
 Floats = npt.NDArray[np.float32]
 
+OUTPUTS = ("soft_prompts", "gate")
+"""Of every adapter's graph."""
+
 
 class ProjectorModel:
-    """``raw_embedding`` [B, E] and ``adapter`` [B, 1] -> ``soft_prompts`` [B, P, D] and ``made_by`` [B, 1].
+    """``raw_embedding`` [B, E], ``adapter`` [B, 1] -> ``soft_prompts`` [B, P, D], ``gate`` [B, 4], ``made_by`` [B, 1].
 
     A version of this model is a set of adapters that never changes; adapters come and go with new versions, which
     Triton loads beside the old one. So a request is made by one version of one adapter, and ``made_by`` says which.
@@ -66,25 +69,25 @@ class ProjectorModel:
         try:
             embedding_RE = np.concatenate([embedding_BE for embedding_BE, _ in rows])
             names = np.array([name for _, names in rows for name in names])
-            soft_RPD: Floats | None = None
+            outputs: list[Floats] = []
             for name in np.unique(names):
                 mine_R = names == name
-                (soft,) = self._sessions[name].run(None, {"raw_embedding": embedding_RE[mine_R]})
-                if soft_RPD is None:
-                    soft_RPD = np.empty((len(names), *soft.shape[1:]), dtype=np.float32)
-                soft_RPD[mine_R] = soft
+                made = self._sessions[name].run(list(OUTPUTS), {"raw_embedding": embedding_RE[mine_R]})
+                outputs = outputs or [np.empty((len(names), *part.shape[1:]), dtype=np.float32) for part in made]
+                for output, part in zip(outputs, made, strict=True):
+                    output[mine_R] = part
         except Exception as error:
             if len(rows) > 1:  # one bad request must not take the others of its batch with it
                 return [self._run([row])[0] for row in rows]
             return [error_response(error)]
-        assert soft_RPD is not None
-        parts = np.split(soft_RPD, np.cumsum([len(names) for _, names in rows])[:-1])
+        ends = np.cumsum([len(names) for _, names in rows])[:-1]
+        split = zip(*(np.split(output, ends) for output in outputs), strict=True)
         return [
             pb_utils.InferenceResponse(
                 output_tensors=[
-                    pb_utils.Tensor("soft_prompts", np.ascontiguousarray(part)),
+                    *(pb_utils.Tensor(*named) for named in zip(OUTPUTS, map(np.ascontiguousarray, parts), strict=True)),
                     bytes_tensor("made_by", [[self._versions[name]] for name in names]),
                 ]
             )
-            for part, (_, names) in zip(parts, rows, strict=True)
+            for parts, (_, names) in zip(split, rows, strict=True)
         ]

@@ -21,6 +21,7 @@ from neuro_latent_serving.triton.messages import (
     array,
     bytes_tensor,
     error_response,
+    gates_of,
     given_options,
     log,
     model_parameters,
@@ -68,10 +69,16 @@ class UnaryDecoderModel:
     def _parse(request: Any) -> list[bridge.DecodeRequest]:
         hidden, mask = required(request, "encoder_hidden_states"), required(request, "t5_mask")
         prompts, options = required(request, RAW_PROMPT), given_options(request, len(hidden))
+        gates = gates_of(request, len(hidden))
         # Copies: the request's own memory is Triton's.
         return [
             bridge.DecodeRequest(
-                np.array(hidden[i]), np.array(mask[i]), check_prompt(prompts[i, 0]), options[i], request.request_id()
+                hidden_QD=np.array(hidden[i]),
+                t5_mask_S=np.array(mask[i]),
+                gate_4=gates[i],
+                raw_prompt=check_prompt(prompts[i, 0]),
+                options=options[i],
+                request_id=request.request_id(),
             )
             for i in range(len(hidden))
         ]
@@ -109,9 +116,11 @@ class UnaryDecoderModel:
         return pb_utils.InferenceResponse(
             output_tensors=[
                 bytes_tensor("enhanced_prompt", [[event.text for event in row] for row in texts]),
+                bytes_tensor("added", [[event.added for event in row] for row in texts]),
                 tensor("score", [[event.score for event in row] for row in texts], np.float32),
                 tensor("generated_tokens", [[event.generated_tokens for event in row] for row in texts], np.int32),
                 bytes_tensor("finish_reason", [[event.finish_reason for event in row] for row in texts]),
+                bytes_tensor("reason", [[event.reason for event in row] for row in texts]),
                 tensor("truncated", truncated, np.bool_),
                 tensor("model_version", made_by, np.object_),
                 tensor("adapter_version", made_by, np.object_),

@@ -20,6 +20,7 @@ from neuro_latent_client import Client
 from neuro_latent_serving.adapters import store as module
 from neuro_latent_serving.adapters.cli import app
 from neuro_latent_serving.adapters.promotion import promote
+from neuro_latent_serving.adapters.records import FORMAT
 from neuro_latent_serving.adapters.store import AdapterStore
 from neuro_latent_serving.server.adapter import is_exported, refuse_to_drop_adapters
 from neuro_latent_serving.server.cli import adapter_versions
@@ -48,23 +49,31 @@ def make(tmp_path: Path) -> Make:
         folder.mkdir(parents=True)
         shape = [0, FITS["soft_prompt_tokens"], FITS["generator_width"]]
         weights = np.full((FITS["encoder_width"], shape[1] * shape[2]), scale, np.float32)
+        to_gate = [0.0] * FITS["encoder_width"] * 4
         graph = helper.make_graph(
             [
                 helper.make_node("MatMul", ["raw_embedding", "weights"], ["flat"]),
                 helper.make_node("Reshape", ["flat", "shape"], ["soft_prompts"]),
+                helper.make_node("MatMul", ["raw_embedding", "to_gate"], ["gate"]),
             ],
             "adapter",
             [helper.make_tensor_value_info("raw_embedding", TensorProto.FLOAT, ["batch", FITS["encoder_width"]])],
-            [helper.make_tensor_value_info("soft_prompts", TensorProto.FLOAT, ["batch", *shape[1:]])],
+            [
+                helper.make_tensor_value_info("soft_prompts", TensorProto.FLOAT, ["batch", *shape[1:]]),
+                helper.make_tensor_value_info("gate", TensorProto.FLOAT, ["batch", 4]),
+            ],
             [
                 helper.make_tensor("weights", TensorProto.FLOAT, weights.shape, weights.ravel()),
+                helper.make_tensor(
+                    "to_gate", TensorProto.FLOAT, [FITS["encoder_width"], 4], [0.0] * FITS["encoder_width"] * 4
+                ),
                 helper.make_tensor("shape", TensorProto.INT64, [3], shape),
             ],
         )
         opsets = [helper.make_opsetid("", 18)]
         onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), folder / "model.onnx")
         record = {
-            "format": 1,
+            "format": FORMAT,
             "created": "2026-01-01T00:00:00Z",
             "model_version": f"mini-{name}",
             "weights": {"sha256": name, "bytes": 1},
@@ -87,6 +96,7 @@ def repository(tmp_path: Path, make: Make) -> Path:
     (root / "projector" / "1" / "model.py").write_text("")
     files = {str(file.relative_to(root)): file for file in target.iterdir()}
     manifest = {
+        "format": FORMAT,
         "artifacts": {name: {"sha256": sha256(f), "bytes": f.stat().st_size} for name, f in files.items()},
         "adapter": {"sha256": "first"},
         "model_version": "mini-first",
@@ -191,7 +201,12 @@ def no_record(folder: Path) -> None:
 
 
 def odd_record(folder: Path) -> None:
-    (folder / "adapter.json").write_text('{"format": 2}')
+    (folder / "adapter.json").write_text('{"format": "one"}')
+
+
+def older_record(folder: Path) -> None:
+    record = json.loads((folder / "adapter.json").read_text())
+    (folder / "adapter.json").write_text(json.dumps(record | {"format": 1}))
 
 
 def cut_graph(folder: Path) -> None:
@@ -205,7 +220,8 @@ def cut_graph(folder: Path) -> None:
         (other_graph, r"its sha256 is not that of adapter\.json"),
         (no_graph, r"holds no exported adapter \(model\.onnx is missing\)"),
         (no_record, r"holds no exported adapter \(adapter\.json is missing\)"),
-        (odd_record, r"cannot be read: format: Input should be 1"),
+        (odd_record, r"cannot be read: format: Input should be a valid integer"),
+        (older_record, r"format 1, and this version reads 2; export it again"),
         (cut_graph, r"bytes, and adapter\.json says"),
     ],
 )

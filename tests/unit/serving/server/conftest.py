@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from neuro_latent_serving.adapters.records import FORMAT
+
 FAKE_SERVER = """#!{python}
 import http.server, json, os, signal, subprocess, sys, time
 
@@ -84,6 +86,7 @@ def repository(tmp_path: Path) -> Path:
     (folder / "echo" / "config.pbtxt").write_text('name: "echo"')
     (folder / "echo" / "1" / "model.onnx").write_bytes(b"onnx")
     manifest = {
+        "format": FORMAT,
         "artifacts": {
             "echo/1/model.onnx": {
                 "sha256": "87e93f89f2be0db364e8be052f79f389e6c2da239831922e24513288af522a43",

@@ -92,14 +92,17 @@ def ablate(
     from neuro_latent_trainer.evaluation.evaluate import is_triple
 
     mapping = parse_columns(columns) if columns else None
-    train = sample_records(read_records(data_path, mapping).records, records)
+    data = read_records(data_path, mapping)
+    train = sample_records(data.records, records)
     held_out = list(read_records(val_path, mapping).records)
     pairs = read_records(preferences, parse_columns(PREFERENCE_COLUMNS)).records if preferences else []
     triples = [record for record in pairs if is_triple(record)]
     output_dir.mkdir(parents=True, exist_ok=True)
     log = output_dir / "results.jsonl"
     known = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.is_file() else []
+    console.print(f"form: {data.form}", highlight=False)
     base = TrainConfig(
+        form=data.form,
         phase1_epochs=phase1_epochs,
         phase2_epochs=phase2_epochs,
         sample_every=0,
@@ -135,7 +138,7 @@ def _measure(
     from neuro_latent_trainer.progress import Unobserved
     from neuro_latent_trainer.training import Run
 
-    validation = chosen(held_out, rows)
+    validation = chosen(held_out, config.resolved_form, rows)
     run = Run(
         config, train, validation, folder / name, Unobserved(), default_device(), embeddings_dir=folder / "embeddings"
     )

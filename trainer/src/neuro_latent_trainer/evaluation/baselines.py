@@ -22,6 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from neuro_latent_client.form import Form
 from neuro_latent_trainer.backbones import Generator, autocast, freeze, resolve
 from neuro_latent_trainer.choices import Precision
 from neuro_latent_trainer.data import Record
@@ -42,6 +43,7 @@ class Budget:
         max_source_tokens, max_target_tokens: where texts are cut.
         soft_prompt_tokens: how many virtual tokens prompt tuning has.
         instruction: stands before the prompt in full fine-tuning, and is what virtual tokens start from.
+        form: what they learn to write.
         prompt_tuning_rate, finetune_rate: AdamW's peak rates, each the best of the ones tried (docs/quality.md).
     """
 
@@ -51,6 +53,7 @@ class Budget:
     max_target_tokens: int
     soft_prompt_tokens: int
     instruction: str
+    form: Form
     prompt_tuning_rate: float = 0.3
     finetune_rate: float = 5e-4
     warmup_share: float = 0.05
@@ -75,6 +78,7 @@ class Budget:
                 max_target_tokens=trained["max_target_tokens"],
                 soft_prompt_tokens=model.adapter.config.soft_prompt_tokens,
                 instruction=model.adapter.config.instruction,
+                form=model.adapter.config.form,
                 precision=trained.get("precision", "auto"),
             )
         except KeyError as missing:
@@ -114,7 +118,8 @@ class Baselines:
 
     def __init__(self, folder: Path, generator: Generator, records: Sequence[Record], budget: Budget) -> None:
         self._folder, self._generator, self._budget = folder, generator, budget
-        self._pairs = TokenizedPairs(records, generator, budget.max_source_tokens, budget.max_target_tokens)
+        self._limits = (budget.form, budget.max_source_tokens, budget.max_target_tokens)
+        self._pairs = TokenizedPairs(records, generator, *self._limits)
         if not len(self._pairs):
             raise ValueError("the baselines need training rows with an enhanced prompt")
         said = [generator.sha256, self._pairs.digest(), asdict(budget)]
@@ -170,8 +175,7 @@ class Baselines:
         def loss(ids_BS: Tensor, mask_BS: Tensor, labels_BT: Tensor) -> Tensor:
             return generation_loss(model(input_ids=ids_BS, attention_mask=mask_BS, labels=labels_BT).logits, labels_BT)
 
-        limits = (budget.max_source_tokens, budget.max_target_tokens)
-        pairs = TokenizedPairs(self._pairs.records, self._generator, *limits, prefix=budget.instruction)
+        pairs = TokenizedPairs(self._pairs.records, self._generator, *self._limits, prefix=budget.instruction)
         self._descend(list(model.parameters()), loss, pairs, budget.finetune_rate, budget.weight_decay, progress)
         return {name: parameter.detach() for name, parameter in model.named_parameters()}  # tied ones once
 

@@ -38,7 +38,10 @@ def evaluate(
         typer.Option(help="Prompts with a version that succeeded and one that failed.", metavar="FILE"),
     ] = None,
     columns: Annotated[
-        str, typer.Option(help="Names of the columns of --data and --train, as raw=NAME,enhanced=NAME.", metavar="MAP")
+        str,
+        typer.Option(
+            help="Names of the columns of --data and --train, as raw=NAME,enhanced=NAME,complement=NAME.", metavar="MAP"
+        ),
     ] = "",
     preference_columns: Annotated[
         str, typer.Option(help="Names of the columns of --preferences.", metavar="MAP")
@@ -67,16 +70,19 @@ def evaluate(
 ) -> None:
     """Measure an adapter beside baselines on the same rows, with 95 % bootstrap intervals over rows.
 
-    Systems: the raw prompt unchanged; the frozen T5 with an instruction in words; the adapter, also behind the guard,
-    as it is served. With --train: the enhanced prompt of the nearest training prompt; PEFT's prompt tuning and the
-    whole T5 fine-tuned, both trained here for as many steps of as many rows as the adapter was.
+    Systems: the raw prompt unchanged; the frozen T5 with an instruction in words; the adapter, also as it is served:
+    behind gate and guard, where the raw prompt stands for what is withheld. With --train: the complement or the
+    rewrite of the nearest training prompt; PEFT's prompt tuning and the whole T5 fine-tuned, both trained here for as
+    many steps of as many rows as the adapter was. For an adapter of the complement form also the training data's most
+    typical complement for every prompt, and what the adapter wrote for another row.
 
     Figures: cross-entropy of the gold text in nats a token (for "raw": of the frozen T5 with the raw prompt alone);
-    share of the full fine-tune's gain over the instruction; chrF and ROUGE-L; copied: the share of texts that are the
-    raw prompt again; literals kept; degenerate texts, and texts off their subject; usage gap: how much worse the loss
-    is with another row's soft prompts; effective rank of the soft prompts; retrieval of the own gold text (mean
-    reciprocal rank) by intent and by raw embedding; with --preferences, how often the text that succeeded is found
-    likelier.
+    share of the full fine-tune's gain over the instruction; chrF and ROUGE-L to the gold text; served: the share of
+    prompts that get anything but the raw prompt; unchanged and unneeded: where that is wrong; rejected by the guard;
+    withheld by gate or guard; usage gap: how much worse the loss is with another row's soft prompts; effective rank of
+    the soft prompts; retrieval of the own gold prompt (mean reciprocal rank) by intent and by raw embedding; with
+    --preferences, how often the text that succeeded is found likelier. In the complement form a text is the complement
+    alone, without the raw prompt before it.
 
       neuro-latent evaluate --adapter runs/first --data val.jsonl --train train.jsonl
 
@@ -93,7 +99,14 @@ def evaluate(
     from neuro_latent_trainer import adapter_folder
     from neuro_latent_trainer.adapter_folder import AdapterError
     from neuro_latent_trainer.backbones import BackboneError
-    from neuro_latent_trainer.data import DataError, Record, parse_columns, read_records, render_bad_rows
+    from neuro_latent_trainer.data import (
+        DataError,
+        Record,
+        describe_unused,
+        parse_columns,
+        read_records,
+        render_bad_rows,
+    )
     from neuro_latent_trainer.evaluation.baselines import Baselines, Budget
     from neuro_latent_trainer.evaluation.evaluate import EvaluationConfig, is_triple
     from neuro_latent_trainer.evaluation.evaluate import evaluate as evaluate_adapter
@@ -127,14 +140,20 @@ def evaluate(
                 task = bars.add_task(name, total=total)
                 return lambda done: bars.advance(task, done)
 
+            def tell_unused(model: PromptOptimizer) -> None:
+                if unused := describe_unused(on, model.adapter.config.form):
+                    console.print(f"{data}: {unused}", highlight=False, markup=False)
+
             if compare is not None:
                 first, second = map(load, compare)
+                tell_unused(first)
                 figures = compare_adapters(first, second, on, preferences=preferred, config=config, stage=stage)
                 named = {"adapters": [str(path) for path in compare]}
             else:
                 assert adapter is not None
                 folder = adapter_folder.locate(adapter)
                 model = load(folder)
+                tell_unused(model)
                 baselines = None
                 if trained_on and trained_baselines:
                     kept = baselines_dir or folder.parent / "baselines"

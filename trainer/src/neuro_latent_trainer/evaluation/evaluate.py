@@ -1,5 +1,8 @@
 """One evaluation: all systems on the same rows.
 
+What is compared is what a model writes: complements of an adapter of the complement form, whole enhanced prompts of one
+that rewrites. Embeddings are always those of whole enhanced prompts.
+
 Shape letters: ``N`` rows, ``P`` soft prompts, ``D`` generator width, ``E`` encoder width.
 """
 
@@ -12,29 +15,32 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from neuro_latent_client.form import Form
 from neuro_latent_trainer.backbones import Generator
 from neuro_latent_trainer.data import Record, sample_records
 from neuro_latent_trainer.evaluation import latent, measures, statistics
 from neuro_latent_trainer.evaluation.baselines import Baselines
+from neuro_latent_trainer.evaluation.served import as_served, nothing, whole
 from neuro_latent_trainer.evaluation.statistics import Floats, Interval
 from neuro_latent_trainer.evaluation.systems import (
     Condition,
     Conditioned,
+    Constant,
     Losses,
     Nearest,
     System,
-    Unchanged,
     adapted,
     embeddings,
-    guarded,
     instructed,
     prompted,
     softly_prompted,
+    typical,
 )
 from neuro_latent_trainer.model import PromptOptimizer
 
-RAW, NEAREST, INSTRUCTION, PROMPT_TUNING = "raw", "nearest", "instruction", "prompt tuning"
-ADAPTER, GUARDED, FULL_FINETUNE = "adapter", "adapter, guarded", "full fine-tune"
+RAW, NEAREST, CONSTANT, INSTRUCTION, PROMPT_TUNING = "raw", "nearest", "constant", "instruction", "prompt tuning"
+ADAPTER, FULL_FINETUNE = "adapter", "full fine-tune"
+SHUFFLED, SERVED = "adapter, shuffled", "adapter, as served"
 
 Stage = Callable[[str, int], Callable[[int], None]]
 """Begins a stage with so many rows; returns what to call with the rows that are done."""
@@ -74,14 +80,20 @@ class Evaluation:
 
     Attributes:
         figures: JSON types only.
-        raw, gold: prompts and what they should become.
+        form: of all texts.
+        raw, gold: prompts and what should be written for them.
         texts: by system.
     """
 
     figures: dict[str, Any]
+    form: Form
     raw: list[str]
     gold: list[str]
     texts: dict[str, list[str]]
+
+    def enhanced(self, texts: Sequence[str]) -> list[str]:
+        """The enhanced prompts that texts of all rows make."""
+        return whole(self.raw, texts, self.form)
 
 
 def conditioned(generator: Generator, condition: Condition, config: EvaluationConfig) -> Conditioned:
@@ -89,16 +101,22 @@ def conditioned(generator: Generator, condition: Condition, config: EvaluationCo
     return Conditioned(generator, condition, config.max_length, config.max_target_tokens)
 
 
-def chosen(records: Sequence[Record], most: int) -> list[Record]:
-    """Records with an enhanced prompt, at most ``most``, by a hash of their raw prompts.
+def chosen(records: Sequence[Record], form: Form, most: int) -> list[Record]:
+    """Records that say what to write in a form, at most ``most``, by a hash of their raw prompts.
 
     Raises:
-        ValueError: fewer than 2 have one.
+        ValueError: fewer than 2 do.
     """
-    found = [record for record in records if record.enhanced_prompt is not None]
+    found = [record for record in records if record.target(form) is not None]
     if len(found) < 2:
-        raise ValueError(f"an evaluation needs at least 2 rows with an enhanced prompt, not {len(found)}")
+        kept = ", which begins with the raw prompt" if form == "complement" else ""
+        raise ValueError(f"an evaluation needs at least 2 rows with an enhanced prompt{kept}, not {len(found)}")
     return sample_records(found, most)
+
+
+def targets(records: Sequence[Record], form: Form) -> list[str]:
+    """What is to be written for records that say so."""
+    return [record.target(form) or "" for record in records]
 
 
 def evaluate(
@@ -128,47 +146,46 @@ def evaluate(
     config = config or EvaluationConfig()
     if not all(map(is_triple, preferences)):
         raise ValueError("each row of preferences needs an enhanced and a failed prompt")
-    rows = chosen(records, config.rows)
-    raw, gold = [r.raw_prompt for r in rows], [r.enhanced_prompt or "" for r in rows]
+    form = model.adapter.config.form
+    rows = chosen(records, form, config.rows)
+    raw, gold = [r.raw_prompt for r in rows], targets(rows, form)
     systems = _systems(model, train, baselines, config, stage)
     scored = {name: system for name, system in systems.items() if isinstance(system, Conditioned)}
 
     with torch.no_grad():
         texts = {
             # T5 is asked with the raw prompt alone for likelihoods; as a text, the raw prompt stands for itself.
-            name: (Unchanged() if name == RAW else system).write(raw, stage(f"{name} writes", len(raw)))
+            name: nothing(raw, form) if name == RAW else system.write(raw, stage(f"{name} writes", len(raw)))
             for name, system in systems.items()
         }
-        texts[GUARDED] = guarded(raw, texts[ADAPTER])
-        measured = {name: measures.measure(raw, gold, written) for name, written in texts.items()}
+        if form == "complement":
+            texts[SHUFFLED] = [texts[ADAPTER][row] for row in _others(len(rows))]
+        texts[SERVED], reasons = as_served(model, scored[ADAPTER], raw, texts[ADAPTER])
+        measured = {name: measures.measure(raw, gold, written, form) for name, written in texts.items()}
         losses = {name: system.losses(raw, gold, stage(f"{name} scores", len(raw))) for name, system in scored.items()}
         figures: dict[str, Any] = {
             "rows": len(rows),
+            "form": form,
             "ce": {name: _cross_entropy(found).as_json() for name, found in losses.items()},
             **{
                 name: {system: getattr(found, name).as_json() for system, found in measured.items()}
-                for name in ("chrf", "rouge_l", "copied", "literals_kept", "degenerate", "off_subject", "repetition")
+                for name in ("chrf", "rouge_l", "served", "unchanged", "unneeded", "rejected", "repetition")
             },
             **{
                 name: {system: round(getattr(found, name), 4) for system, found in measured.items()}
                 for name in ("self_bleu", "length_ratio")
             },
+            "withheld": {SERVED: statistics.mean([float(bool(reason)) for reason in reasons]).as_json()},
             "better_than": {
-                name: _better_than(losses[ADAPTER], losses[name], texts[ADAPTER], texts[name], gold)
-                for name in losses
-                if name != ADAPTER
+                name: _better_than(losses[ADAPTER], losses.get(name), texts[ADAPTER], texts[name], gold)
+                for name in texts
+                if name not in (ADAPTER, SERVED)
             },
             **_share_of_gain(losses),
-            **_of_adapter(model, config, raw, gold, losses[ADAPTER]),
+            **_of_adapter(model, config, rows, losses[ADAPTER]),
+            **_preferences(model, scored, preferences),
         }
-        if preferences:
-            figures["preference_accuracy"] = {
-                name: statistics.mean(prefers_success(system, preferences)).as_json() for name, system in scored.items()
-            }
-            figures["preference_by_intent"] = {
-                name: found.as_json() for name, found in preference_by_intent(model, preferences).items()
-            }
-    return Evaluation(figures, raw, gold, texts)
+    return Evaluation(figures, form, raw, gold, texts)
 
 
 @torch.no_grad()
@@ -184,25 +201,42 @@ def score(
         ValueError: there are too few rows.
     """
     config = config or EvaluationConfig()
-    rows = chosen(records, config.rows)
-    raw, gold = [r.raw_prompt for r in rows], [r.enhanced_prompt or "" for r in rows]
+    form = model.adapter.config.form
+    rows = chosen(records, form, config.rows)
     system = conditioned(model.generator, adapted(model), config)
-    own = system.losses(raw, gold)
-    figures = {"ce": {ADAPTER: _cross_entropy(own).as_json()}, **_of_adapter(model, config, raw, gold, own)}
+    own = system.losses([r.raw_prompt for r in rows], targets(rows, form))
+    return {
+        "ce": {ADAPTER: _cross_entropy(own).as_json()},
+        **_of_adapter(model, config, rows, own),
+        **_preferences(model, {ADAPTER: system}, preferences),
+    }
+
+
+def _of_adapter(
+    model: PromptOptimizer, config: EvaluationConfig, rows: Sequence[Record], own: Losses
+) -> dict[str, Any]:
+    """What only the adapter has: the use of its soft prompts, and its intents."""
+    raw, gold = [r.raw_prompt for r in rows], targets(rows, model.adapter.config.form)
+    raw_NE, enhanced_NE = embeddings(model, raw), embeddings(model, [r.enhanced_prompt or "" for r in rows])
+    return {**_usage(model, config, raw, gold, raw_NE, own), **_latent(model, raw_NE, enhanced_NE)}
+
+
+def _preferences(
+    model: PromptOptimizer, scored: dict[str, Conditioned], preferences: Sequence[Record]
+) -> dict[str, Any]:
+    """How often what succeeded is preferred, of rows that are triples."""
+    figures: dict[str, Any] = {}
+    form = model.adapter.config.form
+    if comparable := [record for record in preferences if is_comparable(record, form)]:
+        figures["preference_accuracy"] = {
+            name: statistics.mean(prefers_success(system, comparable, form)).as_json()
+            for name, system in scored.items()
+        }
     if preferences:
-        figures["preference_accuracy"] = {ADAPTER: statistics.mean(prefers_success(system, preferences)).as_json()}
         figures["preference_by_intent"] = {
             name: found.as_json() for name, found in preference_by_intent(model, preferences).items()
         }
     return figures
-
-
-def _of_adapter(
-    model: PromptOptimizer, config: EvaluationConfig, raw: list[str], gold: list[str], own: Losses
-) -> dict[str, Any]:
-    """What only the adapter has: the use of its soft prompts, and its intents."""
-    raw_NE, gold_NE = embeddings(model, raw), embeddings(model, gold)
-    return {**_usage(model, config, raw, gold, raw_NE, own), **_latent(model, raw_NE, gold_NE)}
 
 
 def _systems(
@@ -213,12 +247,14 @@ def _systems(
     stage: Stage,
 ) -> dict[str, System]:
     """All that is compared, in the order of the reports."""
-    generator, instruction = model.generator, model.adapter.config.instruction
-
+    generator, instruction, form = model.generator, model.adapter.config.instruction, model.adapter.config.form
     systems: dict[str, System] = {RAW: conditioned(generator, instructed(generator, ""), config)}
-    known = [record for record in train if record.enhanced_prompt is not None]
+    known = [record for record in train if record.target(form) is not None]
     if known:
-        systems[NEAREST] = Nearest(model, [r.raw_prompt for r in known], [r.enhanced_prompt or "" for r in known])
+        systems[NEAREST] = Nearest(model, [r.raw_prompt for r in known], targets(known, form))
+    if form == "complement" and (added := [text for text in targets(known, form) if text]):
+        # Taken from the data rather than written by hand, so that its style and language are those of the references.
+        systems[CONSTANT] = Constant(typical(model, added))
     systems[INSTRUCTION] = conditioned(generator, instructed(generator, instruction), config)
     if baselines is not None:
         soft_PD = baselines.prompt_tuning(stage("prompt tuning learns", baselines.steps))
@@ -231,14 +267,14 @@ def _systems(
 
 
 def _better_than(
-    ours: Losses, theirs: Losses, our_texts: list[str], their_texts: list[str], gold: list[str]
+    ours: Losses, theirs: Losses | None, our_texts: list[str], their_texts: list[str], gold: list[str]
 ) -> dict[str, Any]:
-    """How much better the adapter is than another system, row by row: loss saved, chrF won."""
+    """How much better the adapter is than another system, row by row: chrF won, and loss saved where both have one."""
     chrf = measures.chrf(our_texts, gold) - measures.chrf(their_texts, gold)
-    return {
-        "ce": statistics.mean(theirs.per_token - ours.per_token, ours.tokens).as_json(),
-        "chrf": statistics.mean(chrf).as_json(),
-    }
+    found = {"chrf": statistics.mean(chrf).as_json()}
+    if theirs is not None:
+        found["ce"] = statistics.mean(theirs.per_token - ours.per_token, ours.tokens).as_json()
+    return found
 
 
 def _share_of_gain(losses: dict[str, Losses]) -> dict[str, Any]:
@@ -259,22 +295,35 @@ def is_triple(record: Record) -> bool:
     return record.enhanced_prompt is not None and bool(record.failed_prompts)
 
 
-def prefers_success(system: Conditioned, preferences: Sequence[Record]) -> Floats:
-    """For each row, 1 where a system finds the enhanced prompt likelier, token for token, than the failed one.
+def is_comparable(record: Record, form: Form) -> bool:
+    """Whether a model of a form could write both the enhanced and the failed prompt of a record."""
+    return record.target(form) is not None and record.failed_target(form) is not None
+
+
+def prefers_success(system: Conditioned, preferences: Sequence[Record], form: Form) -> Floats:
+    """For each row, 1 where a system finds what succeeded likelier, token for token, than what failed.
 
     Args:
         system: scores the texts.
-        preferences: rows that are triples.
+        preferences: rows that are comparable.
+        form: of the texts.
     """
-    raw, success, failed = _versions(preferences)
-    return _above(-system.losses(raw, success).per_token, -system.losses(raw, failed).per_token)
+    raw = [record.raw_prompt for record in preferences]
+    failed = [record.failed_target(form) or "" for record in preferences]
+    success_loss, failed_loss = system.losses(raw, targets(preferences, form)), system.losses(raw, failed)
+    return _above(-success_loss.per_token, -failed_loss.per_token)
 
 
 @torch.no_grad()
 def preference_by_intent(model: PromptOptimizer, preferences: Sequence[Record]) -> dict[str, Interval]:
     """How often the enhanced prompt's embedding is nearer, by cosine, than the failed one's: to the raw prompt's, and
     to the optimized intent."""
-    raw, success, failed = (model.adapter.standardizer(embeddings(model, texts)) for texts in _versions(preferences))
+    versions = (
+        [record.raw_prompt for record in preferences],
+        [record.enhanced_prompt or "" for record in preferences],
+        [record.failed_prompts[0] for record in preferences],
+    )
+    raw, success, failed = (model.adapter.standardizer(embeddings(model, texts)) for texts in versions)
     intent = model.adapter.black_box(raw)
     return {
         name: statistics.mean(
@@ -285,14 +334,6 @@ def preference_by_intent(model: PromptOptimizer, preferences: Sequence[Record]) 
         )
         for name, asked in ((RAW, raw), (ADAPTER, intent))
     }
-
-
-def _versions(preferences: Sequence[Record]) -> tuple[list[str], list[str], list[str]]:
-    return (
-        [record.raw_prompt for record in preferences],
-        [record.enhanced_prompt or "" for record in preferences],
-        [record.failed_prompts[0] for record in preferences],
-    )
 
 
 def _above(success: Floats, failed: Floats) -> Floats:
@@ -315,9 +356,7 @@ def _usage(
 ) -> dict[str, Any]:
     """How much worse the loss is with another row's soft prompts, and with the mean ones."""
     soft_NPD = torch.cat([model.adapter(part) for part in raw_NE.split(256)])
-    # Each row gets the soft prompts of the next one in a fixed random order: never its own.
-    order = np.random.default_rng(0).permutation(len(raw))
-    other: dict[str, Tensor] = {raw[a]: soft_NPD[b] for a, b in zip(order, np.roll(order, 1), strict=True)}
+    other: dict[str, Tensor] = {prompt: soft_NPD[row] for prompt, row in zip(raw, _others(len(raw)), strict=True)}
     generator, memory = model.generator, model.adapter.config.memory_prompts
     changes = {
         "shuffled": softly_prompted(generator, lambda prompts: torch.stack([other[p] for p in prompts]), memory),
@@ -334,13 +373,21 @@ def _usage(
     }
 
 
-def _latent(model: PromptOptimizer, raw_NE: Tensor, gold_NE: Tensor) -> dict[str, Any]:
+def _others(rows: int) -> list[int]:
+    """For every row another one: the next in a fixed random order, never the row itself."""
+    order = np.random.default_rng(0).permutation(rows)
+    found = np.empty(rows, dtype=np.int64)
+    found[order] = np.roll(order, 1)
+    return found.tolist()
+
+
+def _latent(model: PromptOptimizer, raw_NE: Tensor, enhanced_NE: Tensor) -> dict[str, Any]:
     intent_NE = model.adapter.intent(raw_NE)
-    raw_NE, gold_NE = (model.adapter.standardizer(embedding_NE) for embedding_NE in (raw_NE, gold_NE))
+    raw_NE, enhanced_NE = (model.adapter.standardizer(embedding_NE) for embedding_NE in (raw_NE, enhanced_NE))
     return {
         "retrieval": {
-            "raw": latent.retrieval(raw_NE, gold_NE).as_json(),
-            ADAPTER: latent.retrieval(intent_NE, gold_NE).as_json(),
+            "raw": latent.retrieval(raw_NE, enhanced_NE).as_json(),
+            ADAPTER: latent.retrieval(intent_NE, enhanced_NE).as_json(),
         },
-        "intent_r2": {ADAPTER: round(latent.explained(intent_NE, gold_NE), 5)},
+        "intent_r2": {ADAPTER: round(latent.explained(intent_NE, enhanced_NE), 5)},
     }

@@ -1,4 +1,8 @@
-"""Measures of texts: near the gold text, copied, keeping what must be kept, readable."""
+"""Measures of texts: near the gold text, changed where they should be, fit to be served.
+
+A model's text is a complement or a rewrite, and so is the gold text: complements are compared with complements, so that
+the raw prompt, which both begin with, does not count.
+"""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -9,8 +13,10 @@ import numpy as np
 from rapidfuzz.distance import LCSseq
 from sacrebleu.metrics import BLEU, CHRF
 
-from neuro_latent_client.guard import is_degenerate, is_off_subject, literals, missing
+from neuro_latent_client.form import Form
+from neuro_latent_client.guard import rejects
 from neuro_latent_trainer.evaluation import statistics
+from neuro_latent_trainer.evaluation.served import whole
 from neuro_latent_trainer.evaluation.statistics import Floats, Interval
 
 SELF_BLEU_ROWS: Final = 100
@@ -24,71 +30,67 @@ class TextMeasures:
     Attributes:
         chrf: character n-gram F-score against the gold texts, 0 to 100, mean of rows (Popović 2015, by sacrebleu).
         rouge_l: F of the longest common subsequence of words with the gold text (Lin 2004), 0 to 1, mean of rows.
-        copied: share of texts that are the raw prompt again, of the rows whose gold text is not.
-        literals_kept: share of the raw prompts' literals that the texts still have.
-        degenerate: share of texts that nobody could use.
-        off_subject: share of texts that have lost what their prompt is about.
+        served: share of the prompts that get anything else than the raw prompt again.
+        unchanged: share of the prompts that get the raw prompt again, of the rows whose gold is not.
+        unneeded: share of the prompts that get something else, of the rows whose gold is the raw prompt.
+        rejected: share of texts that the guard rejects.
         repetition: share of a text's three-word sequences that it has had before, mean of rows.
         self_bleu: how alike the texts of different prompts are: BLEU of a text against the others, 0 to 100, mean of
             at most SELF_BLEU_ROWS rows (Zhu et al. 2018, by sacrebleu).
-        length_ratio: characters of a text over those of its gold text, median.
+        length_ratio: characters of a text over those of its gold text, median of the rows whose gold has any.
     """
 
     chrf: Interval
     rouge_l: Interval
-    copied: Interval
-    literals_kept: Interval
-    degenerate: Interval
-    off_subject: Interval
+    served: Interval
+    unchanged: Interval
+    unneeded: Interval
+    rejected: Interval
     repetition: Interval
     self_bleu: float
     length_ratio: float
 
 
-def by_row(raw: Sequence[str], gold: Sequence[str], texts: Sequence[str]) -> dict[str, tuple[Floats, Floats]]:
+def by_row(
+    raw: Sequence[str], gold: Sequence[str], texts: Sequence[str], form: Form
+) -> dict[str, tuple[Floats, Floats]]:
     """What :class:`TextMeasures` are means of: by name, a value and a weight for every row.
 
     Args:
         raw: the raw prompts.
-        gold: what they should become.
-        texts: what a system made of them.
+        gold: what a system should write for them.
+        texts: what it wrote.
+        form: whether these are complements or rewrites.
     """
     once = np.ones(len(texts))
-    differs = np.array([not same(a, b) for a, b in zip(raw, gold, strict=True)], dtype=np.float64)
-    asked = np.array([len(literals(prompt)) for prompt in raw], dtype=np.float64)
-    lost = np.array([len(missing(prompt, text)) for prompt, text in zip(raw, texts, strict=True)], dtype=np.float64)
-    kept = np.divide(asked - lost, asked, out=np.ones_like(asked), where=asked > 0)
 
     def array(values: Iterable[float]) -> Floats:
         return np.array(list(values), dtype=np.float64)
 
+    def changes(written: Sequence[str]) -> Floats:
+        return array(not same(a, b) for a, b in zip(raw, whole(raw, written, form), strict=True))
+
+    wanted, changed = changes(gold), changes(texts)
+    bad = array(text != "" and bool(rejects(prompt, text, form)) for prompt, text in zip(raw, texts, strict=True))
     return {
         "chrf": (chrf(texts, gold), once),
         "rouge_l": (array(rouge_l(text, want) for text, want in zip(texts, gold, strict=True)), once),
-        "copied": (array(same(a, b) for a, b in zip(raw, texts, strict=True)), differs),
-        "literals_kept": (kept, asked),
-        "degenerate": (array(is_degenerate(text) for text in texts), once),
-        "off_subject": (array(is_off_subject(a, b) for a, b in zip(raw, texts, strict=True)), once),
+        "served": (changed, once),
+        "unchanged": (1 - changed, wanted),
+        "unneeded": (changed, 1 - wanted),
+        "rejected": (bad, once),
         "repetition": (array(repetition(text) for text in texts), once),
     }
 
 
-def measure(raw: Sequence[str], gold: Sequence[str], texts: Sequence[str]) -> TextMeasures:
+def measure(raw: Sequence[str], gold: Sequence[str], texts: Sequence[str], form: Form) -> TextMeasures:
     """All measures of a system's texts; arguments as in :func:`by_row`."""
     means = {
-        # Where nothing could be copied or lost, nothing was.
-        name: statistics.mean(values, weights) if weights.any() else _certain(name == "literals_kept")
-        for name, (values, weights) in by_row(raw, gold, texts).items()
+        name: statistics.mean(values, weights) if weights.any() else Interval(0.0, 0.0, 0.0)
+        for name, (values, weights) in by_row(raw, gold, texts, form).items()
     }
-    return TextMeasures(
-        **means,
-        self_bleu=self_bleu(texts),
-        length_ratio=float(np.median([len(t) / max(len(g), 1) for t, g in zip(texts, gold, strict=True)])),
-    )
-
-
-def _certain(value: float) -> Interval:
-    return Interval(float(value), float(value), float(value))
+    lengths = [len(text) / len(want) for text, want in zip(texts, gold, strict=True) if want]
+    return TextMeasures(**means, self_bleu=self_bleu(texts), length_ratio=float(np.median(lengths)) if lengths else 0.0)
 
 
 def same(a: str, b: str) -> bool:
@@ -97,9 +99,14 @@ def same(a: str, b: str) -> bool:
 
 
 def chrf(texts: Sequence[str], gold: Sequence[str]) -> Floats:
-    """Character n-gram F-score of each text, 0 to 100."""
+    """Character n-gram F-score of each text, 0 to 100; 100 where both are blank."""
     scorer = CHRF()
-    return np.array([scorer.sentence_score(text, [want]).score for text, want in zip(texts, gold, strict=True)])
+    return np.array(
+        [
+            scorer.sentence_score(text, [want]).score if want.strip() else 100.0 * (not text.strip())
+            for text, want in zip(texts, gold, strict=True)
+        ]
+    )
 
 
 def words(text: str) -> list[str]:
@@ -123,8 +130,10 @@ def repetition(text: str) -> float:
 
 
 def self_bleu(texts: Sequence[str]) -> float:
-    """Mean BLEU of each of the first SELF_BLEU_ROWS texts against the others of them."""
-    some = list(texts[:SELF_BLEU_ROWS])
+    """Mean BLEU of each of the first SELF_BLEU_ROWS texts against the others of them; empty texts do not count."""
+    some = [text for text in texts if text][:SELF_BLEU_ROWS]
+    if len(some) < 2:
+        return 0.0
     bleu = BLEU(effective_order=True)
     scores = [bleu.sentence_score(text, some[:i] + some[i + 1 :]).score for i, text in enumerate(some)]
     return float(np.mean(scores))

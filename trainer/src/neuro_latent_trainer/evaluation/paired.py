@@ -14,17 +14,19 @@ from neuro_latent_trainer.evaluation.evaluate import (
     Stage,
     chosen,
     conditioned,
-    is_triple,
+    is_comparable,
     prefers_success,
     silent,
+    targets,
 )
-from neuro_latent_trainer.evaluation.systems import adapted, guarded
+from neuro_latent_trainer.evaluation.served import as_served
+from neuro_latent_trainer.evaluation.systems import adapted
 from neuro_latent_trainer.model import PromptOptimizer
 
 Rows = dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]
 """By figure: a value and a weight for every row."""
 
-LOWER_IS_BETTER = frozenset({"ce", "copied", "degenerate", "off_subject", "repetition"})
+LOWER_IS_BETTER = frozenset({"ce", "unchanged", "unneeded", "rejected", "withheld", "repetition"})
 
 
 @torch.no_grad()
@@ -37,33 +39,36 @@ def compare(
     config: EvaluationConfig | None = None,
     stage: Stage = silent,
 ) -> dict[str, Any]:
-    """Figures of two adapters behind the guard, as they are served, and of the second less the first.
+    """Figures of two adapters as they are served, behind gate and guard, and of the second less the first.
 
     Args:
-        first, second: models with their adapters; their generators must split texts alike.
+        first, second: models with their adapters, of one form; their generators must split texts alike.
         records: the rows to compare on.
         preferences: rows with an enhanced and a failed prompt each.
         config: sizes.
         stage: told what happens.
 
     Returns:
-        ``rows``, and by figure ``first``, ``second``, ``difference`` (value and interval), ``p`` of a paired
+        ``rows``, ``form``, and by figure ``first``, ``second``, ``difference`` (value and interval), ``p`` of a paired
         randomization test, and ``better``: ``first``, ``second``, or ``neither`` where the interval holds 0.
 
     Raises:
-        ValueError: there are too few rows, or the generators' tokenizers differ.
+        ValueError: there are too few rows, or the adapters' forms or the generators' tokenizers differ.
     """
     config = config or EvaluationConfig()
-    rows = chosen(records, config.rows)
+    form, other = first.adapter.config.form, second.adapter.config.form
+    if form != other:
+        raise ValueError(f"one adapter is of the {form} form, the other of the {other} form: they do not compare")
+    rows = chosen(records, form, config.rows)
     ours, theirs = (
         figures_by_row(name, model, rows, preferences, config, stage)
         for name, model in (("first", first), ("second", second))
     )
-    return {"rows": len(rows), **compare_rows(ours, theirs)}
+    return {"rows": len(rows), "form": form, **compare_rows(ours, theirs)}
 
 
 def compare_rows(ours: Rows, theirs: Rows) -> dict[str, Any]:
-    """The figures of :func:`compare`, without ``rows``, of what :func:`figures_by_row` found for each.
+    """The figures of :func:`compare`, without ``rows`` and ``form``, of what :func:`figures_by_row` found for each.
 
     Raises:
         ValueError: the generators' tokenizers differ.
@@ -101,29 +106,27 @@ def figures_by_row(
     config: EvaluationConfig,
     stage: Stage = silent,
 ) -> Rows:
-    """What the figures of an adapter, behind the guard, are means of.
+    """What the figures of an adapter, as it is served, are means of.
 
     Args:
         name: of the adapter, for ``stage``.
         model: with the adapter.
-        rows: with an enhanced prompt each.
-        preferences: those with an enhanced and a failed prompt count.
+        rows: that say what to write in the adapter's form.
+        preferences: those count of which the adapter could write both texts.
         config: sizes.
         stage: told what happens.
     """
-    raw, gold = [r.raw_prompt for r in rows], [r.enhanced_prompt or "" for r in rows]
+    form = model.adapter.config.form
+    raw, gold = [r.raw_prompt for r in rows], targets(rows, form)
     system = conditioned(model.generator, adapted(model), config)
     losses = system.losses(raw, gold, stage(f"{name} scores", len(raw)))
-    written = system.write(raw, stage(f"{name} writes", len(raw)))
-    texts = guarded(raw, written)
-    kept = np.array([text == own for text, own in zip(texts, written, strict=True)], dtype=np.float64)
+    texts, reasons = as_served(model, system, raw, system.write(raw, stage(f"{name} writes", len(raw))))
     found: Rows = {
         "ce": (losses.per_token, losses.tokens),
-        **measures.by_row(raw, gold, texts),
-        # Behind the guard nothing is degenerate, off the subject or without its literals; this is how often without it.
-        "passed_guard": (kept, np.ones(len(kept))),
+        **measures.by_row(raw, gold, texts, form),
+        "withheld": (np.array([float(bool(reason)) for reason in reasons]), np.ones(len(raw))),
     }
-    triples = [record for record in preferences if is_triple(record)]
-    if triples:
-        found["preference_accuracy"] = (prefers_success(system, triples), np.ones(len(triples)))
+    del found["rejected"]  # the guard has had its say
+    if comparable := [record for record in preferences if is_comparable(record, form)]:
+        found["preference_accuracy"] = (prefers_success(system, comparable, form), np.ones(len(comparable)))
     return found

@@ -61,16 +61,16 @@ def loss_curves(rows: Sequence[dict[str, Any]]) -> Picture:
 
 
 @torch.no_grad()
-def latent_space(model: PromptOptimizer, raw: Sequence[str], gold: Sequence[str], run: Path | None) -> Picture:
+def latent_space(model: PromptOptimizer, raw: Sequence[str], enhanced: Sequence[str], run: Path | None) -> Picture:
     """Raw prompts, optimized intents and the teacher (the enhanced prompts' embeddings) on the teacher's first two
     principal axes; with a run, also before phase 2."""
-    raw_NE, gold_NE = (embeddings(model, texts[:POINTS]) for texts in (raw, gold))
+    raw_NE, enhanced_NE = (embeddings(model, texts[:POINTS]) for texts in (raw, enhanced))
     states = [("now", model.adapter)]
     if run is not None and (before := _end_of_phase_1(run)) is not None:
         earlier = deepcopy(model.adapter)
-        earlier.load_state_dict(checkpoint.load(before)["adapter"])
+        earlier.load_tensors(checkpoint.load(before)["adapter"])
         states = [("after phase 1", earlier), ("after phase 2", model.adapter)]
-    teacher_NE = model.adapter.standardizer(gold_NE)
+    teacher_NE = model.adapter.standardizer(enhanced_NE)
     centre_E = teacher_NE.mean(0)
     axes_ED = torch.linalg.svd((teacher_NE - centre_E).double(), full_matrices=False).Vh[:2].T.to(teacher_NE)
     figure = Figure(figsize=(4.2 * len(states), 4.0), layout="constrained")

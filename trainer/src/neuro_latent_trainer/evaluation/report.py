@@ -12,16 +12,17 @@ import jinja2
 import numpy as np
 
 from neuro_latent_trainer.evaluation import measures, pictures, tables
-from neuro_latent_trainer.evaluation.evaluate import GUARDED, Evaluation
+from neuro_latent_trainer.evaluation.evaluate import SERVED, Evaluation
 from neuro_latent_trainer.evaluation.pictures import Picture
 from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.progress import METRICS_FILE
 
 SAMPLES = 20
 RULE = (
-    "All rows are ordered by how much nearer to the reference the adapter's text is than the raw prompt (chrF). Shown "
-    f"are {SAMPLES // 4} of the best tenth, {SAMPLES // 4} of the worst tenth and {SAMPLES // 2} of the rows between, "
-    "each at equal distances in that order; none is chosen by hand. Texts as served, behind the guard."
+    "All rows are ordered by how much nearer to the reference the adapter's answer is than the raw prompt (chrF of "
+    f"whole prompts). Shown are {SAMPLES // 4} of the best tenth, {SAMPLES // 4} of the worst tenth and "
+    f"{SAMPLES // 2} of the rows between, each at equal distances in that order; none is chosen by hand. Answers as "
+    "served."
 )
 
 
@@ -69,7 +70,7 @@ def _pictures(model: PromptOptimizer, evaluation: Evaluation, run: Path | None) 
     if run is not None and (run / METRICS_FILE).is_file():
         lines = (run / METRICS_FILE).read_text(encoding="utf-8").splitlines()
         found.append(pictures.loss_curves([json.loads(line) for line in lines]))
-    found.append(pictures.latent_space(model, evaluation.raw, evaluation.gold, run))
+    found.append(pictures.latent_space(model, evaluation.raw, evaluation.enhanced(evaluation.gold), run))
     found.append(pictures.soft_prompt_norms(model, evaluation.raw))
     return found
 
@@ -80,8 +81,8 @@ def _embedded(picture: Picture) -> dict[str, str]:
 
 def _samples(evaluation: Evaluation) -> list[tuple[str, list[Sample]]]:
     """Good, middling and bad ones, by RULE."""
-    texts = evaluation.texts[GUARDED]
-    scores, raw_scores = measures.chrf(texts, evaluation.gold), measures.chrf(evaluation.raw, evaluation.gold)
+    texts, gold = (evaluation.enhanced(found) for found in (evaluation.texts[SERVED], evaluation.gold))
+    scores, raw_scores = measures.chrf(texts, gold), measures.chrf(evaluation.raw, gold)
     order = np.argsort(raw_scores - scores, kind="stable")
     tenth = max(1, len(order) // 10)
     groups = (
@@ -93,7 +94,7 @@ def _samples(evaluation: Evaluation) -> list[tuple[str, list[Sample]]]:
         (
             name,
             [
-                Sample(word_diff(evaluation.raw[row], texts[row]), evaluation.gold[row], scores[row], raw_scores[row])
+                Sample(word_diff(evaluation.raw[row], texts[row]), gold[row], scores[row], raw_scores[row])
                 for row in _spread(rows.tolist(), most)
             ],
         )

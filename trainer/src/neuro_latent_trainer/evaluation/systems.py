@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from neuro_latent_client.guard import guard
 from neuro_latent_trainer.backbones import Generator
 from neuro_latent_trainer.losses import IGNORE
 from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
@@ -32,7 +31,7 @@ class System(Protocol):
     """A way to make a better prompt."""
 
     def write(self, prompts: Sequence[str], progress: Progress = lambda rows: None) -> list[str]:
-        """An enhanced prompt for each raw one."""
+        """For each raw prompt a complement or a rewrite, as the form of the adapter is that is judged."""
 
 
 @dataclass(frozen=True)
@@ -48,25 +47,28 @@ class Losses:
         return self.nats / np.maximum(self.tokens, 1)
 
 
-class Unchanged:
-    """The raw prompt as it is."""
+class Constant:
+    """The same text for every prompt."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
 
     def write(self, prompts: Sequence[str], progress: Progress = lambda rows: None) -> list[str]:
         progress(len(prompts))
-        return list(prompts)
+        return [self._text] * len(prompts)
 
 
 class Nearest:
-    """The enhanced prompt of the most similar training prompt, by cosine of the raw embeddings."""
+    """The target of the most similar training prompt, by cosine of the raw embeddings."""
 
-    def __init__(self, model: PromptOptimizer, raw: Sequence[str], enhanced: Sequence[str]) -> None:
-        self._model, self._enhanced = model, list(enhanced)
+    def __init__(self, model: PromptOptimizer, raw: Sequence[str], targets: Sequence[str]) -> None:
+        self._model, self._targets = model, list(targets)
         self._known = F.normalize(embeddings(model, raw), dim=-1)
 
     def write(self, prompts: Sequence[str], progress: Progress = lambda rows: None) -> list[str]:
         asked = F.normalize(embeddings(self._model, prompts), dim=-1)
         progress(len(prompts))
-        return [self._enhanced[i] for i in (asked @ self._known.T).argmax(1).tolist()]
+        return [self._targets[i] for i in (asked @ self._known.T).argmax(1).tolist()]
 
 
 class Conditioned:
@@ -93,15 +95,14 @@ class Conditioned:
             ids = self._generator.write_ids(hidden, mask, self._max_length)
             written = self._generator.tokenizer.batch_decode(ids, skip_special_tokens=True)
             for row, text in zip(rows, written, strict=True):
-                texts[row] = text
+                texts[row] = text.strip()
             progress(len(rows))
         return texts
 
     @torch.no_grad()
     def losses(self, prompts: Sequence[str], texts: Sequence[str], progress: Progress = lambda rows: None) -> Losses:
         """Cross-entropy of ``texts``, given the prompts."""
-        tokenizer = self._generator.tokenizer
-        targets = [ids[: self._max_target_tokens] for ids in tokenizer(list(texts))["input_ids"]]
+        targets = [ids[: self._max_target_tokens] for ids in self._generator.text_ids(list(texts))]
         nats, tokens = np.zeros(len(prompts)), np.array([len(ids) for ids in targets], dtype=np.float64)
         order = sorted(range(len(prompts)), key=lambda row: len(targets[row]))
         for first in range(0, len(order), BATCH):
@@ -119,11 +120,6 @@ class Conditioned:
             nats[rows] = each.double().sum(1).cpu().numpy()
             progress(len(rows))
         return Losses(nats, tokens)
-
-
-def guarded(prompts: Sequence[str], texts: Sequence[str]) -> list[str]:
-    """Each text after the guard, as it is served."""
-    return [guard(prompt, text).text for prompt, text in zip(prompts, texts, strict=True)]
 
 
 def instructed(generator: Generator, instruction: str) -> Condition:
@@ -175,3 +171,10 @@ def embeddings(model: PromptOptimizer, texts: Sequence[str]) -> Tensor:
         rows = order[first : first + BATCH]
         found[rows] = model.embed([texts[row] for row in rows]).cpu()
     return found.to(model.device)
+
+
+def typical(model: PromptOptimizer, texts: Sequence[str]) -> str:
+    """Of some texts the one whose embedding is the most similar to the mean of all, by cosine."""
+    distinct = list(dict.fromkeys(texts))
+    found = embeddings(model, distinct)
+    return distinct[int(F.cosine_similarity(found, found.mean(0, keepdim=True)).argmax())]

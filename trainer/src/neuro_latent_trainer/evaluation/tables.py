@@ -9,14 +9,14 @@ BY_SYSTEM = {
     "share_of_full_finetune_gain": ("share of gain", 100.0, 0),
     "chrf": ("chrF", 1.0, 1),
     "rouge_l": ("ROUGE-L", 100.0, 1),
-    "copied": ("copied", 100.0, 1),
-    "literals_kept": ("literals kept", 100.0, 1),
-    "degenerate": ("degenerate", 100.0, 1),
-    "off_subject": ("off the subject", 100.0, 1),
+    "served": ("served", 100.0, 1),
+    "unchanged": ("unchanged", 100.0, 1),
+    "unneeded": ("unneeded", 100.0, 1),
+    "rejected": ("rejected", 100.0, 1),
+    "withheld": ("withheld", 100.0, 1),
     "repetition": ("repetition", 100.0, 1),
     "self_bleu": ("self-BLEU", 1.0, 1),
     "length_ratio": ("length ratio", 1.0, 2),
-    "passed_guard": ("passed the guard", 100.0, 1),
     "preference_accuracy": ("prefers success", 100.0, 1),
 }
 """Figures that several systems have: title, factor, digits."""
@@ -26,7 +26,7 @@ OF_THE_ADAPTER = (
     ("usage_gap_to_mean", "the same with the mean soft prompts"),
     ("effective_rank", "effective rank of the soft prompts"),
     ("intent_r2", "R² of the intent over the mean"),
-    ("retrieval", "mean reciprocal rank of the own gold text, by the intent"),
+    ("retrieval", "mean reciprocal rank of the own gold prompt, by the intent"),
     ("preference_by_intent", "success nearer to the intent than the failed text"),
 )
 WITH_RAW = {
@@ -49,7 +49,8 @@ def adapter_rows(figures: dict[str, Any]) -> list[list[str]]:
     """What only the adapter has: title and value."""
     rows = []
     for system, found in figures["better_than"].items():
-        rows.append([f"loss below that of: {system}", cell(found["ce"], 1.0, 3)])
+        if "ce" in found:
+            rows.append([f"loss below that of: {system}", cell(found["ce"], 1.0, 3)])
         rows.append([f"chrF above that of: {system}", cell(found["chrf"], 1.0, 1)])
     for name, title in OF_THE_ADAPTER:
         if name in figures:
@@ -62,7 +63,7 @@ def adapter_rows(figures: dict[str, Any]) -> list[list[str]]:
 def of_one(figures: dict[str, Any]) -> list[Table]:
     """Tables of one adapter beside the baselines, narrow enough for a terminal: systems side by side."""
     titles, rows = systems_rows(figures)
-    table = Table(title=f"{figures['rows']} rows; value (95 % interval); shares in %")
+    table = Table(title=f"{figures['rows']} rows; {figures['form']}s; value (95 % interval); shares in %")
     for i, name in enumerate([titles[0], *(row[0] for row in rows)]):
         table.add_column(name, justify="right" if i else "left")
     for i, title in enumerate(titles[1:], start=1):
@@ -75,11 +76,11 @@ def of_one(figures: dict[str, Any]) -> list[Table]:
 
 def of_two(figures: dict[str, Any]) -> list[Table]:
     """One table of two adapters."""
-    table = Table(title=f"{figures['rows']} rows, behind the guard; value (95 % interval); shares in %")
+    table = Table(title=f"{figures['rows']} rows, {figures['form']}s as served; value (95 % interval); shares in %")
     for title in ("", "first", "second", "second less first", "p", "better"):
         table.add_column(title, justify="left" if not title else "right")
     for name, found in figures.items():
-        if name != "rows":
+        if name in BY_SYSTEM:
             title, scale, digits = BY_SYSTEM[name]
             values = (cell(found[which], scale, digits) for which in ("first", "second", "difference"))
             table.add_row(title, *values, f"{found['p']:.3f}", found["better"])

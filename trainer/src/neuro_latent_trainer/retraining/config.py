@@ -16,16 +16,16 @@ class Margins:
         chrf: points of 100. Wide, for a style that people ask for takes texts away from the original data's; the
             cross-entropy is the sharper figure.
         preference_accuracy: how often the text that succeeded is found likelier than the one that failed.
-        passed_guard: share of the texts that the guard left as they were: readable, and with all literals.
-        copied: share of the texts that are the raw prompt again.
+        withheld: share of the texts that gate or guard keep back.
+        unchanged: share of the prompts that get the raw prompt again, where something better is known.
         repetition: share of three-word sequences that a text has had before.
     """
 
     ce: float = 0.05
     chrf: float = 5.0
     preference_accuracy: float = 0.1
-    passed_guard: float = 0.1
-    copied: float = 0.1
+    withheld: float = 0.1
+    unchanged: float = 0.1
     repetition: float = 0.05
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from neuro_latent_trainer.data import Record
 from neuro_latent_trainer.evaluation import tables
-from neuro_latent_trainer.evaluation.evaluate import EvaluationConfig, Stage, is_triple, silent
+from neuro_latent_trainer.evaluation.evaluate import EvaluationConfig, Stage, is_comparable, silent
 from neuro_latent_trainer.evaluation.paired import LOWER_IS_BETTER, Rows, compare_rows, figures_by_row
 from neuro_latent_trainer.evaluation.statistics import Floats
 from neuro_latent_trainer.model import PromptOptimizer
@@ -23,7 +23,7 @@ OF_ORIGINAL = ("ce", "chrf", "preference_accuracy")
 OF_FEEDBACK = ("ce", "preference_accuracy")
 """Each kind of rows by itself: better on one must not hide worse on the other. No chrF of edits: they are the old
 adapter's texts with some words changed, so what it writes is nearer to them than any other good text."""
-OF_THE_TEXT = ("passed_guard", "copied", "repetition")
+OF_THE_TEXT = ("withheld", "unchanged", "repetition")
 """Looked at for all rows together: these are about whether a text can be used at all, and a few dozen rows of shares
 near 0 or 1 decide nothing."""
 
@@ -88,11 +88,11 @@ def judge(
     config: RetrainConfig,
     stage: Stage = silent,
 ) -> Decision:
-    """Compare two adapters, behind the guard, as they are served.
+    """Compare two adapters, as they are served.
 
     Args:
-        old, new: with the same generator.
-        original, feedback: held-out rows with an enhanced prompt each; those with a failed prompt count for the
+        old, new: of one form, with the same generator.
+        original, feedback: held-out rows that say what to write in that form; those with a failed prompt count for the
             preference accuracy too.
         config: thresholds and sizes.
         stage: told what happens.
@@ -108,8 +108,8 @@ def judge(
     sizes = EvaluationConfig(max_length=config.max_length)
     found: dict[str, tuple[Rows, Rows]] = {}
     for kind, rows in ((ORIGINAL, original), (FEEDBACK, feedback)):
-        triples = [record for record in rows if is_triple(record)]
-        preferences = triples if len(triples) >= config.least_rows else []
+        comparable = [record for record in rows if is_comparable(record, old.adapter.config.form)]
+        preferences = comparable if len(comparable) >= config.least_rows else []
         ours, theirs = (
             figures_by_row(f"{name}, {kind} rows:", model, rows, preferences, sizes, stage)
             for name, model in (("old", old), ("new", new))
@@ -198,7 +198,7 @@ def sorted_gain(difference: dict[str, float], sign: int) -> tuple[float, float, 
 def table(decision: Decision) -> Table:
     """For the terminal."""
     counts = decision.counts
-    title = f"{counts[ORIGINAL]} rows of the original data, {counts[FEEDBACK]} edits, all held out, behind the guard"
+    title = f"{counts[ORIGINAL]} rows of the original data, {counts[FEEDBACK]} edits, all held out, as served"
     found = Table(title=f"{title}; value (95 % interval); shares in %")
     for column in ("", "rows", "old", "new", "new less old", "p", "verdict"):
         found.add_column(column, justify="left" if column in ("", "rows", "verdict") else "right")

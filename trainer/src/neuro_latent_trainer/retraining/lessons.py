@@ -3,6 +3,9 @@
 Every opinion is a vote on texts: a thumb on the answer, an edit for the edited text and against the answer. A text
 with more votes for it than against it is a success of its raw prompt, one with more against it a failure; where they
 are equal nothing is learned.
+
+An adapter of the complement form learns only what it could write: texts that keep the raw prompt at their beginning.
+The raw prompt alone is one of them: there was nothing to add.
 """
 
 import re
@@ -11,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from neuro_latent_client.guard import is_degenerate
+from neuro_latent_client.form import Form, complement_of, join
+from neuro_latent_client.guard import rejects
 from neuro_latent_trainer.data import Record
 from neuro_latent_trainer.retraining.feedback import Opinion
 
@@ -40,11 +44,13 @@ REASONS: Final = {
     "secret": "with a secret",
     "too long": "too long",
     "blank edit": "edits without text",
-    "degenerate edit": "edits that nobody could use",
-    "edit is the prompt": "edits that are the raw prompt again",
     "edit is the answer": "edits that changed nothing",
+    "edit is the prompt": "edits that are the raw prompt again",
+    "edit changes the prompt": "edits that changed the raw prompt, which a complement cannot",
+    "edit is rejected": "edits that the guard rejects",
     "answer is the prompt": "liked answers that are the raw prompt again",
-    "degenerate answer": "liked answers that nobody could use",
+    "answer changes the prompt": "liked answers that changed the raw prompt, which a complement cannot",
+    "answer is rejected": "liked answers that the guard rejects",
     "disputed": "answers with as many votes for as against",
     "no success": "failures of prompts without a success",
 }
@@ -88,19 +94,48 @@ def key(text: str) -> str:
 
 @dataclass
 class _Prompt:
-    """What is known of one raw prompt: votes, the way each text was written last, and which of them are edits."""
+    """What is known of one raw prompt: votes, the way each text was written last, and which of them are edits.
+
+    Attributes:
+        raw: as it was written last.
+        written: by :func:`key`, a text with the raw prompt as it was written then.
+    """
 
     raw: str
+    form: Form
     votes: Counter[str] = field(default_factory=Counter)
-    written: dict[str, str] = field(default_factory=dict)
+    written: dict[str, tuple[str, str]] = field(default_factory=dict)
     edits: set[str] = field(default_factory=set)
 
     def vote(self, text: str, vote: int) -> None:
         self.votes[key(text)] += vote
-        self.written[key(text)] = text
+        self.written[key(text)] = self.raw, text
+
+    def text(self, name: str) -> str:
+        """A text by its key; in the complement form behind the raw prompt as that was written last."""
+        raw, text = self.written[name]
+        if self.form == "rewrite":
+            return text
+        added = "" if name == key(raw) else complement_of(raw, text)
+        return text if added is None else join(self.raw, added)
+
+    def unfit(self, text: str) -> str:
+        """Why a text cannot be learned as a success, as REASONS goes on; "" where it can."""
+        if key(text) == key(self.raw):
+            return "is the prompt" if self.form == "rewrite" else ""
+        written = text if self.form == "rewrite" else complement_of(self.raw, text)
+        if written is None:
+            return "changes the prompt"
+        return "is rejected" if rejects(self.raw, written, self.form) else ""
 
 
-def learn(opinions: Sequence[Opinion], known: Mapping[str, str], most_characters: int, malformed: int = 0) -> Lessons:
+def learn(
+    opinions: Sequence[Opinion],
+    known: Mapping[str, Record],
+    form: Form,
+    most_characters: int,
+    malformed: int = 0,
+) -> Lessons:
     """Make records of opinions.
 
     A failure stands beside the successes of its raw prompt. Where feedback names none, that of the original data is
@@ -109,7 +144,8 @@ def learn(opinions: Sequence[Opinion], known: Mapping[str, str], most_characters
 
     Args:
         opinions: oldest first.
-        known: enhanced prompts of the original data, by :func:`key` of the raw prompt.
+        known: records of the original data that say what to write in the form, by :func:`key` of the raw prompt.
+        form: of the adapter.
         most_characters: of a text that is learned from.
         malformed: rows that are no opinions, for the count.
     """
@@ -134,7 +170,7 @@ def learn(opinions: Sequence[Opinion], known: Mapping[str, str], most_characters
         elif not key(opinion.raw_prompt):
             left_out["malformed"] += 1
         else:
-            prompt = prompts.setdefault(key(opinion.raw_prompt), _Prompt(opinion.raw_prompt))
+            prompt = prompts.setdefault(key(opinion.raw_prompt), _Prompt(opinion.raw_prompt, form))
             prompt.raw = opinion.raw_prompt
             _count(opinion, prompt, left_out)
 
@@ -142,47 +178,41 @@ def learn(opinions: Sequence[Opinion], known: Mapping[str, str], most_characters
     failures = 0
     for name, prompt in prompts.items():
         left_out["disputed"] += sum(vote == 0 for vote in prompt.votes.values())
+        wrong = [text for text, vote in prompt.votes.items() if vote < 0 and text]
+        successes = {text: EDIT if text in prompt.edits else LIKED for text, vote in prompt.votes.items() if vote > 0}
+        pairs = [(prompt.text(text), source) for text, source in successes.items()]
+        if not pairs and wrong and name in known and prompt.votes[key(known[name].enhanced_prompt or "")] >= 0:
+            prompt.raw = known[name].raw_prompt
+            pairs = [(known[name].enhanced_prompt or "", KNOWN)]
         # The newest first: training takes no more than the first few.
-        failed = tuple(prompt.written[text] for text, vote in reversed(prompt.votes.items()) if vote < 0 and text)
-        successes = {
-            prompt.written[text]: EDIT if text in prompt.edits else LIKED
-            for text, vote in prompt.votes.items()
-            if vote > 0
-        }
-        if not successes and failed and name in known and prompt.votes[key(known[name])] >= 0:
-            successes = {known[name]: KNOWN}
-        if not successes:
+        failed = tuple(prompt.text(text) for text in reversed(wrong))
+        if not pairs:
             left_out["no success"] += len(failed)
             continue
         failures += len(failed)
-        for text, source in successes.items():
+        for text, source in pairs:
             records.append(Record(prompt.raw, text, failed, source, "", len(records) + 1))
     return Lessons(tuple(records), len(opinions) + malformed, dict(left_out), failures)
 
 
 def _count(opinion: Opinion, prompt: _Prompt, left_out: Counter[str]) -> None:
     """Add the votes of an opinion to its prompt's."""
-    raw, answer, edit = opinion.raw_prompt, opinion.enhanced_prompt, opinion.edited_prompt
-    problem = None
+    answer, edit = opinion.enhanced_prompt, opinion.edited_prompt
     if edit:
         if not edit.strip():
             problem = "blank edit"
         elif key(edit) == key(answer):
             problem = "edit is the answer"
-        elif key(edit) == key(raw):
-            problem = "edit is the prompt"
-        elif is_degenerate(edit):
-            problem = "degenerate edit"
-        if problem is None:
+        elif why := prompt.unfit(edit):
+            problem = f"edit {why}"
+        else:
             # Whoever rewrites an answer wanted another, whatever the thumb says.
             prompt.vote(edit, 1)
             prompt.edits.add(key(edit))
             prompt.vote(answer, -1)
             return
         left_out[problem] += 1
-    if opinion.rating > 0 and key(answer) == key(raw):
-        left_out["answer is the prompt"] += 1
-    elif opinion.rating > 0 and is_degenerate(answer):
-        left_out["degenerate answer"] += 1
+    if opinion.rating > 0 and (why := prompt.unfit(answer)):
+        left_out[f"answer {why}"] += 1
     else:
         prompt.vote(answer, opinion.rating)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from neuro_latent_client.form import Form
 from neuro_latent_trainer.data import Record, place, sample_records
 from neuro_latent_trainer.retraining.config import RetrainConfig
 from neuro_latent_trainer.retraining.lessons import EDIT, key
@@ -41,7 +42,11 @@ class Mixture:
 
 
 def mix(
-    lessons: Sequence[Record], original: Sequence[Record], held_out: Sequence[Record], config: RetrainConfig
+    lessons: Sequence[Record],
+    original: Sequence[Record],
+    held_out: Sequence[Record],
+    form: Form,
+    config: RetrainConfig,
 ) -> Mixture:
     """Mix feedback with original data and hold out a share of its prompts.
 
@@ -56,12 +61,13 @@ def mix(
         lessons: records of feedback.
         original: what the base was trained on.
         held_out: of the same data.
+        form: of the adapter; records that have nothing to write in it are left aside.
         config: shares and bounds.
     """
     never = {key(r.raw_prompt) for r in held_out}
     mine = {key(r.raw_prompt) for r in lessons}
     judged = {name for name in mine if name in never or place(name, SEED) < config.held_out_share}
-    old = [r for r in original if r.enhanced_prompt is not None and key(r.raw_prompt) not in judged | never]
+    old = [r for r in original if r.target(form) is not None and key(r.raw_prompt) not in judged | never]
     new = [r for r in lessons if key(r.raw_prompt) not in judged]
     feedback_rows: list[Record] = []
     if new:
@@ -72,7 +78,7 @@ def mix(
         old = old * (wanted // len(old)) + sample_records(old, wanted % len(old)) if old else []
     return Mixture(
         train=(*feedback_rows, *old),
-        original=tuple(sample_records([r for r in held_out if r.enhanced_prompt is not None], config.judged_rows)),
+        original=tuple(sample_records([r for r in held_out if r.target(form) is not None], config.judged_rows)),
         feedback=tuple(
             sample_records([r for r in lessons if key(r.raw_prompt) in judged and r.source == EDIT], config.judged_rows)
         ),

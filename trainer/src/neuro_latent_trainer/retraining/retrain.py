@@ -105,24 +105,25 @@ def keep_decision(folder: Path, decision: Decision) -> None:
 
 
 def base_settings(saved: SavedAdapter) -> TrainConfig:
-    """The settings that an adapter was trained with; its form and backbones are those of the adapter itself.
+    """The settings that an adapter was trained with; its shape and backbones are those of the adapter itself.
 
     Raises:
         ValueError: they are out of their range.
     """
-    form = saved.config
+    shape = saved.config
     return replace(
         TrainConfig.from_dict(saved.training.get("config", {})),
         encoder=saved.encoder.name,
         generator=saved.generator.name,
-        projector=form.projector,
-        soft_prompt_tokens=form.soft_prompt_tokens,
-        memory_prompts=form.memory_prompts,
-        black_box_width=form.black_box_width,
-        bottleneck_width=form.bottleneck_width,
-        dropout=form.dropout,
-        pooling=form.pooling,
-        instruction=form.instruction,
+        form=shape.form,
+        projector=shape.projector,
+        soft_prompt_tokens=shape.soft_prompt_tokens,
+        memory_prompts=shape.memory_prompts,
+        black_box_width=shape.black_box_width,
+        bottleneck_width=shape.bottleneck_width,
+        dropout=shape.dropout,
+        pooling=shape.pooling,
+        instruction=shape.instruction,
         precision="auto",  # the base may have been trained on another machine
     )
 
@@ -150,9 +151,10 @@ def read_records(folder: Path, start: Start, base: TrainConfig) -> tuple[Lessons
     config = start.config
     original, held_out = start.sources.records(base.validation_share, base.seed)
     opinions, malformed = read_feedback(folder / FEEDBACK_FILE)
-    known = {key(r.raw_prompt): r.enhanced_prompt for r in original if r.enhanced_prompt is not None}
-    lessons = learn(opinions, known, config.most_characters, len(malformed))
-    return lessons, mix(lessons.records, original, held_out, config)
+    form = base.resolved_form
+    known = {key(r.raw_prompt): r for r in original if r.target(form) is not None}
+    lessons = learn(opinions, known, form, config.most_characters, len(malformed))
+    return lessons, mix(lessons.records, original, held_out, form, config)
 
 
 def training_run(
@@ -201,6 +203,8 @@ def load_beside(old: PromptOptimizer, adapter: Path) -> PromptOptimizer:
         model = PromptOptimizer(old.encoder, old.generator, Adapter(saved.config).to(old.device))
     except ValueError as error:
         raise AdapterError(f"the adapter in {adapter} does not fit the base's frozen models: {error}") from None
+    if (theirs := saved.config.form) != (ours := old.adapter.config.form):
+        raise AdapterError(f"the adapter in {adapter} is of the {theirs} form, the base of the {ours} form")
     model.load_adapter(saved, str(adapter))
     return model.eval()
 

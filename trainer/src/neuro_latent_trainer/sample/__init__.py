@@ -1,14 +1,19 @@
-"""The sample data set that comes with the trainer: a few hundred prompts written for this project."""
+"""The sample data set that comes with the trainer: a few hundred prompts and complements written for this project.
+
+One in ten has nothing to add.
+"""
 
 import csv
 import io
 import json
 from collections.abc import Callable, Sequence
-from importlib.resources import files
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-FIELDS = ("raw_prompt", "enhanced_prompt", "failed_prompts", "source", "licence")
+from neuro_latent_trainer.data import Record, read_records
+
+FIELDS = ("raw_prompt", "complement", "failed_prompts", "source", "licence")
 
 Row = dict[str, Any]
 
@@ -17,6 +22,12 @@ def sample_rows() -> list[Row]:
     """The sample's rows, each with :data:`FIELDS`."""
     text = files(__name__).joinpath("sample_prompts.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
+
+
+def sample_records() -> list[Record]:
+    """The sample as :func:`~neuro_latent_trainer.data.read_records` reads it."""
+    with as_file(files(__name__).joinpath("sample_prompts.jsonl")) as path:
+        return list(read_records(path, strict=True).records)
 
 
 def write_sample(path: Path, force: bool = False) -> int:

@@ -1,0 +1,24 @@
+"""Whole sentences of a text that was cut."""
+
+import re
+from typing import Final
+
+_END: Final = re.compile(r"[.!?…。！？।۔؟][\"'”’»」』)\]]*(?=\s|\Z)|[。！？][”’」』）]*")
+_NO_END: Final = re.compile(
+    r"(?:\b(?:e\.g|i\.e|etc|vs|incl|approx|esp|no|fig|mr|mrs|ms|dr|prof|st|[a-z])|(?:\A|\s)\(?\d{1,2})\.\Z",
+    re.IGNORECASE,
+)
+"""Abbreviations, initials and the numbers of a list."""
+
+
+def whole_sentences(text: str) -> str:
+    """A text up to the end of its last whole sentence, "" where it has none; brackets and quotes are closed there.
+
+    >>> whole_sentences("Give an example, e.g. a recipe. Then name the ingr"), whole_sentences("Give an")
+    ('Give an example, e.g. a recipe.', '')
+    """
+    for end in reversed(list(_END.finditer(text))):
+        whole = text[: end.end()]
+        if not _NO_END.search(whole[-12:]) and whole.count("(") == whole.count(")") and whole.count('"') % 2 == 0:
+            return whole
+    return ""
