@@ -62,6 +62,9 @@ def test_optimize_streams(run, url, script, make_response):
     assert "ended by length\n" in result.stderr
 
 
+ADDITION = "\n\nIn C.\n\nWith tests."
+
+
 @pytest.fixture
 def terminal(monkeypatch):
     """Let the standard output of a run be a terminal."""
@@ -69,11 +72,14 @@ def terminal(monkeypatch):
     monkeypatch.setattr(sys.modules["neuro_latent_client.cli.optimize"], "_is_terminal", lambda: True)
 
 
-@pytest.mark.parametrize("extra", [[], ["--stream"]])
-def test_an_addition_is_marked_on_a_terminal(run, url, script, make_response, terminal, extra):
+@pytest.mark.parametrize(
+    ("extra", "pieces"),
+    [([], []), (["--stream"], ["x <b> [red]\r\n ", ADDITION]), (["--stream"], [f"x <b> [red]\r\n {ADDITION}"])],
+)
+def test_an_addition_is_marked_on_a_terminal(run, url, script, make_response, terminal, extra, pieces):
     prompt = "x <b> [red]\r\n "
     added = "In C.\n\nWith tests."
-    script.responses = [make_response(prompt), make_response(f"\n\n{added}", 0, "stop", added)]
+    script.responses = [make_response(piece, 0, "" if piece == prompt else "stop") for piece in pieces]
     answer = {**script.unary({"raw_prompt": prompt}), "enhanced_prompt": [f"{prompt}\n\n{added}"], "added": [added]}
     script.answer = answer
     result = run("optimize", prompt, "--url", url, *extra)

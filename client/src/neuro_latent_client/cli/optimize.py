@@ -133,10 +133,11 @@ def _show_stream(client: Client, prompt: str, options: GenerationOptions, *, to_
     with client.stream(prompt, **options) as stream:
         for piece in stream:
             text = piece.text
-            if marks and shown == prompt and text.startswith(SEPARATOR):
-                text = SEPARATOR + added_lines(text.removeprefix(SEPARATOR), colour=_colour())
+            shown += text
+            added = shown.removeprefix(prompt + SEPARATOR)
+            if marks and added and text.endswith(added) and added != shown:
+                text = text.removesuffix(added) + added_lines(added, colour=_colour())
             _write(text, to_stderr=to_stderr)
-            shown += piece.text
     _write("\n", to_stderr=to_stderr)
     return stream.result
 

@@ -55,8 +55,8 @@ class OptimizeRequest(_Body):
     deadline_ms: Integer = _option(
         "deadline_ms", 0, MAX_DEADLINE_MS, description="answer with what is written by then; 0 is off"
     )
-    min_confidence: float | None = Field(
-        None, ge=0, le=1, description="below this confidence the raw prompt comes back; 0 is off; the adapter's own"
+    min_confidence: float | None = _option(
+        "min_confidence", 0, 1, description="below it the raw prompt comes back; 0 is off; by default the adapter's own"
     )
     adapter: str | None = Field(
         None,
