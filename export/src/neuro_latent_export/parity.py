@@ -14,7 +14,7 @@ from torch import Tensor
 
 from neuro_latent_export.decoder_graphs import cache_names
 from neuro_latent_export.graphs import PROJECTOR_PATH, GraphSpec, Sizes, example_inputs
-from neuro_latent_trainer.backbones import both_ends, ids_of, special_ends
+from neuro_latent_trainer.backbones import both_ends, ids_of, special_ends, without_control
 from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
 
 GRAPH_TOLERANCE = 2e-4
@@ -248,6 +248,7 @@ def check_tokenizers(model: PromptOptimizer, folder: Path, prompts: list[str]) -
         texts = [*prompts, " ".join(prompts * 40), f"Say {tokenizer.eos_token}{tokenizer.unk_token} twice."]
         for number, (prompt, want) in enumerate(zip(texts, ids_of(tokenizer, texts, most), strict=True)):
             ids = served.encode(prompt, add_special_tokens=False).ids
+            ids = without_control(ids, served.get_added_tokens_decoder())
             if [*before, *both_ends(ids, most - len(before) - len(after)), *after] != want:
                 raise ParityError(f"prompt {number}: the served tokenizer of the {name} gives other ids than torch's")
 

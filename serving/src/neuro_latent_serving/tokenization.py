@@ -3,12 +3,13 @@
 Shape letters: ``B`` rows, ``L`` tokens.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 from tokenizers.decoders import DecodeStream
 
 Ids = npt.NDArray[np.int64]
@@ -16,6 +17,9 @@ Ids = npt.NDArray[np.int64]
 BUCKETS = (*range(16, 64, 8), *range(64, 128, 16), *range(128, 256, 32), *range(256, 513, 64))
 """Rows are padded to one of these lengths, so that requests of similar length have one shape and batch. They are close
 together, because an encoder's time grows with every token, real or not."""
+
+
+UNKNOWN = ("<unk>", "[UNK]")
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class TextTokenizer:
     def __init__(self, path: Path, max_tokens: int, pad_id: int) -> None:
         self._tokenizer = _open(path)
         self._before, self._after = _special_ends(self._tokenizer)
+        self._added = self._tokenizer.get_added_tokens_decoder()
         self._room = max(1, max_tokens - len(self._before) - len(self._after))
         self._max_tokens, self._pad_id = max_tokens, pad_id
 
@@ -41,7 +46,8 @@ class TextTokenizer:
 
         Of a text that is longer than the model's length the beginning and the end are kept, half of the room each.
         """
-        bare = [encoding.ids for encoding in self._tokenizer.encode_batch(texts, add_special_tokens=False)]
+        encodings = self._tokenizer.encode_batch(texts, add_special_tokens=False)
+        bare = [without_control(encoding.ids, self._added) for encoding in encodings]
         rows = [[*self._before, *both_ends(ids, self._room), *self._after] for ids in bare]
         longest = max(map(len, rows))
         width = min(next((b for b in BUCKETS if b >= longest), longest), max(self._max_tokens, longest))
@@ -51,6 +57,21 @@ class TextTokenizer:
             ids[number, : len(row)] = row
             mask[number, : len(row)] = 1
         return TokenRows(ids, mask, np.array([len(row) > self._room for row in bare]))
+
+
+def without_control(ids: list[int], added: Mapping[int, AddedToken]) -> list[int]:
+    """Ids of a text, the unknown token in place of control tokens.
+
+    T5's own tokenizer has these among its ordinary pieces, so it writes ``</s>`` in a text as the end token though the
+    text is not split at special tokens.
+
+    Args:
+        ids: without the special tokens at the ends.
+        added: the tokenizer's added tokens by id.
+    """
+    control = {token for token, piece in added.items() if piece.special}
+    unknown = next((token for token, piece in added.items() if piece.content in UNKNOWN), None)
+    return ids if unknown is None or control.isdisjoint(ids) else [unknown if i in control else i for i in ids]
 
 
 def both_ends(ids: list[int], room: int) -> list[int]:

@@ -6,6 +6,7 @@ tokens, ``E`` encoder width, ``D`` generator width, ``V`` vocabulary.
 
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
+from tokenizers import AddedToken
 from torch import Tensor, nn
 from transformers import (
     AutoModel,
@@ -27,6 +29,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from neuro_latent_trainer.choices import EMBEDDED, Pooling, Precision
 
+UNKNOWN = ("<unk>", "[UNK]")
 MODELS_VARIABLE = "NEURO_LATENT_MODELS"
 
 
@@ -150,9 +153,26 @@ def ids_of(tokenizer: PreTrainedTokenizerBase, texts: list[str], max_tokens: int
     bare: list[list[int]] = tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False)[
         "input_ids"
     ]
+    added = tokenizer.added_tokens_decoder
+    bare = [without_control(ids, added) for ids in bare]
     before, after = special_ends(tokenizer)
     room = None if max_tokens is None else max(1, max_tokens - len(before) - len(after))
     return [[*before, *(ids if room is None else both_ends(ids, room)), *after] for ids in bare]
+
+
+def without_control(ids: list[int], added: Mapping[int, AddedToken]) -> list[int]:
+    """Ids of a text, the unknown token in place of control tokens.
+
+    T5's own tokenizer has these among its ordinary pieces, so it writes ``</s>`` in a text as the end token though the
+    text is not split at special tokens.
+
+    Args:
+        ids: without the special tokens at the ends.
+        added: the tokenizer's added tokens by id.
+    """
+    control = {token for token, piece in added.items() if piece.special}
+    unknown = next((token for token, piece in added.items() if piece.content in UNKNOWN), None)
+    return ids if unknown is None or control.isdisjoint(ids) else [unknown if i in control else i for i in ids]
 
 
 def both_ends(ids: list[int], room: int) -> list[int]:

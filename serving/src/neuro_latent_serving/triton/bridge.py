@@ -35,8 +35,8 @@ ERRORS: dict[str, type[ServingError]] = {e.__name__: e for e in (InvalidInput, E
 
 @dataclass(frozen=True)
 class DecodeRequest:
-    """One row to decode: T5 encoder states [Q, D], T5's mask of the prompt [S], the projector's gate [4], the prompt, the
-    options that were given."""
+    """One row to decode: T5 encoder states [Q, D], T5's mask of the prompt [S], the projector's gate [4], the prompt,
+    the options that were given."""
 
     hidden_QD: Floats
     t5_mask_S: Ids

@@ -49,7 +49,7 @@ def make(tmp_path: Path) -> Make:
         folder.mkdir(parents=True)
         shape = [0, FITS["soft_prompt_tokens"], FITS["generator_width"]]
         weights = np.full((FITS["encoder_width"], shape[1] * shape[2]), scale, np.float32)
-        to_gate = [0.0] * FITS["encoder_width"] * 4
+        to_gate = np.zeros((FITS["encoder_width"], 4), np.float32)
         graph = helper.make_graph(
             [
                 helper.make_node("MatMul", ["raw_embedding", "weights"], ["flat"]),
@@ -64,9 +64,7 @@ def make(tmp_path: Path) -> Make:
             ],
             [
                 helper.make_tensor("weights", TensorProto.FLOAT, weights.shape, weights.ravel()),
-                helper.make_tensor(
-                    "to_gate", TensorProto.FLOAT, [FITS["encoder_width"], 4], [0.0] * FITS["encoder_width"] * 4
-                ),
+                helper.make_tensor("to_gate", TensorProto.FLOAT, to_gate.shape, to_gate.ravel()),
                 helper.make_tensor("shape", TensorProto.INT64, [3], shape),
             ],
         )
