@@ -4,7 +4,6 @@ What is written stands behind the prompt, which is kept byte for byte; the gate 
 unary answer in pieces.
 """
 
-import json
 import shutil
 import time
 import urllib.request
@@ -20,8 +19,7 @@ from neuro_latent_client import Client
 from neuro_latent_client.form import SEPARATOR
 from neuro_latent_export.repository import export_adapter
 from neuro_latent_serving.adapters.store import AdapterStore
-from neuro_latent_serving.server import FREE_PORTS, ServeError, ServerConfig, TritonServer
-from neuro_latent_serving.server.repository import read_manifest
+from neuro_latent_serving.server import FREE_PORTS, ServerConfig, TritonServer
 from neuro_latent_serving.settings import MIN_CONFIDENCE_VARIABLE
 from neuro_latent_trainer import adapter_folder
 from neuro_latent_trainer.gate import Gate
@@ -287,10 +285,3 @@ def test_metrics_count_what_was_withheld(guarded: TritonServer) -> None:
     assert counts["neuro_latent_withheld_by_guard_total"] >= 1
     assert "neuro_latent_unchanged_total" in counts
     assert "neuro_latent_fallbacks_total" not in counts
-
-
-def test_a_repository_of_the_format_before_is_refused(both: Path, tmp_path: Path) -> None:
-    manifest = json.loads((both / "manifest.json").read_text())
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"format": 1}))
-    with pytest.raises(ServeError, match="format 1, and this version reads 2\nExport it again"):
-        read_manifest(tmp_path)
