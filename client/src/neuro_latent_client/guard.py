@@ -42,12 +42,14 @@ _CONTROL_TOKEN: Final = re.compile(
 
 _LEAST_ALPHANUMERIC_SHARE: Final = 0.25
 """Of the visible characters, letters and digits of any script. Code has about a half."""
+_RULES: Final = frozenset("|-=_")
+"""What tables and lines are drawn with does not count."""
 _MOST_FOREIGN_LETTERS: Final = 0.1
 _LEAST_ENGLISH_WORDS: Final = 0.15
 _ENOUGH_WORDS: Final = 6
 
 _SENTENCE_ENDS: Final = re.compile(r"[.!?…。！？｡।۔؟։።][\"'”’»」』)\]]*$")
-_ABBREVIATED: Final = re.compile(r"\b(?:e\.g|i\.e|vs|incl|approx|esp|a|an|the|and|or|my|of|your)\.$", re.IGNORECASE)
+_ABBREVIATED: Final = re.compile(r"\b(?:e\.g|i\.e|vs|incl|approx|esp|a|an|the|and|or|my|your)\.$", re.IGNORECASE)
 _LONG_NUMBER: Final = re.compile(r"\d{4}|\d,\d{3}|\d:\d\d|[$€£¥]\d")
 
 
@@ -105,9 +107,11 @@ def _unusable(raw: str, text: str) -> str:
     known = set(_CONTROL_TOKEN.findall(raw))
     if any(token not in known for token in _CONTROL_TOKEN.findall(text)):
         return CONTROL_TOKEN
-    visible = [character for character in text if not character.isspace()]
+    if not any(map(str.isalnum, text)):
+        return BLANK
+    visible = [character for character in text if not (character.isspace() or character in _RULES)]
     if sum(map(str.isalnum, visible)) < _LEAST_ALPHANUMERIC_SHARE * len(visible):
-        return BLANK if not any(map(str.isalnum, visible)) else LOOP
+        return LOOP
     return LOOP if loops(text) else ""
 
 
@@ -167,8 +171,9 @@ def _unfinished(raw: str, text: str) -> str:
 
 
 def _invented(raw: str, text: str) -> str:
-    for found in Text(raw).lacks(Text(text)):
-        if found.kind == "url" or any(made_up(found.text) for made_up in _MADE_UP.get(found.kind, ())):
+    before = Text(raw)
+    for found in Text(text).literals:
+        if any(made_up(found.text) for made_up in _MADE_UP.get(found.kind, ())) and not before.has(found):
             return f"{INVENTED}: {found.kind}"
     return ""
 
@@ -184,6 +189,7 @@ def _answers_behind(raw: str, text: str) -> str:
 
 
 _MADE_UP: Final[dict[str, tuple[Callable[[str], object], ...]]] = {
+    "url": (bool,),
     "number": (_LONG_NUMBER.search,),
     "placeholder": (lambda text: not text.startswith("["),),
     "quoted text": (_is_name,),

@@ -1,11 +1,13 @@
 """Numbers of a text, with times, dates, versions and units: "3.5 kg", "10:30 am", "v2.1", "GPT-4", "three days"."""
 
 import re
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 _RUN: Final = re.compile(r"[\dA-Za-zÀ-ɏͰ-ӿ_.,:/%°$€£¥₹#+¹²³½¼¾⅓⅔–−-]++")
+_DIGIT: Final = re.compile(r"[\d½¼¾⅓⅔¹²³]")
+_PART: Final = re.compile(r"[^-/.,:_]+")
 _SPLIT: Final = re.compile(r"([+−-]?\d[\d.,]*+)-?([A-Za-z°µ][A-Za-z]*+)")
 """A number with its unit glued to it: 10km, 3-day."""
 _LIST_MARKER: Final = re.compile(r"^[ \t>]*(\d{1,3})[.)](?=\s)", re.MULTILINE)
@@ -62,20 +64,27 @@ class Amount:
 
     value: str
     unit: str
-    text: str = field(compare=False)
-    start: int = field(compare=False)
-    in_words: bool = field(default=False, compare=False)
-
-    def is_in(self, others: Collection["Amount"]) -> bool:
-        """Whether they have the same number, of the same unit where both have one."""
-        if self in others or (self.unit and Amount(self.value, "", "", 0) in others):
-            return True
-        return not self.unit and any(other.value == self.value for other in others)
+    text: str
+    start: int
+    in_words: bool = False
 
     @property
     def is_small_count(self) -> bool:
         """Whether a count in words, up to twelve, as every text may have."""
         return self.in_words and (not self.value.isdigit() or int(self.value) <= SMALL)
+
+
+class Amounts:
+    """Numbers to look others up in."""
+
+    def __init__(self, found: Iterable[Amount]) -> None:
+        self._pairs = {(amount.value, amount.unit) for amount in found}
+        self._values = {value for value, _ in self._pairs}
+
+    def __contains__(self, amount: Amount) -> bool:
+        """Whether the same number is there, of the same unit where both have one."""
+        pairs = {(amount.value, amount.unit), (amount.value, "")}
+        return amount.value in self._values if not amount.unit else not pairs.isdisjoint(self._pairs)
 
 
 def amounts(text: str) -> Iterator[Amount]:
@@ -92,7 +101,7 @@ def amounts(text: str) -> Iterator[Amount]:
         run = match.group().rstrip(".,:/-–−_#$")
         lead = len(run) - len(run.lstrip(".,:/_–"))
         run, start = run[lead:], start + lead
-        if any(map(_is_digit, run)):
+        if _DIGIT.search(run):
             yield _amount(run, start, text)
         else:
             yield from _in_words(run, start, text)
@@ -116,14 +125,13 @@ def _with_unit(value: str, written: str, start: int, text: str, in_words: bool =
 
 
 def _in_words(run: str, start: int, text: str) -> Iterator[Amount]:
-    at = start
-    for word in re.split(r"([-/.,:_])", run):
+    for part in _PART.finditer(run):
+        word, at = part.group(), start + part.start()
         lower = word.lower()
         if lower in _WORDS:
             yield _with_unit(_WORDS[lower], word, at, text, in_words=True)
         elif lower in _DATES or (lower in ("march", "may") and word[0].isupper() and _beside_a_digit(text, at, at + 5)):
             yield Amount(lower, "", word, at)
-        at += len(word)
 
 
 def _beside_a_digit(text: str, start: int, end: int) -> bool:
@@ -133,10 +141,6 @@ def _beside_a_digit(text: str, start: int, end: int) -> bool:
 def _unit(written: str) -> str:
     unit = written.lower().replace(".", "")
     return {"%": "%", "percent": "%"}.get(unit, unit[:-1] if len(unit) > 2 and unit.endswith("s") else unit)
-
-
-def _is_digit(character: str) -> bool:
-    return character.isdigit() or character in "½¼¾⅓⅔"
 
 
 def _list_markers(text: str) -> frozenset[int]:

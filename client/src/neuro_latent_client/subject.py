@@ -111,9 +111,9 @@ def _must_stay(raw: str) -> set[str]:
     return short
 
 
-def _written(text: str) -> set[str]:
+def _written(text: str) -> frozenset[str]:
     """Names that only their capitals tell from common words."""
-    return _LIKE_WORDS.intersection(_WORD.findall(text)) if not text.isupper() else set()
+    return frozenset() if text.isupper() else _LIKE_WORDS.intersection(_WORD.findall(text))
 
 
 def _content(text: str) -> list[str]:

@@ -481,8 +481,16 @@ UNITS = [
 @pytest.mark.parametrize("unit", UNITS, ids=json.dumps)
 def test_the_longest_prompts_of_any_kind_are_soon_looked_through(unit: str) -> None:
     longest = (unit * 32_768)[:32_768]
-    for form in ("complement", "rewrite"):
-        rejects(longest, "Explain this, step by step, with 3 examples.", form)
-        rejects("Explain 1, please.", f"Explain. {longest}", form)
-        rejects(longest, longest + ".", form)
-    literals(longest * 4)
+    rejects(longest, "Explain this, step by step, with 3 examples.", "complement")
+    rejects("Explain 1, please.", f"Explain. {longest}", "rewrite")
+    rejects(longest, longest, "rewrite")
+    literals(longest * 2)
+
+
+def test_many_different_literals_are_soon_compared() -> None:
+    numbers = " ".join(map(str, range(6_000)))[:32_768]
+    names = " ".join(f"a_{i}" for i in range(6_000))[:32_768]
+    for raw in (numbers, names, f"{numbers} km", " ".join(f'"{"a" * i}"' for i in range(250))):
+        for text in (raw, raw[: len(raw) // 2], "a" * 32_768, raw.replace(" ", " km ")):
+            rejects(raw, text, "rewrite")
+            rejects(raw, text, "complement")
