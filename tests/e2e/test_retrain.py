@@ -20,6 +20,7 @@ import pytest
 import torch
 
 from neuro_latent_client import Client, Optimization
+from neuro_latent_client.form import join
 from neuro_latent_export.repository import export_repository
 from neuro_latent_serving.server import FREE_PORTS, ServerConfig, TritonServer
 from neuro_latent_serving.settings import FEEDBACK_VARIABLE
@@ -87,7 +88,7 @@ def good(answer: Any) -> Optimization:
 
 def styled(texts: list[str]) -> float:
     """The share of the texts that have the style."""
-    return sum(text.startswith(STYLE.strip()) for text in texts) / len(texts)
+    return sum(STYLE.strip() in text for text in texts) / len(texts)
 
 
 def give_feedback(client: Client, rows: list[dict[str, Any]]) -> None:
@@ -95,7 +96,7 @@ def give_feedback(client: Client, rows: list[dict[str, Any]]) -> None:
     answers = client.optimize_many([row["raw_prompt"] for row in rows], max_length=TOKENS)
 
     def rate(number: int, row: dict[str, Any], answer: Any) -> None:
-        wanted = STYLE + row["enhanced_prompt"]
+        wanted = join(row["raw_prompt"], STYLE + row["complement"])
         liked = number % 10 in (7, 8)
         client.feedback(
             good(answer).request_id,

@@ -114,7 +114,7 @@ def test_an_edit_that_others_disliked_as_an_answer_is_no_success() -> None:
     ("edit", "reason"),
     [
         ("  \n", "blank edit"),
-        ("the " * 20, "edit is rejected"),
+        ("the " * 20, "edit is degenerate"),
         ("Name  Rivers", "edit is the prompt"),
         ("list RIVERS.", "edit is the answer"),
     ],
@@ -126,7 +126,7 @@ def test_an_edit_that_teaches_nothing_leaves_its_thumb(edit: str, reason: str) -
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason"), [("Name rivers", "answer is the prompt"), ("\ufffd\ufffd", "answer is rejected")]
+    ("answer", "reason"), [("Name rivers", "answer is the prompt"), ("\ufffd\ufffd", "answer is degenerate")]
 )
 def test_a_liked_answer_that_nobody_should_learn_is_left_out(answer: str, reason: str) -> None:
     lessons = taught(opinion(rating=1, enhanced_prompt=answer))

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from neuro_latent_client.form import Form, complement_of, join
-from neuro_latent_client.guard import rejects
+from neuro_latent_client.guard import is_degenerate
 from neuro_latent_trainer.data import Record
 from neuro_latent_trainer.retraining.feedback import Opinion
 
@@ -47,10 +47,10 @@ REASONS: Final = {
     "edit is the answer": "edits that changed nothing",
     "edit is the prompt": "edits that are the raw prompt again",
     "edit changes the prompt": "edits that changed the raw prompt, which a complement cannot",
-    "edit is rejected": "edits that the guard rejects",
+    "edit is degenerate": "edits that nobody could use",
     "answer is the prompt": "liked answers that are the raw prompt again",
     "answer changes the prompt": "liked answers that changed the raw prompt, which a complement cannot",
-    "answer is rejected": "liked answers that the guard rejects",
+    "answer is degenerate": "liked answers that nobody could use",
     "disputed": "answers with as many votes for as against",
     "no success": "failures of prompts without a success",
 }
@@ -126,7 +126,7 @@ class _Prompt:
         written = text if self.form == "rewrite" else complement_of(self.raw, text)
         if written is None:
             return "changes the prompt"
-        return "is rejected" if rejects(self.raw, written, self.form) else ""
+        return "is degenerate" if is_degenerate(written) else ""
 
 
 def learn(
