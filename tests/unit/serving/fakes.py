@@ -130,10 +130,10 @@ class FakeDecoder:
 
 
 class FakeDetokenizer:
-    """A token's text is its number and a space."""
+    """A token's text is its number; spaces stand between them."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        return "".join(f"{token} " for token in ids)
+        return " ".join(map(str, ids))
 
     def encode(self, text: str, most: int) -> list[int]:
         return [int(word) for word in text.split()][:most]
@@ -149,5 +149,6 @@ class FakeStream:
         self.text = ""
 
     def push(self, token: int) -> str:
-        self.text += f"{token} "
-        return f"{token} "
+        piece = f" {token}" if self.text else str(token)
+        self.text += piece
+        return piece

@@ -11,8 +11,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from neuro_latent_client.form import SEPARATOR, Form
+from neuro_latent_client.guard import LANGUAGE
+from neuro_latent_serving.engine import sequence
+from neuro_latent_serving.engine.gate import Gate
 from neuro_latent_serving.engine.loop import PREFILL_TOKENS, DecodeLoop, LoopConfig
 from neuro_latent_serving.engine.request import Request
+from neuro_latent_serving.engine.sequence import DEADLINE, NOT_CHECKED, NOT_SURE, UNCHANGED, WITHHELD, Event
 from neuro_latent_serving.errors import EngineBusy, EngineClosed, ServingError
 from neuro_latent_serving.options import GenerationOptions
 from tests.unit.serving.askers import Asker
@@ -24,10 +29,10 @@ TICK_S = 1e-5
 class Bench:
     """A loop with its fakes and a clock of its own."""
 
-    def __init__(self, slots: int = 4, queue: int = 3, speculation: bool = True) -> None:
+    def __init__(self, slots: int = 4, queue: int = 3, speculation: bool = True, guard: bool = False) -> None:
         self.now = 0.0
         self.decoder = FakeDecoder(slots)
-        config = LoopConfig(START, EOS, slots, queue, speculation)
+        config = LoopConfig(START, EOS, slots, queue, speculation, guard)
         self.loop = DecodeLoop(self.decoder, FakeDetokenizer(), config, self.clock)  # type: ignore[arg-type]
 
     def clock(self) -> float:
@@ -35,7 +40,12 @@ class Bench:
         return self.now
 
     def asker(
-        self, prompt: Prompt = (5, 6, 7), padding: int = 0, cancel_after: int | None = None, **options: Any
+        self,
+        prompt: Prompt = (5, 6, 7),
+        padding: int = 0,
+        cancel_after: int | None = None,
+        form: Form = "rewrite",
+        **options: Any,
     ) -> Asker:
         """A request that was not submitted yet; ``padding`` encoder tokens are masked, half of them in its middle."""
         text = " ".join(map(str, prompt))
@@ -50,6 +60,7 @@ class Bench:
             asker.on_event,
             asker.on_end,
             lambda: asker.cancelled,
+            gate=Gate(form, prior=0.5, logprob_weight=1.0),
             arrived=self.clock(),
         )
         return asker
@@ -77,9 +88,33 @@ def assert_right(asker: Asker) -> None:
     assert len(asker.last) == len(texts) == asker.options.num_return_sequences
     for i, (event, tokens) in enumerate(zip(asker.last, texts, strict=True)):
         assert event.sequence_index == i
-        assert event.text == (FakeDetokenizer().decode(tokens) or asker.text)
         assert event.generated_tokens == len(tokens) <= asker.options.max_length
-        assert asker.joined(i) == event.text
+        assert_served(asker, event, tokens)
+
+
+def assert_served(asker: Asker, event: Event, tokens: list[int]) -> None:
+    """Of these tokens, unguarded, it was told what their form, the gate and the deadline let through."""
+    written, complements = FakeDetokenizer().decode(tokens), asker.request.gate.form == "complement"
+    assert asker.joined(event.sequence_index) == event.text
+    assert 0 <= event.score <= 1
+    least = asker.options.min_confidence or 0.0
+    if event.finish_reason == WITHHELD:
+        assert (event.text, event.added) == (asker.text, "")
+        if event.reason == NOT_SURE:
+            assert complements
+            assert event.score < least
+        else:
+            assert not written
+    elif event.finish_reason == UNCHANGED or (event.finish_reason == DEADLINE and not written):
+        assert (event.text, event.added, event.reason, written) == (asker.text, "", "", "")
+        assert complements or event.finish_reason == DEADLINE
+    else:
+        assert (event.added, event.reason) == (written if complements else "", "")
+        assert event.text == (asker.text + SEPARATOR if complements else "") + written
+        assert event.score >= least or not complements
+    if complements and event.score > 0:  # it had its slots
+        mine = [e for e in asker.events if e.sequence_index == event.sequence_index]
+        assert [e.piece for e in mine] == [asker.text, event.text.removeprefix(asker.text)]
 
 
 modes = st.one_of(
@@ -133,6 +168,8 @@ class LoopMachine(RuleBasedStateMachine):
         mode=modes,
         length=st.sampled_from([1, 2, 5, 20]),
         padding=st.sampled_from([0, 0, 3, 16]),
+        form=st.sampled_from(["complement", "rewrite"]),
+        least=st.sampled_from([None, None, 0.0, 0.4, 1.0]),
         deadline=st.sampled_from([0, 0, 0, 1, 50]),
         cancel_after=st.sampled_from([None, None, None, 0, 1, 3]),
         poisoned=st.sampled_from([False] * 7 + [True]),
@@ -143,11 +180,14 @@ class LoopMachine(RuleBasedStateMachine):
         mode: dict[str, Any],
         length: int,
         padding: int,
+        form: Form,
+        least: float | None,
         deadline: int,
         cancel_after: int | None,
         poisoned: bool,
     ) -> None:
-        asker = self.bench.asker(prompt, padding, cancel_after, max_length=length, deadline_ms=deadline, **mode)
+        options = {"max_length": length, "deadline_ms": deadline, "min_confidence": least, **mode}
+        asker = self.bench.asker(prompt, padding, cancel_after, form, **options)
         if poisoned:
             asker.request.hidden_QD[0] = -1
         full = len(self.waiting) >= self.queue
@@ -188,10 +228,8 @@ class LoopMachine(RuleBasedStateMachine):
             assert asker.ends == [None]
             assert len(asker.last) == asker.options.num_return_sequences
             # A search may have found texts before time was up.
-            assert asker.options.num_beams > 1 or asker.last[-1].finish_reason in ("deadline", "stop", "length")
-            assert (
-                any(e.finish_reason == "deadline" for e in asker.events[told[asker] :]) or asker.options.num_beams > 1
-            )
+            if asker.options.num_beams == 1:
+                assert any(e.finish_reason in (DEADLINE, WITHHELD) for e in asker.events[told[asker] :])
         for asker in cancelled + overdue:
             assert asker.request not in self.fed
         # Who was ended while it waited is gone; the others start in the order of their arrival.
@@ -233,15 +271,14 @@ class LoopMachine(RuleBasedStateMachine):
         if asker.request.hidden_QD[0, 0] < 0 and asker.ends != [None]:
             assert isinstance(asker.ends[0], ServingError)
             assert "internal error" in str(asker.ends[0])
-            assert not asker.events
-        elif any(event.finish_reason == "deadline" for event in asker.last):
-            assert asker.options.deadline_ms
-            if asker.options.num_beams == 1:
+            assert not asker.last
+        elif asker.options.deadline_ms:
+            if asker.options.num_beams == 1 and not asker.cancelled:
                 texts = right_texts(prompt_of(asker), asker.options)
                 for event, tokens in zip(asker.last, texts, strict=True):
-                    written = FakeDetokenizer().decode(tokens[: event.generated_tokens])
-                    assert event.text == (written or asker.text)
+                    assert_served(asker, event, tokens[: event.generated_tokens])
         elif not asker.cancelled:
+            assert not any(event.finish_reason == DEADLINE for event in asker.last)
             assert_right(asker)
 
     def teardown(self) -> None:
@@ -261,6 +298,10 @@ class LoopMachine(RuleBasedStateMachine):
         assert metrics.steps == len(self.decoder.stepped)
         assert metrics.rows == sum(rows for rows, _ in self.decoder.stepped)
         assert metrics.accepted <= metrics.drafted
+        finals = [event for asker in self.accepted for event in asker.last]
+        assert metrics.unchanged == sum(event.finish_reason == UNCHANGED for event in finals)
+        assert metrics.withheld_by_gate == sum(event.reason == NOT_SURE for event in finals)
+        assert metrics.withheld_by_guard == sum(event.reason not in ("", NOT_SURE) for event in finals)
 
 
 def last_real(asker: Asker) -> int:
@@ -341,3 +382,44 @@ def test_first_token_times_are_from_arrival_to_the_end_of_the_first_step() -> No
         bench.now += 10
         bench.loop.turn()
     assert list(bench.loop.metrics.first_token_seconds) == pytest.approx([10, 20], abs=0.1)
+
+
+def test_the_prompt_is_told_before_the_first_step_and_its_complement_at_the_end() -> None:
+    bench = Bench()
+    asker = bench.asker((4, 9, 2), form="complement", temperature=0.9, num_return_sequences=2, min_confidence=0.0)
+    told: list[list[str]] = []
+    bench.decoder.before_step = lambda tokens_BW: told.append([event.piece for event in asker.events])
+    bench.loop.submit(asker.request)
+    bench.drain()
+    assert told[0] == ["4 9 2", "4 9 2"]
+    assert_right(asker)
+
+
+def test_a_prompt_in_another_language_is_withheld_without_a_slot() -> None:
+    bench = Bench(guard=True)
+    asker = bench.asker(form="complement")
+    asker.request.raw_prompt = "Schreibe bitte eine kurze Geschichte f\u00fcr die Kinder."
+    bench.loop.submit(asker.request)
+    bench.loop.turn()
+    assert asker.ends == [None]
+    assert (asker.answer.text, asker.answer.reason) == (asker.request.raw_prompt, LANGUAGE)
+    assert not bench.decoder.prefilled
+    assert bench.loop.metrics.withheld_by_guard == 1
+
+
+def test_a_guard_that_fails_withholds_its_text_and_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(raw: str, text: str, form: Form) -> str:
+        if raw == "4 5":
+            raise KeyError(raw)
+        return ""
+
+    monkeypatch.setattr(sequence, "rejects", fail)
+    bench = Bench(guard=True)
+    failing, other = (bench.submit(prompt, form="complement", max_length=200) for prompt in ((4, 5), (6, 7)))
+    bench.drain()
+    assert (failing.answer.text, failing.answer.finish_reason) == ("4 5", WITHHELD)
+    assert failing.answer.reason == NOT_CHECKED
+    assert other.answer.added
+    assert [record.message for record in caplog.records] == ["the guard has failed: KeyError"]

@@ -1,5 +1,6 @@
 """One text being written, and what of it is served."""
 
+import logging
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
 
@@ -9,9 +10,13 @@ from neuro_latent_serving.engine.gate import OPEN, Gate
 from neuro_latent_serving.engine.sentences import whole_sentences
 from neuro_latent_serving.tokenization import Detokenizer
 
+log = logging.getLogger(__name__)
+
 STOP, LENGTH, DEADLINE, UNCHANGED, WITHHELD = "stop", "length", "deadline", "unchanged", "withheld"
 NOT_SURE = "not sure enough"
 """The gate's reason; all others are the guard's."""
+NOT_CHECKED = "not checked"
+"""The guard has failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +147,15 @@ class Sequence:
             return NOT_SURE
         if not text:
             return UNFINISHED if written else BLANK
-        return rejects(self._raw_prompt, text, self._gate.form) if self._guarded else ""
+        return self._rejects(text) if self._guarded else ""
+
+    def _rejects(self, text: str) -> str:
+        """The guard's reason. Where one of its rules fails, this text is withheld and all others go on."""
+        try:
+            return rejects(self._raw_prompt, text, self._gate.form)
+        except Exception as error:  # not its message or trace, which may quote the prompt
+            log.error("the guard has failed: %s", type(error).__name__)
+            return NOT_CHECKED
 
     def withhold(self, reason: str) -> Event:
         """End the text with the raw prompt as the answer."""
