@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from neuro_latent_serving.engine import Engine, EngineConfig
+from neuro_latent_serving.engine import Engine, EngineConfig, Gate
 from tests.unit.serving.askers import Asker
 from tests.unit.serving.conftest import LENGTH, PROMPTS
 
@@ -139,16 +139,17 @@ def test_beams_are_those_of_hugging_face(
         asker = ask(prompt, max_length=length, num_beams=num_beams, num_return_sequences=wanted, length_penalty=penalty)
         found = together(engine, [asker])[0]
         assert [(text, tokens) for text, tokens, _ in found] == [
-            (text, len(row)) for text, row in zip(decode(rows, skip_special_tokens=True), rows, strict=True)
+            (text.strip(), len(row)) for text, row in zip(decode(rows, skip_special_tokens=True), rows, strict=True)
         ]
 
 
-def test_the_scores_of_beams_are_their_mean_log_probabilities(
+def test_the_scores_of_beams_follow_their_mean_log_probabilities(
     start: Callable[..., Engine], ask: Callable[..., Asker], optimizer: Any
 ) -> None:
     import torch
 
-    (asker,) = askers = [ask(PROMPTS[0], num_beams=4, num_return_sequences=4)]
+    gate = Gate(prior=1.0, logprob_weight=0.5)
+    (asker,) = askers = [ask(PROMPTS[0], gate=gate, num_beams=4, num_return_sequences=4)]
     together(start(), askers)
     rows = optimizer.generate_ids([PROMPTS[0]], LENGTH, num_beams=4, num_return_sequences=4, early_stopping=False)
     tokens = optimizer.generator.tokenize(PROMPTS[:1], 512)
@@ -157,7 +158,8 @@ def test_the_scores_of_beams_are_their_mean_log_probabilities(
         for event, row in zip(asker.last, rows, strict=True):
             chosen = [*row, 1] if event.finish_reason == "stop" else row
             logits = optimizer.generator.logits(hidden, mask, torch.tensor([chosen]))[0].log_softmax(-1)
-            assert event.score == pytest.approx(logits[range(len(chosen)), chosen].mean().item(), abs=1e-4)
+            mean = logits[range(len(chosen)), chosen].mean().item()
+            assert event.score == pytest.approx(gate.confidence(mean), abs=1e-4)
 
 
 VNNI = pytest.mark.skipif(
