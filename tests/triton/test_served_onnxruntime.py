@@ -33,7 +33,10 @@ def other(onnxruntime_repository: Path) -> Iterator[TritonServer]:
 
 def answer(result: Optimization) -> tuple[Any, ...]:
     """What a caller reads of an answer."""
-    texts = tuple((text.text, text.generated_tokens, text.finish_reason) for text in result.sequences)
+    texts = tuple(
+        (text.text, text.added, round(text.score, 4), text.generated_tokens, text.finish_reason, text.reason)
+        for text in result.sequences
+    )
     return result.model_version, result.truncated, texts
 
 
