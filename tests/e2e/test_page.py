@@ -14,6 +14,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
+from neuro_latent_client.form import Form
 from neuro_latent_client.testing import FakeServer
 from neuro_latent_serving.feedback import FeedbackStore
 from neuro_latent_serving.gateway.access import add_key
@@ -24,7 +25,11 @@ from neuro_latent_serving.settings import FEEDBACK_VARIABLE
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 PATIENCE_S = 20
-ANSWER = "Create a Python function that sorts."
+PROMPT = "Create a function"
+ADDED = "Use Python, e.g. Version 3.11. 1. Say what it returns. Add tests!"
+SENTENCES = ["Use Python, e.g. Version 3.11.", "1. Say what it returns.", "Add tests!"]
+ANSWER = f"{PROMPT}\n\n{ADDED}"
+REWRITTEN = "Create a Python function that sorts."
 
 pytestmark = pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="no browser: apt-get install chromium chromium-driver"
@@ -47,9 +52,24 @@ class Browser:
         box.send_keys(prompt, Keys.CONTROL + Keys.ENTER)
 
     def done(self) -> str:
-        """The text of the first answer, once it is whole."""
+        """The text of the first answer as it is shown, once it is whole."""
         self.until(lambda: self.find("#facts").text)
-        return self.find(".text").text
+        return self.shown()
+
+    def shown(self) -> str:
+        text: str = self.driver.execute_script("return run.cards[0].shown")
+        return text
+
+    def copied(self) -> str:
+        """What Copy puts into the clipboard."""
+        self.button("Copy").click()
+        self.until(lambda: self.find(".sent").text == "Copied")
+        self.find("#prompt").clear()
+        self.find("#prompt").send_keys(Keys.CONTROL + "v")
+        return str(self.find("#prompt").get_property("value"))
+
+    def sentences(self) -> list[WebElement]:
+        return self.driver.find_elements(By.CSS_SELECTOR, ".sentence")
 
     def button(self, name: str, within: WebElement | None = None) -> WebElement:
         """By its accessible name."""
@@ -75,7 +95,7 @@ def driver() -> Iterator[webdriver.Chrome]:
 
 @pytest.fixture
 def triton() -> FakeServer:
-    return FakeServer({"Create a function": ANSWER}, delay_s=0.05)
+    return FakeServer({PROMPT: ADDED}, delay_s=0.05)
 
 
 @pytest.fixture
@@ -96,15 +116,15 @@ def visit(driver: webdriver.Chrome, triton: FakeServer, tmp_path: Path) -> Itera
         server.stop(lambda: True)
 
 
-def test_a_prompt_streams_in_is_compared_rated_and_edited(visit: Callable[..., Browser], triton: FakeServer) -> None:
-    triton.delay_s = 0.2
+def test_a_rewrite_streams_in_is_compared_rated_and_edited(visit: Callable[..., Browser], triton: FakeServer) -> None:
+    triton.delay_s, triton.form, triton.answers = 0.2, "rewrite", {PROMPT: REWRITTEN}
     page = visit()
     page.until(lambda: page.find("#state").text == "ready")
-    page.improve("Create a function")
+    page.improve(PROMPT)
     partly = page.until(lambda: page.find(".text").text)
-    assert ANSWER.startswith(partly)
-    assert partly != ANSWER
-    assert page.done() == ANSWER
+    assert REWRITTEN.startswith(partly)
+    assert partly != REWRITTEN
+    assert page.done() == REWRITTEN
 
     page.button("Changes").click()
     added = [element.get_attribute("textContent") for element in page.driver.find_elements(By.CSS_SELECTOR, "ins")]
@@ -119,9 +139,85 @@ def test_a_prompt_streams_in_is_compared_rated_and_edited(visit: Callable[..., B
     page.button("Send").click()
     page.until(lambda: page.find(".sent").text == "Your version is stored")
     thumb, edit = triton.feedback.values()
-    assert (thumb["rating"], thumb["raw_prompt"], thumb["enhanced_prompt"]) == (1, "Create a function", ANSWER)
-    assert (edit["rating"], edit["edited_prompt"]) == (1, f"{ANSWER} Add tests.")
+    assert (thumb["rating"], thumb["raw_prompt"], thumb["enhanced_prompt"]) == (1, PROMPT, REWRITTEN)
+    assert (edit["rating"], edit["edited_prompt"]) == (1, f"{REWRITTEN} Add tests.")
     assert page.errors() == []
+
+
+def test_the_prompt_stays_and_each_added_sentence_can_be_switched(
+    visit: Callable[..., Browser], triton: FakeServer
+) -> None:
+    triton.delay_s = 0.3
+    page = visit()
+    page.improve(PROMPT)
+    page.until(lambda: page.find(".text").text == PROMPT)
+    assert page.done() == ANSWER
+    assert not page.find("#switch").is_displayed(), "no word of the prompt has changed"
+    assert page.find(".prompt").text == PROMPT
+    assert [sentence.text for sentence in page.sentences()] == SENTENCES
+    assert [sentence.accessible_name for sentence in page.sentences()] == SENTENCES
+    assert page.copied() == ANSWER
+
+    page.sentences()[1].click()
+    page.sentences()[2].send_keys(Keys.SPACE)
+    assert [sentence.get_attribute("aria-pressed") for sentence in page.sentences()] == ["true", "false", "false"]
+    kept = f"{PROMPT}\n\n{SENTENCES[0]}"
+    assert page.copied() == page.shown() == kept
+    page.button("Good answer").click()
+    page.until(lambda: page.find(".sent").text == "Thank you")
+    page.sentences()[2].send_keys(Keys.ENTER)
+    assert page.button("Good answer").get_attribute("aria-pressed") == "false", "another text was rated"
+    assert page.shown() == f"{kept} {SENTENCES[2]}"
+    page.find(".answer").send_keys("e")
+    assert page.find(".edit textarea").get_property("value") == page.shown()
+    page.sentences()[0].click()
+    page.sentences()[2].click()
+    assert page.find(".edit textarea").get_property("value") == page.shown() == PROMPT
+    page.button("Send").click()
+    page.until(lambda: page.find(".sent").text == "Your version is stored")
+    thumb, edit = triton.feedback.values()
+    assert (thumb["rating"], thumb["enhanced_prompt"]) == (1, kept)
+    assert (edit["enhanced_prompt"], edit["edited_prompt"]) == (PROMPT, PROMPT)
+    assert page.errors() == []
+
+
+@pytest.mark.parametrize(
+    "added",
+    [
+        "One.  Two.\n\nThree: a) b) c)\n",
+        "Write in a table:\n1. a name\n2. a price. ```py\nx = 1. + .5\n``` ",
+        "Wofür? Für wen! 用中文写。要短。 \U0001f600 e.g. Dr. No",
+        " ",
+    ],
+)
+def test_sentences_hold_all_of_the_addition(visit: Callable[..., Browser], triton: FakeServer, added: str) -> None:
+    page = visit()
+    sentences = page.driver.execute_script("return sentencesOf(arguments[0])", added)
+    assert "".join(sentences) == added
+    assert len(sentences) == 1 or all(any(map(str.isalpha, sentence)) for sentence in sentences)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ({"answers": {PROMPT: ""}}, "Nothing added: the model has nothing to add."),
+        ({"confidence": 0.2}, "Nothing added: the model is not sure enough."),
+        ({"withheld": {PROMPT: "loop"}}, "Nothing added: the model's text was not good enough (loop)."),
+    ],
+)
+def test_an_unchanged_answer_says_why(
+    visit: Callable[..., Browser], triton: FakeServer, setting: dict[str, Any], words: str
+) -> None:
+    for name, value in setting.items():
+        setattr(triton, name, value)
+    page = visit()
+    page.find("summary").click()
+    page.find("#min_confidence").send_keys("0.5")
+    page.improve(PROMPT)
+    assert page.done() == page.copied() == PROMPT
+    assert page.find(".flag").text == words
+    assert page.sentences() == []
+    assert triton.requests[0].inputs["min_confidence"] == 0.5
 
 
 def test_alternatives_stand_side_by_side(visit: Callable[..., Browser], triton: FakeServer) -> None:
@@ -188,18 +284,26 @@ def test_history_and_colours_outlive_the_page(visit: Callable[..., Browser]) -> 
     assert json.loads(page.driver.execute_script("return localStorage['neuro-latent.history']")) == []
 
 
-def test_a_prompt_is_never_markup(visit: Callable[..., Browser]) -> None:
+def test_a_prompt_is_never_markup(visit: Callable[..., Browser], triton: FakeServer) -> None:
     page = visit()
     page.improve("<img src=x onerror=document.title='broken'> <b>bold</b>")
     page.done()
+    assert "<b>bold</b>" in page.find(".prompt").text
+    triton.form = "rewrite"
+    page.improve("<b>bold</b>")
+    page.until(lambda: page.shown() == "Improved: <b>bold</b>")
     page.button("Changes").click()
     assert "<b>bold</b>" in page.find(".text").text
     assert page.driver.title == "Neuro-Latent Optimizer"
 
 
+@pytest.mark.parametrize("form", ["complement", "rewrite"])
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [360, 1280])
-def test_names_contrast_and_width(visit: Callable[..., Browser], width: int, dark: bool) -> None:
+def test_names_contrast_and_width(
+    visit: Callable[..., Browser], triton: FakeServer, width: int, dark: bool, form: Form
+) -> None:
+    triton.form = form
     page = visit()
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
     page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
@@ -208,12 +312,16 @@ def test_names_contrast_and_width(visit: Callable[..., Browser], width: int, dar
     page.improve("Create a function")
     page.done()
     page.find("summary").click()
-    page.button("Changes").click()
+    if form == "rewrite":
+        page.button("Changes").click()
+    else:
+        page.sentences()[1].click()
     assert page.driver.execute_script("return document.documentElement.scrollWidth") <= width
     controls = page.driver.find_elements(By.CSS_SELECTOR, "button, input, textarea, summary, a")
     controls = [control for control in controls if control.is_displayed()]
     assert [control.get_attribute("outerHTML") for control in controls if not control.accessible_name] == []
-    for selector in ("h1", ".hint", ".text", ".text ins", "small", "#state", ".count", ".button.main"):
+    own = ".text ins" if form == "rewrite" else ".sentence, .sentence[aria-pressed=false]"
+    for selector in ("h1", ".hint", ".text", *own.split(", "), "small", "#state", ".count", ".button.main"):
         assert contrast(page, selector) >= 4.5, selector
     page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})

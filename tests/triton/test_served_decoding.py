@@ -68,7 +68,7 @@ def test_streamed_pieces_join_to_the_text_of_torch(client: Client, prompts: list
     for prompt, text in zip(prompts, expected, strict=True):
         pieces, whole = streamed(client, prompt, max_length=TOKENS)
         count += len(pieces)
-        assert not any(piece.replaces or piece.sequence_index for piece in pieces)
+        assert not any(piece.sequence_index for piece in pieces)
         assert "".join(piece.text for piece in pieces) == whole == text
     assert count > 2 * len(prompts), "pieces that wait are joined, but not all of them"
 

@@ -88,7 +88,13 @@ def test_the_engines_counters_are_metrics_of_triton(server: TritonServer, grpc: 
     assert grown["accepted_draft_tokens_total"] <= grown["draft_tokens_total"]
     assert after["slots"] == 16
     assert after["slots_in_use"] == after["queue_length"] == 0
-    assert {"tokens_per_step", "draft_acceptance", "requests_refused_total", "fallbacks_total"} <= after.keys()
+    assert {
+        "tokens_per_step",
+        "draft_acceptance",
+        "requests_refused_total",
+        "unchanged_total",
+        "withheld_by_gate_total",
+    } <= after.keys()
 
 
 def test_many_requests_leave_nothing_behind(server: TritonServer, prompts: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""The guard on a real server: every answer keeps the prompt's literals, streamed or not, and is readable."""
+"""The guard on a real server: a rewrite keeps the prompt's literals and is readable, or the prompt comes back."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from neuro_latent_client import Client
-from neuro_latent_client.guard import is_degenerate, missing
+from neuro_latent_client.guard import rejects
+from neuro_latent_serving.engine.sentences import whole_sentences
 from neuro_latent_serving.server import FREE_PORTS, ServerConfig, TritonServer
 from neuro_latent_trainer.model import PromptOptimizer
 from tests.triton.wire import TIMEOUT
@@ -28,21 +29,20 @@ def guarded(repository: Path) -> Iterator[TritonServer]:
         yield running
 
 
-def test_what_the_model_loses_is_added_or_the_prompt_stands(guarded: TritonServer, oracle: PromptOptimizer) -> None:
+def test_a_rewrite_that_breaks_a_rule_is_withheld_and_a_stream_is_one_piece(
+    guarded: TritonServer, oracle: PromptOptimizer
+) -> None:
     written = oracle.generate(RAW, TOKENS)
-    assert any(missing(raw, text) for raw, text in zip(RAW, written, strict=True)), "the tiny model loses literals"
+    assert any(rejects(raw, text, "rewrite") for raw, text in zip(RAW, written, strict=True)), "the tiny model fails"
     for url in (guarded.grpc_url, guarded.http_url):
         with Client(url, timeout=TIMEOUT) as client:
             for raw, text in zip(RAW, written, strict=True):
                 answer = client.optimize(raw, max_length=TOKENS)
                 with client.stream(raw, max_length=TOKENS) as stream:
-                    shown = ""
-                    for piece in stream:
-                        shown = piece.text if piece.replaces else shown + piece.text
-                assert shown == stream.result.text == answer.text
-                assert missing(raw, answer.text) == []
-                if answer.finish_reason == "fallback":
-                    assert answer.text == raw
-                else:
-                    assert answer.text.startswith(text.rstrip())
-                    assert not is_degenerate(answer.text)
+                    (piece,) = stream
+                assert piece.text == stream.result.text == answer.text
+                served = text if answer.generated_tokens < TOKENS else whole_sentences(text)
+                reason = rejects(raw, served, "rewrite") if served else "unfinished"
+                assert answer.reason == reason
+                assert answer.text == (raw if reason else served)
+                assert (answer.finish_reason == "withheld") == bool(reason)

@@ -2,7 +2,9 @@
 
 >>> with Client("grpc://127.0.0.1:8001") as client:
 ...     print(client.optimize("Create a function").text)
-Write a Python function.
+Create a function
+<BLANKLINE>
+In Python.
 """
 
 from typing import TYPE_CHECKING

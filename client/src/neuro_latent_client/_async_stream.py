@@ -22,7 +22,9 @@ class AsyncOptimizationStream(Stream):
     ...             print(piece.text, end="", flush=True)
     ...     return stream.result.finish_reason
     >>> asyncio.run(main())
-    Write a Python function.'stop'
+    Create a function
+    <BLANKLINE>
+    In Python.'stop'
     """
 
     def __init__(self, transport: AsyncTransport, plan: StreamPlan, errands: Errands) -> None:

@@ -152,7 +152,7 @@ def check_timeout(seconds: float) -> float:
     return seconds
 
 
-def check_confidence(value: float) -> float:
+def check_confidence(value: object) -> float:
     """Return ``value`` when it is a ``min_confidence``; raise InvalidRequestError otherwise."""
     confidence = _real("min_confidence", value)
     if not 0 <= confidence <= 1:

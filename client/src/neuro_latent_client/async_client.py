@@ -29,7 +29,7 @@ class AsyncClient(BaseClient[AsyncTransport]):
     ...         answer = await client.optimize("Create a function")
     ...         return answer.text
     >>> asyncio.run(main())
-    'Write a Python function.'
+    'Create a function\\n\\nIn Python.'
     """
 
     def _connect(self, settings: Settings) -> AsyncTransport:

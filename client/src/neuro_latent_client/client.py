@@ -36,7 +36,9 @@ class Client(BaseClient[Transport]):
 
     >>> with Client("grpc://127.0.0.1:8001", api_key="secret") as client:
     ...     print(client.optimize("Create a function").text)
-    Write a Python function.
+    Create a function
+    <BLANKLINE>
+    In Python.
     >>> client
     Client('grpc://127.0.0.1:8001', timeout=30, retries=3, headers={'authorization': '***'})
     """
@@ -82,7 +84,7 @@ class Client(BaseClient[Transport]):
             ServerError: the server failed.
 
         >>> client.optimize("Create a function", max_length=64, seed=7).text
-        'Write a Python function.'
+        'Create a function\\n\\nIn Python.'
         """
         request = self._optimize_request(raw_prompt, options, timeout, traceparent)
         return self._optimization(request, self._infer(request))
@@ -109,8 +111,8 @@ class Client(BaseClient[Transport]):
         Raises:
             InvalidRequestError: ``concurrency`` is none. All that concerns one prompt is in its place in the list.
 
-        >>> [answer.text for answer in client.optimize_many(["Create a function", "Explain this"])]
-        ['Write a Python function.', 'Improved: Explain this']
+        >>> [answer.added for answer in client.optimize_many(["Create a function", "Explain this"])]
+        ['In Python.', 'Say for whom it is.']
         """
         from concurrent.futures import ThreadPoolExecutor, as_completed
 
@@ -151,7 +153,9 @@ class Client(BaseClient[Transport]):
         >>> with client.stream("Create a function") as stream:
         ...     for piece in stream:
         ...         print(piece.text, end="", flush=True)
-        Write a Python function.
+        Create a function
+        <BLANKLINE>
+        In Python.
         """
         plan = self._stream_plan(raw_prompt, options, timeout, traceparent)
         try:  # over HTTP the server answers nothing before the first piece

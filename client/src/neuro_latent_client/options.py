@@ -19,8 +19,8 @@ class GenerationOptions(TypedDict, total=False):
             counts from the arrival of each attempt. The server is never given more time than is left of ``timeout``:
             what it writes later nobody reads. So a ``deadline_ms`` below ``timeout`` brings an answer in time, and
             without one a call that is late is a :class:`DeadlineError`.
-        min_confidence: the least confidence, in [0, 1], with which anything is added or rewritten; below it the raw prompt
-            comes back, ``finish_reason`` ``withheld`` (the adapter's own; 0 switches the gate off).
+        min_confidence: the least confidence, in [0, 1], to serve a text; below it the raw prompt comes back,
+            ``finish_reason`` ``withheld`` (the adapter's own threshold; 0 switches the gate off).
         adapter: the name of the adapter that answers, where a server has several ("default").
     """
 

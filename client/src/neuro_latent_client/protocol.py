@@ -70,7 +70,7 @@ CANCEL_INPUT: Final = "cancel"
 """Decoupled; with this BYTES input alone ([1, 1], a request id) it stops decoding that request and answers nothing."""
 
 FINISH_REASONS: Final = ("stop", "length", "deadline", "unchanged", "withheld")
-"""The model ended; ``max_length`` or the deadline ended it; it wrote nothing; the gate or the guard kept its text back."""
+"""The model ended; ``max_length`` or the deadline ended it; it wrote nothing; gate or guard kept its text back."""
 
 FEEDBACK_MODEL: Final = "feedback"
 """Stores what people say of an answer; answered when it is on disk. Every tensor is [B, 1]."""

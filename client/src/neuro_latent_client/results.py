@@ -13,8 +13,8 @@ class GeneratedSequence:
         text: the whole prompt to use.
         added: what the model put behind the raw prompt; "" where it added nothing, or rewrote the prompt as a whole.
         score: the confidence, from 0 to 1, in what the model wrote, also where that was withheld.
-        finish_reason: ``stop``, ``length`` or ``deadline``: the model ended, or was ended; ``unchanged``: it had nothing
-            to add; ``withheld``: its text was kept back, and ``text`` is the raw prompt.
+        finish_reason: ``stop``, ``length`` or ``deadline``: the model ended, or was ended; ``unchanged``: it had
+            nothing to add; ``withheld``: its text was kept back, and ``text`` is the raw prompt.
         reason: why it was withheld, else "".
     """
 
@@ -28,8 +28,7 @@ class GeneratedSequence:
 
 @dataclass(frozen=True, slots=True)
 class Optimization:
-    """The answer to one raw prompt. ``text``, ``added``, ``score``, ``generated_tokens``, ``finish_reason`` and ``reason``
-    are the first sequence's.
+    """The answer to one raw prompt. It has the fields of its first sequence too.
 
     Attributes:
         truncated: the raw prompt was longer than what the models read.

@@ -31,17 +31,18 @@ STATUSES = {  # kind of failure: gRPC code, HTTP status
 }
 
 
-def response(text: str, index: int = 0, finish_reason: str = "", replaces: bool = False) -> dict[str, list[Any]]:
+def response(text: str, index: int = 0, finish_reason: str = "", added: str = "") -> dict[str, list[Any]]:
     return {
         "enhanced_prompt": [text],
-        "score": [-0.5],
+        "added": [added],
+        "score": [0.5],
         "generated_tokens": [3],
         "finish_reason": [finish_reason],
+        "reason": [""],
         "truncated": [False],
         "model_version": ["1"],
         "adapter_version": ["mini-1"],
         "sequence_index": [index],
-        "replaces": [replaces],
     }
 
 
@@ -66,10 +67,12 @@ class Script(FakeServer):
     def unary(self, inputs: Mapping[str, Any]) -> dict[str, list[Any]]:
         n = inputs.get("num_return_sequences", 1)
         return {
-            "enhanced_prompt": [f"{inputs['raw_prompt']}, well: {i}" for i in range(n)],
-            "score": [-0.25 * (i + 1) for i in range(n)],
+            "enhanced_prompt": [f"{inputs['raw_prompt']}\n\nWell: {i}" for i in range(n)],
+            "added": [f"Well: {i}" for i in range(n)],
+            "score": [0.25 * (i + 1) for i in range(n)],
             "generated_tokens": [5 + i for i in range(n)],
             "finish_reason": ["stop"] * n,
+            "reason": [""] * n,
             "truncated": [True],
             "model_version": ["1"],
             "adapter_version": ["mini-1"],

@@ -48,8 +48,9 @@ def dead_url(request):
 
 def test_optimize_returns_text_and_its_facts(client, script, transport):
     answer = client.optimize("Créate a 函数\n\0")
-    assert answer.text == "Créate a 函数\n\0, well: 0"
-    assert (answer.score, answer.finish_reason) == (-0.25, "stop")
+    assert answer.text == "Créate a 函数\n\0\n\nWell: 0"
+    assert (answer.added, answer.unchanged) == ("Well: 0", False)
+    assert (answer.score, answer.finish_reason, answer.reason) == (0.25, "stop", "")
     assert answer.sequences[0].generated_tokens == 5
     assert (answer.truncated, answer.model_version) == (True, "mini-1")
     assert answer.raw_prompt == "Créate a 函数\n\0"
@@ -61,8 +62,8 @@ def test_optimize_returns_text_and_its_facts(client, script, transport):
 
 def test_several_sequences_come_in_order(client):
     answer = client.optimize("x", num_return_sequences=3)
-    assert [sequence.text for sequence in answer.sequences] == ["x, well: 0", "x, well: 1", "x, well: 2"]
-    assert [sequence.score for sequence in answer.sequences] == [-0.25, -0.5, -0.75]
+    assert [sequence.text for sequence in answer.sequences] == ["x\n\nWell: 0", "x\n\nWell: 1", "x\n\nWell: 2"]
+    assert [sequence.score for sequence in answer.sequences] == [0.25, 0.5, 0.75]
 
 
 def test_only_options_that_were_set_are_sent(ask, script):
@@ -81,6 +82,7 @@ def test_every_option_arrives_with_its_value(ask, script):
         "length_penalty": 0.5,
         "seed": 2**62,
         "deadline_ms": 50,
+        "min_confidence": 0.5,
     }
     assert options.keys() == protocol.OPTION_TYPES.keys()
     ask("x", **options)
@@ -126,12 +128,22 @@ def test_stream_remembers_that_the_prompt_was_cut(client, script, make_response)
     assert stream.result.truncated
 
 
-def test_a_replacing_piece_forgets_the_text_so_far(client, script, make_response):
-    script.responses = [make_response("bad bad "), make_response("good", 0, "fallback", replaces=True)]
+@pytest.mark.parametrize("last", [[], [""]], ids=["at once", "with an end of its own"])
+def test_an_addition_comes_with_its_piece(client, script, make_response, last):
+    complement = make_response("\n\nIn C.", 0, "" if last else "stop", added="In C.")
+    script.responses = [make_response("x"), complement, *(make_response(text, 0, "stop") for text in last)]
     with client.stream("x") as stream:
-        assert list(stream)[-1] == Piece("good", 0, replaces=True)
-    assert stream.result.text == "good"
-    assert stream.result.finish_reason == "fallback"
+        assert list(stream) == [Piece("x", 0), Piece("\n\nIn C.", 0)]
+    assert (stream.result.text, stream.result.added) == ("x\n\nIn C.", "In C.")
+
+
+def test_a_withheld_addition_has_its_reason(ask, script, make_response):
+    facts = {"finish_reason": ["withheld"], "reason": ["not sure enough"]}
+    script.responses = [make_response("x"), {**make_response(""), **facts}]
+    script.answer = {**script.unary({"raw_prompt": "x"}), **facts, "enhanced_prompt": ["x"], "added": [""]}
+    answer = ask("x")
+    assert (answer.text, answer.added, answer.unchanged) == ("x", "", True)
+    assert (answer.finish_reason, answer.reason) == ("withheld", "not sure enough")
 
 
 def test_stream_keeps_sequences_apart(client, script, make_response):
@@ -239,7 +251,7 @@ def test_answer_outside_the_contract_is_an_error(client, script):
     script.answer = {name: values for name, values in answer.items() if name != "score"}
     with pytest.raises(ServerError, match="lacks 'score'"):
         client.optimize("x")
-    script.answer = {**answer, "score": [-1.0, -2.0]}
+    script.answer = {**answer, "score": [0.1, 0.2]}
     with pytest.raises(ServerError, match="different lengths"):
         client.optimize("x")
 
@@ -267,6 +279,8 @@ def test_nobody_there(clients, dead_url):
         ("x", {"seed": 2**63}, "does not fit in INT64"),
         ("x", {"temperature": float("nan")}, "temperature: nan is not a finite"),
         ("x", {"top_p": 1e39}, "top_p: 1e\\+39 is not a finite"),
+        ("x", {"min_confidence": 1.1}, "min_confidence: 1.1 is not in 0 to 1"),
+        ("x", {"min_confidence": -0.1}, "min_confidence: -0.1 is not in 0 to 1"),
         ("x", {"timeout": 0}, "timeout: 0 is not above 0"),
     ],
 )
@@ -307,7 +321,7 @@ def test_health_says_what_is_missing(client, script, change, live, words):
 def test_threads_share_a_client(client):
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(client.optimize, [f"prompt {i}" for i in range(40)]))
-    assert [answer.text for answer in answers] == [f"prompt {i}, well: 0" for i in range(40)]
+    assert [answer.text for answer in answers] == [f"prompt {i}\n\nWell: 0" for i in range(40)]
 
 
 def test_a_closed_client_says_so(client):
@@ -331,7 +345,7 @@ def test_many_keep_their_order_and_their_failures(client, script):
     assert len(failed) == 2
     assert isinstance(outcomes[-1], InvalidRequestError)
     for prompt, outcome in zip(prompts[:-1], outcomes[:-1], strict=True):
-        assert outcome in failed or outcome.text == f"{prompt}, well: 0"
+        assert outcome in failed or outcome.text == f"{prompt}\n\nWell: 0"
     assert [(item.done, item.total) for item in seen] == [(done, 21) for done in range(1, 22)]
     assert sorted(item.index for item in seen) == list(range(21))
     assert all(item.outcome is outcomes[item.index] for item in seen)
@@ -424,7 +438,7 @@ def test_feedback_on_an_answer(client, script):
     assert script.requests[1].inputs == {
         "request_id": answer.request_id,
         "raw_prompt": "x",
-        "enhanced_prompt": "x, well: 0",
+        "enhanced_prompt": "x\n\nWell: 0",
         "model_version": "mini-1",
         "rating": -1,
         "edited_prompt": "x, better",

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import neuro_latent_client
 from neuro_latent_client.cli import _lazy, app
-from neuro_latent_client.cli._diff import shown, word_diff
+from neuro_latent_client.cli._diff import added_lines, changed_words, word_diff
 from neuro_latent_client.cli.feedback import FeedbackGroup
 
 
@@ -49,8 +49,8 @@ tools.command()(shout)
 def test_optimize_prints_text_on_stdout_and_notes_on_stderr(run, url):
     result = run("optimize", "Create a function", "--url", url)
     assert result.exit_code == 0
-    assert result.stdout == "Create a function, well: 0\n"
-    assert "its end was not used" in result.stderr
+    assert result.stdout == "Create a function\n\nWell: 0\n"
+    assert "its middle was not used" in result.stderr
     assert "ms, " in result.stderr
     assert "ended by" not in result.stderr
 
@@ -59,14 +59,63 @@ def test_optimize_streams(run, url, script, make_response):
     script.responses = [make_response("Write "), make_response("a test", 0, "length")]
     result = run("optimize", "x", "--url", url, "--stream")
     assert (result.exit_code, result.stdout) == (0, "Write a test\n")
-    assert "the answer ended by length" in result.stderr
+    assert "ended by length\n" in result.stderr
 
 
-def test_streamed_text_that_is_replaced_is_shown_again(run, url, script, make_response):
-    script.responses = [make_response("bad"), make_response("good", 0, "fallback", replaces=True)]
-    result = run("optimize", "x", "--url", url, "--stream")
-    assert result.stdout == "bad\ngood\n"
-    assert "replaced the text so far" in result.stderr
+ADDITION = "\n\nIn C.\n\nWith tests."
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """Let the standard output of a run be a terminal."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(sys.modules["neuro_latent_client.cli.optimize"], "_is_terminal", lambda: True)
+
+
+@pytest.mark.parametrize(
+    ("extra", "pieces"),
+    [([], []), (["--stream"], ["x <b> [red]\r\n ", ADDITION]), (["--stream"], [f"x <b> [red]\r\n {ADDITION}"])],
+)
+def test_an_addition_is_marked_on_a_terminal(run, url, script, make_response, terminal, extra, pieces):
+    prompt = "x <b> [red]\r\n "
+    added = "In C.\n\nWith tests."
+    script.responses = [make_response(piece, 0, "" if piece == prompt else "stop") for piece in pieces]
+    answer = {**script.unary({"raw_prompt": prompt}), "enhanced_prompt": [f"{prompt}\n\n{added}"], "added": [added]}
+    script.answer = answer
+    result = run("optimize", prompt, "--url", url, *extra)
+    assert (result.exit_code, result.stderr.count("\n")) == (0, 1 if extra else 2)
+    marked = "\x1b[32m+ In C.\x1b[0m\n\n\x1b[32m+ With tests.\x1b[0m\n"
+    assert result.stdout_bytes.decode() == f"{prompt}\n\n{marked}"
+
+
+@pytest.mark.parametrize(
+    "prompt", ["a \n", "\ta\r\nb\r\n", "```\nx\n```", "a\n\nb", "\x1b[31ma\x1b[0m", "né \U0001f600 <s>"]
+)
+@pytest.mark.parametrize("extra", [[], ["--stream"]])
+def test_the_prompt_comes_back_byte_for_byte(grpc_url, script, make_response, prompt, extra):
+    script.responses = [make_response(prompt), make_response("\n\nWell: 0", 0, "stop", "Well: 0")]
+    command = [sys.executable, "-m", "neuro_latent_client", "optimize", "-", "--url", grpc_url, *extra]
+    done = subprocess.run(command, input=f"{prompt}\n".encode(), capture_output=True, check=True)
+    assert done.stdout == f"{prompt}\n\nWell: 0\n".encode()
+    assert script.seen_inputs() == [{"raw_prompt": prompt}]
+
+
+@pytest.mark.parametrize(
+    ("finish_reason", "reason", "words"),
+    [
+        ("unchanged", "", "unchanged: nothing to add\n"),
+        ("withheld", "not sure enough", "withheld: not sure enough\n"),
+        ("deadline", "", "ended by deadline\n"),
+    ],
+)
+@pytest.mark.parametrize("extra", [[], ["--stream"], ["--diff"]])
+def test_an_unchanged_prompt_is_all_of_stdout(run, url, script, make_response, finish_reason, reason, words, extra):
+    facts = {"finish_reason": [finish_reason], "reason": [reason]}
+    script.responses = [make_response("x"), {**make_response(""), **facts}]
+    script.answer = {**script.unary({"raw_prompt": "x"}), **facts, "enhanced_prompt": ["x"], "added": [""]}
+    result = run("optimize", "x", "--url", url, "--deadline-ms", 50, *extra)
+    assert (result.exit_code, result.stdout) == (0, "x\n")
+    assert words in result.stderr
 
 
 @pytest.mark.parametrize("stream", [[], ["--stream"]])
@@ -75,6 +124,8 @@ def test_json_is_the_last_line_on_stdout(run, url, stream):
     assert result.exit_code == 0
     answer = json.loads(result.stdout.splitlines()[-1] if not stream else result.stdout)
     assert answer["sequences"][0]["finish_reason"] == "stop"
+    fields = {"text", "added", "score", "generated_tokens", "finish_reason", "reason"}
+    assert answer["sequences"][0].keys() == fields
     assert answer.keys() == {
         "raw_prompt",
         "sequences",
@@ -89,7 +140,7 @@ def test_json_is_the_last_line_on_stdout(run, url, stream):
 
 def test_optimize_passes_every_option(run, url, script):
     words = "--max-length 9 --num-return-sequences 2 --temperature 0.5 --top-k 3 --top-p 0.5 --num-beams 2"
-    more = "--length-penalty 0.5 --seed 7 --deadline-ms 50"
+    more = "--length-penalty 0.5 --seed 7 --deadline-ms 50 --min-confidence 0.5"
     result = run("optimize", "x", "--url", url, *words.split(), *more.split(), "--timeout", 5)
     assert result.exit_code == 0
     assert script.requests[0].inputs == {
@@ -103,8 +154,9 @@ def test_optimize_passes_every_option(run, url, script):
         "length_penalty": 0.5,
         "seed": 7,
         "deadline_ms": 50,
+        "min_confidence": 0.5,
     }
-    assert result.stdout == "x, well: 0\n\nx, well: 1\n"
+    assert result.stdout == "x\n\nWell: 0\n\nx\n\nWell: 1\n"
 
 
 def test_a_dash_reads_stdin_without_its_last_newline(run, url, script):
@@ -118,12 +170,18 @@ def test_stdin_that_is_no_text_is_wrong_usage(run, url, script):
     assert "not UTF-8" in result.stderr
 
 
-def test_diff_marks_what_has_changed(run, url):
-    assert run("optimize", "a b", "--url", url, "--diff").stdout == "a [-b-]{+b, well: 0+}\n"
+def test_diff_marks_what_was_added(run, url):
+    assert run("optimize", "a b", "--url", url, "--diff").stdout == "a b\n\n+ Well: 0\n"
+
+
+def test_diff_marks_what_a_rewrite_has_changed(run, url, script):
+    script.answer = {**script.unary({"raw_prompt": ""}), "enhanced_prompt": ["a b, well"], "added": [""]}
+    assert run("optimize", "a b", "--url", url, "--diff").stdout == "a [-b-]{+b, well+}\n"
 
 
 def test_diff_is_coloured_for_people():
-    assert shown("a b", "a c d", colour=True) == "a \x1b[9;31mb\x1b[0m\x1b[1;32mc d\x1b[0m"
+    assert added_lines("b", colour=True) == "\x1b[32m+ b\x1b[0m"
+    assert changed_words("a b", "a c d", colour=True) == "a \x1b[9;31mb\x1b[0m\x1b[1;32mc d\x1b[0m"
 
 
 @given(before=st.text(), after=st.text())
@@ -150,7 +208,7 @@ def test_a_file_of_prompts(run, url, rows, tmp_path):
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
     answers = sorted(read_rows(output), key=lambda row: row["id"])
     assert [row["id"] for row in answers] == list(range(6))
-    assert answers[2]["enhanced_prompt"] == answers[2]["sequences"][0]["text"] == "prompt 1, well: 0"
+    assert answers[2]["enhanced_prompt"] == answers[2]["sequences"][0]["text"] == "prompt 1\n\nWell: 0"
     result = run("optimize", "--file", rows, "--url", url)
     assert len(result.stdout.splitlines()) == 6
 
@@ -204,7 +262,7 @@ def test_feedback_on_a_printed_answer(run, url, script, tmp_path):
     assert script.requests[1].inputs == {
         "request_id": script.requests[0].request_id,
         "raw_prompt": "x",
-        "enhanced_prompt": "x, well: 0",
+        "enhanced_prompt": "x\n\nWell: 0",
         "model_version": "mini-1",
         "rating": 1,
         "edited_prompt": "x, better",
@@ -236,7 +294,7 @@ def test_retries_are_silent(url, script):
     script.fail("busy", "the queue is full")
     command = [sys.executable, "-m", "neuro_latent_client", "optimize", "x", "--url", url]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout == "x, well: 0\n"
+    assert done.stdout == "x\n\nWell: 0\n"
     assert "stamina" not in done.stderr
 
 
@@ -268,6 +326,7 @@ def test_errors_are_one_line_and_an_exit_code(run, url, script, kind, text, exit
         ["optimize", "x", "--max-length", "many"],
         ["optimize", "x", "--url", "localhost:8001"],
         ["optimize", "x", "--timeout", "0"],
+        ["optimize", "x", "--min-confidence", "1.5"],
         ["optimize", "x", "--stream", "--num-return-sequences", "2"],
         ["optimise", "x"],
         ["optimize", "x", "--file", "rows.jsonl"],

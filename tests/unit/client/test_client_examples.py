@@ -1,4 +1,4 @@
-"""The examples in docstrings and in the client's README do what they show; a user's program is well typed."""
+"""The examples in docstrings and documents do what they show; a user's program is well typed."""
 
 import asyncio
 import doctest
@@ -13,6 +13,7 @@ import pytest
 from stamina import instrumentation
 
 import neuro_latent_client
+from neuro_latent_client import protocol
 from neuro_latent_client.testing import FakeServer
 from tests.unit.client import user_program
 
@@ -30,7 +31,7 @@ EXTRAS = {
 
 @pytest.fixture
 def server():
-    answers = {"Create a function": "Write a Python function."}
+    answers = {"Create a function": "In Python."}
     return FakeServer(answers, adapters={"default": "fake-1", "team": "fake-2"})
 
 
@@ -66,8 +67,9 @@ def test_every_public_method_of_the_client_has_an_example():
     assert all(hasattr(neuro_latent_client.AsyncClient, name) for name in methods)
 
 
-def test_the_readmes_python_runs(names, monkeypatch):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "client" / "README.md").read_text(), re.DOTALL)
+@pytest.mark.parametrize("page", ["client/README.md", "docs/answers.md"])
+def test_a_pages_python_runs(names, monkeypatch, page):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     assert blocks
     monkeypatch.setattr(neuro_latent_client, "Client", names["Client"])
     monkeypatch.setattr(neuro_latent_client, "AsyncClient", names["AsyncClient"])
@@ -86,3 +88,9 @@ def test_a_program_with_every_method_is_well_typed(tmp_path):
     command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), user_program.__file__]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+def test_the_page_of_answers_names_all_there_is():
+    page = (ROOT / "docs" / "answers.md").read_text()
+    assert all(f"| `{reason}` |" in page for reason in protocol.FINISH_REASONS)
+    assert all(f"`{name}`" in page for name in protocol.OUTPUT_TYPES.keys() - {"adapter_version"})

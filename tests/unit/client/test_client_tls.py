@@ -84,7 +84,7 @@ def make(request):
 def test_mutual_tls(make, tls_url, pem):
     tls = TlsConfig(ca=pem / "ca.pem", certificate=pem / "client.pem", key=pem / "client.key")
     with make(tls_url, tls=tls) as client:
-        assert client.optimize("x").text == "x, well: 0"
+        assert client.optimize("x").text == "x\n\nWell: 0"
 
 
 @pytest.mark.filterwarnings("ignore")

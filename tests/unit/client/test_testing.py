@@ -7,7 +7,7 @@ from neuro_latent_client.testing import FakeServer
 
 
 def test_answers_are_the_same_every_time():
-    server = FakeServer({"a": "b c"})
+    server = FakeServer({"a": "b c"}, form="rewrite")
     with server.client() as client:
         first, again = client.optimize("a"), client.optimize("a")
         with client.stream("a", num_return_sequences=2) as stream:
@@ -18,10 +18,30 @@ def test_answers_are_the_same_every_time():
     assert first.model_version == testing.MODEL_VERSION
 
 
-def test_an_empty_answer_is_one():
-    with FakeServer({"a": ""}).client() as client, client.stream("a") as stream:
-        assert list(stream) == []
-    assert stream.result.text == ""
+def test_a_stream_sends_the_prompt_first():
+    with FakeServer({"a": "B."}).client() as client, client.stream("a") as stream:
+        assert [piece.text for piece in stream] == ["a", "\n\nB."]
+        assert stream.result.sequences == client.optimize("a").sequences
+    assert (stream.result.text, stream.result.added, stream.result.score) == ("a\n\nB.", "B.", 0.9)
+
+
+@pytest.mark.parametrize("form", ["complement", "rewrite"])
+@pytest.mark.parametrize("method", ["optimize", "stream"])
+def test_nothing_is_changed_without_a_good_text(form, method):
+    server = FakeServer({"nothing": ""}, form=form, withheld={"again": "loop"})
+    ended = {"again": ("withheld", "loop"), "unsure": ("withheld", "not sure enough")}
+    ended["nothing"] = ("unchanged", "") if form == "complement" else ("withheld", "blank")
+    with server.client() as client:
+        for prompt, (finish_reason, reason) in ended.items():
+            confidence = 0.95 if prompt == "unsure" else None
+            if method == "optimize":
+                answer = client.optimize(prompt, min_confidence=confidence)
+            else:
+                with client.stream(prompt, min_confidence=confidence) as stream:
+                    assert [piece.text for piece in stream] == [prompt]
+                answer = stream.result
+            assert (answer.text, answer.added, answer.unchanged) == (prompt, "", True)
+            assert (answer.finish_reason, answer.reason, answer.score) == (finish_reason, reason, 0.9)
 
 
 def test_failures_come_in_their_order_and_end():
@@ -31,7 +51,7 @@ def test_failures_come_in_their_order_and_end():
         for _ in range(2):
             with pytest.raises(ServerUnavailableError, match="the queue is full"):
                 client.optimize("a")
-        assert client.optimize("a").text == "Improved: a"
+        assert client.optimize("a").added == "Say for whom it is."
 
 
 def test_what_was_asked_told_and_cancelled_is_recorded():

@@ -1,4 +1,4 @@
-"""What a rewrite has changed, word by word."""
+"""What is new in an answer: the lines that were added, or the words that a rewrite has changed."""
 
 import re
 from collections.abc import Iterator
@@ -27,10 +27,20 @@ def word_diff(before: str, after: str) -> Iterator[tuple[Change, str]]:
             yield "new", "".join(new[k:m])
 
 
-def shown(before: str, after: str, *, colour: bool) -> str:
+def added_lines(added: str, *, colour: bool) -> str:
+    """An addition with a ``+`` before each of its lines, green where there is colour.
+
+    >>> added_lines("In Python.", colour=False)
+    '+ In Python.'
+    """
+    mark = "\x1b[32m+ {}\x1b[0m" if colour else "+ {}"
+    return "\n".join(mark.format(line) if line else line for line in added.split("\n"))
+
+
+def changed_words(before: str, after: str, *, colour: bool) -> str:
     """The diff for a terminal, or with the marks of ``git diff --word-diff`` where there is no colour.
 
-    >>> shown("a function", "a Python function", colour=False)
+    >>> changed_words("a function", "a Python function", colour=False)
     'a {+Python +}function'
     """
     marks = {"gone": "[-{}-]", "new": "{{+{}+}}", "same": "{}"}

@@ -11,8 +11,9 @@ import typer
 
 from neuro_latent_client.client import Client
 from neuro_latent_client.errors import InvalidRequestError
+from neuro_latent_client.form import SEPARATOR
 from neuro_latent_client.options import GenerationOptions
-from neuro_latent_client.results import Optimization
+from neuro_latent_client.results import GeneratedSequence, Optimization
 
 from ._options import DEFAULT_URL, ApiKey, Ca, Certificate, Connection, Json, Key, Timeout, Url
 from ._report import errors_as_lines, note
@@ -24,7 +25,9 @@ def optimize(
     ] = None,
     url: Url = DEFAULT_URL,
     stream: Annotated[bool, typer.Option("--stream", help="Show the text while it is written.")] = False,
-    diff: Annotated[bool, typer.Option("--diff", help="Show which words have changed.")] = False,
+    diff: Annotated[
+        bool, typer.Option("--diff", help="Mark what is new: what was added, or the words changed.")
+    ] = False,
     file: Annotated[Path | None, typer.Option(help='Many prompts instead: JSON lines with "raw_prompt".')] = None,
     output: Annotated[
         Path | None,
@@ -40,6 +43,9 @@ def optimize(
     length_penalty: Annotated[float | None, typer.Option(help="Of the beam search; above 0 likes length.")] = None,
     seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
     deadline_ms: Annotated[int | None, typer.Option(help="The server answers with what it has by then.")] = None,
+    min_confidence: Annotated[
+        float | None, typer.Option(help="Change nothing with less confidence, 0 to 1. Default: the adapter's.")
+    ] = None,
     adapter: Annotated[str | None, typer.Option(help="Name of the adapter that answers.")] = None,
     timeout: Timeout = 30.0,
     as_json: Json = False,
@@ -69,6 +75,7 @@ def optimize(
         "length_penalty": length_penalty,
         "seed": seed,
         "deadline_ms": deadline_ms,
+        "min_confidence": min_confidence,
         "adapter": adapter,
     }
     connection = Connection(url, api_key, ca, certificate, key, timeout)
@@ -88,18 +95,26 @@ def optimize(
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(answer), ensure_ascii=False))
         return
-    if diff:
-        typer.echo("\n\n".join(_diffs(answer)))
-    elif not stream:
-        typer.echo("\n\n".join(sequence.text for sequence in answer.sequences))
+    if not stream:
+        _write("\n\n".join(_shown(answer.raw_prompt, sequence, diff=diff) for sequence in answer.sequences) + "\n")
     _say_notes(answer)
 
 
-def _diffs(answer: Optimization) -> list[str]:
-    from ._diff import shown
+def _shown(raw_prompt: str, sequence: GeneratedSequence, *, diff: bool) -> str:
+    """The text: an addition is marked on a terminal, and with ``diff`` everywhere, as are the words of a rewrite."""
+    from ._diff import added_lines, changed_words
 
-    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    return [shown(answer.raw_prompt, sequence.text, colour=colour) for sequence in answer.sequences]
+    if sequence.added and (diff or _is_terminal()):
+        return sequence.text.removesuffix(sequence.added) + added_lines(sequence.added, colour=_colour())
+    return changed_words(raw_prompt, sequence.text, colour=_colour()) if diff else sequence.text
+
+
+def _is_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
+def _colour() -> bool:
+    return _is_terminal() and not os.environ.get("NO_COLOR")
 
 
 def _read_stdin() -> str:
@@ -111,21 +126,37 @@ def _read_stdin() -> str:
 
 
 def _show_stream(client: Client, prompt: str, options: GenerationOptions, *, to_stderr: bool) -> Optimization:
+    from ._diff import added_lines
+
+    marks = _is_terminal() and not to_stderr
+    shown = ""
     with client.stream(prompt, **options) as stream:
         for piece in stream:
-            if piece.replaces:
-                typer.echo(err=to_stderr)
-                note("note: the server replaced the text so far; all of it follows")
-            typer.echo(piece.text, nl=False, err=to_stderr)
-    typer.echo(err=to_stderr)
+            text = piece.text
+            shown += text
+            added = shown.removeprefix(prompt + SEPARATOR)
+            if marks and added and text.endswith(added) and added != shown:
+                text = text.removesuffix(added) + added_lines(added, colour=_colour())
+            _write(text, to_stderr=to_stderr)
+    _write("\n", to_stderr=to_stderr)
     return stream.result
+
+
+def _write(text: str, *, to_stderr: bool = False) -> None:
+    """Write all of a text, control sequences in a prompt too."""
+    typer.echo(text, nl=False, err=to_stderr, color=True)
 
 
 def _say_notes(answer: Optimization) -> None:
     if answer.truncated:
-        note("note: the raw prompt was longer than what the models read; its end was not used")
+        note("note: the raw prompt was longer than what the models read; its middle was not used")
     for number, sequence in enumerate(answer.sequences, start=1):
-        if sequence.finish_reason != "stop":
-            which = f"answer {number}" if len(answer.sequences) > 1 else "the answer"
-            note(f"note: {which} ended by {sequence.finish_reason}")
+        which = f"answer {number} " if len(answer.sequences) > 1 else ""
+        match sequence.finish_reason:
+            case "unchanged":
+                note(f"{which}unchanged: nothing to add")
+            case "withheld":
+                note(f"{which}withheld: {sequence.reason}")
+            case "length" | "deadline":
+                note(f"{which}ended by {sequence.finish_reason}")
     note(f"{answer.elapsed_ms:.0f} ms, {answer.transport}, model version {answer.model_version}")

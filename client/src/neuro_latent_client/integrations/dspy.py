@@ -1,7 +1,7 @@
 """A DSPy module: a step of a program that makes a prompt better. Needs ``pip install neuro-latent-client[dspy]``.
 
 >>> PromptOptimizer(client)(raw_prompt="Create a function").enhanced_prompt
-'Write a Python function.'
+'Create a function\\n\\nIn Python.'
 """
 
 import dspy
@@ -10,7 +10,7 @@ from neuro_latent_client import AsyncClient, Client, GenerationOptions, Optimiza
 
 
 class PromptOptimizer(dspy.Module):
-    """``raw_prompt -> enhanced_prompt``, with ``score``, ``finish_reason`` and ``request_id`` beside it.
+    """``raw_prompt -> enhanced_prompt``, and the other fields of an :class:`Optimization` beside it.
 
     It asks no language model of DSPy's, and has nothing that DSPy's optimizers could tune.
 
@@ -40,7 +40,10 @@ class PromptOptimizer(dspy.Module):
 def _prediction(answer: Optimization) -> dspy.Prediction:
     return dspy.Prediction(
         enhanced_prompt=answer.text,
+        added=answer.added,
+        unchanged=answer.unchanged,
         score=answer.score,
         finish_reason=answer.finish_reason,
+        reason=answer.reason,
         request_id=answer.request_id,
     )

@@ -162,8 +162,8 @@ class _EventStream(StreamingResponse):
     responses=problems.responses(*ANSWERS)
     | {
         200: {
-            "description": "Events `piece` (`text`, `sequence_index`, and `replaces`: forget the text of this sequence "
-            "so far), then one `result` (OptimizeResponse) or `error` (Problem).",
+            "description": "Events `piece` (`text`, `sequence_index`; nothing sent is taken back), then one `result` "
+            "(OptimizeResponse) or `error` (Problem).",
             "content": {"text/event-stream": {"itemSchema": EVENT}},
         }
     },

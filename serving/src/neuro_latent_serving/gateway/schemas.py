@@ -7,7 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from neuro_latent_client import GenerationOptions as SentOptions
 from neuro_latent_client import Optimization, Piece
-from neuro_latent_client.protocol import ADAPTER, FEEDBACK_LIMITS, MAX_DEADLINE_MS
+from neuro_latent_client.protocol import FEEDBACK_LIMITS, FINISH_REASONS, MAX_DEADLINE_MS
 from neuro_latent_serving import options as limits
 from neuro_latent_serving.feedback.record import Feedback
 from neuro_latent_serving.options import GenerationOptions, check_prompt
@@ -55,7 +55,9 @@ class OptimizeRequest(_Body):
     deadline_ms: Integer = _option(
         "deadline_ms", 0, MAX_DEADLINE_MS, description="answer with what is written by then; 0 is off"
     )
-
+    min_confidence: float | None = _option(
+        "min_confidence", 0, 1, description="below it the raw prompt comes back; 0 is off; by default the adapter's own"
+    )
     adapter: str | None = Field(
         None,
         pattern=f"^{limits.ADAPTER_NAME}$",
@@ -66,7 +68,7 @@ class OptimizeRequest(_Body):
     @model_validator(mode="after")
     def _check(self) -> Self:
         check_prompt(self.raw_prompt)
-        GenerationOptions.from_values({k: v for k, v in self.options().items() if k != ADAPTER})
+        GenerationOptions.from_values({k: v for k, v in self.options().items() if k in DEFAULTS})
         return self
 
     def options(self) -> SentOptions:
@@ -78,9 +80,11 @@ class Sequence(BaseModel):
     """One enhanced prompt."""
 
     text: str
-    score: float = Field(description="mean log-probability of its tokens; 0 is certain")
+    added: str = Field(description='what stands behind the raw prompt; "" where nothing does, or it was rewritten')
+    score: float = Field(description="confidence in what the model wrote, 0 to 1, also where that was withheld")
     generated_tokens: int
-    finish_reason: str = Field(description="stop, length, deadline or fallback")
+    finish_reason: str = Field(json_schema_extra={"enum": [*FINISH_REASONS]})
+    reason: str = Field(description='why it was withheld, else ""')
 
 
 class OptimizeResponse(BaseModel):
@@ -110,7 +114,6 @@ class PieceEvent(BaseModel):
 
     text: str
     sequence_index: int
-    replaces: bool = Field(description="forget the text of this sequence so far, this is all of it")
 
     @classmethod
     def of(cls, piece: Piece) -> "PieceEvent":

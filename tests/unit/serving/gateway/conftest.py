@@ -19,7 +19,7 @@ Start = Callable[..., httpx2.Client]
 
 @pytest.fixture
 def triton() -> FakeServer:
-    return FakeServer({"Create a function": "Write a Python function."})
+    return FakeServer({"Create a function": "In Python."})
 
 
 @pytest.fixture

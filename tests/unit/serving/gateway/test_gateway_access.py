@@ -162,7 +162,7 @@ def test_a_stop_lets_requests_in_flight_finish(start: Start, triton: FakeServer,
         wait_for(lambda: triton.requests)
         rest.server.stop(lambda: False)
         assert answer.result().status_code == 200
-        assert "Python function." in answer.result().text
+        assert "In Python." in answer.result().text
     with pytest.raises(httpx2.ConnectError):
         httpx2.get(rest.server.url, trust_env=False)
 

@@ -10,12 +10,13 @@ from typing import Any
 import httpx2
 import pytest
 
-from neuro_latent_client.protocol import FEEDBACK_MODEL
+from neuro_latent_client.protocol import FEEDBACK_MODEL, FINISH_REASONS
 from neuro_latent_client.testing import FakeServer
 from neuro_latent_serving.gateway import app
 from tests.unit.serving.gateway.conftest import Start, logged
 
 PROMPT = {"raw_prompt": "Create a function"}
+ENHANCED = "Create a function\n\nIn Python."
 FEEDBACK = {"request_id": "r1", "raw_prompt": "raw", "enhanced_prompt": "better", "rating": 1}
 
 
@@ -38,8 +39,9 @@ def test_optimize(rest: httpx2.Client, triton: FakeServer) -> None:
     response = rest.post("/optimize", json={**PROMPT, "num_return_sequences": 2, "temperature": 1, "seed": 3})
     assert response.status_code == 200
     answer = response.json()
-    assert answer["enhanced_prompt"] == "Write a Python function."
-    assert [sequence["text"] for sequence in answer["sequences"]] == [answer["enhanced_prompt"]] * 2
+    assert answer["enhanced_prompt"] == ENHANCED
+    sequence = {"text": ENHANCED, "added": "In Python.", "score": 0.9, "generated_tokens": 2}
+    assert answer["sequences"] == [{**sequence, "finish_reason": "stop", "reason": ""}] * 2
     (request,) = triton.requests
     assert request.request_id == answer["request_id"]
     assert "top_k" not in request.inputs, "the server's default holds"
@@ -57,13 +59,26 @@ def test_an_adapter_is_named(rest: httpx2.Client, triton: FakeServer) -> None:
     assert len(triton.requests) == 4, "what can be no name does not reach Triton"
 
 
+@pytest.mark.parametrize("path", ["/optimize", "/optimize/stream"])
+def test_nothing_is_added_without_confidence(rest: httpx2.Client, triton: FakeServer, path: str) -> None:
+    raw_prompt = "Créate `x`  \r\n"
+    response = rest.post(path, json={"raw_prompt": raw_prompt, "min_confidence": 1})
+    answer = response.json() if path == "/optimize" else events(response.text)[-1][1]
+    (sequence,) = answer["sequences"]
+    assert (answer["enhanced_prompt"], sequence["text"], sequence["added"]) == (raw_prompt, raw_prompt, "")
+    assert (sequence["finish_reason"], sequence["reason"], sequence["score"]) == ("withheld", "not sure enough", 0.9)
+    assert triton.requests[0].inputs["min_confidence"] == 1
+
+
 def test_stream(rest: httpx2.Client) -> None:
     response = rest.post("/optimize/stream", json=PROMPT)
     assert response.headers["content-type"].startswith("text/event-stream")
     *pieces, (last, result) = events(response.text)
-    assert {name for name, _ in pieces} == {"piece"}
-    assert "".join(data["text"] for _, data in pieces) == "Write a Python function."
-    assert (last, result["enhanced_prompt"]) == ("result", "Write a Python function.")
+    assert pieces == [
+        ("piece", {"text": "Create a function", "sequence_index": 0}),
+        ("piece", {"text": "\n\nIn Python.", "sequence_index": 0}),
+    ]
+    assert (last, result["enhanced_prompt"]) == ("result", ENHANCED)
 
 
 def test_feedback_is_stored_once(rest: httpx2.Client, triton: FakeServer) -> None:
@@ -88,6 +103,8 @@ def test_health_follows_triton(rest: httpx2.Client, triton: FakeServer) -> None:
         ({}, "#/raw_prompt", "Field required"),
         ({**PROMPT, "max_length": 513}, "#/max_length", "less than or equal to 512"),
         ({**PROMPT, "temperature": "hot"}, "#/temperature", "valid number"),
+        ({**PROMPT, "min_confidence": 1.01}, "#/min_confidence", "less than or equal to 1"),
+        ({**PROMPT, "min_confidence": -0.01}, "#/min_confidence", "greater than or equal to 0"),
         ({**PROMPT, "temprature": 1}, "#/temprature", "not permitted"),
         ({"raw_prompt": "x" * 32769}, "#/raw_prompt", "at most 32768 characters"),
         ({"raw_prompt": " \n"}, "#", "raw_prompt holds only white space"),
@@ -152,11 +169,11 @@ def test_a_late_answer_is_504(start: Start, triton: FakeServer) -> None:
 
 
 def test_a_stream_that_fails_later_ends_with_an_error(rest: httpx2.Client, triton: FakeServer) -> None:
-    triton.fail("busy", "the queue is full", after=2)
+    triton.fail("busy", "the queue is full", after=1)
     response = rest.post("/optimize/stream", json=PROMPT)
     assert response.status_code == 200
     names, data = zip(*events(response.text), strict=True)
-    assert names == ("piece", "piece", "error")
+    assert names == ("piece", "error")
     assert (data[-1]["status"], data[-1]["request_id"]) == (503, response.headers["x-request-id"])
 
 
@@ -244,7 +261,7 @@ def test_metrics(rest: httpx2.Client) -> None:
     assert 'neuro_latent_gateway_requests_total{route="/optimize",status="200"} 1.0' in text
     assert 'neuro_latent_gateway_requests_total{route="other",status="404"} 1.0' in text
     assert 'neuro_latent_gateway_request_seconds_count{route="/optimize"} 1.0' in text
-    assert "neuro_latent_gateway_tokens_total 4.0" in text
+    assert "neuro_latent_gateway_tokens_total 2.0" in text
 
 
 def test_docs_and_page_need_nothing_from_elsewhere(rest: httpx2.Client) -> None:
@@ -266,6 +283,7 @@ def test_cors_is_off_unless_told(start: Start) -> None:
 
 def test_everything_that_a_route_can_answer_is_documented(rest: httpx2.Client) -> None:
     schema = rest.get("/openapi.json").json()
+    assert schema["components"]["schemas"]["Sequence"]["properties"]["finish_reason"]["enum"] == [*FINISH_REASONS]
     for path in ("/optimize", "/optimize/stream", "/feedback"):
         answers = schema["paths"][path]["post"]["responses"]
         assert {int(status) for status in answers} >= set(app.ANSWERS)
