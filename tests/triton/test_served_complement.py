@@ -1,7 +1,9 @@
-"""The complement form on a real server, beside the rewrite form: what is written stands behind the prompt, which is kept
-byte for byte; the gate and the guard withhold; a stream is the unary answer in pieces."""
+"""The complement form on a real server, beside the rewrite form.
 
-import json
+What is written stands behind the prompt, which is kept byte for byte; the gate and the guard withhold; a stream is the
+unary answer in pieces.
+"""
+
 import shutil
 import time
 import urllib.request
@@ -17,12 +19,11 @@ from neuro_latent_client import Client
 from neuro_latent_client.form import SEPARATOR
 from neuro_latent_export.repository import export_adapter
 from neuro_latent_serving.adapters.store import AdapterStore
-from neuro_latent_serving.server import FREE_PORTS, ServeError, ServerConfig, TritonServer
-from neuro_latent_serving.server.repository import read_manifest
+from neuro_latent_serving.server import FREE_PORTS, ServerConfig, TritonServer
 from neuro_latent_serving.settings import MIN_CONFIDENCE_VARIABLE
 from neuro_latent_trainer import adapter_folder
 from neuro_latent_trainer.gate import Gate
-from neuro_latent_trainer.model import PromptOptimizer
+from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
 from tests import tiny
 from tests.triton import wire
 
@@ -129,15 +130,19 @@ def test_the_answer_begins_with_the_prompt_byte_for_byte(
         assert bool(answers[-1]["truncated"][0]) == (name == "the longest")
 
 
-def test_the_score_is_the_confidence_of_torch(grpc: Client, models: Any) -> None:
-    model, raw = models["unsure"][1], PROMPTS["one line"]
-    answer = grpc.optimize(raw, max_length=TOKENS, adapter="unsure", min_confidence=0.0)
-    assert 0 < answer.score < 0.99
-    with torch.no_grad():
-        prior, weight, threshold, form = model.adapter.gate_values(model.embed([raw]))[0].tolist()
-    assert (weight, form) == (0.25, 1.0)
-    assert threshold == pytest.approx(0.99)
-    assert answer.score < torch.sigmoid(torch.tensor(prior)).item(), "the mean log-probability is below 0"
+def test_the_score_is_the_confidence_of_torch(client: Client, models: Any, prompts: list[str]) -> None:
+    model = models["unsure"][1]
+    for prompt in prompts[:4]:
+        tokens = model.generator.tokenize([prompt], MAX_SOURCE_TOKENS)
+        embedding = model.embed([prompt])
+        with torch.no_grad():
+            hidden, mask = model.encode(embedding, tokens["input_ids"], tokens["attention_mask"])
+            labels = torch.tensor(model.generate_ids([prompt], TOKENS))
+            logprobs = model.generator.logits(hidden, mask, labels).log_softmax(-1).gather(2, labels[..., None])
+            confidence = model.adapter.confidence(embedding, logprobs.mean(dim=(1, 2))).item()
+        answer = client.optimize(prompt, max_length=TOKENS, adapter="unsure")
+        assert answer.generated_tokens == TOKENS == labels.shape[1], "no end token to count"
+        assert answer.score == pytest.approx(confidence, abs=1e-5)
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -280,10 +285,3 @@ def test_metrics_count_what_was_withheld(guarded: TritonServer) -> None:
     assert counts["neuro_latent_withheld_by_guard_total"] >= 1
     assert "neuro_latent_unchanged_total" in counts
     assert "neuro_latent_fallbacks_total" not in counts
-
-
-def test_a_repository_of_the_format_before_is_refused(both: Path, tmp_path: Path) -> None:
-    manifest = json.loads((both / "manifest.json").read_text())
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"format": 1}))
-    with pytest.raises(ServeError, match="format 1, and this version reads 2\nExport it again"):
-        read_manifest(tmp_path)

@@ -9,7 +9,7 @@ import torch
 
 from neuro_latent_client import Client, DeadlineError, Piece
 from neuro_latent_serving.server import TritonServer
-from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
+from neuro_latent_trainer.model import PromptOptimizer
 from tests import tiny
 from tests.triton import wire
 
@@ -124,17 +124,6 @@ def test_the_end_token_stops_a_text(client: Client) -> None:
 
 
 @torch.no_grad()
-def test_the_score_is_the_mean_log_probability_of_torch(
-    client: Client, oracle: PromptOptimizer, prompts: list[str]
-) -> None:
-    for prompt in prompts[:4]:
-        tokens = oracle.generator.tokenize([prompt], MAX_SOURCE_TOKENS)
-        hidden, mask = oracle.encode(oracle.embed([prompt]), tokens["input_ids"], tokens["attention_mask"])
-        labels = torch.tensor(oracle.generate_ids([prompt], TOKENS))
-        logprobs = oracle.generator.logits(hidden, mask, labels).log_softmax(-1).gather(2, labels[..., None])
-        assert client.optimize(prompt, max_length=TOKENS).score == pytest.approx(logprobs.mean().item(), abs=1e-4)
-
-
 def test_a_prompt_longer_than_the_encoder_is_cut_and_the_answer_says_so(
     client: Client, oracle: PromptOptimizer
 ) -> None:

@@ -51,7 +51,7 @@ def beams_of_torch(oracle: PromptOptimizer, prompt: str, beams: int, wanted: int
         do_sample=False,
         past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache()),
     )
-    return oracle.generator.tokenizer.batch_decode(rows, skip_special_tokens=True)
+    return [text.strip() for text in oracle.generator.tokenizer.batch_decode(rows, skip_special_tokens=True)]
 
 
 @pytest.mark.parametrize(("beams", "wanted", "penalty"), [(2, 1, 1.0), (4, 3, 0.5), (8, 8, 2.0)])

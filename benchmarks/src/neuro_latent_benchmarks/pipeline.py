@@ -158,7 +158,7 @@ class Pipeline:
         """T5's encoder states of a prompt and its soft prompts, [Q, D], padding left out."""
         encoder, t5 = (tokenizer.encode([prompt]) for tokenizer in self._tokenizers)
         (embedding,) = self._encoder.run(None, {"input_ids": encoder.ids_BL, "attention_mask": encoder.mask_BL})
-        (soft,) = self._projector.run(None, {"raw_embedding": embedding})
+        (soft,) = self._projector.run(["soft_prompts"], {"raw_embedding": embedding})
         feeds = {"soft_prompts": soft, "input_ids": t5.ids_BL, "attention_mask": t5.mask_BL}
         (hidden,) = self._t5_encoder.run(None, feeds)
         real = soft.shape[1] + int(t5.mask_BL.sum())

@@ -13,6 +13,7 @@ import torch
 from neuro_latent_export import parity
 from neuro_latent_export.graphs import OPSET, GraphSpec, Sizes, example_inputs, graph_specs, write_graph
 from neuro_latent_export.t5_graphs import T5EncoderGraph, position_table
+from neuro_latent_trainer.gate import Gate
 from neuro_latent_trainer.model import PromptOptimizer
 from tests import tiny
 
@@ -27,8 +28,18 @@ AXES = ({"batch": 1, "tokens": 1}, {"batch": 5, "tokens": 3}, {"batch": 2, "toke
 @pytest.fixture(scope="module")
 def gated(gated_pair: Any, tmp_path_factory: pytest.TempPathFactory) -> PromptOptimizer:
     folder = tmp_path_factory.mktemp("adapter")
-    tiny.write_adapter(folder, gated_pair.encoder, gated_pair.generator, projector="dense", pooling="cls")
-    return PromptOptimizer.from_pretrained(folder)
+    tiny.write_adapter(
+        folder, gated_pair.encoder, gated_pair.generator, projector="dense", pooling="cls", form="complement"
+    )
+    model = PromptOptimizer.from_pretrained(folder)
+    torch.manual_seed(0)
+    width = model.encoder.width
+    gate = Gate(torch.randn(6, width), torch.tensor([0.0, 1.0] * 3), torch.randn(3, width))
+    gate.weight.copy_(torch.tensor([2.0, -3.0, 1.0]))
+    for name, value in (("bias", 0.5), ("logprob_weight", 0.75), ("threshold", 0.625)):
+        getattr(gate, name).fill_(value)
+    model.adapter.gate = gate
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +85,20 @@ def test_a_graph_of_a_gated_t5_with_a_dense_adapter_computes_what_torch_computes
     session = parity.open_session(gated_graphs / path)
     for seed, axes in enumerate(AXES):
         assert_as_torch(by_path(gated)[path], session, axes, seed)
+
+
+def test_the_gate_of_a_graph_is_that_of_its_adapter(
+    repository: Path, optimizer: PromptOptimizer, gated_graphs: Path, gated: PromptOptimizer
+) -> None:
+    for folder, model in ((repository, optimizer), (gated_graphs, gated)):
+        session = parity.open_session(folder / PATHS[1])
+        embedding_BE = torch.randn(7, model.encoder.width)
+        (gate_B4,) = session.run(["gate"], {"raw_embedding": embedding_BE.numpy()})
+        np.testing.assert_allclose(gate_B4, model.adapter.gate_values(embedding_BE).detach().numpy(), atol=1e-4)
+    assert gate_B4[:, 1:].tolist() == [[0.75, 0.625, 1.0]] * 7
+    assert np.ptp(gate_B4[:, 0]) > 0.1, "the prior differs from prompt to prompt"
+    rewrites = parity.open_session(repository / PATHS[1]).run(["gate"], {"raw_embedding": embedding_BE.numpy()})[0]
+    assert rewrites.tolist() == [[10.0, 0.0, 0.0, 0.0]] * 7
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -160,6 +160,130 @@ def test_an_empty_rewrite_is_withheld(start: Callable[..., Engine], ask: Callabl
     assert (answer.finish_reason, answer.reason, answer.generated_tokens) == ("withheld", "blank", 0)
 
 
+def ending_at_once(step: Callable[..., Any]) -> Callable[..., Any]:
+    """A decoder's step that writes the end token, greedy, sampled or searched."""
+
+    def ends(*arguments: Any, **named: Any) -> Any:
+        result = step(*arguments, **named)
+        tokens, logprobs = result.candidate_tokens_BWC.copy(), result.candidate_logprobs_BWC.copy()
+        if tokens.size:
+            tokens[..., 0], logprobs[..., 0], logprobs[..., 1:] = 1, -0.1, -30.0
+        every = None
+        if result.logprobs_BWV is not None:
+            every = np.full_like(result.logprobs_BWV, -30.0)
+            every[..., 1] = -0.1
+        return replace(
+            result,
+            next_token_BW=np.ones_like(result.next_token_BW),
+            candidate_tokens_BWC=tokens,
+            candidate_logprobs_BWC=logprobs,
+            logprobs_BWV=every,
+        )
+
+    return ends
+
+
+COMPLEMENT = AdapterGate("complement")
+
+
+@pytest.mark.parametrize("guard", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"temperature": 0.8, "top_k": 20, "seed": 1},
+        {"temperature": 1.2, "seed": 2, "num_return_sequences": 3},
+        {"num_beams": 3},
+        {"num_beams": 4, "num_return_sequences": 2},
+    ],
+)
+def test_an_empty_complement_leaves_the_prompt_unchanged(
+    start: Callable[..., Engine], ask: Callable[..., Asker], options: dict[str, Any], guard: bool
+) -> None:
+    engine = start(guard=guard)
+    engine._decoder.step = ending_at_once(engine._decoder.step)  # type: ignore[method-assign]
+    asker = ask(gate=COMPLEMENT, **options)
+    engine.submit(asker.request)
+    asker.wait()
+    first, *_ = asker.last
+    assert (first.text, first.added, first.reason) == (PROMPTS[0], "", "")
+    assert (first.finish_reason, first.generated_tokens) == ("unchanged", 0)
+    for event in asker.last:
+        assert asker.joined(event.sequence_index) == event.text
+    assert engine.metrics.unchanged >= 1
+
+
+def test_the_prompt_is_told_before_the_decode_begins(start: Callable[..., Engine], ask: Callable[..., Asker]) -> None:
+    engine = start()
+    gate = Gate(engine)
+    asker = ask(gate=COMPLEMENT, temperature=1.0, num_return_sequences=2)
+    engine.submit(asker.request)
+    gate.reached()
+    assert [(e.sequence_index, e.piece, e.finish_reason) for e in asker.events] == [
+        (index, PROMPTS[0], "") for index in range(2)
+    ]
+    gate.open()
+    asker.wait()
+    assert len(asker.events) == 4, "the complement comes as one piece"
+    for event in asker.last:
+        assert event.text == f"{PROMPTS[0]}\n\n{event.added}"
+
+
+def test_both_forms_share_the_steps(
+    start: Callable[..., Engine], ask: Callable[..., Asker], expected: dict[str, tuple[str, int]]
+) -> None:
+    engine = start()
+    gate = Gate(engine)
+    askers = [ask(text, gate=COMPLEMENT if i % 2 else AdapterGate()) for i, text in enumerate(PROMPTS)]
+    for asker in askers:
+        engine.submit(asker.request)
+    gate.open()
+    for i, asker in enumerate(askers):
+        written = expected[asker.text][0]
+        assert asker.answer.text == (f"{asker.text}\n\n{written}" if i % 2 else written)
+    assert max(gate.rows) > 2
+
+
+def test_a_prompt_in_another_language_is_answered_at_once_though_no_slot_is_free(
+    start: Callable[..., Engine], ask: Callable[..., Asker]
+) -> None:
+    german = "Schreibe bitte eine kurze Geschichte über den Hund und die Katze."
+    engine = start(slots=1, guard=True)
+    gate = Gate(engine)
+    running, foreign = ask(max_length=40), ask(german, gate=COMPLEMENT)
+    rewritten = ask(german, max_length=2)
+    engine.submit(running.request)
+    gate.reached()
+    for asker in (rewritten, foreign):
+        engine.submit(asker.request)
+    gate.open()
+    (event,) = foreign.wait().events
+    assert not rewritten.ends
+    assert (event.text, event.piece, event.added, event.generated_tokens) == (german, german, "", 0)
+    assert (event.finish_reason, event.reason, event.score) == ("withheld", "another language", 0.0)
+    rewritten.wait()
+    assert engine.metrics.withheld_by_guard >= 1
+    assert engine.metrics.prefills == 2
+
+
+def test_a_request_the_server_and_the_adapter_say_how_sure_a_text_must_be(
+    start: Callable[..., Engine], ask: Callable[..., Asker]
+) -> None:
+    gate = AdapterGate("complement", prior=0.0, threshold=0.6)  # a confidence of 0.5
+
+    def reason(engine: Engine, **options: Any) -> str:
+        asker = ask(gate=gate, max_length=3, **options)
+        engine.submit(asker.request)
+        assert asker.answer.score == 0.5
+        return asker.answer.reason
+
+    plain, strict, lenient = start(), start(min_confidence=0.9), start(min_confidence=0.0)
+    assert [reason(engine) for engine in (plain, strict, lenient)] == ["not sure enough", "not sure enough", ""]
+    assert [reason(engine, min_confidence=0.4) for engine in (plain, strict)] == ["", ""]
+    assert reason(lenient, min_confidence=0.51) == "not sure enough"
+    assert (strict.metrics.withheld_by_gate, strict.metrics.withheld_by_guard) == (1, 0)
+
+
 # Every request is answered exactly once -----------------------------------------------------------------------------
 
 scripts = st.lists(
@@ -171,6 +295,7 @@ scripts = st.lists(
         st.none() | st.integers(0, 6),  # cancelled after so many events; 0 is before it is submitted
         st.sampled_from([0, 0, 0, 1, 5, 30]),  # deadline_ms
         st.sampled_from([0.0, 0.0, 0.002]),  # pause before it
+        st.booleans(),  # complement
     ),
     min_size=1,
     max_size=14,
@@ -188,10 +313,11 @@ def test_any_script_of_arrivals_cancellations_and_deadlines_drains(
         gate = Gate(engine)
         gate.open()
         accepted: list[Asker] = []
-        for prompt, length, copies, beams, cancel_after, deadline, pause in script:
+        for prompt, length, copies, beams, cancel_after, deadline, pause, complement in script:
             time.sleep(pause)
-            mode = {"num_return_sequences": copies} if copies > 1 else {}
+            mode: dict[str, Any] = {"num_return_sequences": copies} if copies > 1 else {}
             mode |= {"num_beams": beams} if beams >= copies else {"temperature": 0.9} if copies > 1 else {}
+            mode |= {"gate": COMPLEMENT} if complement else {}
             asker = ask(PROMPTS[prompt], cancel_after=cancel_after, max_length=length, deadline_ms=deadline, **mode)
             asker.cancelled = cancel_after == 0
             with contextlib.suppress(EngineBusy):

@@ -101,6 +101,16 @@ def test_a_broken_manifest_names_its_field(repository: Path) -> None:
         check_repository(repository)
 
 
+@pytest.mark.parametrize("older", [{"format": 1}, {}])
+def test_a_repository_of_another_format_is_refused(repository: Path, older: dict[str, int]) -> None:
+    file = repository / "manifest.json"
+    manifest = json.loads(file.read_text())
+    del manifest["format"]
+    file.write_text(json.dumps(manifest | older))
+    with pytest.raises(ServeError, match="format 1, and this version reads 2\nExport it again: neuro-latent export"):
+        check_repository(repository)
+
+
 def test_a_precision_without_kernels_for_the_cpu_is_refused_before_the_server_starts(repository: Path) -> None:
     file = repository / "manifest.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "precision": "bf16"}))
