@@ -14,7 +14,9 @@ from research.pretrain.grammar import kinds
 from research.pretrain.noise import around, hasty
 from research.pretrain.rows import NO_KIND, Row, details_of, teacher_split
 
-ROWS_A_KIND = 9
+ROWS_A_KIND = 8
+ADAPTER_COUNTS = (2, 2, 3)
+"""How many details a complement has: a generator that has seen one to three tends to write one."""
 LICENCE = "Apache-2.0"
 
 
@@ -27,7 +29,7 @@ def grammar_rows(held_out: bool, rows_a_kind: int) -> Iterator[Row]:
             for number in range(rows_a_kind):
                 raw = kind.request(rng, forms[number % len(forms)])
                 raw = raw if held_out else around(hasty(raw, rng) or raw, rng)
-                yield Row(raw, " ".join(details_of(kind, rng)), index)
+                yield Row(raw, " ".join(details_of(kind, rng, rng.choice(ADAPTER_COUNTS))), index)
 
 
 def record(row: Row) -> str:
