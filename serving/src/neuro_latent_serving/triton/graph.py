@@ -32,7 +32,7 @@ class GraphModel:
         path = Path(args["model_repository"]) / args["model_version"] / "model.onnx"
         self._session = open_session(path, threads or default_threads())
         self._inputs = [i.name for i in self._session.get_inputs()]
-        self._output = self._session.get_outputs()[0].name
+        self._outputs = [o.name for o in self._session.get_outputs()]
 
     def _warm_up(self) -> None:
         """Run each length that the tokenizer makes, so that the first requests do not pay for the first allocations."""
@@ -74,13 +74,18 @@ class GraphModel:
             feeds = {
                 name: np.concatenate(part) for name, part in zip(self._inputs, zip(*rows, strict=True), strict=True)
             }
-            (output,) = self._session.run(None, feeds)
+            outputs = self._session.run(self._outputs, feeds)
         except Exception as error:
             if len(rows) > 1:  # one bad request must not take the others of its batch with it
                 return [self._run([row])[0] for row in rows]
             return [error_response(error)]
         ends = np.cumsum([len(row[0]) for row in rows])[:-1]
         return [
-            pb_utils.InferenceResponse(output_tensors=[pb_utils.Tensor(self._output, np.ascontiguousarray(part))])
-            for part in np.split(output, ends)
+            pb_utils.InferenceResponse(
+                output_tensors=[
+                    pb_utils.Tensor(name, np.ascontiguousarray(part))
+                    for name, part in zip(self._outputs, parts, strict=True)
+                ]
+            )
+            for parts in zip(*(np.split(output, ends) for output in outputs), strict=True)
         ]
