@@ -21,6 +21,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from neuro_latent_benchmarks.pipeline import NEVER, Flight
 from neuro_latent_export.decoder_graphs import build_prefill, build_step
+from neuro_latent_export.move_graph import build_move
 from neuro_latent_export.precision import PRECISIONS
 from neuro_latent_serving.engine import Engine, EngineConfig
 
@@ -45,10 +46,11 @@ def make_t5(tiny: bool) -> Any:
 
 
 def write_decoder(t5: Any, precision: str, folder: Path) -> Path:
-    """The two graphs of the decoder and a tokenizer whose text is the ids."""
+    """The graphs of the decoder and a tokenizer whose text is the ids."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, build in (("prefill", build_prefill), ("step", build_step)):
         onnx_ir.save(build(t5, PRECISIONS[precision]), folder / f"{name}.onnx")
+    onnx_ir.save(build_move(), folder / "move.onnx")
     names = {str(i): i for i in range(t5.config.vocab_size)}
     Tokenizer(WordLevel(names, unk_token="0")).save(str(folder / "generator_tokenizer.json"))
     return folder

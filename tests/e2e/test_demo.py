@@ -36,9 +36,9 @@ def test_the_demo_improves_prompts_over_both_transports_and_ends_with_one_json_l
     assert set(by_transport) == {"grpc-stream", "http"}
     assert by_transport["grpc-stream"] == by_transport["http"]
     assert len(by_transport["http"]) >= 5
-    kept = {r["raw_prompt"] for r in summary["results"] if r["finish_reason"] in ("unchanged", "withheld")}
-    # The embedded generator is small: to some everyday subjects it adds nothing that passes.
-    assert len(kept) <= len(by_transport["http"]) // 3
+    unserved = {r["raw_prompt"] for r in summary["results"] if r["finish_reason"] in ("unchanged", "withheld")}
+    # The embedded generator is small: of some everyday subjects it writes nothing that is still about them.
+    assert len(unserved) <= len(by_transport["http"]) // 3
     for raw, text in by_transport["http"].items():
-        assert text.startswith(raw)
-        assert (text == raw) == (raw in kept)
+        assert text.strip()
+        assert (text == raw) == (raw in unserved)

@@ -298,7 +298,7 @@ def _write_tokenizers(models: Models) -> None:
     """Byte-level tokenizers learned from the sample prompts, filled up to the size of T5's vocabulary."""
     from tokenizers import Tokenizer
 
-    from research.pretrain import tokenizer as tokenizers
+    from neuro_latent_benchmarks import tokenizers
 
     shape = SHAPES[models.shape]
     size = shape.t5["vocab_size"]

@@ -209,6 +209,8 @@ def test_few_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("NEURO_LATENT_THREADS", "all", "setting-invalid"),
         ("NEURO_LATENT_GUARD", "no", "setting-invalid"),
+        ("NEURO_LATENT_MIN_CONFIDENCE", "1.5", "setting-invalid"),
+        ("NEURO_LATENT_MIN_CONFIDENCE", "sure", "setting-invalid"),
         ("NEURO_LATENT_THREADS", "4096", "threads-exceed-cores"),
     ],
 )

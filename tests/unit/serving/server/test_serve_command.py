@@ -90,6 +90,23 @@ def test_the_gateway_is_there_unless_told(serve: Serve, repository: Path) -> Non
     assert ready_line(serve("--repository", repository, *FREE, "--json", "--no-gateway"))["gateway"] is None
 
 
+@pytest.mark.parametrize(
+    ("options", "guard", "least"),
+    [
+        ([], None, None),
+        (["--no-guard", "--min-confidence", "0.5"], "off", "0.5"),
+        (["--min-confidence", "0"], None, "0.0"),
+    ],
+)
+def test_guard_and_gate_reach_the_models(
+    serve: Serve, repository: Path, fake_server, options: list[str], guard: str | None, least: str | None
+) -> None:
+    ready_line(serve("--repository", repository, *FREE, "--json", "--no-gateway", *options))
+    environment = fake_server.started["environment"]
+    assert environment.get("NEURO_LATENT_GUARD") == guard
+    assert environment.get("NEURO_LATENT_MIN_CONFIDENCE") == least
+
+
 def test_a_second_signal_stops_at_once(serve: Serve, repository: Path) -> None:
     process = serve("--repository", repository, *FREE, "--json", fake="stubborn")
     facts = ready_line(process)
@@ -143,6 +160,7 @@ def test_failures_are_told_and_end_with_1(serve: Serve, repository: Path) -> Non
         (["--api-keys", "none"], "--api-keys none"),
         (["--host", "::1"], "--host ::1"),
         (["--ready-timeout", "0"], "--ready-timeout 0"),
+        (["--min-confidence", "1.5"], "--min-confidence"),
         (["--run", "none"], "no trained adapter"),
         ([], "repository: no such folder"),  # the default
     ],

@@ -1,0 +1,135 @@
+"""Blind judging of complements: make a sheet, and count what the judges wrote.
+
+``python -m research.evaluate.blind sheet --adapter DIR --output FOLDER`` writes ``sheet.jsonl`` (``id``, ``prompt``,
+``addition``; systems mixed and not named) and ``key.jsonl``. A judge adds ``mark`` (``better``, ``same`` or ``worse``
+than the prompt alone) and ``intent`` (true where the request is still the same one) to each line.
+``python -m research.evaluate.blind count --folder FOLDER marks-1.jsonl marks-2.jsonl`` prints shares by system with the
+gate on and off, and how often two judges agree.
+
+Prompts: held-out pairs of the teacher, the first by a hash. Systems: the adapter, the nearest kind's own sentences (the
+nearest of the grammar's kinds by the embedded encoder), one constant sentence, and the teacher's own complement.
+"""
+
+import argparse
+import hashlib
+import json
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from neuro_latent_client.guard import rejects
+from neuro_latent_client.language import is_english
+from neuro_latent_trainer.gate_fit import write_scored
+from neuro_latent_trainer.model import PromptOptimizer
+from research.pretrain.grammar import kinds
+from research.pretrain.rows import details_of, teacher_split, trained_kinds
+
+CONSTANT = "Keep the answer clear and short, say what you assume, and ask me if something important is missing."
+
+
+def served(raw: str, text: str, confidence: float, threshold: float) -> bool:
+    """Whether the server would put the text behind the prompt."""
+    return bool(text) and confidence >= threshold and is_english(raw) and not rejects(raw, text, "complement")
+
+
+def nearest_kind(model: PromptOptimizer, prompts: list[str]) -> list[str]:
+    """Sentences of the kind whose example requests are nearest to each prompt."""
+    rng, examples, owner = random.Random(8), [], []
+    for index in trained_kinds():
+        kind = kinds()[index]
+        for form in kind.forms[:6]:
+            examples.append(kind.request(rng, form))
+            owner.append(index)
+    known, asked = (
+        F.normalize(torch.cat([model.embed(texts[at : at + 64]) for at in range(0, len(texts), 64)]), dim=-1)
+        for texts in (examples, prompts)
+    )
+    return [" ".join(details_of(kinds()[owner[i]], rng, 2)) for i in (asked @ known.T).argmax(1).tolist()]
+
+
+def write_sheet(adapter: str, output: Path, count: int) -> None:
+    """Write the sheet and its key."""
+    model = PromptOptimizer.from_pretrained(adapter).eval()
+    rows = [row for row in teacher_split()[1] if row.complement]
+    rows = sorted(rows, key=lambda row: hashlib.sha256(b"judge" + row.raw.encode()).digest())[:count]
+    prompts = [row.raw for row in rows]
+    with torch.no_grad():
+        texts, logprobs = write_scored(model, prompts, 96)
+        embedded = torch.cat([model.embed(prompts[at : at + 64]) for at in range(0, count, 64)])
+        confidence = model.adapter.confidence(embedded, logprobs).tolist()
+        threshold = model.adapter.gate_values(embedded)[0, 2].item()
+    lines: list[dict[str, Any]] = []
+    for number, (row, neighbour) in enumerate(zip(rows, nearest_kind(model, prompts), strict=True)):
+        own = texts[number]
+        for system, addition in (
+            ("adapter", own),
+            ("nearest kind", neighbour),
+            ("constant", CONSTANT),
+            ("teacher", row.complement),
+        ):
+            facts = {"system": system, "prompt": row.raw, "addition": addition}
+            if system == "adapter":
+                facts |= {
+                    "confidence": confidence[number],
+                    "served": served(row.raw, own, confidence[number], threshold),
+                }
+            lines.append(facts)
+    random.Random(1).shuffle(lines)
+    output.mkdir(parents=True, exist_ok=True)
+    with (output / "sheet.jsonl").open("w") as sheet, (output / "key.jsonl").open("w") as key:
+        for number, facts in enumerate(lines):
+            key.write(json.dumps({"id": number, **facts}) + "\n")
+            if facts["addition"]:  # nothing added is the same, and need not be asked
+                shown = {"id": number, "prompt": facts["prompt"], "addition": facts["addition"]}
+                sheet.write(json.dumps(shown, ensure_ascii=False) + "\n")
+
+
+def count(folder: Path, files: list[Path]) -> None:
+    """Print shares of better, same and worse by system and judge, and the judges' agreement."""
+    key = [json.loads(line) for line in (folder / "key.jsonl").read_text().splitlines()]
+    judges = [{row["id"]: row for row in map(json.loads, file.read_text().splitlines())} for file in files]
+    for name, marks in zip(files, judges, strict=True):
+        tallies: dict[str, Counter[str]] = {}
+        for row in key:
+            mark = marks[row["id"]]["mark"] if row["addition"] else "same"
+            tallies.setdefault(row["system"], Counter())[mark] += 1
+            if row["system"] == "adapter":
+                tallies.setdefault("adapter, as served", Counter())[mark if row["served"] else "same"] += 1
+                if row["served"]:
+                    tallies.setdefault("adapter, what is served alone", Counter())[mark] += 1
+        kept = [marks[row["id"]].get("intent", True) for row in key if row["addition"] and row["system"] == "adapter"]
+        shares = {s: {m: round(100 * t[m] / t.total(), 1) for m in ("better", "same", "worse")} | {"n": t.total()}
+                  for s, t in tallies.items()}  # fmt: skip
+        print(
+            json.dumps({"judge": name.name, "intent_kept": round(100 * sum(kept) / len(kept), 1), **shares}, indent=1)
+        )
+    if len(judges) > 1:
+        both = [row["id"] for row in key if row["addition"]]
+        same = sum(judges[0][i]["mark"] == judges[1][i]["mark"] for i in both)
+        print(json.dumps({"agreement": round(100 * same / len(both), 1), "judged": len(both)}))
+
+
+def main() -> None:
+    """Read the options."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    sheet = commands.add_parser("sheet")
+    sheet.add_argument("--adapter", required=True)
+    sheet.add_argument("--output", type=Path, required=True)
+    sheet.add_argument("--prompts", type=int, default=110)
+    counting = commands.add_parser("count")
+    counting.add_argument("--folder", type=Path, required=True)
+    counting.add_argument("marks", type=Path, nargs="+")
+    options = parser.parse_args()
+    if options.command == "sheet":
+        write_sheet(options.adapter, options.output, options.prompts)
+    else:
+        count(options.folder, options.marks)
+
+
+if __name__ == "__main__":
+    main()

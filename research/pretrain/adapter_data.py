@@ -1,0 +1,58 @@
+"""The training file of the embedded adapter: ``python -m research.pretrain.adapter_data --output DIR``.
+
+Writes ``train.jsonl`` (the grammar's trained kinds and the teacher's training pairs) and ``held_out.jsonl`` (kinds and
+pairs that neither the pair of models nor the adapter has seen), in the form that ``neuro-latent train`` reads.
+"""
+
+import argparse
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+from research.pretrain.grammar import kinds
+from research.pretrain.noise import around, hasty
+from research.pretrain.rows import NO_KIND, Row, details_of, teacher_split
+
+ROWS_A_KIND = 8
+ADAPTER_COUNTS = (2, 2, 3)
+"""How many details a complement has: a generator that has seen one to three tends to write one."""
+LICENCE = "Apache-2.0"
+
+
+def grammar_rows(held_out: bool, rows_a_kind: int) -> Iterator[Row]:
+    """Requests of each kind that is (or is not) held out, every one of another form as far as there are forms."""
+    rng = random.Random(11 + held_out)
+    for index, kind in enumerate(kinds()):
+        if kind.held_out == held_out:
+            forms = rng.sample(kind.forms, len(kind.forms))
+            for number in range(rows_a_kind):
+                raw = kind.request(rng, forms[number % len(forms)])
+                raw = raw if held_out else around(hasty(raw, rng) or raw, rng)
+                yield Row(raw, " ".join(details_of(kind, rng, rng.choice(ADAPTER_COUNTS))), index)
+
+
+def record(row: Row) -> str:
+    """A row as a line of the file."""
+    values = {"raw_prompt": row.raw, "complement": row.complement, "source": "teacher", "licence": LICENCE}
+    if row.kind != NO_KIND:
+        values |= {"kind": kinds()[row.kind].name, "source": "grammar"}
+    if row.failed:
+        values["failed_prompts"] = row.failed
+    return json.dumps(values, ensure_ascii=False) + "\n"
+
+
+def main() -> None:
+    """Read the options and write the files."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, required=True)
+    options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
+    for name, held_out, count in (("train", False, ROWS_A_KIND), ("held_out", True, 5)):
+        lines = [record(row) for row in (*grammar_rows(held_out, count), *teacher_split()[held_out])]
+        (options.output / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+        print(f"{name}.jsonl: {len(lines)} rows")
+
+
+if __name__ == "__main__":
+    main()
