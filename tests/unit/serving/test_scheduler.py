@@ -77,7 +77,7 @@ def assert_right(asker: Asker) -> None:
     assert len(asker.last) == len(texts) == asker.options.num_return_sequences
     for i, (event, tokens) in enumerate(zip(asker.last, texts, strict=True)):
         assert event.sequence_index == i
-        assert event.text == (FakeDetokenizer().decode(tokens) or asker.text)
+        assert event.text == (FakeDetokenizer().decode(tokens).strip() or asker.text)
         assert event.generated_tokens == len(tokens) <= asker.options.max_length
         assert asker.joined(i) == event.text
 
@@ -239,7 +239,7 @@ class LoopMachine(RuleBasedStateMachine):
             if asker.options.num_beams == 1:
                 texts = right_texts(prompt_of(asker), asker.options)
                 for event, tokens in zip(asker.last, texts, strict=True):
-                    written = FakeDetokenizer().decode(tokens[: event.generated_tokens])
+                    written = FakeDetokenizer().decode(tokens[: event.generated_tokens]).strip()
                     assert event.text == (written or asker.text)
         elif not asker.cancelled:
             assert_right(asker)
