@@ -52,7 +52,7 @@ Cross-entropy of held-out {adapter.form}s, in nats a token (cut at {config.max_t
 |---|---|
 | {training["validation_loss_start"]:.4f} | {training["validation_loss_end"]:.4f} |
 
-{_gate(training.get("gate") or [])}## Use
+{_gate((training.get("gate") or {}).get("curve", []))}## Use
 ```
 neuro-latent export --adapter . --output repository
 neuro-latent serve --repository repository

@@ -1,4 +1,4 @@
-"""A step of the ensembles that is one ONNX graph: encoder, T5 encoder, and the projector where it has one adapter."""
+"""A step of the ensembles that is one ONNX graph: encoder, T5 encoder."""
 
 from pathlib import Path
 from typing import Any
