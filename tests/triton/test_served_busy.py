@@ -64,6 +64,7 @@ class Crowd(wire.RawStream):
                 "t5_mask": wire.Tensor("INT64", [[1] * 4]),
                 "raw_prompt": PROMPT,
                 "truncated": wire.Tensor("BOOL", [[False]]),
+                "gate": wire.Tensor("FP32", [[10.0, 0.0, 0.0, 0.0]]),
                 "max_length": 512,
             },
         )
