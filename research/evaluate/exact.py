@@ -47,8 +47,8 @@ def over_rest(url: str, prompt: str) -> str:
         return str(json.load(response)["enhanced_prompt"])
 
 
-def over_command_line(asked: list[str]) -> list[str]:
-    """The texts of a batch file."""
+def over_command_line(asked: list[str]) -> dict[str, str]:
+    """The texts of a batch file, by prompt."""
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "in.jsonl"), Path(folder, "out.jsonl")
         source.write_text("".join(json.dumps({"raw_prompt": p}) + "\n" for p in asked), encoding="utf-8")
@@ -63,8 +63,8 @@ def over_command_line(asked: list[str]) -> list[str]:
             str(target),
         ]
         subprocess.run(command, check=True, capture_output=True)
-        rows = [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
-    return [row["sequences"][0]["text"] for row in sorted(rows, key=lambda row: asked.index(row["raw_prompt"]))]
+        rows = [json.loads(line) for line in target.read_text(encoding="utf-8").split("\n") if line]
+    return {row["raw_prompt"]: row["sequences"][0]["text"] for row in rows}
 
 
 def main() -> None:
@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--rest", default="http://127.0.0.1:8080")
     options = parser.parse_args()
     asked = prompts()
-    by_command = dict(zip(asked, over_command_line(asked), strict=True))
+    by_command = over_command_line(asked)
     faults: dict[str, list[int]] = {name: [] for name in ("grpc", "http", "stream", "rest", "command line", "differs")}
     added = 0
     with Client(options.grpc) as grpc, Client(options.http) as http:

@@ -1,10 +1,15 @@
-"""Fit the embedded adapter's gate: ``python -m research.pretrain.gate --run RUN --data DIR --output ADAPTER``.
+"""Fit the embedded adapter's gate on texts that were judged by readers.
 
-``neuro-latent train`` fits it on kinds that the adapter has not seen; the embedded generator has seen those all the
-same, so here it is fitted once more, on the kinds of ``held_out.jsonl`` (``adapter_data.py``) that neither has.
+``neuro-latent train`` fits a gate on kinds of request that the adapter has not seen, by the nearness of texts to
+references. The embedded generator has seen those kinds all the same, so here the gate is fitted on pairs that neither has
+seen, and on a reader's marks::
+
+    python -m research.pretrain.gate sheet --run RUN --output FOLDER      # sheet.jsonl, to be marked, and key.jsonl
+    python -m research.pretrain.gate fit --run RUN --data DIR --folder FOLDER --marks FILE --output DIR
 """
 
 import argparse
+import hashlib
 import json
 from pathlib import Path
 
@@ -13,33 +18,76 @@ import torch
 from neuro_latent_trainer.card import model_card
 from neuro_latent_trainer.config import TrainConfig
 from neuro_latent_trainer.data import read_records
-from neuro_latent_trainer.gate_fit import Grouped, fit_gate, groups_of
+from neuro_latent_trainer.embeddings import EmbeddingCache
+from neuro_latent_trainer.gate_fit import Grouped, fit_weights, groups_of, make_gate, write_scored
 from neuro_latent_trainer.model import PromptOptimizer
+from research.pretrain.rows import Row, teacher_split
+
+JUDGED_FOR_TEXTS = 110
+"""The first of the held-out pairs are for judging what is served (research/evaluate/blind.py)."""
+JUDGED_FOR_GATE = 270
+SERVED = 0.4
+"""Share of the judged texts that the threshold serves."""
 
 
-def grouped(model: PromptOptimizer, path: Path, named: bool) -> Grouped:
-    """The records of a file (those of a named kind only, if ``named``), embedded and grouped."""
-    records = [record for record in read_records(path).records if record.kind or not named]
+def held_out() -> list[Row]:
+    """The teacher's held-out pairs with a complement, in the order of a hash."""
+    rows = [row for row in teacher_split()[1] if row.complement]
+    return sorted(rows, key=lambda row: hashlib.sha256(b"judge" + row.raw.encode()).digest())
+
+
+def write_sheet(model: PromptOptimizer, folder: Path) -> None:
+    """Texts for a reader to mark, and their log-probabilities beside them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    prompts = [row.raw for row in held_out()[JUDGED_FOR_TEXTS : JUDGED_FOR_TEXTS + JUDGED_FOR_GATE]]
+    texts, logprobs = write_scored(model, prompts, 96)
+    with (folder / "sheet.jsonl").open("w") as sheet, (folder / "key.jsonl").open("w") as key:
+        for number, (prompt, text, logprob) in enumerate(zip(prompts, texts, logprobs.tolist(), strict=True)):
+            row = {"id": number, "prompt": prompt, "addition": text}
+            key.write(json.dumps({**row, "logprob": logprob}) + "\n")
+            if text:
+                sheet.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def fit(model: PromptOptimizer, run: Path, data: Path, folder: Path, marks: Path, output: Path) -> None:
+    """Fit on the marks (``worse`` is not apt) and write the adapter."""
+    records = read_records(data / "train.jsonl").records
     prompts = [record.raw_prompt for record in records]
-    vectors_NE = torch.cat([model.embed(prompts[at : at + 64]) for at in range(0, len(prompts), 64)])
-    return Grouped(records, vectors_NE, groups_of(records, vectors_NE))
+    cache = EmbeddingCache(run / "embeddings", model.encoder.sha256, model.adapter.config.pooling, model.encoder.width)
+    cache.fill(prompts, model.embed)
+    vectors_NE = cache.get(prompts)
+    gate = make_gate(model, Grouped(records, vectors_NE, groups_of(records, vectors_NE)))
+    marked = {row["id"]: row["mark"] for row in map(json.loads, marks.read_text().splitlines())}
+    rows = [row for row in map(json.loads, (folder / "key.jsonl").read_text().splitlines()) if row["id"] in marked]
+    asked = [row["prompt"] for row in rows]
+    embeddings_NE = torch.cat([model.embed(asked[at : at + 64]) for at in range(0, len(asked), 64)])
+    apt_N = torch.tensor([marked[row["id"]] != "worse" for row in rows])
+    logprob_N = torch.tensor([row["logprob"] for row in rows])
+    found = fit_weights(model, gate, embeddings_NE, logprob_N, apt_N, SERVED)
+    model.trained["gate"] = {"rows": len(rows), "labels": "a reader's marks: not worse than the prompt alone", **found}
+    config = TrainConfig.from_dict(model.trained["config"])
+    model.card = model_card(config, model.adapter.config, model.trained)
+    model.save_pretrained(output)
+    print(json.dumps(model.trained["gate"]))
 
 
 def main() -> None:
-    """Read the options, fit, write the adapter."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", required=True)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
+    """Read the options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("sheet", "fit"):
+        command = commands.add_parser(name)
+        command.add_argument("--run", type=Path, required=True)
+        command.add_argument("--output", type=Path, required=True)
+        if name == "fit":
+            for option in ("--data", "--folder", "--marks"):
+                command.add_argument(option, type=Path, required=True)
     options = parser.parse_args()
     model = PromptOptimizer.from_pretrained(options.run).eval()
-    trained = grouped(model, options.data / "train.jsonl", named=False)
-    unseen = grouped(model, options.data / "held_out.jsonl", named=True)
-    config = TrainConfig.from_dict(model.trained["config"])
-    model.trained["gate"] = fit_gate(model, trained, unseen, config.max_target_tokens)
-    model.card = model_card(config, model.adapter.config, model.trained)
-    model.save_pretrained(options.output)
-    print(json.dumps(model.trained["gate"]))
+    if options.command == "sheet":
+        write_sheet(model, options.output)
+    else:
+        fit(model, options.run, options.data, options.folder, options.marks, options.output)
 
 
 if __name__ == "__main__":

@@ -177,36 +177,50 @@ def fit_gate(model: PromptOptimizer, trained: Grouped, held_out: Grouped, max_le
     )
     if apt_N.all() or not apt_N.any():
         return None
-    standard_NE = model.adapter.standardizer(held_out.embeddings_NE[[rows[i] for i in some]])
+    embeddings_NE = held_out.embeddings_NE[[rows[i] for i in some]]
+    found = fit_weights(model, gate, embeddings_NE, logprob_N[some], apt_N)
+    return {"rows": len(some), "groups": len(set(groups)), **found}
+
+
+def fit_weights(
+    model: PromptOptimizer, gate: Gate, embeddings_NE: Tensor, logprob_N: Tensor, apt_N: Tensor, served: float = SERVED
+) -> dict[str, Any]:
+    """Fit a gate on texts of which it is known whether they are apt, and give it to the adapter.
+
+    Args:
+        model: its adapter gets the gate.
+        gate: with its index and groups.
+        embeddings_NE: raw embeddings of the prompts.
+        logprob_N: mean log-probabilities of the texts.
+        apt_N: whether each is apt, bool.
+        served: share of these texts that the threshold serves.
+
+    Returns:
+        Threshold, weights and curve, as the card shows them.
+    """
+    standard_NE = model.adapter.standardizer(embeddings_NE)
     with torch.no_grad():
         features_NF = gate.features(standard_NE, model.adapter.black_box(standard_NE))
-    x = torch.cat([features_NF, logprob_N[some].unsqueeze(-1)], dim=-1).cpu()
+    x = torch.cat([features_NF, logprob_N.unsqueeze(-1)], dim=-1).cpu()
+    apt = apt_N.cpu().float()
     mean, spread = x.mean(0), x.std(0).clamp(min=1e-6)
     with torch.enable_grad():
-        standard_weight, bias = _logistic_regression((x - mean) / spread, apt_N.cpu().float())
+        standard_weight, bias = _logistic_regression((x - mean) / spread, apt)
     weight = standard_weight / spread
     gate.weight.copy_(weight[: len(FEATURES)])
     gate.logprob_weight.copy_(weight[len(FEATURES) :])
     gate.bias.copy_(bias - weight @ mean)
     confidence_N = (x @ weight + gate.bias.cpu()).sigmoid()
-    gate.threshold.copy_(confidence_N.quantile(1 - SERVED).reshape(1))
+    gate.threshold.copy_(confidence_N.quantile(1 - served).reshape(1))
     model.adapter.gate = gate.to(model.device)
-    apt = apt_N.cpu().float()
     curve = []
     for withheld in CURVE:
         threshold = confidence_N.quantile(withheld).item()
-        served = confidence_N >= threshold
-        curve.append(
-            {
-                "threshold": round(threshold, 4),
-                "served": round(served.float().mean().item(), 4),
-                "apt": round(apt[served].mean().item(), 4),
-            }
-        )
+        kept = confidence_N >= threshold
+        row = {"threshold": threshold, "served": kept.float().mean().item(), "apt": apt[kept].mean().item()}
+        curve.append({name: round(value, 4) for name, value in row.items()})
     names = (*FEATURES, "mean log-probability")
     return {
-        "rows": len(some),
-        "groups": len(set(groups)),
         "threshold": round(gate.threshold.item(), 4),
         "weights": {name: round(w, 4) for name, w in zip(names, standard_weight.tolist(), strict=True)},
         "curve": curve,
