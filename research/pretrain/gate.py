@@ -1,7 +1,7 @@
 """Fit the embedded adapter's gate on texts that were judged by readers.
 
 ``neuro-latent train`` fits a gate on kinds of request that the adapter has not seen, by the nearness of texts to
-references. The embedded generator has seen those kinds all the same, so here the gate is fitted on pairs that neither has
+references. The embedded generator has seen those kinds all the same, so here it is fitted on pairs that neither has
 seen, and on a reader's marks::
 
     python -m research.pretrain.gate sheet --run RUN --output FOLDER      # sheet.jsonl, to be marked, and key.jsonl
