@@ -54,7 +54,7 @@ class Text:
         for kind, find in spans.FINDERS:
             taken = list(find(rest))
             for start, end in taken:
-                found.setdefault(_literal(kind, rest[start:end]), start)
+                found.setdefault(_literal(kind, self.text[start:end]), start)
             rest = spans.blanked(rest, taken)
         numbers = list(amounts(rest))
         for amount in numbers:
