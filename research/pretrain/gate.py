@@ -14,7 +14,9 @@ import json
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 
+from neuro_latent_trainer.adapter_folder import WEIGHTS_FILE
 from neuro_latent_trainer.card import model_card
 from neuro_latent_trainer.config import TrainConfig
 from neuro_latent_trainer.data import read_records
@@ -50,7 +52,7 @@ def write_sheet(model: PromptOptimizer, folder: Path) -> None:
 
 
 def fit(model: PromptOptimizer, run: Path, data: Path, folder: Path, marks: Path, output: Path) -> None:
-    """Fit on the marks (``worse`` is not apt) and write the adapter."""
+    """Fit on the marks (``worse`` is not apt) and write the adapter, in float16."""
     records = read_records(data / "train.jsonl").records
     prompts = [record.raw_prompt for record in records]
     cache = EmbeddingCache(run / "embeddings", model.encoder.sha256, model.adapter.config.pooling, model.encoder.width)
@@ -68,6 +70,8 @@ def fit(model: PromptOptimizer, run: Path, data: Path, folder: Path, marks: Path
     config = TrainConfig.from_dict(model.trained["config"])
     model.card = model_card(config, model.adapter.config, model.trained)
     model.save_pretrained(output)
+    weights = output / WEIGHTS_FILE
+    save_file({name: tensor.half().contiguous() for name, tensor in load_file(weights).items()}, weights)
     print(json.dumps(model.trained["gate"]))
 
 

@@ -45,9 +45,9 @@ class Gate(nn.Module):
 
     def __init__(self, index_KE: Tensor, empty_K: Tensor, groups_GE: Tensor) -> None:
         super().__init__()
-        self.register_buffer("index", F.normalize(index_KE, dim=-1))
+        self.register_buffer("index", F.normalize(index_KE.float(), dim=-1))
         self.register_buffer("empty", empty_K.float())
-        self.register_buffer("groups", F.normalize(groups_GE, dim=-1))
+        self.register_buffer("groups", F.normalize(groups_GE.float(), dim=-1))
         self.register_buffer("weight", torch.zeros(len(FEATURES)))
         for name in ("bias", "logprob_weight", "threshold"):
             self.register_buffer(name, torch.zeros(1))
