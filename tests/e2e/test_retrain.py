@@ -45,8 +45,8 @@ phase2_epochs = 1
 rate_factor = 1.0
 judged_rows = 32
 max_length = 24
-margins.passed_guard = 0.25
-margins.copied = 0.25
+margins.withheld = 0.25
+margins.unchanged = 0.25
 """
 """So little data needs the whole rate of the base; judged on fewer and shorter texts, for time. Sixty texts tell a
 share to 0.15; that neither share has fallen by 0.1 they could not show."""
@@ -141,7 +141,7 @@ def test_a_bad_adapter_is_refused(loop: Loop) -> None:
     assert done.returncode == 3, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert not found["promote"]
-    assert found["reason"].startswith("worse: cross-entropy")
+    assert found["reason"].startswith("worse: ")  # by which figure depends on the pair
     assert found["promoted"] is None
     assert sorted(path.name for path in (loop.repository / "projector").iterdir()) == versions
 
