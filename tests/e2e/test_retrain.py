@@ -48,8 +48,8 @@ max_length = 24
 margins.withheld = 0.25
 margins.unchanged = 0.25
 """
-"""So little data needs the usual rate, seven times the embedded adapter's own; judged on fewer and shorter texts, for time. Sixty texts tell a
-share to 0.15; that neither share has fallen by 0.1 they could not show."""
+"""So little data needs the usual rate, seven times the embedded adapter's own; judged on fewer and shorter texts, for
+time. Sixty texts tell a share to 0.15; that neither share has fallen by 0.1 they could not show."""
 
 
 @dataclass(frozen=True)
@@ -147,8 +147,8 @@ def test_a_bad_adapter_is_refused(loop: Loop) -> None:
 
 
 @pytest.mark.xfail(
-    reason="the fifth version's generator is too sure of its own sentences: 140 edits take the loss from 7.5 to 4.5 nats, "
-    "and the decision still refuses the adapter (docs/quality.md, What bounds it)"
+    reason="the fifth version's generator is too sure of its own sentences: 140 edits take the loss from 7.5 to 4.5 "
+    "nats, and the decision still refuses the adapter (docs/quality.md, What bounds it)"
 )
 def test_feedback_that_favours_a_style_changes_what_is_served_and_no_request_fails(loop: Loop) -> None:
     before = loop.texts()
