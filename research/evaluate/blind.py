@@ -11,7 +11,6 @@ nearest of the grammar's kinds by the embedded encoder), one constant sentence, 
 """
 
 import argparse
-import hashlib
 import json
 import random
 from collections import Counter
@@ -26,7 +25,7 @@ from neuro_latent_client.language import is_english
 from neuro_latent_trainer.gate_fit import write_scored
 from neuro_latent_trainer.model import PromptOptimizer
 from research.pretrain.grammar import kinds
-from research.pretrain.rows import details_of, teacher_split, trained_kinds
+from research.pretrain.rows import details_of, judged_pairs, trained_kinds
 
 CONSTANT = "Keep the answer clear and short, say what you assume, and ask me if something important is missing."
 
@@ -54,8 +53,7 @@ def nearest_kind(model: PromptOptimizer, prompts: list[str]) -> list[str]:
 def write_sheet(adapter: str, output: Path, count: int) -> None:
     """Write the sheet and its key."""
     model = PromptOptimizer.from_pretrained(adapter).eval()
-    rows = [row for row in teacher_split()[1] if row.complement]
-    rows = sorted(rows, key=lambda row: hashlib.sha256(b"judge" + row.raw.encode()).digest())[:count]
+    rows = judged_pairs()[:count]
     prompts = [row.raw for row in rows]
     with torch.no_grad():
         texts, logprobs = write_scored(model, prompts, 96)

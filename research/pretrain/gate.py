@@ -9,7 +9,6 @@ seen, and on a reader's marks::
 """
 
 import argparse
-import hashlib
 import json
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from neuro_latent_trainer.data import read_records
 from neuro_latent_trainer.embeddings import EmbeddingCache
 from neuro_latent_trainer.gate_fit import Grouped, fit_weights, groups_of, make_gate, write_scored
 from neuro_latent_trainer.model import PromptOptimizer
-from research.pretrain.rows import Row, teacher_split
+from research.pretrain.rows import judged_pairs
 
 JUDGED_FOR_TEXTS = 110
 """The first of the held-out pairs are for judging what is served (research/evaluate/blind.py)."""
@@ -32,16 +31,10 @@ SERVED = 0.4
 """Share of the judged texts that the threshold serves."""
 
 
-def held_out() -> list[Row]:
-    """The teacher's held-out pairs with a complement, in the order of a hash."""
-    rows = [row for row in teacher_split()[1] if row.complement]
-    return sorted(rows, key=lambda row: hashlib.sha256(b"judge" + row.raw.encode()).digest())
-
-
 def write_sheet(model: PromptOptimizer, folder: Path) -> None:
     """Texts for a reader to mark, and their log-probabilities beside them."""
     folder.mkdir(parents=True, exist_ok=True)
-    prompts = [row.raw for row in held_out()[JUDGED_FOR_TEXTS : JUDGED_FOR_TEXTS + JUDGED_FOR_GATE]]
+    prompts = [row.raw for row in judged_pairs()[JUDGED_FOR_TEXTS : JUDGED_FOR_TEXTS + JUDGED_FOR_GATE]]
     texts, logprobs = write_scored(model, prompts, 96)
     with (folder / "sheet.jsonl").open("w") as sheet, (folder / "key.jsonl").open("w") as key:
         for number, (prompt, text, logprob) in enumerate(zip(prompts, texts, logprobs.tolist(), strict=True)):

@@ -1,5 +1,6 @@
 """Training rows, raw prompt -> complement: of the grammar, the teacher's pairs, and texts with nothing to add."""
 
+import hashlib
 import json
 import random
 import string
@@ -55,6 +56,12 @@ def teacher_split() -> tuple[tuple[Row, ...], tuple[Row, ...]]:
         tuple(row for row in rows if row.raw.lower() not in held_out),
         tuple(row for row in rows if row.raw.lower() in held_out),
     )
+
+
+def judged_pairs() -> list[Row]:
+    """Held-out pairs with a complement in a hash's order: the first are judged as served, the next for the gate."""
+    rows = [row for row in teacher_split()[1] if row.complement]
+    return sorted(rows, key=lambda row: hashlib.sha256(b"judge" + row.raw.encode()).digest())
 
 
 @cache

@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from neuro_latent_trainer.backbones import padded
 from neuro_latent_trainer.data import Record
 from neuro_latent_trainer.gate import FEATURES, Gate
-from neuro_latent_trainer.model import PromptOptimizer
+from neuro_latent_trainer.losses import IGNORE
+from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
 
 LEAST_GROUPS = 10
 """With fewer groups there is no gate: what tells them apart would be chance."""
@@ -134,20 +136,17 @@ def write_scored(model: PromptOptimizer, prompts: Sequence[str], max_length: int
     scores: list[float] = []
     for at in range(0, len(prompts), 32):
         some = list(prompts[at : at + 32])
-        tokens = model.generator.tokenize(some, 512, model.device)
+        tokens = model.generator.tokenize(some, MAX_SOURCE_TOKENS, model.device)
         hidden, mask = model.encode(model.embed(some), tokens["input_ids"], tokens["attention_mask"])
         ids = model.generator.write_ids(hidden, mask, max_length)
         texts += [t.strip() for t in model.generator.tokenizer.batch_decode(ids, skip_special_tokens=True)]
         eos = model.generator.eos_id
         ended = [[*row, eos] if len(row) < max_length else row for row in ids]
-        labels = torch.full((len(ended), max(map(len, ended))), -100)
-        for i, row in enumerate(ended):
-            labels[i, : len(row)] = torch.tensor(row)
-        labels = labels.to(model.device)
+        labels = padded(ended, IGNORE, model.device)["input_ids"]
         nats = F.cross_entropy(
             model.generator.logits(hidden, mask, labels).float().transpose(1, 2), labels, reduction="none"
         )
-        scores += (-nats.sum(1) / (labels >= 0).sum(1)).tolist()
+        scores += (-nats.sum(1) / (labels != IGNORE).sum(1)).tolist()
     return texts, torch.tensor(scores, device=model.device)
 
 
