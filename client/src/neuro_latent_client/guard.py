@@ -24,6 +24,8 @@ from neuro_latent_client.subject import FUNCTION_WORDS, lost_negation, lost_subj
 
 __all__ = ["Found", "is_blank", "is_degenerate", "literals", "missing", "rejects"]
 
+NOT_SURE = "not sure enough"
+"""The gate's reason; all others are the guard's."""
 BLANK, CONTROL_TOKEN, LOOP, LANGUAGE = "blank", "control token", "loop", "another language"
 OFF_SUBJECT, ANSWER = "off the subject", "an answer, not a prompt"
 REPEATS, UNFINISHED = "repeats the prompt", "unfinished"

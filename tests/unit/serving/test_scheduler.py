@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from neuro_latent_client.form import SEPARATOR, Form
-from neuro_latent_client.guard import LANGUAGE
+from neuro_latent_client.guard import LANGUAGE, NOT_SURE
 from neuro_latent_serving.engine import sequence
 from neuro_latent_serving.engine.gate import Gate
 from neuro_latent_serving.engine.loop import PREFILL_TOKENS, DecodeLoop, LoopConfig
 from neuro_latent_serving.engine.request import Request
-from neuro_latent_serving.engine.sequence import DEADLINE, NOT_CHECKED, NOT_SURE, UNCHANGED, WITHHELD, Event
+from neuro_latent_serving.engine.sequence import DEADLINE, NOT_CHECKED, UNCHANGED, WITHHELD, Event
 from neuro_latent_serving.errors import EngineBusy, EngineClosed, ServingError
 from neuro_latent_serving.options import GenerationOptions
 from tests.unit.serving.askers import Asker

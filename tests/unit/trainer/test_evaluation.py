@@ -14,11 +14,12 @@ import typer
 from typer.testing import CliRunner
 
 from neuro_latent_client.form import FORMS, Form
+from neuro_latent_client.guard import NOT_SURE
 from neuro_latent_trainer.backbones import fingerprint
 from neuro_latent_trainer.evaluation import evaluate, latent, measures, paired, report, statistics
 from neuro_latent_trainer.evaluation.baselines import Baselines, Budget
 from neuro_latent_trainer.evaluation.cli import evaluate as command
-from neuro_latent_trainer.evaluation.served import UNSURE, as_served, nothing
+from neuro_latent_trainer.evaluation.served import as_served, nothing
 from neuro_latent_trainer.evaluation.systems import Conditioned, Constant, Nearest, adapted, instructed, typical
 from neuro_latent_trainer.gate import Gate
 from neuro_latent_trainer.model import PromptOptimizer
@@ -232,12 +233,12 @@ def test_what_the_gate_withholds_leaves_the_raw_prompt(complementing: PromptOpti
     gate.threshold.fill_(0.9)
     complementing.adapter.gate = gate  # says 0.5 of everything
     served, reasons = as_served(complementing, system, RAW[:4], texts)
-    assert (served, reasons) == ([""] * 4, [UNSURE, "", UNSURE, UNSURE])
+    assert (served, reasons) == ([""] * 4, [NOT_SURE, "", NOT_SURE, NOT_SURE])
     found = evaluate.evaluate(complementing, SAMPLE, config=CONFIG).figures
     assert found["served"]["adapter, as served"]["value"] == 0.0
     assert found["withheld"]["adapter, as served"] == found["served"]["adapter"]
     gate.bias.fill_(9.0)
-    assert as_served(complementing, system, RAW[:4], texts)[1].count(UNSURE) == 0
+    assert as_served(complementing, system, RAW[:4], texts)[1].count(NOT_SURE) == 0
 
 
 def test_soft_prompts_that_ignore_the_prompt_have_no_usage_gap_and_rank_1(adapter: Path) -> None:

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from neuro_latent_client.guard import LANGUAGE
+from neuro_latent_client.guard import LANGUAGE, NOT_SURE
 from neuro_latent_serving.engine.contract import MAX_WIDTH, Decoder
 from neuro_latent_serving.engine.metrics import EngineMetrics
 from neuro_latent_serving.engine.request import Request
-from neuro_latent_serving.engine.sequence import DEADLINE, NOT_SURE, UNCHANGED, WITHHELD, Event, Sequence
+from neuro_latent_serving.engine.sequence import DEADLINE, UNCHANGED, WITHHELD, Event, Sequence
 from neuro_latent_serving.engine.speculation import StepCost, best_width
 from neuro_latent_serving.engine.writing import StepCounts, Writing, start_writing
 from neuro_latent_serving.errors import EngineBusy, ServingError

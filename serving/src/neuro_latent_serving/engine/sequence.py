@@ -5,7 +5,7 @@ from collections.abc import Sequence as Items
 from dataclasses import dataclass
 
 from neuro_latent_client.form import join
-from neuro_latent_client.guard import BLANK, UNFINISHED, rejects
+from neuro_latent_client.guard import BLANK, NOT_SURE, UNFINISHED, rejects
 from neuro_latent_serving.engine.gate import OPEN, Gate
 from neuro_latent_serving.engine.sentences import whole_sentences
 from neuro_latent_serving.tokenization import Detokenizer
@@ -13,8 +13,6 @@ from neuro_latent_serving.tokenization import Detokenizer
 log = logging.getLogger(__name__)
 
 STOP, LENGTH, DEADLINE, UNCHANGED, WITHHELD = "stop", "length", "deadline", "unchanged", "withheld"
-NOT_SURE = "not sure enough"
-"""The gate's reason; all others are the guard's."""
 NOT_CHECKED = "not checked"
 """The guard has failed."""
 

@@ -8,12 +8,9 @@ from collections.abc import Sequence
 import torch
 
 from neuro_latent_client.form import Form, join
-from neuro_latent_client.guard import rejects
+from neuro_latent_client.guard import NOT_SURE, rejects
 from neuro_latent_trainer.evaluation.systems import Conditioned, embeddings
 from neuro_latent_trainer.model import PromptOptimizer
-
-UNSURE = "not sure enough"
-"""The gate's reason."""
 
 
 def whole(raw: Sequence[str], texts: Sequence[str], form: Form) -> list[str]:
@@ -44,7 +41,7 @@ def withheld(model: PromptOptimizer, system: Conditioned, raw: Sequence[str], te
         threshold_N = model.adapter.gate_values(embedding_NE)[:, 2]
         unsure = (model.adapter.confidence(embedding_NE, logprob_N) < threshold_N).tolist()
     return [
-        "" if form == "complement" and not text else UNSURE if doubtful else rejects(prompt, text, form)
+        "" if form == "complement" and not text else NOT_SURE if doubtful else rejects(prompt, text, form)
         for prompt, text, doubtful in zip(raw, texts, unsure, strict=True)
     ]
 
