@@ -1,6 +1,6 @@
 """Tokenizers and token files: ``python -m research.pretrain.prepare --corpus corpus.jsonl.xz --work work``.
 
-Writes ``generator_tokenizer.json``, ``encoder_tokenizer.json``, ``tokens.npz`` (the corpus) and ``prose.txt`` (passages
+Writes ``generator_tokenizer.json``, ``encoder_tokenizer.json``, ``tokens.npz`` (the corpus) and ``prose.json`` (passages
 that are no request). Small enough to be sent to another machine.
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from neuro_latent_benchmarks.tokenizers import encoder_tokenizer, generator_tokenizer
 from research.pretrain.rows import grammar_row, teacher_split
@@ -58,17 +59,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--tokenizers-at-hand", action="store_true", help="take those that are in the work folder")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     texts, kinds = zip(*documents(options.corpus), strict=True)
-    # Half of the merges' text is what the generator has to write, so that a complement takes few tokens.
-    sample = [text[:3000] for text in texts[::4]]
-    wanted = sum(map(len, sample))
     own = list(requests())
-    sample += own * max(1, wanted // sum(map(len, own)))
-    generator = generator_tokenizer(iter(sample), VOCABULARY)
-    generator.save(str(options.work / "generator_tokenizer.json"))
-    encoder_tokenizer(generator).save(str(options.work / "encoder_tokenizer.json"))
+    if options.tokenizers_at_hand:
+        generator = Tokenizer.from_file(str(options.work / "generator_tokenizer.json"))
+    else:
+        # Half of the merges' text is what the generator has to write, so that a complement takes few tokens.
+        sample = [text[:3000] for text in texts[::4]]
+        wanted = sum(map(len, sample))
+        sample += own * max(1, wanted // sum(map(len, own)))
+        generator = generator_tokenizer(iter(sample), VOCABULARY)
+        generator.save(str(options.work / "generator_tokenizer.json"))
+        encoder_tokenizer(generator).save(str(options.work / "encoder_tokenizer.json"))
     encoded = [
         np.asarray(encoding.ids, dtype=np.uint16)
         for at in range(0, len(texts), 2048)
