@@ -1,8 +1,8 @@
-"""Families of requests (``research/data/families``): sentences that help any request of a family, and which of them to take.
+"""Families of requests (``research/data/families``): sentences that help any request of a family, and which to take.
 
-A family is wider than a kind of the grammar: "find the cause of an error message", "plan a trip". Readers chose, for each
-training pair of the teacher and each trained kind of the grammar, its family and the two to five sentences that an expert
-would put behind it. So a request that nothing was trained on still belongs to a family.
+A family is wider than a kind of the grammar: "find the cause of an error message", "plan a trip". Readers chose, for
+each training pair of the teacher and each trained kind of the grammar, its family and the two to five sentences that an
+expert would put behind it. So a request that nothing was trained on still belongs to a family.
 """
 
 import json

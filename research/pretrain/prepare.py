@@ -1,7 +1,7 @@
 """Tokenizers and token files: ``python -m research.pretrain.prepare --corpus corpus.jsonl.xz --work work``.
 
-Writes ``generator_tokenizer.json``, ``encoder_tokenizer.json``, ``tokens.npz`` (the corpus) and ``prose.json`` (passages
-that are no request). Small enough to be sent to another machine.
+Writes ``generator_tokenizer.json``, ``encoder_tokenizer.json``, ``tokens.npz`` (the corpus) and ``prose.json``
+(passages that are no request). Small enough to be sent to another machine.
 """
 
 import argparse

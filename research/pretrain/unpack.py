@@ -1,7 +1,7 @@
 """A published pair -> the files of a work folder, to go on from: ``python -m research.pretrain.unpack --work work``.
 
-Writes ``encoder.pt``, ``intent.pt``, ``generator.pt`` and the two tokenizers as the stages before ``publish`` leave them,
-out of the hub folders. ``prepare --tokenizers-at-hand`` then makes the token files with these tokenizers.
+Writes ``encoder.pt``, ``intent.pt``, ``generator.pt`` and the two tokenizers as the stages before ``publish`` leave
+them, out of the hub folders. ``prepare --tokenizers-at-hand`` then makes the token files with these tokenizers.
 """
 
 import argparse
