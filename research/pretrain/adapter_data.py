@@ -1,6 +1,7 @@
 """The training file of the embedded adapter: ``python -m research.pretrain.adapter_data --output DIR``.
 
-Writes ``train.jsonl`` (the grammar's trained kinds and the teacher's training pairs) and ``held_out.jsonl`` (kinds and
+Writes ``train.jsonl`` (the grammar's trained kinds and the teacher's training pairs, with the sentences chosen for
+them, and their family as ``kind``) and ``held_out.jsonl`` (kinds and
 pairs that neither the pair of models nor the adapter has seen), in the form that ``neuro-latent train`` reads.
 """
 
@@ -10,6 +11,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
+from research.pretrain.families import choices, families
 from research.pretrain.grammar import kinds
 from research.pretrain.noise import around, hasty
 from research.pretrain.rows import NO_KIND, Row, details_of, teacher_split
@@ -29,7 +31,8 @@ def grammar_rows(held_out: bool, rows_a_kind: int) -> Iterator[Row]:
             for number in range(rows_a_kind):
                 raw = kind.request(rng, forms[number % len(forms)])
                 raw = raw if held_out else around(hasty(raw, rng) or raw, rng)
-                yield Row(raw, " ".join(details_of(kind, rng, rng.choice(ADAPTER_COUNTS))), index)
+                details = " ".join(details_of(kind, rng, rng.choice(ADAPTER_COUNTS)))
+                yield Row(raw, details, index, choice=choices()[1].get(kind.name)).advised(rng)
 
 
 def record(row: Row) -> str:
@@ -37,6 +40,8 @@ def record(row: Row) -> str:
     values = {"raw_prompt": row.raw, "complement": row.complement, "source": "teacher", "licence": LICENCE}
     if row.kind != NO_KIND:
         values |= {"kind": kinds()[row.kind].name, "source": "grammar"}
+    if row.choice:
+        values["kind"] = families()[row.choice.family].name
     if row.failed:
         values["failed_prompts"] = row.failed
     return json.dumps(values, ensure_ascii=False) + "\n"
@@ -49,7 +54,8 @@ def main() -> None:
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     for name, held_out, count in (("train", False, ROWS_A_KIND), ("held_out", True, 5)):
-        lines = [record(row) for row in (*grammar_rows(held_out, count), *teacher_split()[held_out])]
+        pairs = [row.advised() for row in teacher_split()[held_out] if row.choice or held_out or not row.complement]
+        lines = [record(row) for row in (*grammar_rows(held_out, count), *pairs)]
         (options.output / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
         print(f"{name}.jsonl: {len(lines)} rows")
 

@@ -26,7 +26,7 @@ from transformers import AutoModel, AutoTokenizer, RobertaConfig, RobertaModel
 
 from research.pretrain.grammar import kinds
 from research.pretrain.noise import hasty
-from research.pretrain.optim import make_optimizers, take_step
+from research.pretrain.optim import fast_dtype, make_optimizers, take_step
 from research.pretrain.rows import NO_KIND, empty_row, grammar_row, teacher_row, teacher_split
 
 LAYERS, WIDTH, INNER, HEADS = 4, 256, 1024, 4
@@ -198,7 +198,7 @@ def main() -> None:
             some = pool_rows[part * options.batch : (part + 1) * options.batch]
             batch_ids, mask = padded([ids[i] for i in some], 1, device)
             places = torch.from_numpy(some).to(device)
-            with torch.autocast(device.type, torch.bfloat16):
+            with torch.autocast(device.type, torch.bfloat16, enabled=fast_dtype(device) == torch.bfloat16):
                 hidden = model(batch_ids, mask).last_hidden_state
             vector, wanted = mean_pool(hidden, mask), target[places].float()
             unit = F.normalize(vector, dim=-1)

@@ -26,9 +26,9 @@ from neuro_latent_trainer.adapter import AdapterConfig, BlackBox, ResidualProjec
 from research.pretrain.encoder import mean_pool
 from research.pretrain.grammar import kinds
 from research.pretrain.intent import load_encoder
-from research.pretrain.optim import make_optimizers, take_step
+from research.pretrain.optim import fast_dtype, make_optimizers, take_step
 from research.pretrain.prepare import KINDS
-from research.pretrain.rows import Row, details_of, empty_row, grammar_row, teacher_row, teacher_split
+from research.pretrain.rows import Row, details_of, empty_row, grammar_row, teacher_row, teacher_split, watched_pairs
 
 INSTRUCTION = "Add what is missing to this request: "
 REWRITE = "Rewrite this request as a clear and detailed prompt: "
@@ -59,8 +59,10 @@ class Mixture:
 
 EARLY, LATE = Mixture(0.34, 0.05, 0.03, 0.05), Mixture(0.47, 0.16, 0.07, 0.03)
 """Until ``LATE_FROM`` of the time, and after it, while the rate falls."""
-FINISH = Mixture(0.6, 0.2, 0.09, 0.03)
-"""Of the finishing run."""
+FINISH = Mixture(0.4, 0.42, 0.1, 0.01)
+"""Of the finishing run, which learns to choose a family's sentences."""
+CHOSEN = 0.9
+"""Share of the finishing run's rows with a choice that are steered and have the chosen sentences as target."""
 LATE_FROM = 0.6
 
 
@@ -195,9 +197,13 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
 
     def complement(self, row: Row) -> tuple[list[int], list[int], list[int]]:
         """Raw prompt -> complement."""
-        raw, rng = self.ids(row.raw)[:MOST_SOURCE], self.rng
+        rng = self.rng
+        chosen = self.finish and row.choice is not None
+        if chosen and (chosen := rng.random() < CHOSEN):
+            row = row.advised(rng)
+        raw = self.ids(row.raw)[:MOST_SOURCE]
         target = self.ids(row.complement)[:MOST_TARGET]
-        if rng.random() < STEERED:
+        if chosen or not row.complement or (not self.finish and rng.random() < STEERED):
             hidden = rng.choice(FINISH_HIDDEN if self.finish else HIDDEN)
             return [i for i in raw if rng.random() >= hidden], target, raw
         return (self.instruction + raw if rng.random() < 0.5 else raw), target, []
@@ -290,6 +296,7 @@ def held_out(stream: Stream) -> dict[str, list[dict[str, Tensor]]]:
                 Row(kind.request(rng, form), " ".join(details_of(kind, rng)))
             )
     rows["teacher"] = [row for row in teacher_split()[1] if row.complement]
+    rows["chosen"] = [row.advised() for row in watched_pairs()]
     batches = {}
     for name, some in rows.items():
         some = rng.sample(some, min(480, len(some)))
@@ -348,7 +355,7 @@ def main() -> None:
 
     @torch.no_grad()
     def intent_of(batch: dict[str, Tensor]) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=fast_dtype(device) == torch.bfloat16):
             hidden = encoder(batch["guide"], batch["guide_mask"]).last_hidden_state
         return box(standardizer(mean_pool(hidden, batch["guide_mask"])))
 
@@ -368,7 +375,7 @@ def main() -> None:
             sums = {"own": 0.0, "other": 0.0, "none": 0.0}
             for batch in batches:
                 intent = intent_of(batch)
-                with torch.autocast(device.type, torch.bfloat16):
+                with torch.autocast(device.type, torch.bfloat16, enabled=fast_dtype(device) == torch.bfloat16):
                     sums["own"] += model.loss(batch, intent).mean().item()
                     sums["other"] += model.loss(batch, intent.roll(1, 0)).mean().item()
                     none = {**batch, "steered": torch.zeros_like(batch["steered"])}
@@ -398,7 +405,7 @@ def main() -> None:
         before = time.monotonic()
         batch = {name: tensor.to(device, non_blocking=True) for name, tensor in next(loader).items()}
         waited += time.monotonic() - before
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=fast_dtype(device) == torch.bfloat16):
             intent = intent_of(batch)
             if options.finish:
                 noise = FINISH_INTENT_NOISE * torch.rand(len(intent), 1, device=device)

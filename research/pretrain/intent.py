@@ -1,7 +1,7 @@
 """Train the black box that steers the generator: ``python -m research.pretrain.intent --work work``.
 
 On cached vectors of the frozen encoder, as phases 1 and 2 of the trainer do it: MSE to the embedding of the whole
-enhanced prompt, and a supervised contrastive loss in which the enhanced prompts of one kind are positives and failed
+enhanced prompt, and a supervised contrastive loss in which the enhanced prompts of one family are positives and failed
 ones negatives. Writes ``intent.pt``: standardizer and black box, named as in the adapter.
 """
 
@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import random
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,8 @@ from torch.nn import functional as F
 
 from neuro_latent_trainer.adapter import AdapterConfig, BlackBox, Standardizer
 from research.pretrain.encoder import MOST_TOKENS, WIDTH, mean_pool, padded, student
-from research.pretrain.rows import NO_KIND, Row, empty_row, grammar_row, teacher_row
+from research.pretrain.families import families
+from research.pretrain.rows import Row, empty_row, grammar_row, teacher_row, watched_pairs
 
 HEAD, TEMPERATURE = 128, 0.1
 
@@ -33,12 +35,19 @@ def draw_rows(prose: list[str], count: int, seed: int) -> list[Row]:
     rows = []
     while len(rows) < count:
         chance = rng.random()
-        rows.append(
-            grammar_row(rng, passage)
-            if chance < 0.7
-            else teacher_row(rng) if chance < 0.9 else empty_row(rng, passage)
-        )  # fmt: skip
+        if chance < 0.9:
+            row = grammar_row(rng, passage) if chance < 0.45 else teacher_row(rng)
+            rows.append(row.advised(rng))
+        else:
+            rows.append(empty_row(rng, passage))
     return rows
+
+
+def group(row: Row, number: int) -> int:
+    """What a row has in common with others: its family, or that there is nothing to add; else a number of its own."""
+    if not row.complement:
+        return len(families())
+    return row.choice.family if row.choice else len(families()) + 1 + number
 
 
 def load_encoder(work: Path, device: torch.device) -> tuple[Any, Tokenizer]:
@@ -65,6 +74,27 @@ def embed(model: Any, tokenizer: Tokenizer, texts: list[str], device: torch.devi
     return vectors
 
 
+@torch.no_grad()
+def watched(
+    ask: Callable[[Tensor], Tensor],
+    key: nn.Module,
+    enhanced_NE: Tensor,
+    groups: Tensor,
+    embed_texts: Callable[[list[str]], Tensor],
+) -> dict[str, float]:
+    """How often the nearest family (by its enhanced prompts' mean) is the chosen one, first and among three."""
+    told = F.normalize(key(enhanced_NE), dim=-1)
+    centres = torch.zeros(len(families()) + 1, told.shape[1], device=told.device)
+    of_family = groups <= len(families())
+    centres.index_add_(0, groups[of_family], told[of_family])
+    pairs = watched_pairs()
+    scores = F.normalize(ask(embed_texts([row.raw for row in pairs])), dim=-1) @ F.normalize(centres, dim=-1).T
+    right = torch.tensor([row.choice.family for row in pairs if row.choice], device=told.device)[:, None]
+    best = scores.topk(3).indices
+    return {"pairs": len(pairs), "first": (best[:, :1] == right).float().mean().item(),
+            "three": (best == right).any(1).float().mean().item()}  # fmt: skip
+
+
 def main() -> None:
     """Read the options, draw the rows, embed them, train."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -72,6 +102,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=300_000)
     parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--batch", type=int, default=2048)
+    parser.add_argument("--start-from", type=Path, help="an intent.pt to go on from")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
@@ -89,15 +120,17 @@ def main() -> None:
     failed_of[torch.tensor(with_failed, dtype=torch.long, device=device)] = torch.arange(
         len(with_failed), device=device
     )
-    kinds = torch.tensor([row.kind for row in rows], device=device)
     standardizer = Standardizer(WIDTH).to(device)
     standardizer.fit(enhanced_NE)
-    # Rows with nothing to add are one kind: there the prompt is its own enhanced prompt.
-    empty = torch.tensor([not row.complement for row in rows], device=device)
-    kinds = torch.where(empty, kinds.max() + 1, kinds)
-    kinds = torch.where(kinds == NO_KIND, kinds.max() + 1 + torch.arange(len(kinds), device=device), kinds)
+    groups = torch.tensor([group(row, number) for number, row in enumerate(rows)], device=device)
     config = AdapterConfig(encoder_width=WIDTH, generator_width=1)
     box, query, key = BlackBox(config).to(device), nn.Linear(WIDTH, HEAD).to(device), nn.Linear(WIDTH, HEAD).to(device)
+    if options.start_from:
+        state = torch.load(options.start_from, weights_only=True)
+        box.load_state_dict({k.removeprefix("black_box."): v for k, v in state.items() if k.startswith("black_box.")})
+        standardizer.load_state_dict(
+            {k.removeprefix("standardizer."): v for k, v in state.items() if k.startswith("standardizer.")}
+        )
     learned = [*box.parameters(), *query.parameters(), *key.parameters()]
     optimizer = torch.optim.AdamW(learned, lr=1e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=options.steps, pct_start=0.05)
@@ -110,7 +143,7 @@ def main() -> None:
         scores = asked @ told.T / TEMPERATURE
         own_failed = (asked * wrong).sum(-1, keepdim=True) / TEMPERATURE
         own_failed = own_failed.masked_fill((failed_of[some] < 0)[:, None], -1e4)
-        same = kinds[some][:, None] == kinds[some]
+        same = groups[some][:, None] == groups[some]
         log_share = torch.cat([scores, own_failed], 1).log_softmax(1)[:, : len(some)]
         contrastive = -((log_share * same).sum(1) / same.sum(1)).mean()
         distillation = F.mse_loss(intent, enhanced_NE[some])
@@ -120,9 +153,11 @@ def main() -> None:
         optimizer.zero_grad(set_to_none=True)
         if step % 500 == 499:
             nearest = scores.detach().fill_diagonal_(-1e4).argmax(1)
-            right = (kinds[some][nearest] == kinds[some])[same.sum(1) > 1].float().mean()
+            right = (groups[some][nearest] == groups[some])[same.sum(1) > 1].float().mean()
             print(json.dumps({"step": step + 1, "mse": distillation.item(), "contrastive": contrastive.item(),
-                              "kind_of_nearest": right.item()}), flush=True)  # fmt: skip
+                              "family_of_nearest": right.item()}), flush=True)  # fmt: skip
+    print(json.dumps({"watched pairs whose family is named": watched(lambda raw_NE: query(box(standardizer(raw_NE))),
+                      key, enhanced_NE, groups, lambda texts: embed(encoder, tokenizer, texts, device))}))  # fmt: skip
     state = {f"standardizer.{name}": value.cpu() for name, value in standardizer.state_dict().items()}
     state |= {f"black_box.{name}": value.detach().cpu() for name, value in box.state_dict().items()}
     torch.save(state, options.work / "intent.pt")

@@ -5,13 +5,15 @@ import json
 import random
 import string
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
+from research.pretrain.families import Choice, choices, text_of
 from research.pretrain.grammar import DATA, HELD_OUT_ROWS, PASTED, Kind, kinds, one_in
 from research.pretrain.noise import around, hasty
 
 NO_KIND = -1
+WATCHED = 25
 COUNTS = (1, 1, 2, 2, 2, 3)
 """How many details a complement of the grammar has."""
 
@@ -23,17 +25,25 @@ class Row:
     Attributes:
         kind: position in :func:`~research.pretrain.grammar.kinds`, or NO_KIND.
         failed: a complement that is wrong, "" where there is none.
+        choice: which sentences of which family would help; None where no family fits.
     """
 
     raw: str
     complement: str
     kind: int = NO_KIND
     failed: str = ""
+    choice: Choice | None = None
 
     @property
     def enhanced(self) -> str:
         """The whole prompt."""
         return f"{self.raw}\n\n{self.complement}" if self.complement else self.raw
+
+    def advised(self, rng: random.Random | None = None) -> "Row":
+        """The row with its family's sentences as complement, some of them with ``rng``; as it is without a choice."""
+        if not self.choice:
+            return self
+        return replace(self, complement=text_of(self.choice, rng if self.kind != NO_KIND else None))
 
 
 @cache
@@ -43,7 +53,9 @@ def teacher() -> tuple[Row, ...]:
     for path in sorted((DATA / "teacher").glob("*.jsonl")):
         for line in path.read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
-            found.append(Row(row["raw"].strip(), row["complement"].strip(), failed=row.get("failed", "").strip()))
+            raw, complement = row["raw"].strip(), row["complement"].strip()
+            choice = choices()[0].get(raw.lower()) if complement else None
+            found.append(Row(raw, complement, failed=row.get("failed", "").strip(), choice=choice))
     return tuple(found)
 
 
@@ -56,6 +68,18 @@ def teacher_split() -> tuple[tuple[Row, ...], tuple[Row, ...]]:
         tuple(row for row in rows if row.raw.lower() not in held_out),
         tuple(row for row in rows if row.raw.lower() in held_out),
     )
+
+
+@cache
+def watched_pairs() -> tuple[Row, ...]:
+    """One in 25 training pairs with a choice: the generator and the intent do not see them, their loss is watched."""
+    return tuple(row for row in teacher_split()[0] if row.choice and one_in(WATCHED, "watched " + row.raw))
+
+
+@cache
+def _learned_pairs() -> tuple[Row, ...]:
+    watched = set(watched_pairs())
+    return tuple(row for row in teacher_split()[0] if row not in watched)
 
 
 def judged_pairs() -> list[Row]:
@@ -99,13 +123,13 @@ def grammar_row(rng: random.Random, passage: Callable[[random.Random], str], noi
             details = [*details_of(kind, rng, 1), *details_of(other, rng, 1)]
         else:
             raw = around(raw, rng)
-    return Row(raw, " ".join(details), index)
+    return Row(raw, " ".join(details), index, choice=choices()[1].get(kind.name))
 
 
 def teacher_row(rng: random.Random) -> Row:
     """A pair of the teacher, its prompt sometimes typed in a hurry."""
-    row = rng.choice(teacher_split()[0])
-    return row if rng.random() < 0.5 else Row(hasty(row.raw, rng), row.complement, failed=row.failed)
+    row = rng.choice(_learned_pairs())
+    return row if rng.random() < 0.5 else replace(row, raw=hasty(row.raw, rng))
 
 
 @cache
