@@ -42,7 +42,7 @@ HIDDEN = (0.0, 0.0, 0.0, 0.0, 0.0, 0.3)
 FINISH_HIDDEN = (0.0, 0.0, 0.3, 0.5, 0.7, 1.0)
 """Shares of a prompt's tokens that are left out before a T5 that has soft prompts, one drawn a row: what it can't read,
 it must hear from them. Without that it knows a request by its words, and takes a new word for a known one."""
-FINISH_DROPOUT, FINISH_INTENT_NOISE = 0.1, 0.4
+FINISH_INTENT_NOISE = 0.4
 POOL = 24
 """Batches that are drawn at once and sorted by length."""
 
@@ -341,10 +341,6 @@ def main() -> None:
     if options.start_from:
         model.load_state_dict(torch.load(options.start_from, weights_only=True))
     model.to(device)
-    if options.finish:
-        for module in model.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = FINISH_DROPOUT
     if device.type == "cuda":
         for module in model.modules():  # one kernel in place of six
             if type(module).__name__ == "T5LayerNorm":

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from neuro_latent_serving.engine.request import Request
 from neuro_latent_serving.engine.sequence import Event
 from neuro_latent_serving.engine.sequence import Sequence as Text
-from neuro_latent_serving.engine.speculation import SEPARATOR, Acceptance, Drafter, Offer, StepCost, best_width
+from neuro_latent_serving.engine.speculation import SEPARATOR, Acceptance, Drafter, History, Offer, StepCost, best_width
 from neuro_latent_serving.engine.writing import StepCounts, Texts
 from neuro_latent_serving.options import GenerationOptions
 from tests.unit.serving.fakes import EOS, START, FakeDecoder, FakeDetokenizer, Prompt, greedy
@@ -58,6 +58,37 @@ def test_a_repetition_is_drafted_as_long_as_is_asked() -> None:
 def test_nothing_is_drafted_for_words_not_seen() -> None:
     assert drafter([4, 5], [9]).draft(7) == []
     assert drafter([]).draft(7) == []
+
+
+def test_an_earlier_text_is_drafted_from_with_its_end() -> None:
+    history = History()
+    first = Drafter([9], START, history)
+    for token in (4, 5, 6, 7, 8, EOS):
+        first.append(token)
+    first.remember()
+    later = Drafter([], START, history)
+    for token in (4, 5, 6):
+        later.append(token)
+    assert later.draft(2) == [7, 8]
+    assert later.draft(7) == [7, 8, EOS]
+
+
+def test_what_stands_in_the_prompt_counts_before_an_earlier_text() -> None:
+    history = History()
+    history.add([4, 5, 6, 7])
+    assert Drafter([4, 5, 6, 9], START, history).draft(0) == []
+    later = Drafter([4, 5, 6, 9], START, history)
+    for token in (4, 5, 6):
+        later.append(token)
+    assert later.draft(1) == [9]
+
+
+def test_the_history_is_bounded_and_keeps_what_is_new() -> None:
+    history = History(most_tokens=10)
+    for start in range(100, 200, 10):
+        history.add([start, start + 1, start + 2, start + 3])
+        assert history.draft([start, start + 1, start + 2], 7) == [start + 3]
+    assert history.draft([100, 101, 102], 7) == []
 
 
 @given(
@@ -200,6 +231,9 @@ class Guesses:
 
     def append(self, token: int) -> None:
         self.at += 1
+
+    def remember(self) -> None:
+        pass
 
     def draft(self, most: int) -> list[int]:
         count = int(self.rng.integers(0, most + 1))

@@ -90,6 +90,24 @@ def test_drafts_are_checked_at_every_width_and_give_the_same_text(
     assert engine.metrics.accepted > 0
 
 
+def test_a_text_that_was_written_before_takes_fewer_steps(
+    start: Callable[..., Engine], ask: Callable[..., Asker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every draft is checked, whatever a wide step costs here."""
+    monkeypatch.setattr(
+        "neuro_latent_serving.engine.loop.best_width",
+        lambda offers, rows, most, cost: 1 + max((offer.length for offer in offers), default=0),
+    )
+    engine = start()
+    steps, texts = [], []
+    for _ in range(2):
+        before = engine.metrics.steps
+        texts.append([together(engine, [ask(prompt)]) for prompt in PROMPTS])
+        steps.append(engine.metrics.steps - before)
+    assert texts[0] == texts[1]
+    assert steps[1] < steps[0]
+
+
 @pytest.fixture(scope="module")
 def requests() -> list[tuple[str, dict[str, Any]]]:
     """Sixteen requests of mixed modes."""

@@ -18,7 +18,7 @@ from neuro_latent_serving.engine.contract import MAX_WIDTH, Decoder
 from neuro_latent_serving.engine.metrics import EngineMetrics
 from neuro_latent_serving.engine.request import Request
 from neuro_latent_serving.engine.sequence import DEADLINE, UNCHANGED, WITHHELD, Event, Sequence
-from neuro_latent_serving.engine.speculation import StepCost, best_width
+from neuro_latent_serving.engine.speculation import History, StepCost, best_width
 from neuro_latent_serving.engine.writing import StepCounts, Writing, start_writing
 from neuro_latent_serving.errors import EngineBusy, ServingError
 from neuro_latent_serving.tokenization import Detokenizer
@@ -85,7 +85,7 @@ class DecodeLoop:
         self._waiting: deque[Request] = deque()
         self._running: list[Writing] = []
         self._without_token: set[Writing] = set()
-        self._cost = StepCost()
+        self._cost, self._history = StepCost(), History()
 
     @property
     def idle(self) -> bool:
@@ -242,6 +242,7 @@ class DecodeLoop:
             eos_id=self.config.eos_id,
             seed=options.seed if options.seed is not None else secrets.randbits(63),
             prompt_ids=prompt_ids,
+            history=self._history,
         )
         self._running.append(writing)
         self._without_token.add(writing)

@@ -1,4 +1,4 @@
-"""Drafts that are copied from the prompt and from the text so far, and how many of them are worth checking.
+"""Drafts that are copied from the prompt, the text so far and earlier texts, and how many of them are worth checking.
 
 A draft costs a wider step; where the model would have written the same tokens anyway, several are had for the price of
 one. The tokens are those of greedy decoding, whatever is drafted: a step's own choice decides.
@@ -15,15 +15,62 @@ SEPARATOR = -1
 """Between prompt and text; not a token."""
 
 
-class Drafter:
-    """Looks up the last tokens of a text in its prompt and in itself, and proposes what followed them there."""
+class History:
+    """What was written lately, over all requests: an adapter writes many of its sentences again.
 
-    def __init__(self, prompt_ids: Sequence[int], start_id: int) -> None:
+    The idea of SuffixDecoding (Oliaro et al. 2024), with one length of n-grams in place of a suffix tree. Two tables,
+    of which the older is thrown away when the newer is full, bound the memory.
+
+    Args:
+        most_tokens: of one table.
+    """
+
+    NGRAM = max(NGRAMS)
+
+    def __init__(self, most_tokens: int = 1 << 16) -> None:
+        self._most_tokens = most_tokens
+        self._new, self._old = _Table(), _Table()
+
+    def add(self, tokens: Sequence[int]) -> None:
+        """A text is finished; its end token counts."""
+        if len(self._new.tokens) + len(tokens) > self._most_tokens:
+            self._new, self._old = _Table(), self._new
+        self._new.add(tokens)
+
+    def draft(self, last: Sequence[int], most: int) -> list[int]:
+        """Up to ``most`` tokens that followed the last tokens of a text when they were written last."""
+        key = tuple(last[-self.NGRAM :])
+        return self._new.draft(key, most) or self._old.draft(key, most)
+
+
+class _Table:
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+        self._following: dict[tuple[int, ...], int] = {}
+
+    def add(self, tokens: Sequence[int]) -> None:
+        start = len(self.tokens)
+        for end in range(History.NGRAM, len(tokens)):
+            self._following[tuple(tokens[end - History.NGRAM : end])] = start + end
+        self.tokens += [*tokens, SEPARATOR]
+
+    def draft(self, key: tuple[int, ...], most: int) -> list[int]:
+        at = self._following.get(key)
+        found = [] if at is None else self.tokens[at : at + most]
+        return found[: found.index(SEPARATOR)] if SEPARATOR in found else found
+
+
+class Drafter:
+    """Looks up a text's last tokens in its prompt, itself and earlier texts; proposes what followed them there."""
+
+    def __init__(self, prompt_ids: Sequence[int], start_id: int, history: History | None = None) -> None:
+        self._history = history
         self._seen: dict[tuple[int, ...], int] = {}
         self._context: list[int] = []
         # The prompt, too, begins with the start token, so the first draft is how the prompt begins.
         for token in (start_id, *prompt_ids, SEPARATOR, start_id):
             self.append(token)
+        self._begin = len(self._context)
 
     def append(self, token: int) -> None:
         """The text goes on with ``token``."""
@@ -34,8 +81,13 @@ class Drafter:
                 self._seen[tuple(self._context[end - n : end])] = end
         self._context.append(token)
 
+    def remember(self) -> None:
+        """The text is finished: later ones may go on as it did."""
+        if self._history is not None:
+            self._history.add(self._context[self._begin :])
+
     def draft(self, most: int) -> list[int]:
-        """Up to ``most`` tokens that may come next."""
+        """Up to ``most`` tokens that may come next; the longest match counts, of two the one in this text."""
         for n in NGRAMS:
             at = self._seen.get(tuple(self._context[-n:]))
             if at is not None:
@@ -43,6 +95,9 @@ class Drafter:
                 period = self._context[at:]
                 found = [period[i % len(period)] for i in range(most)]
                 return found[: found.index(SEPARATOR)] if SEPARATOR in found else found
+            in_text = len(self._context) >= self._begin + n
+            if n == History.NGRAM and in_text and self._history and (found := self._history.draft(self._context, most)):
+                return found
         return []
 
 

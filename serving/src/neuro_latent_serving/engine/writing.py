@@ -13,7 +13,7 @@ from neuro_latent_serving.engine.contract import CANDIDATES, Cache, StepResult
 from neuro_latent_serving.engine.request import Request
 from neuro_latent_serving.engine.sampling import Sampler
 from neuro_latent_serving.engine.sequence import DEADLINE, LENGTH, STOP, Event, Sequence
-from neuro_latent_serving.engine.speculation import Acceptance, Drafter, Offer
+from neuro_latent_serving.engine.speculation import Acceptance, Drafter, History, Offer
 
 
 @dataclass
@@ -124,7 +124,11 @@ class Texts:
             event = text.sequence.accept(tokens, logprobs)
             if event is not None:
                 events.append(event)
-        done = [text.row for text in self._texts if text.sequence.finished]
+        ended = [text for text in self._texts if text.sequence.finished]
+        for text in ended:
+            if text.drafter is not None:
+                text.drafter.remember()
+        done = [text.row for text in ended]
         self._texts = [text for text in self._texts if not text.sequence.finished]
         return events, done
 
@@ -214,6 +218,7 @@ def start_writing(
     eos_id: int,
     seed: int,
     prompt_ids: Items[int] | None,
+    history: History | None = None,
 ) -> Writing:
     """Put a request into its rows.
 
@@ -225,6 +230,7 @@ def start_writing(
         eos_id: T5's end token.
         seed: of the sampling.
         prompt_ids: the raw prompt in the generator's tokens, to copy drafts from; None drafts nothing.
+        history: earlier texts, to copy drafts from too.
     """
     options = request.options
     if options.num_beams > 1:
@@ -237,7 +243,7 @@ def start_writing(
         )
         return Beams(request, sequences, rows, start_id, search)
     if options.greedy:
-        drafter = None if prompt_ids is None else Drafter(prompt_ids, start_id)
+        drafter = None if prompt_ids is None else Drafter(prompt_ids, start_id, history)
         return Texts(request, sequences, rows, start_id, [None], drafter)
     samplers = [Sampler(options, seed, i, CANDIDATES) for i in range(len(sequences))]
     return Texts(request, sequences, rows, start_id, samplers, None)
