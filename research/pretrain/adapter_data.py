@@ -2,13 +2,15 @@
 
 Writes ``train.jsonl`` (the grammar's trained kinds and the teacher's training pairs, with the sentences chosen for
 them, and their family as ``kind``) and ``held_out.jsonl`` (kinds and
-pairs that neither the pair of models nor the adapter has seen), in the form that ``neuro-latent train`` reads.
+pairs that neither the pair of models nor the adapter has seen), in the form that ``neuro-latent train`` reads; and
+``new_kinds.jsonl`` and ``new_kinds_held_out.jsonl``, of twenty of those kinds, for an adapter that learns them alone.
 """
 
 import argparse
 import json
 import random
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 from research.pretrain.families import choices, families
@@ -17,6 +19,7 @@ from research.pretrain.noise import around, hasty
 from research.pretrain.rows import NO_KIND, Row, details_of, teacher_split
 
 ROWS_A_KIND = 8
+NEW_KINDS, NEW_ROWS, NEW_HELD_OUT = 20, 50, 10
 ADAPTER_COUNTS = (2, 2, 3)
 """How many details a complement has: a generator that has seen one to three tends to write one."""
 LICENCE = "Apache-2.0"
@@ -33,6 +36,26 @@ def grammar_rows(held_out: bool, rows_a_kind: int) -> Iterator[Row]:
                 raw = raw if held_out else around(hasty(raw, rng) or raw, rng)
                 details = " ".join(details_of(kind, rng, rng.choice(ADAPTER_COUNTS)))
                 yield Row(raw, details, index, choice=choices()[1].get(kind.name)).advised(rng)
+
+
+def new_kind_rows() -> tuple[list[Row], list[Row]]:
+    """Twenty kinds that nothing was trained on, as a team's own requests: rows to train on, and rows of other forms."""
+    rng, train, held_out = random.Random(13), [], []
+    names = sorted((kind.name for kind in kinds() if kind.held_out), key=lambda name: sha256(name.encode()).digest())
+    for index, kind in enumerate(kinds()):
+        if kind.name in names[:NEW_KINDS]:
+            forms = kind.held_out_forms or kind.forms[-1:]
+            others = [form for form in kind.forms if form not in forms]
+            for rows, some, count in ((train, others, NEW_ROWS), (held_out, forms, NEW_HELD_OUT)):
+                rows += [
+                    Row(
+                        kind.request(rng, rng.choice(some)),
+                        " ".join(details_of(kind, rng, rng.choice(ADAPTER_COUNTS))),
+                        index,
+                    )
+                    for _ in range(count)
+                ]
+    return train, held_out
 
 
 def record(row: Row) -> str:
@@ -58,6 +81,9 @@ def main() -> None:
         lines = [record(row) for row in (*grammar_rows(held_out, count), *pairs)]
         (options.output / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
         print(f"{name}.jsonl: {len(lines)} rows")
+    for name, rows in zip(("new_kinds", "new_kinds_held_out"), new_kind_rows(), strict=True):
+        (options.output / f"{name}.jsonl").write_text("".join(map(record, rows)), encoding="utf-8")
+        print(f"{name}.jsonl: {len(rows)} rows")
 
 
 if __name__ == "__main__":
