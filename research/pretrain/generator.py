@@ -123,7 +123,8 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         worker = get_worker_info()
         number = worker.id if worker else 0
-        torch.set_num_threads(1)
+        if worker:
+            torch.set_num_threads(1)
         self.rng, self.np_rng = (
             random.Random(self.seed * 1000 + number),
             np.random.default_rng(self.seed * 1000 + number),
