@@ -97,7 +97,8 @@ def network(failures: Failures) -> Iterator[None]:
         raise failures.deadline() from error
     except httpx2.SSEError as error:
         raise failures.server(str(error)) from error
-    except httpx2.TransportError as error:
+    except (httpx2.TransportError, OSError) as error:
+        # OSError: anyio lets an ssl.SSLError through when a server refuses a certificate after the handshake.
         raise failures.unavailable(str(error)) from error
     except httpx2.HTTPError as error:
         raise failures.server(str(error)) from error

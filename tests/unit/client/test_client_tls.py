@@ -13,6 +13,8 @@ import pytest
 from tritonclient.grpc import service_pb2_grpc
 
 from neuro_latent_client import AsyncClient, Client, InvalidRequestError, ServerUnavailableError, TlsConfig
+from neuro_latent_client._failures import Failures
+from neuro_latent_client._http_wire import network
 from tests.unit.client.blocking import BlockingClient
 from tests.unit.client.fake_triton import GrpcServicer, HttpHandler
 
@@ -94,6 +96,12 @@ def test_who_is_not_trusted_gets_nothing(make, tls_url, pem, files, script):
     with make(tls_url, tls=tls, retries=0) as client, pytest.raises(ServerUnavailableError):
         client.optimize("x", timeout=5)
     assert script.requests == []
+
+
+def test_an_alert_after_the_handshake_is_a_server_that_cannot_be_reached():
+    """TLS 1.3 servers refuse a certificate late, in the first read; whether it is read there is a matter of timing."""
+    with pytest.raises(ServerUnavailableError, match="certificate required"), network(Failures("https://x", 1.0, "m")):
+        raise ssl.SSLError(1, "tlsv13 alert certificate required")
 
 
 @pytest.mark.parametrize("client", [Client, AsyncClient])
