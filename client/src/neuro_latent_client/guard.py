@@ -5,7 +5,7 @@ model, linear in its length. A rejected text is not served; the raw prompt is, w
 
 * Every text: blank, control tokens, loops, another language.
 * A rewrite: literals that are missing or changed, and new ones; a lost subject or negation; an answer.
-* A complement: the prompt again, literals that the prompt has not, an unfinished sentence.
+* A complement: a sentence twice, the prompt again, literals that the prompt has not, an unfinished sentence.
 """
 
 import re
@@ -51,6 +51,7 @@ _LEAST_ENGLISH_WORDS: Final = 0.15
 _ENOUGH_WORDS: Final = 6
 
 _SENTENCE_ENDS: Final = re.compile(r"[.!?…。！？｡।۔؟։።][\"'”’»」』)\]]*$")
+_BETWEEN_SENTENCES: Final = re.compile(r"(?<=[.!?…])\s+")
 _ABBREVIATED: Final = re.compile(r"\b(?:e\.g|i\.e|vs|incl|approx|esp|a|an|the|and|or|my|your)\.$", re.IGNORECASE)
 _LONG_NUMBER: Final = re.compile(r"\d{4}|\d,\d{3}|\d:\d\d|[$€£¥]\d")
 
@@ -165,6 +166,11 @@ def _repeated(raw: str, text: str) -> str:
     return REPEATS if repeats(raw, text) else ""
 
 
+def _said_twice(raw: str, text: str) -> str:
+    sentences = [sentence for sentence in _BETWEEN_SENTENCES.split(text.lower()) if len(sentence.split()) >= 4]
+    return LOOP if len(set(sentences)) < len(sentences) else ""
+
+
 def _unfinished(raw: str, text: str) -> str:
     end = text.rstrip()
     if not _SENTENCE_ENDS.search(end[-8:]) or _ABBREVIATED.search(end[-12:]):
@@ -200,4 +206,4 @@ _MADE_UP: Final[dict[str, tuple[Callable[[str], object], ...]]] = {
 
 Rule = Callable[[str, str], str]
 _REWRITE: Final[tuple[Rule, ...]] = (_literals_changed, _subject_lost, _answers)
-_COMPLEMENT: Final[tuple[Rule, ...]] = (_repeated, _unfinished, _invented, _answers_behind)
+_COMPLEMENT: Final[tuple[Rule, ...]] = (_said_twice, _repeated, _unfinished, _invented, _answers_behind)

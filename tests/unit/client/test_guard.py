@@ -384,6 +384,7 @@ def test_complements_that_are_served(raw: str, complement: str) -> None:
 @pytest.mark.parametrize(
     ("raw", "complement", "reason"),
     [
+        ("a toast for my brother", "Write it in my voice, please.  Write it in my voice, please.", "loop"),
         ("write a poem", "Nenne mir bitte drei Titel, die nicht zu lang sind.", "another language"),
         ("write a poem", "写一首关于大海的诗。", "another language"),
         ("write a poem", "Zibble wex plomp drindle frabbit snork wimble.", "another language"),
