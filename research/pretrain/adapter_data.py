@@ -1,7 +1,7 @@
 """The training file of the embedded adapter: ``python -m research.pretrain.adapter_data --output DIR``.
 
-Writes ``train.jsonl`` (the grammar's trained kinds and the teacher's training pairs, with the sentences chosen for
-them, and their family as ``kind``) and ``held_out.jsonl`` (kinds and
+Writes ``train.jsonl`` (the grammar's trained kinds, the teacher's training pairs and the families' requests, with the
+sentences chosen for them, and their family as ``kind``) and ``held_out.jsonl`` (kinds and
 pairs that neither the pair of models nor the adapter has seen), in the form that ``neuro-latent train`` reads; and
 ``new_kinds.jsonl`` and ``new_kinds_held_out.jsonl``, of twenty of those kinds, for an adapter that learns them alone.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 from research.pretrain.families import choices, families
 from research.pretrain.grammar import kinds
 from research.pretrain.noise import around, hasty
-from research.pretrain.rows import NO_KIND, Row, details_of, teacher_split
+from research.pretrain.rows import NO_KIND, Row, details_of, teacher_split, written_requests
 
 ROWS_A_KIND = 8
 NEW_KINDS, NEW_ROWS, NEW_HELD_OUT = 20, 50, 10
@@ -78,6 +78,7 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     for name, held_out, count in (("train", False, ROWS_A_KIND), ("held_out", True, 5)):
         pairs = [row.advised() for row in teacher_split()[held_out] if row.choice or held_out or not row.complement]
+        pairs += () if held_out else written_requests()
         lines = [record(row) for row in (*grammar_rows(held_out, count), *pairs)]
         (options.output / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
         print(f"{name}.jsonl: {len(lines)} rows")

@@ -2,14 +2,17 @@
 
 A family is wider than a kind of the grammar: "find the cause of an error message", "plan a trip". Readers chose, for
 each training pair of the teacher and each trained kind of the grammar, its family and the two to five sentences that an
-expert would put behind it. So a request that nothing was trained on still belongs to a family.
+expert would put behind it. So a request that nothing was trained on still belongs to a family. ``requests`` has more prompts that readers wrote for each family.
 """
 
 import json
 import random
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 from research.pretrain.grammar import DATA
 
@@ -46,17 +49,27 @@ def families() -> tuple[Family, ...]:
 @cache
 def choices() -> tuple[dict[str, Choice], dict[str, Choice]]:
     """What was chosen for raw prompts of the teacher (by their text in lower case), and for kinds (by their name)."""
-    position = {family.name: number for number, family in enumerate(families())}
     of_prompts: dict[str, Choice] = {}
     of_kinds: dict[str, Choice] = {}
-    for path in sorted((DATA / "families").glob("*.jsonl")):
-        for row in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
-            choice = Choice(position[f"{path.stem}/{row['family']}"], tuple(i - 1 for i in row["sentences"]))
-            if "kind" in row:
-                of_kinds[row["kind"]] = choice
-            else:
-                of_prompts[row["raw"].lower()] = choice
+    for row, choice in _read(DATA / "families"):
+        if "kind" in row:
+            of_kinds[row["kind"]] = choice
+        else:
+            of_prompts[row["raw"].lower()] = choice
     return of_prompts, of_kinds
+
+
+@cache
+def requests() -> tuple[tuple[str, Choice], ...]:
+    """Prompts that readers wrote for each family, and what was chosen for them."""
+    return tuple((row["raw"], choice) for row, choice in _read(DATA / "families" / "requests"))
+
+
+def _read(folder: Path) -> Iterator[tuple[dict[str, Any], Choice]]:
+    position = {family.name: number for number, family in enumerate(families())}
+    for path in sorted(folder.glob("*.jsonl")):
+        for row in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
+            yield row, Choice(position[f"{path.stem}/{row['family']}"], tuple(i - 1 for i in row["sentences"]))
 
 
 def text_of(choice: Choice, rng: random.Random | None = None) -> str:

@@ -59,7 +59,7 @@ class Mixture:
 
 EARLY, LATE = Mixture(0.34, 0.05, 0.03, 0.05), Mixture(0.47, 0.16, 0.07, 0.03)
 """Until ``LATE_FROM`` of the time, and after it, while the rate falls."""
-FINISH = Mixture(0.4, 0.42, 0.1, 0.01)
+FINISH = Mixture(0.27, 0.55, 0.1, 0.01)
 """Of the finishing run, which learns to choose a family's sentences."""
 CHOSEN = 0.9
 """Share of the finishing run's rows with a choice that are steered and have the chosen sentences as target."""

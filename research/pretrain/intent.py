@@ -36,7 +36,7 @@ def draw_rows(prose: list[str], count: int, seed: int) -> list[Row]:
     while len(rows) < count:
         chance = rng.random()
         if chance < 0.9:
-            row = grammar_row(rng, passage) if chance < 0.45 else teacher_row(rng)
+            row = grammar_row(rng, passage) if chance < 0.3 else teacher_row(rng)
             rows.append(row.advised(rng))
         else:
             rows.append(empty_row(rng, passage))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 
-from research.pretrain.families import Choice, choices, text_of
+from research.pretrain.families import Choice, choices, requests, text_of
 from research.pretrain.grammar import DATA, HELD_OUT_ROWS, PASTED, Kind, kinds, one_in
 from research.pretrain.noise import around, hasty
 
@@ -77,9 +77,15 @@ def watched_pairs() -> tuple[Row, ...]:
 
 
 @cache
+def written_requests() -> tuple[Row, ...]:
+    """The prompts that readers wrote for the families, with the chosen sentences."""
+    return tuple(Row(raw, text_of(choice), choice=choice) for raw, choice in requests())
+
+
+@cache
 def _learned_pairs() -> tuple[Row, ...]:
     watched = set(watched_pairs())
-    return tuple(row for row in teacher_split()[0] if row not in watched)
+    return (*(row for row in teacher_split()[0] if row not in watched), *written_requests())
 
 
 def judged_pairs() -> list[Row]:
@@ -127,7 +133,7 @@ def grammar_row(rng: random.Random, passage: Callable[[random.Random], str], noi
 
 
 def teacher_row(rng: random.Random) -> Row:
-    """A pair of the teacher, its prompt sometimes typed in a hurry."""
+    """A pair of the teacher or a request of a family, its prompt sometimes typed in a hurry."""
     row = rng.choice(_learned_pairs())
     return row if rng.random() < 0.5 else replace(row, raw=hasty(row.raw, rng))
 
