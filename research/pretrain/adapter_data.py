@@ -74,12 +74,14 @@ def main() -> None:
     """Read the options and write the files."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--rows", type=int, default=10_000, help="most rows of train.jsonl, drawn at random")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     for name, held_out, count in (("train", False, ROWS_A_KIND), ("held_out", True, 5)):
         pairs = [row.advised() for row in teacher_split()[held_out] if row.choice or held_out or not row.complement]
         pairs += () if held_out else written_requests()
         lines = [record(row) for row in (*grammar_rows(held_out, count), *pairs)]
+        lines = random.Random(17).sample(lines, min(options.rows, len(lines)))
         (options.output / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
         print(f"{name}.jsonl: {len(lines)} rows")
     for name, rows in zip(("new_kinds", "new_kinds_held_out"), new_kind_rows(), strict=True):

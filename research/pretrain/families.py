@@ -2,7 +2,8 @@
 
 A family is wider than a kind of the grammar: "find the cause of an error message", "plan a trip". Readers chose, for
 each training pair of the teacher and each trained kind of the grammar, its family and the two to five sentences that an
-expert would put behind it. So a request that nothing was trained on still belongs to a family. ``requests`` has more prompts that readers wrote for each family.
+expert would put behind it. So a request that nothing was trained on still belongs to a family. ``requests``
+has more prompts, which readers wrote for each family.
 """
 
 import json
