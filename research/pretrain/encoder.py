@@ -5,6 +5,8 @@
 The student learns the teacher's vectors of short texts (cosine through a linear map that is thrown away, and the
 similarities within a batch on its own vectors), and that requests of one kind belong together (supervised contrastive
 loss, Khosla et al. 2020). Writes ``encoder.pt``.
+
+``--start-from encoder.pt`` goes on from one: mostly with requests as people type them, whose family it learns to name.
 """
 
 import argparse
@@ -24,10 +26,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModel, AutoTokenizer, RobertaConfig, RobertaModel
 
+from research.pretrain.families import families
 from research.pretrain.grammar import kinds
 from research.pretrain.noise import hasty
 from research.pretrain.optim import fast_dtype, make_optimizers, take_step
-from research.pretrain.rows import NO_KIND, empty_row, grammar_row, teacher_row, teacher_split
+from research.pretrain.rows import NO_KIND, empty_row, grammar_row, teacher_row, teacher_split, watched_pairs
 
 LAYERS, WIDTH, INNER, HEADS = 4, 256, 1024, 4
 ENCODER_TOKENS = 256
@@ -35,7 +38,11 @@ ENCODER_TOKENS = 256
 MOST_TOKENS = 96
 """The longest text of the distillation."""
 SIMILARITY_TEMPERATURE, KIND_TEMPERATURE = 0.05, 0.1
-RELATION_WEIGHT, KIND_WEIGHT = 0.5, 0.1
+RELATION_WEIGHT, KIND_WEIGHT, FAMILY_WEIGHT = 0.5, 0.1, 0.5
+SHARES, SHARES_LATER = (0.5, 0.1, 0.05), (0.2, 0.6, 0.05)
+"""Of the grammar, requests as people type them, and texts with nothing to add; at first, and when it goes on. The rest
+are lines of the corpus."""
+NO_FAMILY = -1
 
 
 def student(vocabulary: int) -> Any:
@@ -61,30 +68,32 @@ _drawn_from: tuple[list[str], list[str]] = ([], [])
 """Passages and lines, which forked processes share."""
 
 
-def draw_texts(count: int, seed: int) -> list[tuple[str, int]]:
-    """Texts with the kind of request that they are."""
+def draw_texts(count: int, shares: tuple[float, float, float], seed: int) -> list[tuple[str, int, int]]:
+    """Texts with the kind and the family of request that they are."""
     rng, texts = random.Random(seed), []
     prose, lines = _drawn_from
     passage = lambda r: " ".join(r.choice(prose).split()[: r.randint(10, 50)])  # noqa: E731
     while len(texts) < count:
-        chance = rng.random()
-        if chance < 0.5:
-            row = grammar_row(rng, passage)
-        elif chance < 0.6:
-            row = teacher_row(rng)
-        elif chance < 0.65:
-            row = empty_row(rng, passage)
-        else:
+        draw = rng.choices(("grammar", "typed", "empty", "line"), (*shares, 1 - sum(shares)))[0]
+        if draw == "line":
             words = rng.choice(lines).split()
             start = 0 if rng.random() < 0.5 else rng.randrange(max(1, len(words) - 3))
             text = " ".join(words[start : start + rng.choice((3, 6, 9, 12, 20, 40))])
-            texts.append((hasty(text, rng) or "x", NO_KIND))
+            texts.append((hasty(text, rng) or "x", NO_KIND, NO_FAMILY))
             continue
-        texts.append((row.raw, row.kind))
+        row = (
+            grammar_row(rng, passage)
+            if draw == "grammar"
+            else teacher_row(rng)
+            if draw == "typed"
+            else empty_row(rng, passage)
+        )
+        family = row.choice.family if row.choice else NO_FAMILY
+        texts.append((row.raw, row.kind, family))
         if row.complement and rng.random() < 0.3:
-            texts.append((row.enhanced, row.kind))
+            texts.append((row.enhanced, row.kind, NO_FAMILY))
         if row.failed and rng.random() < 0.3:
-            texts.append((f"{row.raw}\n\n{row.failed}", NO_KIND))
+            texts.append((f"{row.raw}\n\n{row.failed}", NO_KIND, NO_FAMILY))
     return texts
 
 
@@ -161,6 +170,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=3072)
     parser.add_argument("--minutes", type=float, default=1.5)
     parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--embedding-rate", type=float, default=2e-3)
+    parser.add_argument("--start-from", type=Path, help="an encoder.pt to go on from")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
@@ -176,20 +187,25 @@ def main() -> None:
     kinds()
     with ProcessPoolExecutor(workers) as pool:
         share = options.texts // (4 * workers) + 1
-        drawn = pool.map(partial(draw_texts, share), range(4 * workers))
-        rows = list({text: (text, kind) for part in drawn for text, kind in part if text.strip()}.values())
+        draw = partial(draw_texts, share, SHARES_LATER if options.start_from else SHARES)
+        rows = list(
+            {row[0]: row for part in pool.map(draw, range(4 * workers)) for row in part if row[0].strip()}.values()
+        )
     note(texts=len(rows))
-    target = teacher_vectors(options.teacher, [text for text, _ in rows], device)
+    target = teacher_vectors(options.teacher, [text for text, _, _ in rows], device)
     note(teacher=list(target.shape))
     tokenizer = Tokenizer.from_file(str(options.work / "encoder_tokenizer.json"))
     tokenizer.enable_truncation(MOST_TOKENS)
     ids = [e.ids for at in range(0, len(rows), 100_000)
-           for e in tokenizer.encode_batch_fast([text for text, _ in rows[at : at + 100_000]])]  # fmt: skip
-    kind_N = torch.tensor([kind for _, kind in rows], device=device)
+           for e in tokenizer.encode_batch_fast([text for text, _, _ in rows[at : at + 100_000]])]  # fmt: skip
+    kind_N, family_N = (torch.tensor([row[i] for row in rows], device=device) for i in (1, 2))
     model = student(tokenizer.get_vocab_size()).to(device)
+    if options.start_from:
+        model.load_state_dict(torch.load(options.start_from, weights_only=True, map_location=device))
     lift = nn.Linear(WIDTH, target.shape[1], bias=False).to(device)
-    together = nn.ModuleDict({"model": model, "lift": lift})
-    optimizers = make_optimizers(together, options.rate, options.rate)
+    name_family = nn.Linear(WIDTH, len(families())).to(device)
+    together = nn.ModuleDict({"model": model, "lift": lift, "family": name_family})
+    optimizers = make_optimizers(together, options.rate, options.embedding_rate)
     rng, step, started, report = np.random.default_rng(0), 0, time.monotonic(), 0.0
     while (progress := (time.monotonic() - started) / (60 * options.minutes)) < 1:
         pool_rows = rng.integers(len(rows), size=16 * options.batch)
@@ -207,15 +223,24 @@ def main() -> None:
             given = (wanted @ wanted.T / SIMILARITY_TEMPERATURE).fill_diagonal_(-1e4).softmax(1)
             relation = F.kl_div(own, given, reduction="batchmean")
             by_kind = kind_loss(unit, kind_N[places])
+            by_family = F.cross_entropy(name_family(unit) / KIND_TEMPERATURE, family_N[places], ignore_index=NO_FAMILY)
             loss = 4 * (1 - cosine) + RELATION_WEIGHT * relation + KIND_WEIGHT * by_kind
-            loss.backward()
+            (loss + FAMILY_WEIGHT * by_family if options.start_from else loss).backward()
             take_step(optimizers, together, progress)
             step += 1
         if time.monotonic() - report > 5:
             report = time.monotonic()
-            note(step=step, cosine=cosine.item(), relation=relation.item(), kind=by_kind.item())
+            note(
+                step=step, cosine=cosine.item(), relation=relation.item(), kind=by_kind.item(), family=by_family.item()
+            )
     torch.save(model.state_dict(), options.work / "encoder.pt")
-    note(step=step, cosine=cosine.item(), relation=relation.item(), kind=by_kind.item())
+    with torch.no_grad():
+        pairs = [(row.raw, row.choice.family) for row in watched_pairs() if row.choice]
+        batch_ids, mask = padded([e.ids for e in tokenizer.encode_batch_fast([raw for raw, _ in pairs])], 1, device)
+        scores = name_family(F.normalize(mean_pool(model(batch_ids, mask).last_hidden_state, mask), dim=-1))
+        right = scores.topk(3).indices == torch.tensor([family for _, family in pairs], device=device)[:, None]
+    note(step=step, cosine=cosine.item(), watched_first=right[:, 0].float().mean().item(),
+         watched_three=right.any(1).float().mean().item())  # fmt: skip
 
 
 if __name__ == "__main__":
