@@ -35,7 +35,7 @@ demo: install  ## export the embedded model, serve it, improve a few prompts, st
 
 # Unit tests use all cores; tests that start servers come alone. Both run even where the first fails.
 test: install  ## all tests, the real server included
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests/unit --numprocesses auto --dist loadfile; unit=$$?; \
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/unit --numprocesses logical --dist loadfile; unit=$$?; \
 	  $(BIN)/pytest --ignore=tests/unit && exit $$unit
 
 lint: install  ## ruff, mypy, and the linters of what deploys
