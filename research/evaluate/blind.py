@@ -15,24 +15,31 @@ import json
 import random
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.nn import functional as F
 
-from neuro_latent_client.guard import rejects
 from neuro_latent_client.language import is_english
 from neuro_latent_trainer.gate_fit import write_scored
 from neuro_latent_trainer.model import PromptOptimizer
+from neuro_latent_trainer.written import served
 from research.pretrain.grammar import kinds
 from research.pretrain.rows import details_of, judged_pairs, trained_kinds
 
 CONSTANT = "Keep the answer clear and short, say what you assume, and ask me if something important is missing."
 
 
-def served(raw: str, text: str, confidence: float, threshold: float) -> bool:
-    """Whether the server would put the text behind the prompt."""
-    return bool(text) and confidence >= threshold and is_english(raw) and not rejects(raw, text, "complement")
+@torch.no_grad()
+def adapter_texts(model: PromptOptimizer, prompts: list[str]) -> tuple[list[str], list[str]]:
+    """What the adapter adds to each prompt, as the server serves it and with gate and guard off; "" for nothing."""
+    written = write_scored(model, prompts, 96)
+    embedded = torch.cat([model.embed(prompts[at : at + 64]) for at in range(0, len(prompts), 64)])
+    values = model.adapter.gate_values(embedded).tolist()
+    answers = [
+        served(raw, parts, own, "complement")[0] if is_english(raw) else ""
+        for raw, parts, own in zip(prompts, written, values, strict=True)
+    ]
+    return answers, [parts[0].text for parts in written]
 
 
 def nearest_kind(model: PromptOptimizer, prompts: list[str]) -> list[str]:
@@ -55,35 +62,28 @@ def write_sheet(adapter: str, output: Path, count: int) -> None:
     model = PromptOptimizer.from_pretrained(adapter).eval()
     rows = judged_pairs()[:count]
     prompts = [row.raw for row in rows]
-    with torch.no_grad():
-        texts, logprobs = write_scored(model, prompts, 96)
-        embedded = torch.cat([model.embed(prompts[at : at + 64]) for at in range(0, count, 64)])
-        confidence = model.adapter.confidence(embedded, logprobs).tolist()
-        threshold = model.adapter.gate_values(embedded)[0, 2].item()
-    lines: list[dict[str, Any]] = []
-    for number, (row, neighbour) in enumerate(zip(rows, nearest_kind(model, prompts), strict=True)):
-        own = texts[number]
-        for system, addition in (
-            ("adapter", own),
-            ("nearest kind", neighbour),
-            ("constant", CONSTANT),
-            ("teacher", row.complement),
-        ):
-            facts = {"system": system, "prompt": row.raw, "addition": addition}
-            if system == "adapter":
-                facts |= {
-                    "confidence": confidence[number],
-                    "served": served(row.raw, own, confidence[number], threshold),
-                }
-            lines.append(facts)
-    random.Random(1).shuffle(lines)
+    answers, written = adapter_texts(model, prompts)
+    systems = {
+        "adapter, as served": answers,
+        "adapter, gate off": written,
+        "nearest kind": nearest_kind(model, prompts),
+        "constant": [CONSTANT] * count,
+        "teacher": [row.complement for row in rows],
+    }
+    asked = list(
+        {(raw, text): 0 for texts in systems.values() for raw, text in zip(prompts, texts, strict=True) if text}
+    )
+    random.Random(1).shuffle(asked)
+    ids = {pair: number for number, pair in enumerate(asked)}
     output.mkdir(parents=True, exist_ok=True)
-    with (output / "sheet.jsonl").open("w") as sheet, (output / "key.jsonl").open("w") as key:
-        for number, facts in enumerate(lines):
-            key.write(json.dumps({"id": number, **facts}) + "\n")
-            if facts["addition"]:  # nothing added is the same, and need not be asked
-                shown = {"id": number, "prompt": facts["prompt"], "addition": facts["addition"]}
-                sheet.write(json.dumps(shown, ensure_ascii=False) + "\n")
+    with (output / "sheet.jsonl").open("w") as sheet:
+        for (raw, text), number in ids.items():
+            sheet.write(json.dumps({"id": number, "prompt": raw, "addition": text}, ensure_ascii=False) + "\n")
+    with (output / "key.jsonl").open("w") as key:
+        for system, texts in systems.items():
+            for raw, text in zip(prompts, texts, strict=True):
+                # Nothing added is the same, and need not be asked.
+                key.write(json.dumps({"system": system, "prompt": raw, "id": ids.get((raw, text))}) + "\n")
 
 
 def count(folder: Path, files: list[Path]) -> None:
@@ -93,20 +93,19 @@ def count(folder: Path, files: list[Path]) -> None:
     for name, marks in zip(files, judges, strict=True):
         tallies: dict[str, Counter[str]] = {}
         for row in key:
-            mark = marks[row["id"]]["mark"] if row["addition"] else "same"
+            mark = "same" if row["id"] is None else marks[row["id"]]["mark"]
             tallies.setdefault(row["system"], Counter())[mark] += 1
-            if row["system"] == "adapter":
-                tallies.setdefault("adapter, as served", Counter())[mark if row["served"] else "same"] += 1
-                if row["served"]:
-                    tallies.setdefault("adapter, what is served alone", Counter())[mark] += 1
-        kept = [marks[row["id"]].get("intent", True) for row in key if row["addition"] and row["system"] == "adapter"]
+            if row["system"] == "adapter, as served" and row["id"] is not None:
+                tallies.setdefault("what is served alone", Counter())[mark] += 1
+        own = [row["id"] for row in key if row["id"] is not None and row["system"].startswith("adapter")]
+        kept = [marks[i].get("intent", True) for i in own]
         shares = {s: {m: round(100 * t[m] / t.total(), 1) for m in ("better", "same", "worse")} | {"n": t.total()}
                   for s, t in tallies.items()}  # fmt: skip
         print(
             json.dumps({"judge": name.name, "intent_kept": round(100 * sum(kept) / len(kept), 1), **shares}, indent=1)
         )
     if len(judges) > 1:
-        both = [row["id"] for row in key if row["addition"]]
+        both = [i for i in judges[0] if i in judges[1]]
         same = sum(judges[0][i]["mark"] == judges[1][i]["mark"] for i in both)
         print(json.dumps({"agreement": round(100 * same / len(both), 1), "judged": len(both)}))
 

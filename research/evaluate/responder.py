@@ -20,9 +20,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from neuro_latent_trainer.gate_fit import write_scored
 from neuro_latent_trainer.model import PromptOptimizer
-from research.evaluate.blind import CONSTANT, nearest_kind, served
+from research.evaluate.blind import CONSTANT, adapter_texts, nearest_kind
 
 ANSWER_TOKENS, PROMPT_TOKENS = 200, 600
 BOOTSTRAPS = 2000
@@ -30,18 +29,11 @@ BOOTSTRAPS = 2000
 
 def additions(model: PromptOptimizer, prompts: list[str]) -> dict[str, list[str]]:
     """What each system puts behind the prompts."""
-    with torch.no_grad():
-        texts, logprobs = write_scored(model, prompts, 96)
-        embedded = torch.cat([model.embed(prompts[at : at + 64]) for at in range(0, len(prompts), 64)])
-        confidence = model.adapter.confidence(embedded, logprobs).tolist()
-        threshold = model.adapter.gate_values(embedded)[0, 2].item()
-    rows = list(zip(prompts, texts, confidence, strict=True))
-    as_served = [text if served(raw, text, sure, threshold) else "" for raw, text, sure in rows]
-    shuffled = texts[1:] + texts[:1]
+    as_served, texts = adapter_texts(model, prompts)
     return {
         "as served": as_served,
         "gate off": texts,
-        "shuffled": shuffled,
+        "shuffled": texts[1:] + texts[:1],
         "constant": [CONSTANT] * len(prompts),
         "nearest kind": nearest_kind(model, prompts),
     }

@@ -10,6 +10,7 @@ seen, and on a reader's marks::
 
 import argparse
 import json
+import random
 from pathlib import Path
 
 import torch
@@ -22,26 +23,33 @@ from neuro_latent_trainer.data import read_records
 from neuro_latent_trainer.embeddings import EmbeddingCache
 from neuro_latent_trainer.gate_fit import Grouped, fit_weights, groups_of, make_gate, write_scored
 from neuro_latent_trainer.model import PromptOptimizer
+from neuro_latent_trainer.written import Part
 from research.pretrain.rows import judged_pairs
 
 JUDGED_FOR_TEXTS = 110
 """The first of the held-out pairs are for judging what is served (research/evaluate/blind.py)."""
 JUDGED_FOR_GATE = 270
-SERVED = 0.4
+SERVED = 0.5
 """Share of the judged texts that the threshold serves."""
 
 
 def write_sheet(model: PromptOptimizer, folder: Path) -> None:
-    """Texts for a reader to mark, and their log-probabilities beside them."""
+    """Texts for a reader to mark, whole and up to each sentence, in a random order; and their log-probabilities."""
     folder.mkdir(parents=True, exist_ok=True)
     prompts = [row.raw for row in judged_pairs()[JUDGED_FOR_TEXTS : JUDGED_FOR_TEXTS + JUDGED_FOR_GATE]]
-    texts, logprobs = write_scored(model, prompts, 96)
-    with (folder / "sheet.jsonl").open("w") as sheet, (folder / "key.jsonl").open("w") as key:
-        for number, (prompt, text, logprob) in enumerate(zip(prompts, texts, logprobs.tolist(), strict=True)):
-            row = {"id": number, "prompt": prompt, "addition": text}
-            key.write(json.dumps({**row, "logprob": logprob}) + "\n")
-            if text:
-                sheet.write(json.dumps(row, ensure_ascii=False) + "\n")
+    written = write_scored(model, prompts, 96)
+    rows = [
+        {"prompt": prompt, "addition": part.text, "logprob": part.mean_logprob}
+        for prompt, parts in zip(prompts, written, strict=True)
+        for part in parts
+        if part.text
+    ]
+    with (folder / "key.jsonl").open("w") as key:
+        key.writelines(json.dumps({"id": number, **row}) + "\n" for number, row in enumerate(rows))
+    shown = [{"id": number, "prompt": row["prompt"], "addition": row["addition"]} for number, row in enumerate(rows)]
+    random.Random(1).shuffle(shown)
+    with (folder / "sheet.jsonl").open("w") as sheet:
+        sheet.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in shown)
 
 
 def fit(model: PromptOptimizer, run: Path, data: Path, folder: Path, marks: Path, output: Path) -> None:
@@ -53,13 +61,16 @@ def fit(model: PromptOptimizer, run: Path, data: Path, folder: Path, marks: Path
     vectors_NE = cache.get(prompts)
     gate = make_gate(model, Grouped(records, vectors_NE, groups_of(records, vectors_NE)))
     marked = {row["id"]: row["mark"] for row in map(json.loads, marks.read_text().splitlines())}
-    rows = [row for row in map(json.loads, (folder / "key.jsonl").read_text().splitlines()) if row["id"] in marked]
-    asked = [row["prompt"] for row in rows]
+    written: dict[str, list[tuple[Part, bool]]] = {}
+    for row in map(json.loads, (folder / "key.jsonl").read_text().splitlines()):
+        if row["id"] in marked:
+            part = Part(row["addition"], row["logprob"])
+            written.setdefault(row["prompt"], []).append((part, marked[row["id"]] != "worse"))
+    asked = list(written)
     embeddings_NE = torch.cat([model.embed(asked[at : at + 64]) for at in range(0, len(asked), 64)])
-    apt_N = torch.tensor([marked[row["id"]] != "worse" for row in rows])
-    logprob_N = torch.tensor([row["logprob"] for row in rows])
-    found = fit_weights(model, gate, embeddings_NE, logprob_N, apt_N, SERVED)
-    model.trained["gate"] = {"rows": len(rows), "labels": "a reader's marks: not worse than the prompt alone", **found}
+    found = fit_weights(model, gate, embeddings_NE, list(written.values()), SERVED)
+    labels = "a reader's marks: not worse than the prompt alone"
+    model.trained["gate"] = {"rows": len(asked), "labels": labels, **found}
     config = TrainConfig.from_dict(model.trained["config"])
     model.card = model_card(config, model.adapter.config, model.trained)
     model.save_pretrained(output)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from neuro_latent_client.sentences import whole_sentences
 from neuro_latent_serving.engine import Event, Gate
-from neuro_latent_serving.engine.sentences import whole_sentences
 from neuro_latent_serving.engine.sequence import DEADLINE, Sequence
 from neuro_latent_serving.tokenization import Detokenizer
 
@@ -83,6 +83,25 @@ def test_a_complement_that_the_model_is_not_sure_of_is_withheld_with_its_score(w
     assert write(GOOD, min_confidence=confidence - 0.01)[-1].added == GOOD
     unguarded = write(GOOD, min_confidence=0.99, guarded=False)[-1]
     assert outcome(unguarded) == ("withheld", "not sure enough", "")
+
+
+def test_a_complement_ends_before_the_sentence_that_breaks_a_rule(write: Write) -> None:
+    last = write(f"{GOOD} {GOOD}")[-1]
+    assert outcome(last) == ("stop", "", GOOD)
+
+
+def test_a_complement_ends_with_the_last_sentence_of_which_the_model_is_sure_enough(detokenizer: Detokenizer) -> None:
+    first, second = detokenizer.encode(GOOD, 50), detokenizer.encode(f"{GOOD} {GOOD}", 100)
+    for least, added in ((0.0, f"{GOOD} {GOOD}"), (0.6, GOOD), (0.99, "")):
+        sequence = Sequence(0, RAW, 500, detokenizer, EOS, gate=COMPLEMENT, min_confidence=least)
+        logprobs = [-0.1 if i < len(first) else -2.0 for i in range(len(second) + 1)]
+        last = sequence.accept([*second, EOS], logprobs)
+        assert last is not None
+        assert last.added == added
+        assert last.generated_tokens == len(second)
+        mean = -0.1 if added == GOOD else sum(logprobs) / len(logprobs)
+        assert last.score == pytest.approx(COMPLEMENT.confidence(mean))
+        assert outcome(last)[:2] == (("stop", "") if added else ("withheld", "not sure enough"))
 
 
 def test_a_complement_that_breaks_a_rule_is_withheld(write: Write) -> None:

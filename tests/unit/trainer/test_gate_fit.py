@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from neuro_latent_client.form import join
+from neuro_latent_client.guard import NOT_SURE
 from neuro_latent_trainer import gate_fit
 from neuro_latent_trainer.adapter import AdapterConfig
 from neuro_latent_trainer.backbones import load_encoder, load_generator
 from neuro_latent_trainer.data import Record
 from neuro_latent_trainer.model import PromptOptimizer
+from neuro_latent_trainer.written import Part, parts_of, served
 
 KINDS = [f"kind {n}" for n in range(20)]
 
@@ -63,13 +65,12 @@ def test_the_threshold_serves_its_share_and_better_texts_first(
 ) -> None:
     trained, held_out = grouped(model, KINDS[:15], 6), grouped(model, KINDS[15:], 20)
 
-    def written(model: PromptOptimizer, prompts: list[str], max_length: int) -> tuple[list[str], torch.Tensor]:
+    def written(model: PromptOptimizer, prompts: list[str], max_length: int) -> list[list[Part]]:
         """Every second text is of the prompt's own kind, and likelier."""
         texts = [r.target("complement") or "" for r in held_out.records]
         right = [n % 2 == 0 for n in range(len(texts))]
         other = [*texts[20:], *texts[:20]]
-        logprobs = torch.tensor([-0.2 if ok else -1.0 for ok in right])
-        return [a if ok else b for a, b, ok in zip(texts, other, right, strict=True)], logprobs
+        return [[Part(a, -0.2) if ok else Part(b, -1.0)] for a, b, ok in zip(texts, other, right, strict=True)]
 
     monkeypatch.setattr(gate_fit, "write_scored", written)
     found = gate_fit.fit_gate(model, trained, held_out, max_length=8)
@@ -89,3 +90,32 @@ def test_the_threshold_serves_its_share_and_better_texts_first(
 def test_too_few_texts_fit_no_gate(model: PromptOptimizer) -> None:
     assert gate_fit.fit_gate(model, grouped(model, KINDS[:12], 2), grouped(model, KINDS[12:14], 2), 4) is None
     assert model.adapter.gate is None
+
+
+def test_the_threshold_serves_its_share_of_prompts_by_their_surest_part(model: PromptOptimizer) -> None:
+    """A second sentence is unsure and not apt: what is served is the first alone."""
+    data = grouped(model, KINDS[:15], 6)
+    gate = gate_fit.make_gate(model, data)
+    apt = [row % 2 == 0 for row in range(20)]
+    written = [
+        [(Part("Use one here. Use two.", -1.5), False), (Part("Use one here.", -0.2 if ok else -1.0), ok)] for ok in apt
+    ]
+    found = gate_fit.fit_weights(model, gate, data.embeddings_NE[:20], written, served=0.5)
+    assert found["curve"][5]["served"] == pytest.approx(0.5)
+    assert found["curve"][5]["apt"] == 1
+    values = model.adapter.gate_values(data.embeddings_NE[:2]).tolist()
+    texts = [[part for part, _ in parts] for parts in written[:2]]
+    assert served("x y", texts[0], values[0], "complement") == ("Use one here.", "")
+    assert served("x y", texts[1], values[1], "complement") == ("", NOT_SURE)
+
+
+def test_the_parts_of_a_text_end_with_its_sentences() -> None:
+    pieces = ["<s>", "</s>", "Use", " a", " list", ".", " Say", " why", "!"]
+
+    def decode(ids: list[int]) -> str:
+        return "".join(pieces[i] for i in ids)
+
+    whole, first = parts_of([2, 3, 4, 5, 6, 7, 8, 1], [-1.0, -1.0, -1.0, -1.0, -3.0, -3.0, -3.0, -3.0], 1, decode)
+    assert whole == ("Use a list. Say why!", -2.0)
+    assert first == ("Use a list.", -1.0)
+    assert parts_of([1], [-0.5], 1, decode) == [("", -0.5)]

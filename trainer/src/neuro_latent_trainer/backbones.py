@@ -98,6 +98,10 @@ class Generator:
         """Token ids of whole texts, each ending with ``</s>``."""
         return ids_of(self.tokenizer, texts, None)
 
+    def decode(self, ids: list[int]) -> str:
+        """The text of token ids, special tokens left out."""
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+
     def encode_soft(
         self, soft_BPD: Tensor, ids_BS: Tensor, mask_BS: Tensor, memory_prompts: int = 0
     ) -> tuple[Tensor, Tensor]:

@@ -1,11 +1,12 @@
 """Fit the gate: on prompts of groups that the adapter has not been trained on.
 
 A group is a kind of request where the data names them, else a cluster of raw embeddings. For the prompts of held-out
-groups the adapter writes its text; the text counts as apt where it is nearer, by the encoder, to the row's own
-reference than nine in ten references of other groups are. A logistic regression on the gate's features and the text's
-mean log-probability tells apt from other texts; the threshold is the highest one that still serves ``SERVED`` of them.
+groups the adapter writes its text; the text, or a part of it that ends with a sentence, counts as apt where it is
+nearer, by the encoder, to the row's own reference than nine in ten references of other groups are. A logistic
+regression on the gate's features and the mean log-probability tells apt from other parts; the threshold is the highest
+one with which ``SERVED`` of the prompts still get a part.
 
-Shape letters: ``N`` rows, ``E`` encoder width, ``F`` features.
+Shape letters: ``N`` rows, ``M`` parts of their texts, ``E`` encoder width, ``F`` features.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ from neuro_latent_trainer.data import Record
 from neuro_latent_trainer.gate import FEATURES, Gate
 from neuro_latent_trainer.losses import IGNORE
 from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
+from neuro_latent_trainer.written import Part, parts_of
 
 LEAST_GROUPS = 10
 """With fewer groups there is no gate: what tells them apart would be chance."""
@@ -130,24 +132,22 @@ def _embedded(model: PromptOptimizer, texts: Sequence[str], batch: int = 64) -> 
 
 
 @torch.no_grad()
-def write_scored(model: PromptOptimizer, prompts: Sequence[str], max_length: int) -> tuple[list[str], Tensor]:
-    """Greedy texts of some prompts and their mean log-probabilities, in nats a token (``</s>`` included) [N]."""
-    texts: list[str] = []
-    scores: list[float] = []
+def write_scored(model: PromptOptimizer, prompts: Sequence[str], max_length: int) -> list[list[Part]]:
+    """Greedy texts of some prompts, each with its parts."""
+    generator, written = model.generator, []
     for at in range(0, len(prompts), 32):
         some = list(prompts[at : at + 32])
-        tokens = model.generator.tokenize(some, MAX_SOURCE_TOKENS, model.device)
+        tokens = generator.tokenize(some, MAX_SOURCE_TOKENS, model.device)
         hidden, mask = model.encode(model.embed(some), tokens["input_ids"], tokens["attention_mask"])
-        ids = model.generator.write_ids(hidden, mask, max_length)
-        texts += [t.strip() for t in model.generator.tokenizer.batch_decode(ids, skip_special_tokens=True)]
-        eos = model.generator.eos_id
-        ended = [[*row, eos] if len(row) < max_length else row for row in ids]
+        ids = generator.write_ids(hidden, mask, max_length)
+        ended = [[*row, generator.eos_id] if len(row) < max_length else row for row in ids]
         labels = padded(ended, IGNORE, model.device)["input_ids"]
-        nats = F.cross_entropy(
-            model.generator.logits(hidden, mask, labels).float().transpose(1, 2), labels, reduction="none"
-        )
-        scores += (-nats.sum(1) / (labels != IGNORE).sum(1)).tolist()
-    return texts, torch.tensor(scores, device=model.device)
+        logits = generator.logits(hidden, mask, labels).float().transpose(1, 2)
+        nats = F.cross_entropy(logits, labels, reduction="none").tolist()
+        for row, losses in zip(ended, nats, strict=True):
+            logprobs = [-loss for loss in losses[: len(row)]]
+            written.append(parts_of(row, logprobs, generator.eos_id, generator.decode))
+    return written
 
 
 def fit_gate(model: PromptOptimizer, trained: Grouped, held_out: Grouped, max_length: int) -> dict[str, Any] | None:
@@ -162,27 +162,32 @@ def fit_gate(model: PromptOptimizer, trained: Grouped, held_out: Grouped, max_le
     gate = make_gate(model, trained)
     rows = sample(range(len(held_out.records)), MOST_ROWS)
     records, groups = [held_out.records[row] for row in rows], [held_out.groups[row] for row in rows]
-    texts, logprob_N = write_scored(model, [record.raw_prompt for record in records], max_length)
+    written = write_scored(model, [record.raw_prompt for record in records], max_length)
     references = [record.target(model.adapter.config.form) or "" for record in records]
-    some = [i for i, text in enumerate(texts) if text]
+    some = [i for i, parts in enumerate(written) if parts[0].text]
     if len(some) < LEAST_ROWS:
         return None
-    has_reference = torch.tensor([bool(references[i]) for i in some], device=model.device)
-    apt_N = has_reference & aptness(
+    of_row = [i for i in some for _ in written[i]]
+    apt_M = aptness(
         model,
-        [texts[i] for i in some],
-        [references[i] or records[i].raw_prompt for i in some],
-        [groups[i] for i in some],
-    )
-    if apt_N.all() or not apt_N.any():
+        [part.text for i in some for part in written[i]],
+        [references[i] or records[i].raw_prompt for i in of_row],
+        [groups[i] for i in of_row],
+    ) & torch.tensor([bool(references[i]) for i in of_row], device=model.device)
+    if apt_M.all() or not apt_M.any():
         return None
-    embeddings_NE = held_out.embeddings_NE[[rows[i] for i in some]]
-    found = fit_weights(model, gate, embeddings_NE, logprob_N[some], apt_N)
+    apt = iter(apt_M.tolist())
+    marked = [[(part, next(apt)) for part in written[i]] for i in some]
+    found = fit_weights(model, gate, held_out.embeddings_NE[[rows[i] for i in some]], marked)
     return {"rows": len(some), "groups": len(set(groups)), **found}
 
 
 def fit_weights(
-    model: PromptOptimizer, gate: Gate, embeddings_NE: Tensor, logprob_N: Tensor, apt_N: Tensor, served: float = SERVED
+    model: PromptOptimizer,
+    gate: Gate,
+    embeddings_NE: Tensor,
+    written: Sequence[Sequence[tuple[Part, bool]]],
+    served: float = SERVED,
 ) -> dict[str, Any]:
     """Fit a gate on texts of which it is known whether they are apt, and give it to the adapter.
 
@@ -190,33 +195,37 @@ def fit_weights(
         model: its adapter gets the gate.
         gate: with its index and groups.
         embeddings_NE: raw embeddings of the prompts.
-        logprob_N: mean log-probabilities of the texts.
-        apt_N: whether each is apt, bool.
-        served: share of these texts that the threshold serves.
+        written: for each prompt the parts of its text, the longest first, and whether each is apt.
+        served: share of these prompts that get a text at the threshold.
 
     Returns:
         Threshold, weights and curve, as the card shows them.
     """
     standard_NE = model.adapter.standardizer(embeddings_NE)
     with torch.no_grad():
-        features_NF = gate.features(standard_NE, model.adapter.black_box(standard_NE))
-    x = torch.cat([features_NF, logprob_N.unsqueeze(-1)], dim=-1).cpu()
-    apt = apt_N.cpu().float()
+        features_NF = gate.features(standard_NE, model.adapter.black_box(standard_NE)).cpu()
+    of_row = torch.tensor([row for row, parts in enumerate(written) for _ in parts])
+    logprob_M = torch.tensor([part.mean_logprob for parts in written for part, _ in parts])
+    apt_M = torch.tensor([apt for parts in written for _, apt in parts]).float()
+    x = torch.cat([features_NF[of_row], logprob_M.unsqueeze(-1)], dim=-1)
     mean, spread = x.mean(0), x.std(0).clamp(min=1e-6)
     with torch.enable_grad():
-        standard_weight, bias = _logistic_regression((x - mean) / spread, apt)
+        standard_weight, bias = _logistic_regression((x - mean) / spread, apt_M)
     weight = standard_weight / spread
     gate.weight.copy_(weight[: len(FEATURES)])
     gate.logprob_weight.copy_(weight[len(FEATURES) :])
     gate.bias.copy_(bias - weight @ mean)
-    confidence_N = (x @ weight + gate.bias.cpu()).sigmoid()
-    gate.threshold.copy_(confidence_N.quantile(1 - served).reshape(1))
+    confidence_M = (x @ weight + gate.bias.cpu()).sigmoid()
+    surest_N = torch.stack([confidence_M[of_row == row].max() for row in range(len(written))])
+    gate.threshold.copy_(surest_N.quantile(1 - served).reshape(1))
     model.adapter.gate = gate.to(model.device)
     curve = []
     for withheld in CURVE:
-        threshold = confidence_N.quantile(withheld).item()
-        kept = confidence_N >= threshold
-        row = {"threshold": threshold, "served": kept.float().mean().item(), "apt": apt[kept].mean().item()}
+        threshold = surest_N.quantile(withheld).item()
+        # Of each text the longest part that is sure enough.
+        apt = [apt_M[(of_row == row) & (confidence_M >= threshold)][:1] for row in range(len(written))]
+        kept = torch.cat(apt)
+        row = {"threshold": threshold, "served": len(kept) / len(written), "apt": kept.mean().item()}
         curve.append({name: round(value, 4) for name, value in row.items()})
     names = (*FEATURES, "mean log-probability")
     return {

@@ -15,7 +15,6 @@ In the order in which a request passes them::
     sampling.py, beams.py   which tokens come next
     gate.py         how sure the adapter is
     sequence.py     one answer: tokens, confidence, what of it is served
-    sentences.py    whole sentences of a text that was cut
     metrics.py      what is counted
 """
 

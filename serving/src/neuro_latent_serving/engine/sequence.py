@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from neuro_latent_client.form import join
 from neuro_latent_client.guard import BLANK, NOT_SURE, UNFINISHED, rejects
+from neuro_latent_client.sentences import parts, whole_sentences
 from neuro_latent_serving.engine.gate import OPEN, Gate
-from neuro_latent_serving.engine.sentences import whole_sentences
 from neuro_latent_serving.tokenization import Detokenizer
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,8 @@ class Event:
     Attributes:
         sequence_index: which of the request's ``num_return_sequences`` texts.
         piece: new text; all pieces of a text, one behind the other, are the text.
-        score: confidence in what the model has written so far, in [0, 1]; 0 before its first token.
+        score: confidence in what the model has written so far, in [0, 1], 0 before its first token; at the end, in what
+            is served of it, or would be.
         generated_tokens: tokens written so far, the end token not counted.
         finish_reason: empty while the text goes on, else stop, length, deadline, unchanged or withheld.
         text: the whole text, only when it is finished.
@@ -46,7 +47,8 @@ class Sequence:
     """Tokens, confidence and text stream of one answer.
 
     A complement, and everything while the guard is on, is held back until it is finished and has passed: nothing that
-    was told is ever taken back. A rewrite that is not guarded is told as it is written.
+    was told is ever taken back. A rewrite that is not guarded is told as it is written. A complement ends with the last
+    sentence up to which the model is sure enough and the guard finds nothing.
 
     Args:
         index: which of the request's answers.
@@ -82,6 +84,7 @@ class Sequence:
         self._held = guarded or self._complements
         self._told = ""
         self._logprobs, self._chosen = 0.0, 0
+        self._sums: list[float] = []
 
     def begin(self) -> Event | None:
         """What can be told before anything is written: in the complement form, the raw prompt."""
@@ -95,6 +98,7 @@ class Sequence:
             if token == self._eos:
                 return self.finish(STOP)
             self.tokens.append(token)
+            self._sums.append(self._logprobs)
             if not self._held:
                 self._stream.push(token)
             if len(self.tokens) >= self._max_length:
@@ -133,11 +137,27 @@ class Sequence:
         if self._complements and not written and ended == STOP:
             return self._last(self._raw_prompt, UNCHANGED)
         text = whole_sentences(written) if self._guarded and ended != STOP else written
-        if reason := self._reason(written, text):
-            return self.withhold(reason)
+        reason = self._reason(written, text)
         if self._complements:
-            return self._last(join(self._raw_prompt, text), ended, added=text)
-        return self._last(text, ended)
+            text = self._shorter() if reason else text
+            return self._last(join(self._raw_prompt, text), ended, added=text) if text else self.withhold(reason)
+        return self.withhold(reason) if reason else self._last(text, ended)
+
+    def _shorter(self) -> str:
+        """The longest part of a complement that ends with a sentence and may be served, "" for none.
+
+        The score is that of the part from then on. A search tells the probability of the whole alone.
+        """
+        sure = [
+            count
+            for count in range(len(self._sums) - 1, 0, -1)
+            if self._gate.confidence(self._sums[count - 1] / count) >= self._min_confidence
+        ]
+        for count, text in parts(self.tokens, sure, self._detokenizer.decode):
+            if not (self._guarded and self._rejects(text)):
+                self._logprobs, self._chosen = self._sums[count - 1], count
+                return text
+        return ""
 
     def _reason(self, written: str, text: str) -> str:
         """Why a text that was held back is not served; "" where it is."""

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 
 from neuro_latent_client.form import Form, join
-from neuro_latent_client.guard import NOT_SURE, rejects
 from neuro_latent_trainer.evaluation.systems import Conditioned, embeddings
 from neuro_latent_trainer.model import PromptOptimizer
+from neuro_latent_trainer.written import Part, served
 
 
 def whole(raw: Sequence[str], texts: Sequence[str], form: Form) -> list[str]:
@@ -24,33 +24,27 @@ def nothing(raw: Sequence[str], form: Form) -> list[str]:
 
 
 @torch.no_grad()
-def withheld(model: PromptOptimizer, system: Conditioned, raw: Sequence[str], texts: Sequence[str]) -> list[str]:
-    """For each text why it is withheld; "" where it is served.
+def as_served(
+    model: PromptOptimizer, system: Conditioned, raw: Sequence[str], texts: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """The texts as they are served, and for each why it is withheld, "" where it is served.
+
+    What is withheld leaves the raw prompt as it is; an empty complement is never withheld.
 
     Args:
         model: whose adapter's gate and form count.
         system: that wrote the texts.
         raw: their prompts.
-        texts: complements or rewrites, as the model wrote them; an empty complement is never withheld.
+        texts: complements or rewrites, as the model wrote them.
     """
     form = model.adapter.config.form
-    unsure = [False] * len(raw)
-    if model.adapter.gate is not None:
-        logprob_N = torch.from_numpy(-system.losses(raw, texts).per_token).float().to(model.device)
-        embedding_NE = embeddings(model, raw)
-        threshold_N = model.adapter.gate_values(embedding_NE)[:, 2]
-        unsure = (model.adapter.confidence(embedding_NE, logprob_N) < threshold_N).tolist()
-    return [
-        "" if form == "complement" and not text else NOT_SURE if doubtful else rejects(prompt, text, form)
-        for prompt, text, doubtful in zip(raw, texts, unsure, strict=True)
-    ]
-
-
-def as_served(
-    model: PromptOptimizer, system: Conditioned, raw: Sequence[str], texts: Sequence[str]
-) -> tuple[list[str], list[str]]:
-    """The texts as they are served (what is withheld leaves the raw prompt as it is), and the reasons of
-    :func:`withheld`."""
-    reasons = withheld(model, system, raw, texts)
-    instead = nothing(raw, model.adapter.config.form)
-    return [other if reason else text for text, other, reason in zip(texts, instead, reasons, strict=True)], reasons
+    values = model.adapter.gate_values(embeddings(model, raw)).tolist()
+    answers, reasons = [], []
+    for prompt, text, parts, own, instead in zip(
+        raw, texts, system.parts(raw, texts), values, nothing(raw, form), strict=True
+    ):
+        whole_text = Part(text, parts[0].mean_logprob)  # also where it is longer than what counts in losses
+        answer, reason = served(prompt, [whole_text, *parts[1:]], own, form) if text or form == "rewrite" else ("", "")
+        answers.append(instead if reason else answer)
+        reasons.append(reason)
+    return answers, reasons

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from neuro_latent_trainer.backbones import Generator
 from neuro_latent_trainer.losses import IGNORE
 from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
+from neuro_latent_trainer.written import Part, parts_of
 
 BATCH = 32
 WRITING_BATCH = 128
@@ -100,10 +101,12 @@ class Conditioned:
         return texts
 
     @torch.no_grad()
-    def losses(self, prompts: Sequence[str], texts: Sequence[str], progress: Progress = lambda rows: None) -> Losses:
-        """Cross-entropy of ``texts``, given the prompts."""
+    def token_losses(
+        self, prompts: Sequence[str], texts: Sequence[str], progress: Progress = lambda rows: None
+    ) -> list[tuple[list[int], list[float]]]:
+        """The tokens of ``texts``, ``</s>`` included, and the cross-entropy of each, given the prompts."""
         targets = [ids[: self._max_target_tokens] for ids in self._generator.text_ids(list(texts))]
-        nats, tokens = np.zeros(len(prompts)), np.array([len(ids) for ids in targets], dtype=np.float64)
+        losses: list[list[float]] = [[] for _ in prompts]
         order = sorted(range(len(prompts)), key=lambda row: len(targets[row]))
         for first in range(0, len(order), BATCH):
             rows = order[first : first + BATCH]
@@ -117,9 +120,23 @@ class Conditioned:
             each = F.cross_entropy(
                 logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORE, reduction="none"
             ).view(labels.shape)
-            nats[rows] = each.double().sum(1).cpu().numpy()
+            for row, nats in zip(rows, each.tolist(), strict=True):
+                losses[row] = nats[: len(targets[row])]
             progress(len(rows))
-        return Losses(nats, tokens)
+        return list(zip(targets, losses, strict=True))
+
+    def losses(self, prompts: Sequence[str], texts: Sequence[str], progress: Progress = lambda rows: None) -> Losses:
+        """Cross-entropy of ``texts``, given the prompts."""
+        found = self.token_losses(prompts, texts, progress)
+        return Losses(np.array([sum(nats) for _, nats in found]), np.array([float(len(ids)) for ids, _ in found]))
+
+    def parts(self, prompts: Sequence[str], texts: Sequence[str]) -> list[list[Part]]:
+        """The parts of ``texts``, with their log-probabilities given the prompts."""
+        generator = self._generator
+        return [
+            parts_of(ids, [-loss for loss in nats], generator.eos_id, generator.decode)
+            for ids, nats in self.token_losses(prompts, texts)
+        ]
 
 
 def instructed(generator: Generator, instruction: str) -> Condition:

@@ -1,6 +1,7 @@
-"""Whole sentences of a text that was cut."""
+"""Whole sentences of a text that was cut, and where a text that is written may end."""
 
 import re
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 _END: Final = re.compile(r"[.!?…。！？।۔؟][\"'”’»」』)\]]*(?=\s|\Z)|[。！？][”’」』）]*")
@@ -22,3 +23,21 @@ def whole_sentences(text: str) -> str:
         if not _NO_END.search(whole[-12:]) and whole.count("(") == whole.count(")") and whole.count('"') % 2 == 0:
             return whole
     return ""
+
+
+def parts(tokens: list[int], counts: Iterable[int], decode: Callable[[list[int]], str]) -> Iterator[tuple[int, str]]:
+    """What of a text ends with one of its sentences.
+
+    Args:
+        tokens: of the text.
+        counts: numbers of first tokens to look at.
+        decode: makes text of tokens.
+
+    Yields:
+        The count and the text of its tokens, in the order of ``counts``.
+    """
+    for count in counts:
+        text = decode(tokens[:count]).strip()
+        ends = text and whole_sentences(text) == text
+        if ends and decode(tokens[: count - 1]).strip() != text:  # else the last of the tokens is a space
+            yield count, text

@@ -1,0 +1,66 @@
+"""What a model wrote, and what of it is served: the rule of the server's engine.
+
+A complement is served up to the last sentence of which the gate is sure enough, and in which the guard finds nothing.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+from neuro_latent_client import sentences
+from neuro_latent_client.form import Form
+from neuro_latent_client.guard import NOT_SURE, rejects
+
+
+class Part(NamedTuple):
+    """A whole text, or what of it ends with one of its sentences.
+
+    Attributes:
+        text: without white space at its ends.
+        mean_logprob: of its tokens, in nats; a whole text has ``</s>`` among them.
+    """
+
+    text: str
+    mean_logprob: float
+
+
+def parts_of(ids: list[int], logprobs: Sequence[float], eos: int, decode: Callable[[list[int]], str]) -> list[Part]:
+    """The whole text and its parts, the longest first.
+
+    Args:
+        ids: tokens of one text.
+        logprobs: of each.
+        eos: the end token.
+        decode: makes text of tokens.
+    """
+    sums = list(accumulate(logprobs))
+    tokens = ids[:-1] if ids[-1:] == [eos] else ids
+    shorter = sentences.parts(tokens, range(len(tokens) - 1, 0, -1), decode)
+    return [
+        Part(decode(tokens).strip(), sums[-1] / len(sums)),
+        *(Part(text, sums[count - 1] / count) for count, text in shorter),
+    ]
+
+
+def served(raw: str, parts: Sequence[Part], gate_values: Sequence[float], form: Form) -> tuple[str, str]:
+    """What of a text is served, and why nothing is.
+
+    Args:
+        raw: the prompt.
+        parts: of the text, the longest first; of a rewrite only the first counts.
+        gate_values: of the prompt: :meth:`~neuro_latent_trainer.adapter.Adapter.gate_values`.
+        form: of the text.
+
+    Returns:
+        The longest part of which the gate is sure enough and in which the guard finds nothing, and ""; or "" and what
+        is wrong with the whole text.
+    """
+    prior, weight, threshold = gate_values[:3]
+    reasons = []
+    for part in parts if form == "complement" else parts[:1]:
+        confidence = 1 / (1 + math.exp(-max(-700.0, prior + weight * part.mean_logprob)))
+        reasons.append(rejects(raw, part.text, form) if confidence >= threshold else NOT_SURE)
+        if not reasons[-1]:
+            return part.text, ""
+    return "", reasons[0]
