@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 _END: Final = re.compile(r"[.!?…。！？।۔؟][\"'”’»」』)\]]*(?=\s|\Z)|[。！？][”’」』）]*")
+_MAY_END: Final = re.compile(r"[.!?…。！？।۔؟\"'”’»」』)）\]\ufffd]")
+"""In the last token of a sentence; a part of a character is U+FFFD by itself."""
 _NO_END: Final = re.compile(
     r"(?:\b(?:e\.g|i\.e|etc|vs|incl|approx|esp|no|fig|mr|mrs|ms|dr|prof|st|[a-z])|(?:\A|\s)\(?\d{1,2})\.\Z",
     re.IGNORECASE,
@@ -37,7 +39,7 @@ def parts(tokens: list[int], counts: Iterable[int], decode: Callable[[list[int]]
         The count and the text of its tokens, in the order of ``counts``.
     """
     for count in counts:
-        text = decode(tokens[:count]).strip()
-        ends = text and whole_sentences(text) == text
-        if ends and decode(tokens[: count - 1]).strip() != text:  # else the last of the tokens is a space
-            yield count, text
+        if _MAY_END.search(decode(tokens[count - 1 : count])):
+            text = decode(tokens[:count]).strip()
+            if whole_sentences(text) == text:
+                yield count, text

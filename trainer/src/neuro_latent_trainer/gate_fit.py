@@ -163,6 +163,8 @@ def fit_gate(model: PromptOptimizer, trained: Grouped, held_out: Grouped, max_le
     rows = sample(range(len(held_out.records)), MOST_ROWS)
     records, groups = [held_out.records[row] for row in rows], [held_out.groups[row] for row in rows]
     written = write_scored(model, [record.raw_prompt for record in records], max_length)
+    if model.adapter.config.form == "rewrite":  # of which nothing is ever cut
+        written = [parts[:1] for parts in written]
     references = [record.target(model.adapter.config.form) or "" for record in records]
     some = [i for i, parts in enumerate(written) if parts[0].text]
     if len(some) < LEAST_ROWS:
