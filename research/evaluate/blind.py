@@ -34,10 +34,9 @@ def adapter_texts(model: PromptOptimizer, prompts: list[str]) -> tuple[list[str]
     """What the adapter adds to each prompt, as the server serves it and with gate and guard off; "" for nothing."""
     written = write_scored(model, prompts, 96)
     embedded = torch.cat([model.embed(prompts[at : at + 64]) for at in range(0, len(prompts), 64)])
-    values = model.adapter.gate_values(embedded).tolist()
     answers = [
-        served(raw, parts, own, "complement")[0] if is_english(raw) else ""
-        for raw, parts, own in zip(prompts, written, values, strict=True)
+        served(model.adapter, embedding, raw, parts)[0] if is_english(raw) and parts[0].text else ""
+        for raw, parts, embedding in zip(prompts, written, embedded, strict=True)
     ]
     return answers, [parts[0].text for parts in written]
 
@@ -70,9 +69,8 @@ def write_sheet(adapter: str, output: Path, count: int) -> None:
         "constant": [CONSTANT] * count,
         "teacher": [row.complement for row in rows],
     }
-    asked = list(
-        {(raw, text): 0 for texts in systems.values() for raw, text in zip(prompts, texts, strict=True) if text}
-    )
+    pairs = [pair for texts in systems.values() for pair in zip(prompts, texts, strict=True)]
+    asked = list(dict.fromkeys((raw, text) for raw, text in pairs if text))
     random.Random(1).shuffle(asked)
     ids = {pair: number for number, pair in enumerate(asked)}
     output.mkdir(parents=True, exist_ok=True)

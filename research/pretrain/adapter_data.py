@@ -81,7 +81,8 @@ def main() -> None:
         pairs = [row.advised() for row in teacher_split()[held_out] if row.choice or held_out or not row.complement]
         pairs += () if held_out else written_requests()
         lines = [record(row) for row in (*grammar_rows(held_out, count), *pairs)]
-        lines = random.Random(17).sample(lines, min(options.rows, len(lines)))
+        if not held_out:
+            lines = random.Random(17).sample(lines, min(options.rows, len(lines)))
         (options.output / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
         print(f"{name}.jsonl: {len(lines)} rows")
     for name, rows in zip(("new_kinds", "new_kinds_held_out"), new_kind_rows(), strict=True):

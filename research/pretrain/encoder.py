@@ -73,21 +73,16 @@ def draw_texts(count: int, shares: tuple[float, float, float], seed: int) -> lis
     rng, texts = random.Random(seed), []
     prose, lines = _drawn_from
     passage = lambda r: " ".join(r.choice(prose).split()[: r.randint(10, 50)])  # noqa: E731
+    draws = (lambda: grammar_row(rng, passage), lambda: teacher_row(rng), lambda: empty_row(rng, passage), None)
     while len(texts) < count:
-        draw = rng.choices(("grammar", "typed", "empty", "line"), (*shares, 1 - sum(shares)))[0]
-        if draw == "line":
+        draw = rng.choices(draws, (*shares, 1 - sum(shares)))[0]
+        if draw is None:
             words = rng.choice(lines).split()
             start = 0 if rng.random() < 0.5 else rng.randrange(max(1, len(words) - 3))
             text = " ".join(words[start : start + rng.choice((3, 6, 9, 12, 20, 40))])
             texts.append((hasty(text, rng) or "x", NO_KIND, NO_FAMILY))
             continue
-        row = (
-            grammar_row(rng, passage)
-            if draw == "grammar"
-            else teacher_row(rng)
-            if draw == "typed"
-            else empty_row(rng, passage)
-        )
+        row = draw()
         family = row.choice.family if row.choice else NO_FAMILY
         texts.append((row.raw, row.kind, family))
         if row.complement and rng.random() < 0.3:
@@ -200,6 +195,7 @@ def main() -> None:
            for e in tokenizer.encode_batch_fast([text for text, _, _ in rows[at : at + 100_000]])]  # fmt: skip
     kind_N, family_N = (torch.tensor([row[i] for row in rows], device=device) for i in (1, 2))
     model = student(tokenizer.get_vocab_size()).to(device)
+    family_weight = FAMILY_WEIGHT if options.start_from else 0.0
     if options.start_from:
         model.load_state_dict(torch.load(options.start_from, weights_only=True, map_location=device))
     lift = nn.Linear(WIDTH, target.shape[1], bias=False).to(device)
@@ -225,7 +221,7 @@ def main() -> None:
             by_kind = kind_loss(unit, kind_N[places])
             by_family = F.cross_entropy(name_family(unit) / KIND_TEMPERATURE, family_N[places], ignore_index=NO_FAMILY)
             loss = 4 * (1 - cosine) + RELATION_WEIGHT * relation + KIND_WEIGHT * by_kind
-            (loss + FAMILY_WEIGHT * by_family if options.start_from else loss).backward()
+            (loss + family_weight * by_family).backward()
             take_step(optimizers, together, progress)
             step += 1
         if time.monotonic() - report > 5:

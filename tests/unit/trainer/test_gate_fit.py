@@ -103,10 +103,9 @@ def test_the_threshold_serves_its_share_of_prompts_by_their_surest_part(model: P
     found = gate_fit.fit_weights(model, gate, data.embeddings_NE[:20], written, served=0.5)
     assert found["curve"][5]["served"] == pytest.approx(0.5)
     assert found["curve"][5]["apt"] == 1
-    values = model.adapter.gate_values(data.embeddings_NE[:2]).tolist()
     texts = [[part for part, _ in parts] for parts in written[:2]]
-    assert served("x y", texts[0], values[0], "complement") == ("Use one here.", "")
-    assert served("x y", texts[1], values[1], "complement") == ("", NOT_SURE)
+    assert served(model.adapter, data.embeddings_NE[0], "x y", texts[0]) == ("Use one here.", "")
+    assert served(model.adapter, data.embeddings_NE[1], "x y", texts[1]) == ("", NOT_SURE)
 
 
 def test_the_parts_of_a_text_end_with_its_sentences() -> None:

@@ -1,16 +1,20 @@
 """What a model wrote, and what of it is served: the rule of the server's engine.
 
 A complement is served up to the last sentence of which the gate is sure enough, and in which the guard finds nothing.
+
+Shape letters: ``M`` parts of one text, ``E`` encoder width.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
+import torch
+from torch import Tensor
+
 from neuro_latent_client import sentences
-from neuro_latent_client.form import Form
 from neuro_latent_client.guard import NOT_SURE, rejects
+from neuro_latent_trainer.adapter import Adapter
 
 
 class Part(NamedTuple):
@@ -43,24 +47,28 @@ def parts_of(ids: list[int], logprobs: Sequence[float], eos: int, decode: Callab
     ]
 
 
-def served(raw: str, parts: Sequence[Part], gate_values: Sequence[float], form: Form) -> tuple[str, str]:
+@torch.no_grad()
+def served(adapter: Adapter, embedding_E: Tensor, raw: str, parts: Sequence[Part]) -> tuple[str, str]:
     """What of a text is served, and why nothing is.
 
     Args:
+        adapter: whose gate and form count.
+        embedding_E: raw embedding of the prompt.
         raw: the prompt.
         parts: of the text, the longest first; of a rewrite only the first counts.
-        gate_values: of the prompt: :meth:`~neuro_latent_trainer.adapter.Adapter.gate_values`.
-        form: of the text.
 
     Returns:
         The longest part of which the gate is sure enough and in which the guard finds nothing, and ""; or "" and what
         is wrong with the whole text.
     """
-    prior, weight, threshold = gate_values[:3]
+    form = adapter.config.form
+    parts = parts if form == "complement" else parts[:1]
+    embedding_ME = embedding_E.expand(len(parts), -1)
+    confidence_M = adapter.confidence(embedding_ME, embedding_E.new_tensor([part.mean_logprob for part in parts]))
+    sure = (confidence_M >= adapter.gate_values(embedding_ME)[:, 2]).tolist()
     reasons = []
-    for part in parts if form == "complement" else parts[:1]:
-        confidence = 1 / (1 + math.exp(-max(-700.0, prior + weight * part.mean_logprob)))
-        reasons.append(rejects(raw, part.text, form) if confidence >= threshold else NOT_SURE)
+    for part, enough in zip(parts, sure, strict=True):
+        reasons.append(rejects(raw, part.text, form) if enough else NOT_SURE)
         if not reasons[-1]:
             return part.text, ""
     return "", reasons[0]

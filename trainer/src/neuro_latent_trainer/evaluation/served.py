@@ -38,13 +38,14 @@ def as_served(
         texts: complements or rewrites, as the model wrote them.
     """
     form = model.adapter.config.form
-    values = model.adapter.gate_values(embeddings(model, raw)).tolist()
     answers, reasons = [], []
-    for prompt, text, parts, own, instead in zip(
-        raw, texts, system.parts(raw, texts), values, nothing(raw, form), strict=True
+    for prompt, text, parts, embedding_E, instead in zip(
+        raw, texts, system.parts(raw, texts), embeddings(model, raw), nothing(raw, form), strict=True
     ):
-        whole_text = Part(text, parts[0].mean_logprob)  # also where it is longer than what counts in losses
-        answer, reason = served(prompt, [whole_text, *parts[1:]], own, form) if text or form == "rewrite" else ("", "")
+        answer, reason = "", ""
+        if text or form == "rewrite":
+            whole_text = Part(text, parts[0].mean_logprob)  # also where it is longer than what counts in losses
+            answer, reason = served(model.adapter, embedding_E, prompt, [whole_text, *parts[1:]])
         answers.append(instead if reason else answer)
         reasons.append(reason)
     return answers, reasons
