@@ -6,7 +6,8 @@ The student learns the teacher's vectors of short texts (cosine through a linear
 similarities within a batch on its own vectors), and that requests of one kind belong together (supervised contrastive
 loss, Khosla et al. 2020). Writes ``encoder.pt``.
 
-``--start-from encoder.pt`` goes on from one: mostly with requests as people type them, whose family it learns to name.
+``--start-from encoder.pt`` goes on from one in place of a teacher: mostly with requests as people type them, whose
+family it learns to name, near the vectors that it had.
 """
 
 import argparse
@@ -39,10 +40,14 @@ MOST_TOKENS = 96
 """The longest text of the distillation."""
 SIMILARITY_TEMPERATURE, KIND_TEMPERATURE = 0.05, 0.1
 RELATION_WEIGHT, KIND_WEIGHT, FAMILY_WEIGHT = 0.5, 0.1, 0.5
-SHARES, SHARES_LATER = (0.5, 0.1, 0.05), (0.2, 0.6, 0.05)
+SHARES, SHARES_LATER = (0.5, 0.1, 0.05), (0.1, 0.8, 0.03)
 """Of the grammar, requests as people type them, and texts with nothing to add; at first, and when it goes on. The rest
 are lines of the corpus."""
+WHOLE, WHOLE_LATER = 0.3, 0.05
+"""Share of the requests whose whole enhanced prompt (or failed one) is a text too; at first, and when it goes on."""
 NO_FAMILY = -1
+DROPPED = 0.1
+"""Share of a text's tokens that are left out when it goes on: it saw these requests before."""
 
 
 def student(vocabulary: int) -> Any:
@@ -68,7 +73,7 @@ _drawn_from: tuple[list[str], list[str]] = ([], [])
 """Passages and lines, which forked processes share."""
 
 
-def draw_texts(count: int, shares: tuple[float, float, float], seed: int) -> list[tuple[str, int, int]]:
+def draw_texts(count: int, shares: tuple[float, float, float], whole: float, seed: int) -> list[tuple[str, int, int]]:
     """Texts with the kind and the family of request that they are."""
     rng, texts = random.Random(seed), []
     prose, lines = _drawn_from
@@ -85,9 +90,9 @@ def draw_texts(count: int, shares: tuple[float, float, float], seed: int) -> lis
         row = draw()
         family = row.choice.family if row.choice else NO_FAMILY
         texts.append((row.raw, row.kind, family))
-        if row.complement and rng.random() < 0.3:
+        if row.complement and rng.random() < whole:
             texts.append((row.enhanced, row.kind, NO_FAMILY))
-        if row.failed and rng.random() < 0.3:
+        if row.failed and rng.random() < whole:
             texts.append((f"{row.raw}\n\n{row.failed}", NO_KIND, NO_FAMILY))
     return texts
 
@@ -145,6 +150,28 @@ def teacher_vectors(folder: str, texts: list[str], device: torch.device, batch: 
     return vectors
 
 
+@torch.no_grad()
+def own_vectors(model: Any, rows: list[list[int]], device: torch.device, batch: int = 512) -> Tensor:
+    """Unit vectors of the student itself, float16 [N, E] on ``device``."""
+    vectors = torch.empty(len(rows), WIDTH, dtype=torch.float16, device=device)
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    for at in range(0, len(order), batch):
+        some = order[at : at + batch]
+        ids, mask = padded([rows[i] for i in some], 1, device)
+        hidden = model(ids, mask).last_hidden_state
+        vectors[torch.tensor(some, device=device)] = F.normalize(mean_pool(hidden, mask), dim=-1).half()
+    return vectors
+
+
+def shortened(ids: list[int], share: float, rng: np.random.Generator) -> list[int]:
+    """The ids without ``share`` of those between the first and the last."""
+    if not share:
+        return ids
+    kept = rng.random(len(ids)) >= share
+    kept[[0, -1]] = True
+    return [token for token, keep in zip(ids, kept, strict=True) if keep]
+
+
 def kind_loss(unit_BE: Tensor, kind_B: Tensor) -> Tensor:
     """Supervised contrastive loss over the rows that have a kind."""
     unit_BE, kind_B = unit_BE[kind_B != NO_KIND], kind_B[kind_B != NO_KIND]
@@ -159,14 +186,15 @@ def kind_loss(unit_BE: Tensor, kind_B: Tensor) -> Tensor:
 def main() -> None:
     """Read the options, draw the texts, distil."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--teacher", required=True)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--teacher", help="folder of a sentence encoder, to distil")
+    source.add_argument("--start-from", type=Path, help="an encoder.pt to go on from")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--texts", type=int, default=1_500_000)
     parser.add_argument("--batch", type=int, default=3072)
     parser.add_argument("--minutes", type=float, default=1.5)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--embedding-rate", type=float, default=2e-3)
-    parser.add_argument("--start-from", type=Path, help="an encoder.pt to go on from")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
@@ -182,33 +210,53 @@ def main() -> None:
     kinds()
     with ProcessPoolExecutor(workers) as pool:
         share = options.texts // (4 * workers) + 1
-        draw = partial(draw_texts, share, SHARES_LATER if options.start_from else SHARES)
+        mix = (SHARES_LATER, WHOLE_LATER) if options.start_from else (SHARES, WHOLE)
+        draw = partial(draw_texts, share, *mix)
         rows = list(
             {row[0]: row for part in pool.map(draw, range(4 * workers)) for row in part if row[0].strip()}.values()
         )
     note(texts=len(rows))
-    target = teacher_vectors(options.teacher, [text for text, _, _ in rows], device)
-    note(teacher=list(target.shape))
     tokenizer = Tokenizer.from_file(str(options.work / "encoder_tokenizer.json"))
     tokenizer.enable_truncation(MOST_TOKENS)
     ids = [e.ids for at in range(0, len(rows), 100_000)
            for e in tokenizer.encode_batch_fast([text for text, _, _ in rows[at : at + 100_000]])]  # fmt: skip
     kind_N, family_N = (torch.tensor([row[i] for row in rows], device=device) for i in (1, 2))
     model = student(tokenizer.get_vocab_size()).to(device)
-    family_weight = FAMILY_WEIGHT if options.start_from else 0.0
     if options.start_from:
         model.load_state_dict(torch.load(options.start_from, weights_only=True, map_location=device))
-    lift = nn.Linear(WIDTH, target.shape[1], bias=False).to(device)
+        target = own_vectors(model, ids, device)
+    else:
+        target = teacher_vectors(options.teacher, [text for text, _, _ in rows], device)
+    note(targets=list(target.shape))
+    family_weight, dropped = (FAMILY_WEIGHT, DROPPED) if options.start_from else (0.0, 0.0)
     name_family = nn.Linear(WIDTH, len(families())).to(device)
+    lift = nn.Linear(WIDTH, target.shape[1], bias=False).to(device)
+    if options.start_from:
+        nn.init.eye_(lift.weight)
+        with torch.no_grad():
+            middle = target.float().mean(0)
+            for number in family_N.unique().tolist():
+                if number != NO_FAMILY:
+                    centre = target[family_N == number].float().mean(0) - middle
+                    name_family.weight[number] = F.normalize(centre, dim=0)
     together = nn.ModuleDict({"model": model, "lift": lift, "family": name_family})
     optimizers = make_optimizers(together, options.rate, options.embedding_rate)
+    pairs = [(row.raw, row.choice.family) for row in watched_pairs() if row.choice]
+
+    @torch.no_grad()
+    def watched() -> dict[str, float]:
+        batch_ids, mask = padded([e.ids for e in tokenizer.encode_batch_fast([raw for raw, _ in pairs])], 1, device)
+        scores = name_family(F.normalize(mean_pool(model(batch_ids, mask).last_hidden_state, mask), dim=-1))
+        right = scores.topk(3).indices == torch.tensor([family for _, family in pairs], device=device)[:, None]
+        return {"first": right[:, 0].float().mean().item(), "three": right.any(1).float().mean().item()}
+
     rng, step, started, report = np.random.default_rng(0), 0, time.monotonic(), 0.0
     while (progress := (time.monotonic() - started) / (60 * options.minutes)) < 1:
         pool_rows = rng.integers(len(rows), size=16 * options.batch)
         pool_rows = pool_rows[np.argsort([len(ids[i]) for i in pool_rows], kind="stable")]
         for part in rng.permutation(16):
             some = pool_rows[part * options.batch : (part + 1) * options.batch]
-            batch_ids, mask = padded([ids[i] for i in some], 1, device)
+            batch_ids, mask = padded([shortened(ids[i], dropped, rng) for i in some], 1, device)
             places = torch.from_numpy(some).to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=fast_dtype(device) == torch.bfloat16):
                 hidden = model(batch_ids, mask).last_hidden_state
@@ -224,19 +272,14 @@ def main() -> None:
             (loss + family_weight * by_family).backward()
             take_step(optimizers, together, progress)
             step += 1
-        if time.monotonic() - report > 5:
+        if time.monotonic() - report > 20:
             report = time.monotonic()
             note(
-                step=step, cosine=cosine.item(), relation=relation.item(), kind=by_kind.item(), family=by_family.item()
-            )
+                step=step, cosine=cosine.item(), relation=relation.item(), kind=by_kind.item(),
+                family=by_family.item(), **watched()
+            )  # fmt: skip
     torch.save(model.state_dict(), options.work / "encoder.pt")
-    with torch.no_grad():
-        pairs = [(row.raw, row.choice.family) for row in watched_pairs() if row.choice]
-        batch_ids, mask = padded([e.ids for e in tokenizer.encode_batch_fast([raw for raw, _ in pairs])], 1, device)
-        scores = name_family(F.normalize(mean_pool(model(batch_ids, mask).last_hidden_state, mask), dim=-1))
-        right = scores.topk(3).indices == torch.tensor([family for _, family in pairs], device=device)[:, None]
-    note(step=step, cosine=cosine.item(), watched_first=right[:, 0].float().mean().item(),
-         watched_three=right.any(1).float().mean().item())  # fmt: skip
+    note(step=step, cosine=cosine.item(), **watched())
 
 
 if __name__ == "__main__":

@@ -4,6 +4,9 @@ A family is wider than a kind of the grammar: "find the cause of an error messag
 each training pair of the teacher and each trained kind of the grammar, its family and the two to five sentences that an
 expert would put behind it. So a request that nothing was trained on still belongs to a family. ``requests``
 has more prompts, which readers wrote for each family.
+
+Families that are easily confused are one group (``groups.toml``), with one sentence that helps every request of all of
+them. A complement begins with it: where the model is sure of the group alone, it ends there.
 """
 
 import json
@@ -17,8 +20,11 @@ from typing import Any
 
 from research.pretrain.grammar import DATA
 
-COUNTS = (2, 2, 3)
-"""How many of a kind's sentences are taken; a pair has its own choice."""
+CHOSEN = 2
+"""How many of the chosen sentences stand behind the group's."""
+
+
+GROUPS = "groups.toml"
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,7 @@ def families() -> tuple[Family, ...]:
     return tuple(
         Family(f"{path.stem}/{family['id']}", tuple(family["sentences"]))
         for path in sorted((DATA / "families").glob("*.toml"))
+        if path.name != GROUPS
         for family in tomllib.loads(path.read_text(encoding="utf-8"))["family"]
     )
 
@@ -73,10 +80,17 @@ def _read(folder: Path) -> Iterator[tuple[dict[str, Any], Choice]]:
             yield row, Choice(position[f"{path.stem}/{row['family']}"], tuple(i - 1 for i in row["sentences"]))
 
 
+@cache
+def group_sentences() -> tuple[str, ...]:
+    """The sentence of each family's group, in the order of :func:`families`."""
+    groups = tomllib.loads((DATA / "families" / GROUPS).read_text(encoding="utf-8"))["group"]
+    found = {name: group["sentence"] for group in groups for name in group["families"]}
+    return tuple(found[family.name] for family in families())
+
+
 def text_of(choice: Choice, rng: random.Random | None = None) -> str:
-    """The chosen sentences; with ``rng``, some of them in their order."""
-    chosen = list(choice.sentences)
-    if rng:
-        chosen = sorted(rng.sample(range(len(chosen)), min(rng.choice(COUNTS), len(chosen))))
-        chosen = [choice.sentences[i] for i in chosen]
-    return " ".join(families()[choice.family].sentences[i] for i in chosen)
+    """The group's sentence and the first of the chosen ones; with ``rng``, some of the chosen ones in their order."""
+    chosen = range(len(choice.sentences))
+    places = sorted(rng.sample(chosen, min(CHOSEN, len(chosen)))) if rng else chosen[:CHOSEN]
+    sentences = families()[choice.family].sentences
+    return " ".join([group_sentences()[choice.family], *(sentences[choice.sentences[i]] for i in places)])

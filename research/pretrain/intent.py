@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from neuro_latent_trainer.adapter import AdapterConfig, BlackBox, Standardizer
 from research.pretrain.encoder import MOST_TOKENS, WIDTH, mean_pool, padded, student
-from research.pretrain.families import families
+from research.pretrain.families import families, group_sentences
 from research.pretrain.rows import Row, empty_row, grammar_row, teacher_row, watched_pairs
 
 HEAD, TEMPERATURE = 128, 0.1
@@ -82,7 +82,7 @@ def watched(
     groups: Tensor,
     embed_texts: Callable[[list[str]], Tensor],
 ) -> dict[str, float]:
-    """How often the nearest family (by its enhanced prompts' mean) is the chosen one, first and among three."""
+    """How often the family whose mean enhanced prompt is nearest is the chosen one: first, among three, or its group."""
     told = F.normalize(key(enhanced_NE), dim=-1)
     centres = torch.zeros(len(families()) + 1, told.shape[1], device=told.device)
     of_family = groups <= len(families())
@@ -91,8 +91,11 @@ def watched(
     scores = F.normalize(ask(embed_texts([row.raw for row in pairs])), dim=-1) @ F.normalize(centres, dim=-1).T
     right = torch.tensor([row.choice.family for row in pairs if row.choice], device=told.device)[:, None]
     best = scores.topk(3).indices
+    told_apart = {sentence: number for number, sentence in enumerate(dict.fromkeys(group_sentences()))}
+    group_of = torch.tensor([*(told_apart[sentence] for sentence in group_sentences()), -1], device=told.device)
     return {"pairs": len(pairs), "first": (best[:, :1] == right).float().mean().item(),
-            "three": (best == right).any(1).float().mean().item()}  # fmt: skip
+            "three": (best == right).any(1).float().mean().item(),
+            "group": (group_of[best[:, :1]] == group_of[right]).float().mean().item()}  # fmt: skip
 
 
 def main() -> None:
