@@ -82,7 +82,7 @@ def watched(
     groups: Tensor,
     embed_texts: Callable[[list[str]], Tensor],
 ) -> dict[str, float]:
-    """How often the family whose mean enhanced prompt is nearest is the chosen one: first, among three, or its group."""
+    """How often the family whose mean enhanced prompt is nearest is the chosen one: first, of three, or its group."""
     told = F.normalize(key(enhanced_NE), dim=-1)
     centres = torch.zeros(len(families()) + 1, told.shape[1], device=told.device)
     of_family = groups <= len(families())
