@@ -167,10 +167,10 @@ def test_serves_drains_and_leaves_nothing(serve: Callable[..., Command], reposit
     assert command.shared_memory()
 
     version, numpy_file, telemetry_off = command.infer("wrapped", 0)
+    assert not Path("ran").exists(), "a shell has run what is in the path"
     assert version == sys.version
     assert numpy_file.startswith(sys.prefix)
     assert telemetry_off == "1"
-    assert not Path("ran").exists(), "a shell has run what is in the path"
     with urllib.request.urlopen(command.facts["metrics"], timeout=10) as metrics:
         assert b"nv_inference_request_success" in metrics.read()
 

@@ -55,7 +55,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "precision-unsupported": (ERROR, "the device has no kernels for the repository's precision"),
     "precision-slow": (WARNING, "the precision is for GPUs; the CPU computes it in float32, with conversions"),
     # configurations
-    "repository-empty": (ERROR, "no model in the repository"),
+    "repository-empty": (ERROR, "no model in the repository, or one with a name that a shell reads"),
     "model-missing": (ERROR, "a model that callers ask for is missing"),
     "config-unreadable": (ERROR, "config.pbtxt is no model configuration"),
     "config-name": (ERROR, "a model's name is not that of its folder"),
