@@ -69,8 +69,8 @@ def exported(
 
 @pytest.fixture(scope="module")
 def own(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository that may be changed, in which an add was killed half-way."""
-    folder = tmp_path_factory.mktemp("own") / "repository"
+    """A repository that may be changed, in which an add was killed half-way, at a path that a shell does not take."""
+    folder = tmp_path_factory.mktemp("own") / "a$(touch ran) b'é测试"
     shutil.copytree(repository, folder, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "projector" / ".building-killed" / "adapters" / "team").mkdir(parents=True)
     (folder / "projector" / ".building-killed" / "adapters" / "team" / "model.onnx").write_bytes(b"half")

@@ -23,6 +23,9 @@ pytestmark = pytest.mark.triton
 
 SHARED_MEMORY = Path("/dev/shm")
 
+ODD = "a$(touch ran)`touch ran` b'c\"d\\e (f) &;*|é测试"
+"""A name of a folder that no shell takes as it is."""
+
 CONFIG = """
 name: "echo"
 backend: "python"
@@ -59,7 +62,7 @@ ensemble_scheduling { step [ { model_name: "echo" model_version: -1
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    folder = tmp_path / "repo"
+    folder = tmp_path / ODD
     for model, config in {"echo": CONFIG, "wrapped": ENSEMBLE}.items():
         (folder / model / "1").mkdir(parents=True)
         (folder / model / "config.pbtxt").write_text(config)
@@ -74,7 +77,6 @@ class Command:
 
     def __init__(self, repository: Path, temporary: Path, *options: str) -> None:
         temporary.mkdir()
-        self.temporary = temporary
         free = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
         self.process = subprocess.Popen(
             [
@@ -112,6 +114,8 @@ class Command:
         self.family = [self.server, *self.server.children(recursive=True)]
         (option,) = [word for word in self.server.cmdline() if "shm-region-prefix-name" in word]
         self.shm_prefix = option.rpartition("=")[2]
+        (option,) = [word for word in self.server.cmdline() if word.startswith("--model-repository=")]
+        self.run_dir = Path(option.partition("=")[2]).parent
 
     def infer(self, model: str, seconds: float) -> list[str]:
         request = urllib.request.Request(
@@ -128,7 +132,7 @@ class Command:
         deadline = time.monotonic() + 10
         while True:
             alive = [process for process in self.family if process.is_running()]
-            left = [*alive, *self.shared_memory(), *self.temporary.iterdir()]
+            left = [*alive, *self.shared_memory(), *self.run_dir.parent.glob(self.run_dir.name)]
             if not left or time.monotonic() > deadline:
                 return left
             time.sleep(0.05)
@@ -143,7 +147,7 @@ def serve(repository: Path, tmp_path: Path) -> Iterator[Callable[..., Command]]:
     commands: list[Command] = []
 
     def start(*options: str) -> Command:
-        commands.append(Command(repository, tmp_path / "temporary", *options))
+        commands.append(Command(repository, tmp_path / f"temporary {ODD}", *options))
         return commands[-1]
 
     yield start
@@ -163,6 +167,7 @@ def test_serves_drains_and_leaves_nothing(serve: Callable[..., Command], reposit
     assert command.shared_memory()
 
     version, numpy_file, telemetry_off = command.infer("wrapped", 0)
+    assert not Path("ran").exists(), "a shell has run what is in the path"
     assert version == sys.version
     assert numpy_file.startswith(sys.prefix)
     assert telemetry_off == "1"

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import resource
 import signal
 import subprocess
 import sys
@@ -104,6 +106,48 @@ def test_resuming_the_last_of_a_finished_run_changes_nothing(options: dict[str, 
     assert "resumed from" in done.stderr
     assert json.loads(done.stdout)["steps"] == 10
     assert (options["--output-dir"] / "adapter" / "adapter_model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", ["cut", "emptied", "overwritten"])
+def test_a_damaged_checkpoint_is_told_and_the_one_before_is_taken(options: dict[str, Any], damage: str) -> None:
+    assert run(options).exit_code == 0
+    weights, metrics = (
+        options["--output-dir"] / name for name in ("adapter/adapter_model.safetensors", "metrics.jsonl")
+    )
+    before = weights.read_bytes(), metrics.read_text()
+    for name in ("phase2_epoch_1.pt", "neuro_final_model.pt"):
+        file = options["--output-dir"] / name
+        content = file.read_bytes()
+        overwritten = content[:9000] + os.urandom(400) + content[9400:]
+        file.write_bytes({"cut": content[:-200], "emptied": b"", "overwritten": overwritten}[damage])
+    done = run({**options, "--resume": "last"})
+    assert done.exit_code == 0, done.output
+    for words in (
+        r"checkpoint \S*phase2_epoch_1.pt: ",
+        r"checkpoint \S*neuro_final_model.pt: ",
+        "phase1_epoch_1.pt at step 5",
+    ):
+        assert re.search(words, done.stderr), done.stderr
+    assert (weights.read_bytes(), metrics.read_text()) == before
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_half_file(options: dict[str, Any]) -> None:
+    other = {**options, "--output-dir": options["--output-dir"].with_name("other")}
+    assert run(other).exit_code == 0
+    limit = (other["--output-dir"] / "phase1_epoch_1.pt").stat().st_size - 1
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))  # a checkpoint is larger, the other files are not
+    try:
+        done = run(options)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert done.exit_code == 1
+    assert "phase1_epoch_1.pt" in error_line(done)
+    assert "free some space" in error_line(done)
+    assert max(file.stat().st_size for file in options["--output-dir"].rglob("*") if file.is_file()) <= limit
+    assert run(options).exit_code == 0
+    rows = [json.loads(line) for line in (options["--output-dir"] / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if row["kind"] == "train"] == list(range(1, 11))
 
 
 def test_resuming_what_is_not_there_fails_before_any_work(options: dict[str, Any]) -> None:

@@ -3,6 +3,8 @@
 import io
 import json
 import math
+import random
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -233,6 +235,9 @@ def test_a_checkpoint_that_is_missing_damaged_or_something_else_is_one_clear_err
     run = make_run()
     with pytest.raises(CheckpointError, match="no checkpoint in"):
         checkpoint.newest(run.output_dir)
+    (run.output_dir / "in_progress.pt").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="can be read: train again"), pytest.warns(match=r"in_progress\.pt"):
+        checkpoint.newest(run.output_dir)
     with pytest.raises(CheckpointError, match=r"no checkpoint at .*nowhere\.pt"):
         run.restore(tmp_path / "nowhere.pt")
     (tmp_path / "torn.pt").write_bytes(b"PK\x03\x04 torn")
@@ -241,6 +246,19 @@ def test_a_checkpoint_that_is_missing_damaged_or_something_else_is_one_clear_err
     torch.save({"weights": torch.ones(2)}, tmp_path / "other.pt")
     with pytest.raises(CheckpointError, match=r"other\.pt is no checkpoint of a training run"):
         run.restore(tmp_path / "other.pt")
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_bytes_in_a_checkpoint_are_noticed(make_run: MakeRun, whole: Run, tmp_path: Path, seed: int) -> None:
+    source = random.Random(seed)
+    content = bytearray((whole.output_dir / checkpoint.FINAL).read_bytes())
+    start = source.randrange(len(content) - 400)
+    content[start : start + 400] = source.randbytes(400)
+    (tmp_path / "spoilt.pt").write_bytes(content)
+    with pytest.raises(
+        CheckpointError, match=r"cannot read the checkpoint .*spoilt\.pt: .*newest one that can be read"
+    ):
+        checkpoint.load(tmp_path / "spoilt.pt")
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_a_clear_error(make_run: MakeRun) -> None:
@@ -304,3 +322,33 @@ def test_metrics_samples_and_curves_are_written(make_run: MakeRun, tmp_path: Pat
     assert samples[0]["raw_prompt"] == sample_records(40, 41)[0].raw_prompt
     (events,) = (tmp_path / "run" / "tensorboard").glob("events.out.tfevents.*")
     assert b"validation/loss" in events.read_bytes()
+
+
+class CrashingLog(RunLog):
+    """Records a step, and loses power."""
+
+    crash_after = 0
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        super().scalars(step, values)
+        if step == self.crash_after:
+            raise Crash
+
+
+def test_what_is_done_again_after_a_crash_is_recorded_once(make_run: MakeRun, tmp_path: Path) -> None:
+    # In the first epoch, between two checkpoints, right after an epoch's checkpoint, and before any checkpoint.
+    for crash in (2, 8, 14, 16, 0):
+        with CrashingLog(tmp_path / "run", Console(file=io.StringIO())) as log:
+            log.crash_after = crash
+            run = make_run("run", log, sample_every=4, save_every=5)
+            if checkpoint.all_in(run.output_dir):
+                run.restore(checkpoint.newest(run.output_dir))
+            with pytest.raises(Crash) if crash else nullcontext():
+                run.execute()
+        with (tmp_path / "run" / "metrics.jsonl").open("a") as metrics:
+            metrics.write('{"kind": "tr' if crash else "")
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in rows if r["kind"] == "train"] == list(range(1, STEPS + 1))
+    assert [r["step"] for r in rows if r["kind"] == "validation"] == [0, 5, 10, 15, 20]
+    samples = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
+    assert [s["step"] for s in samples] == [step for step in range(4, STEPS + 1, 4) for _ in range(3)]

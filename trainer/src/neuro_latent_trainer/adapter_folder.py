@@ -11,6 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from neuro_latent_trainer import files
 from neuro_latent_trainer.adapter import Adapter, AdapterConfig
 
 CONFIG_FILE = "adapter_config.json"
@@ -124,6 +125,4 @@ def write(
         (CARD_FILE, card.encode()),
         (WEIGHTS_FILE, save(tensors)),
     ):
-        partial = folder / f"{name}.partial"
-        partial.write_bytes(content)
-        partial.replace(folder / name)
+        files.write(folder / name, content)

@@ -1,11 +1,17 @@
 """Checkpoints: everything a run needs to go on as if it had never stopped. Loadable with ``weights_only=True``."""
 
+import io
 import re
+import warnings
+import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from neuro_latent_trainer import files
 
 FINAL = "neuro_final_model.pt"
 PARTIAL = "in_progress.pt"
@@ -33,24 +39,34 @@ def epoch_file(phase: int, epoch: int) -> str:
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write by rename, so that an interruption never leaves half a checkpoint."""
-    partial = path.with_suffix(".writing")
-    torch.save(state, partial)
-    partial.replace(path)
+    """Write a checkpoint whole, so that an interruption never leaves half of one.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    content = io.BytesIO()
+    torch.save(state, content)
+    files.write(path, content.getbuffer())
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint.
+    """Read a checkpoint, and compare its checksums: it is a zip file, which has one for each of its parts.
 
     Raises:
         CheckpointError: it is missing, damaged, or something else.
     """
     try:
+        with zipfile.ZipFile(path) as archive:
+            if part := archive.testzip():
+                raise zipfile.BadZipFile(f"the checksum of {part} is wrong")
         state = torch.load(path, weights_only=True, map_location="cpu")
     except FileNotFoundError:
         raise CheckpointError(f"no checkpoint at {path}") from None
     except Exception as error:
-        raise CheckpointError(f"cannot read the checkpoint {path}: {type(error).__name__}") from error
+        what = str(error) if isinstance(error, zipfile.BadZipFile) else type(error).__name__
+        raise CheckpointError(
+            f"cannot read the checkpoint {path}: {what}; resuming from the last takes the newest one that can be read"
+        ) from error
     if not isinstance(state, dict) or "position" not in state:
         raise CheckpointError(f"{path} is no checkpoint of a training run")
     return state
@@ -62,8 +78,8 @@ def all_in(run: Path) -> list[Path]:
     return sorted(found)
 
 
-def newest(run: Path) -> Path:
-    """The checkpoint of a run that has come furthest.
+def newest(run: Path, tell: Callable[[str], object] = warnings.warn) -> Path:
+    """The checkpoint of a run that has come furthest, of those that can be read; ``tell`` hears of the others.
 
     Raises:
         CheckpointError: the run has none.
@@ -71,4 +87,12 @@ def newest(run: Path) -> Path:
     found = all_in(run)
     if not found:
         raise CheckpointError(f"no checkpoint in {run}: expected {epoch_file(1, 1)} or alike")
-    return max(found, key=lambda p: (load(p)["position"]["step"], p.name == FINAL))
+    whole: list[tuple[int, bool, Path]] = []
+    for path in found:
+        try:
+            whole.append((load(path)["position"]["step"], path.name == FINAL, path))
+        except CheckpointError as error:
+            tell(str(error))
+    if not whole:
+        raise CheckpointError(f"no checkpoint in {run} can be read: train again, with another output folder")
+    return max(whole)[-1]

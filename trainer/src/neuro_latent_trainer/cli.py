@@ -13,6 +13,7 @@ from neuro_latent_trainer.command_line import (
     ColumnsOption,
     DataOption,
     EmbeddingsOption,
+    explain,
     fail,
     stopping_with_a_checkpoint,
 )
@@ -238,6 +239,9 @@ def _train(
     try:
         mapping = parse_columns(columns) if columns else None
 
+        def warn(text: str) -> None:
+            console.print(f"warning: {text}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+
         def read(path: Path) -> Dataset:
             data = read_records(path, columns=mapping, strict=strict)
             if data.bad_rows and processes.is_main_process:
@@ -258,7 +262,7 @@ def _train(
         console.print(f"form: {form} ({reason})", highlight=False, markup=False)
         if unused := describe_unused(train_records + val_records, form):
             console.print(unused, style="yellow", highlight=False)
-        checkpoint_path = checkpoint.newest(output_dir) if resume == "last" else resume and Path(resume)
+        checkpoint_path = checkpoint.newest(output_dir, warn) if resume == "last" else resume and Path(resume)
         with ExitStack() as closing:
             observer: Observer = Unobserved()
             if processes.is_main_process:
@@ -291,7 +295,7 @@ def _train(
         ValueError,
         OSError,
     ) as error:
-        fail(console, str(error), code=2 if isinstance(error, ValueError) else 1)
+        fail(console, explain(error), code=2 if isinstance(error, ValueError) else 1)
     if summary.interrupted:
         fail(console, f"stopped at step {summary.steps}; go on with --resume last", code=130)
     console.print(

@@ -1,5 +1,6 @@
 """What the commands of the trainer share: options, how they are stopped, and how they fail."""
 
+import errno
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,13 @@ def fail(console: Console, message: str, code: int = 1) -> NoReturn:
     """Print an error in one piece and end the command."""
     console.print(f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
     raise typer.Exit(code)
+
+
+def explain(error: Exception) -> str:
+    """An error as the command tells it; a full disk comes with the way out."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"{error}; free some space, then go on from the last checkpoint with --resume, or start again"
+    return str(error)
 
 
 @contextmanager

@@ -9,8 +9,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
+from neuro_latent_trainer import files
+
 METRICS_FILE = "metrics.jsonl"
 """In a run's folder: one line a step and a validation."""
+SAMPLES_FILE = "samples.jsonl"
 
 
 class RunLog:
@@ -29,8 +32,12 @@ class RunLog:
         )
         self._task: TaskID | None = None
         self._board = SummaryWriter(str(output_dir / "tensorboard"))
-        self._metrics = (output_dir / METRICS_FILE).open("a", encoding="utf-8")
-        self._samples = (output_dir / "samples.jsonl").open("a", encoding="utf-8")
+        self._folder = output_dir
+        self._open()
+
+    def _open(self) -> None:
+        self._metrics = (self._folder / METRICS_FILE).open("a", encoding="utf-8")
+        self._samples = (self._folder / SAMPLES_FILE).open("a", encoding="utf-8")
 
     def __enter__(self) -> "RunLog":
         self._progress.start()
@@ -43,6 +50,19 @@ class RunLog:
         self._board.close()
         self._metrics.close()
         self._samples.close()
+
+    def begin(self, step: int, validated: bool) -> None:
+        """Drop what was recorded after the checkpoint that the run goes on from, or before a run that starts anew."""
+        for file in (self._metrics, self._samples):
+            file.close()
+        for path in (self._folder / METRICS_FILE, self._folder / SAMPLES_FILE):
+            lines = path.read_bytes().splitlines(keepends=True)
+            kept = [line for line in lines if _holds(line, step, validated)]
+            if kept != lines:
+                files.write(path, b"".join(kept))
+                self._board.close()
+                self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=step + 1)
+        self._open()
 
     def stage(self, name: str, total: int) -> None:
         self._task = self._progress.add_task(name, total=total, note="") if total else None
@@ -74,8 +94,19 @@ class RunLog:
             self._board.add_scalar(f"{kind}/{name}", value, step)
 
 
+def _holds(line: bytes, step: int, validated: bool) -> bool:
+    """Whether a recorded line is whole, and holds for a run that goes on after ``step``."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return False
+    return line.endswith(b"\n") and (row["step"], row.get("kind") == "validation" and not validated) <= (step, False)
+
+
 class Unobserved:
     """Observer that shows and keeps nothing: of all processes of a run but the first."""
+
+    def begin(self, step: int, validated: bool) -> None: ...
 
     def stage(self, name: str, total: int) -> None: ...
 

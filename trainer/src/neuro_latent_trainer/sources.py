@@ -5,6 +5,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from neuro_latent_trainer import files
 from neuro_latent_trainer.data import DataError, Record, parse_columns, read_records, split_records
 
 FILE = "data.json"
@@ -25,7 +26,7 @@ class Sources:
 
     def write(self, run: Path) -> None:
         """Put them into the folder of a run."""
-        (run / FILE).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        files.write(run / FILE, (json.dumps(asdict(self), indent=2) + "\n").encode())
 
     def records(self, validation_share: float, seed: int) -> tuple[list[Record], list[Record]]:
         """Training and held-out records, split as ``neuro-latent train`` splits them.

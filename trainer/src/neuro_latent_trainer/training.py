@@ -49,6 +49,9 @@ SAMPLE_TOKENS = 64
 class Observer(Protocol):
     """What a run tells while it goes (progress bar, TensorBoard, log file)."""
 
+    def begin(self, step: int, validated: bool) -> None:
+        """Training begins after ``step``, whose validation was told or will be; what was told of later ones is void."""
+
     def stage(self, name: str, total: int) -> None:
         """A long stage of ``total`` units begins."""
 
@@ -464,6 +467,7 @@ class Run:
     def execute(self) -> RunSummary:
         """Train to the end, or to the next batch after :attr:`stop_requested`; both leave a checkpoint."""
         validated: dict[str, float] = {}
+        self.observer.begin(self.position.step, self.validation_start is not None and not self.position.batch)
         if self.validation_start is None:
             validated = self.validate()
             self.validation_start = validated["loss"]

@@ -26,6 +26,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "server-version-unknown": (NOTE, "the version of the tritonserver cannot be told"),
     "stub-missing": (ERROR, "the python backend has no stub for this Python"),
     "libraries-missing": (ERROR, "shared libraries that tritonserver or its python stub needs are not installed"),
+    "temporary-folder-unsafe": (ERROR, "no folder for temporary files whose path a shell takes as it is"),
     "backend-missing": (ERROR, "a model needs a backend that this tritonserver does not have"),
     "backend-stand-in": (NOTE, "Python stands in for one of Triton's own backends: the same answers, slower"),
     # machine
@@ -54,7 +55,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "precision-unsupported": (ERROR, "the device has no kernels for the repository's precision"),
     "precision-slow": (WARNING, "the precision is for GPUs; the CPU computes it in float32, with conversions"),
     # configurations
-    "repository-empty": (ERROR, "no model in the repository"),
+    "repository-empty": (ERROR, "no model in the repository, or one with a name that a shell reads"),
     "model-missing": (ERROR, "a model that callers ask for is missing"),
     "config-unreadable": (ERROR, "config.pbtxt is no model configuration"),
     "config-name": (ERROR, "a model's name is not that of its folder"),

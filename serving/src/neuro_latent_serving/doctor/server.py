@@ -16,6 +16,7 @@ from neuro_latent_serving.server.backends import STUB, find_stub, prepare_backen
 from neuro_latent_serving.server.binary import TritonBinary, check_libraries, find_tritonserver
 from neuro_latent_serving.server.errors import ServeError
 from neuro_latent_serving.server.ports import numeric_host
+from neuro_latent_serving.server.process import temporary_folder
 
 FIXED = Version("2.59.1")
 """25.07, the first without CVE-2025-23319, -23320 and -23334."""
@@ -96,7 +97,11 @@ def find_backends(binary: TritonBinary) -> dict[str, bool] | Finding:
     except ServeError as error:
         return Finding("stub-missing", "python backend", error.message, error.hint)
     try:
-        with tempfile.TemporaryDirectory(prefix="neuro-latent-doctor-") as folder:
+        temporary = temporary_folder()
+    except ServeError as error:
+        return Finding("temporary-folder-unsafe", "TMPDIR", error.message, error.hint)
+    try:
+        with tempfile.TemporaryDirectory(prefix="neuro-latent-doctor-", dir=temporary) as folder:
             backends = prepare_backends(binary, Path(folder), python)
             if binary.stubs is None:
                 check_libraries([binary.path, stub], backends.environment)

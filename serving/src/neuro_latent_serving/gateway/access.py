@@ -1,12 +1,16 @@
 """Who may ask, and how often."""
 
+import fcntl
 import hashlib
 import hmac
 import os
 import re
 import secrets
+import shutil
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from neuro_latent_serving.server.errors import UsageError
@@ -52,19 +56,59 @@ class ApiKeys:
 
 
 def add_key(file: Path, name: str) -> str:
-    """Make a key, append its hash to the file, and return the key: it is nowhere else.
+    """Make a key, add its hash to the file, and return the key: it is nowhere else.
+
+    The file is written beside and renamed, under a lock of its folder; its owner and its mode stay.
 
     Raises:
-        UsageError: the name cannot be used or is taken.
+        UsageError: the name cannot be used or is taken, or the file cannot be read or written.
     """
     if not NAME.fullmatch(name):
         raise UsageError(f"{name!r} is no name for a key: use up to 64 letters, digits and . @ _ -")
-    if file.exists() and name in ApiKeys(file)._digests:
-        raise UsageError(f"{file} has a key of the name {name}", "Delete its line to withdraw it.")
     key = f"nl_{secrets.token_urlsafe(32)}"
-    with open(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "w", encoding="utf-8") as lines:
-        lines.write(f"{name} {_digest(key)}\n")
+    target = file.resolve()
+    try:
+        with _locked(target.parent):
+            known = target.read_bytes() if target.exists() else b""
+            if known and name in ApiKeys(file)._digests:
+                raise UsageError(f"{file} has a key of the name {name}", "Delete its line to withdraw it.")
+            if known and not known.endswith(b"\n"):
+                known += b"\n"
+            _replace(target, known + f"{name} {_digest(key)}\n".encode())
+    except OSError as error:
+        raise UsageError(
+            f"--api-keys {file}: cannot be written: {error.strerror}", "Name a file in a folder that you can write."
+        ) from None
     return key
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """While this lasts no other process holds the folder so."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _replace(file: Path, content: bytes) -> None:
+    """Give a file other content in one step; one that was not there is for its owner alone."""
+    descriptor, beside = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)  # mode 0600
+    try:
+        with os.fdopen(descriptor, "wb") as written:
+            written.write(content)
+            written.flush()
+            os.fsync(descriptor)
+        if file.exists():
+            shutil.copymode(file, beside)
+            with suppress(PermissionError):  # only root gives files away
+                os.chown(beside, file.stat().st_uid, file.stat().st_gid)
+        os.replace(beside, file)
+    except BaseException:
+        os.unlink(beside)
+        raise
 
 
 def _digest(key: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from neuro_latent_serving.server.binary import TritonBinary, check_libraries
 from neuro_latent_serving.server.errors import ServeError
+from neuro_latent_serving.server.process import is_shell_safe
 
 STUB = "triton_python_backend_stub"
 LIBRARY = "libtriton_python.so"
@@ -32,13 +33,17 @@ def prepare_backends(binary: TritonBinary, run_dir: Path, python: str | None = N
     """Give the wheel's backends the stub of ``python`` ("3.11"; default: the running one), by links in ``run_dir``.
 
     The wheel has no onnxruntime backend, so it gets one that is written in Python (``triton/stand_in.py``). A full
-    installation has a stub in its python backend already and is used as it is.
+    installation has a stub in its python backend already and is used as it is, by a link where its path is not
+    shell-safe.
     """
+    folder = run_dir / "backends"
     if binary.stubs is None:
-        return Backends(binary.backends, binary.environment)
+        if is_shell_safe(binary.backends):
+            return Backends(binary.backends, binary.environment)
+        folder.symlink_to(binary.backends)
+        return Backends(folder, binary.environment)
     python = python or f"{sys.version_info.major}.{sys.version_info.minor}"
     stub = find_stub(binary.path, binary.stubs, python)
-    folder = run_dir / "backends"
     for backend in binary.backends.iterdir():
         link = folder / backend.name
         link.mkdir(parents=True)

@@ -1,9 +1,11 @@
 """A tritonserver process: its command line, its environment, and the keeper that holds it."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +13,33 @@ from pathlib import Path
 from neuro_latent_serving.server import keeper
 from neuro_latent_serving.server.errors import ServeError
 from neuro_latent_serving.server.ports import Ports
+
+TEMPORARY_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
+
+
+def is_shell_safe(path: Path) -> bool:
+    """Whether a shell, and a list of folders with colons, take a path as it is.
+
+    Triton starts the stub of a python model through a shell, with the paths of the model and of the backend.
+    """
+    return shlex.quote(str(path)) == str(path) and ":" not in str(path)
+
+
+def temporary_folder() -> Path:
+    """Where run folders are made: the system's temporary folder (TMPDIR), or another one if that is not shell-safe.
+
+    Raises:
+        ServeError: there is none.
+    """
+    wanted = Path(tempfile.gettempdir()).absolute()
+    for folder in (wanted, *map(Path, TEMPORARY_FOLDERS)):
+        if is_shell_safe(folder) and folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    raise ServeError(
+        f"no folder for temporary files: {wanted} has characters in its path that a shell reads, and none of "
+        f"{', '.join(TEMPORARY_FOLDERS)} can be written",
+        "Set TMPDIR to a folder whose path has only letters, digits and / . _ - +",
+    )
 
 
 def server_arguments(

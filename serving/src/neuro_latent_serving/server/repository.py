@@ -19,6 +19,7 @@ from neuro_latent_serving.adapters.records import (
     versions,
 )
 from neuro_latent_serving.server.errors import ServeError, UsageError
+from neuro_latent_serving.server.process import is_shell_safe
 
 MANIFEST = "manifest.json"
 GPU_ONLY = ("bf16",)
@@ -169,6 +170,12 @@ def model_names(repository: Path) -> tuple[str, ...]:
         raise ServeError(
             f"{repository}: no model in it (a model is a folder with a config.pbtxt)",
             f"Make one with: {EXPORT_COMMAND.format(repository=repository)}",
+        )
+    if unsafe := [name for name in names if not is_shell_safe(Path(name))]:
+        raise ServeError(
+            f"{repository}: the name of the model {unsafe[0]!r} has characters that a shell reads, and Triton starts "
+            "python models through one",
+            "Rename its folder: letters, digits and . _ - are safe.",
         )
     return names
 

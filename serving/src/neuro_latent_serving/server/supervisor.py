@@ -18,12 +18,15 @@ from neuro_latent_serving.server.errors import ServeError, ServerEndedError, Usa
 from neuro_latent_serving.server.health import Health, ServedModel
 from neuro_latent_serving.server.logs import LogFollower, failure_lines
 from neuro_latent_serving.server.ports import Ports, claim_ports, numeric_host
-from neuro_latent_serving.server.process import ServerProcess, server_arguments, server_environment
+from neuro_latent_serving.server.process import ServerProcess, server_arguments, server_environment, temporary_folder
 from neuro_latent_serving.server.repository import model_names
 
 __all__ = ["ServedModel", "ServerConfig", "TritonServer"]
 
 POLL_SECONDS = 0.05
+
+REPOSITORY = "repository"
+"""A link to the repository, in the run folder."""
 
 WARM_UP_PROMPT = "Create a function that sorts a list of numbers"
 WARM_UP_TOKENS = 8
@@ -193,11 +196,14 @@ class TritonServer:
         self.binary = find_tritonserver(self.config.tritonserver)
         host = numeric_host(self.config.host)
         self.ports = claim_ports(host, self.config.ports)
-        self._run_dir = Path(tempfile.mkdtemp(prefix="neuro-latent-serve-"))
+        self._run_dir = Path(tempfile.mkdtemp(prefix="neuro-latent-serve-", dir=temporary_folder()))
+        # Whatever characters its path has, Triton and its shell see this one.
+        link = self._run_dir / REPOSITORY
+        link.symlink_to(self.repository)
         backends = prepare_backends(self.binary, self._run_dir)
         shm_prefix = f"neuro-latent-{uuid.uuid4().hex[:12]}-"
         arguments = server_arguments(
-            repository=self.repository,
+            repository=link,
             backends=backends.folder,
             host=host,
             ports=self.ports,
@@ -247,7 +253,10 @@ class TritonServer:
                         pass
 
     def _failure(self, what: str, hint: str = "", kind: type[ServeError] = ServeError) -> ServeError:
-        lines = failure_lines(self.log_text())
+        text = self.log_text()
+        if self._run_dir is not None:
+            text = text.replace(str(self._run_dir / REPOSITORY), str(self.repository))
+        lines = failure_lines(text)
         message = "\n  ".join([f"{what}:", *lines]) if lines else what
         return kind(message, f"{hint} The whole log: {self.log_file}".strip())
 
@@ -264,8 +273,12 @@ class TritonServer:
         if self._run_dir is not None and not keep_log:
             shutil.rmtree(self._run_dir, ignore_errors=True)
         elif self._run_dir is not None:
-            for folder in ("backends", "lib"):
-                shutil.rmtree(self._run_dir / folder, ignore_errors=True)
+            for name in ("backends", "lib", REPOSITORY):
+                path = self._run_dir / name
+                if path.is_symlink():
+                    path.unlink()
+                else:
+                    shutil.rmtree(path, ignore_errors=True)
             if self.config.log_file is not None:
                 with suppress(OSError):
                     self._run_dir.rmdir()

@@ -10,6 +10,7 @@ import shutil
 import socket
 import socketserver
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -24,6 +25,7 @@ import pytest
 from neuro_latent_serving.doctor import device, machine, ports, server, storage, versions
 from neuro_latent_serving.doctor.examine import Check, examine_group
 from neuro_latent_serving.doctor.subject import Options, Subject
+from neuro_latent_serving.server import process
 from neuro_latent_serving.server.backends import STUB
 from neuro_latent_serving.server.binary import wheel_program
 from neuro_latent_serving.server.errors import UsageError
@@ -111,6 +113,17 @@ def test_missing_libraries(with_it: Options, tmp_path: Path, monkeypatch: pytest
     ldd.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
     assert found(server.check, with_it) == {"libraries-missing"}
+
+
+def test_no_folder_whose_path_a_shell_takes_as_it_is(
+    with_it: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = tmp_path / "a$(id) b"
+    odd.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(odd))
+    assert found(server.check, with_it) == set()
+    monkeypatch.setattr(process, "TEMPORARY_FOLDERS", ())
+    assert found(server.check, with_it) == {"temporary-folder-unsafe"}
 
 
 def test_a_backend_that_the_server_lacks(

@@ -1,6 +1,7 @@
 """Keys, rates, and what happens when there is too much or an end."""
 
 import concurrent.futures
+import secrets
 import threading
 import time
 from collections.abc import Iterator
@@ -56,6 +57,41 @@ def test_a_key_is_nowhere_in_the_file(keys: Path) -> None:
         add_key(keys, "ann")
     with pytest.raises(UsageError, match="no name for a key"):
         add_key(keys, "a b")
+
+
+def test_a_key_is_added_behind_a_line_without_an_end(keys: Path) -> None:
+    ann = add_key(keys, "ann")
+    keys.write_text(f"# ours\n{keys.read_text().strip()}")
+    keys.chmod(0o644)
+    bob = add_key(keys, "bob")
+    assert [ApiKeys(keys).name_of(key) for key in (ann, bob)] == ["ann", "bob"]
+    assert keys.read_text().startswith("# ours\nann ")
+    assert keys.stat().st_mode & 0o777 == 0o644
+
+
+def test_keys_that_are_made_at_the_same_time_are_all_kept_and_no_name_is_given_twice(
+    keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"user{number}" for number in range(8)]
+    together, draw = threading.Barrier(16), secrets.token_urlsafe
+
+    def draw_slowly(size: int) -> str:
+        time.sleep(0.2)  # so that all are on their way at the same time
+        return draw(size)
+
+    monkeypatch.setattr(secrets, "token_urlsafe", draw_slowly)
+
+    def make(name: str) -> str:
+        together.wait()
+        try:
+            return add_key(keys, name)
+        except UsageError:
+            return ""
+
+    with concurrent.futures.ThreadPoolExecutor(16) as threads:
+        made = [key for key in threads.map(make, names * 2) if key]
+    assert sorted(ApiKeys(keys).name_of(key) or "" for key in made) == names
+    assert list(keys.parent.iterdir()) == [keys]
 
 
 @pytest.mark.parametrize("line", ["ann", "ann secret", "ann " + "0" * 64 + " more"])

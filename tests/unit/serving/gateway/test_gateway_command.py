@@ -75,6 +75,14 @@ def test_a_new_key_is_printed_once(run: Run, tmp_path: Path) -> None:
     assert ApiKeys(file).name_of(key.strip()) == "ann"
 
 
+def test_a_file_of_keys_that_cannot_be_written_is_one_line(run: Run, tmp_path: Path) -> None:
+    process = run("gateway_key", "ann", "--api-keys", tmp_path / "none" / "keys")
+    _, shown = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "keys: cannot be written: No such file or directory" in shown
+    assert "Traceback" not in shown
+
+
 def test_an_open_gateway_on_a_network_is_warned_about(run: Run, tmp_path: Path) -> None:
     process = run("gateway", "--triton", NOBODY, "--gateway-port", "0", "--gateway-host", "0.0.0.0", "--json")
     assert process.stdout is not None

@@ -59,6 +59,12 @@ def test_a_folder_without_models(tmp_path: Path) -> None:
         check_repository(tmp_path)
 
 
+def test_a_model_whose_name_a_shell_reads_is_refused(repository: Path) -> None:
+    (repository / "echo").rename(repository / "a$(id)b")
+    with pytest.raises(ServeError, match=r"the name of the model 'a\$\(id\)b' has characters that a shell reads"):
+        check_repository(repository)
+
+
 def test_a_repository_without_artefacts_names_them_and_the_command(repository: Path) -> None:
     (repository / "echo/1/model.onnx").unlink()
     with pytest.raises(ServeError) as caught:

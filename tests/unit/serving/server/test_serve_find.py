@@ -3,13 +3,16 @@
 import importlib.machinery
 import importlib.util
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from neuro_latent_serving.server import process
 from neuro_latent_serving.server.backends import prepare_backends
 from neuro_latent_serving.server.binary import TritonBinary, check_libraries, find_tritonserver
 from neuro_latent_serving.server.errors import ServeError, UsageError
+from neuro_latent_serving.server.process import temporary_folder
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -96,6 +99,30 @@ def test_a_python_without_a_stub_is_told_which_have_one(wheel: Path, tmp_path: P
 def test_a_full_installation_is_used_as_it_is(fake_server, tmp_path: Path) -> None:
     binary = find_tritonserver(fake_server.program)
     assert prepare_backends(binary, tmp_path).folder == binary.backends
+
+
+def test_a_full_installation_at_a_path_that_a_shell_reads_is_used_by_a_link(fake_server, tmp_path: Path) -> None:
+    odd = tmp_path / "a$(id) b"
+    fake_server.program.parents[1].rename(odd)
+    backends = prepare_backends(find_tritonserver(odd / "bin" / "tritonserver"), tmp_path)
+    assert backends.folder == tmp_path / "backends"
+    assert backends.folder.resolve() == odd / "backends"
+
+
+def test_run_folders_are_made_where_a_shell_takes_the_path_as_it_is(
+    run_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert temporary_folder() == run_root
+    for number, name in enumerate(("a$(id)b", "a b", "a:b", "é", "测试", "a'b", "a`b", "a;b", "a\\b", "a*b")):
+        odd = run_root / name
+        odd.mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(odd))
+        monkeypatch.setattr(process, "TEMPORARY_FOLDERS", ("/none", str(odd), str(run_root)))
+        assert temporary_folder() == run_root, number
+    monkeypatch.setattr(process, "TEMPORARY_FOLDERS", ("/none",))
+    with pytest.raises(ServeError, match=r"^no folder for temporary files: .*none of /none can be written") as caught:
+        temporary_folder()
+    assert "Set TMPDIR" in caught.value.hint
 
 
 def test_missing_libraries_are_named_with_their_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

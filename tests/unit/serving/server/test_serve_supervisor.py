@@ -52,8 +52,10 @@ def test_options_and_environment_of_the_server(configure, fake_server, repositor
     monkeypatch.delenv("VIRTUAL_ENV", raising=False)
     with TritonServer(repository, configure(environment={"MINE": "1"}, drain_timeout=7)) as server:
         started = fake_server.started
+        link = server.log_file.parent / "repository"
+        assert link.resolve() == repository
     assert {
-        f"--model-repository={repository}",
+        f"--model-repository={link}",
         "--http-address=127.0.0.1",
         "--grpc-address=127.0.0.1",
         "--metrics-address=127.0.0.1",

@@ -11,6 +11,7 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
+from neuro_latent_trainer import files
 from neuro_latent_trainer.evaluation import measures, pictures, tables
 from neuro_latent_trainer.evaluation.evaluate import SERVED, Evaluation
 from neuro_latent_trainer.evaluation.pictures import Picture
@@ -60,9 +61,7 @@ def write_report(path: Path, model: PromptOptimizer, evaluation: Evaluation, run
         groups=_samples(evaluation),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(path)
+    files.write(path, page.encode())
 
 
 def _pictures(model: PromptOptimizer, evaluation: Evaluation, run: Path | None) -> list[Picture]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from neuro_latent_trainer.command_line import ColumnsOption, fail, stopping_with_a_checkpoint
+from neuro_latent_trainer.command_line import ColumnsOption, explain, fail, stopping_with_a_checkpoint
 from neuro_latent_trainer.retraining.config import RetrainConfig, read_config
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def retrain(
         OSError,
         commands.CommandError,
     ) as error:
-        fail(console, str(error))
+        fail(console, explain(error))
     except ValueError as error:
         fail(console, str(error), code=2)
     except KeyboardInterrupt:

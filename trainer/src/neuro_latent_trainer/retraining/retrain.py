@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from neuro_latent_trainer import adapter_folder, checkpoint
+from neuro_latent_trainer import adapter_folder, checkpoint, files
 from neuro_latent_trainer.adapter import Adapter
 from neuro_latent_trainer.adapter_folder import AdapterError, SavedAdapter
 from neuro_latent_trainer.config import TrainConfig
@@ -84,7 +84,7 @@ def begin(folder: Path, start: Start, resume: bool) -> None:
         )
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        files.write(file, (json.dumps(values, indent=2) + "\n").encode())
 
 
 def known_decision(folder: Path) -> Decision | None:
@@ -98,9 +98,7 @@ def known_decision(folder: Path) -> Decision | None:
 
 def keep_decision(folder: Path, decision: Decision) -> None:
     """Write the decision, and delete the copy of the feedback: what is purged shall be nowhere."""
-    partial = folder / f"{DECISION_FILE}.partial"
-    partial.write_text(json.dumps(decision.as_json(), indent=2) + "\n", encoding="utf-8")
-    partial.replace(folder / DECISION_FILE)
+    files.write(folder / DECISION_FILE, (json.dumps(decision.as_json(), indent=2) + "\n").encode())
     (folder / FEEDBACK_FILE).unlink(missing_ok=True)
 
 
