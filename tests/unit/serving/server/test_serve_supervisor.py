@@ -54,7 +54,6 @@ def test_options_and_environment_of_the_server(configure, fake_server, repositor
         started = fake_server.started
     assert {
         f"--model-repository={repository}",
-        "--http-address=127.0.0.1",
         "--grpc-address=127.0.0.1",
         "--metrics-address=127.0.0.1",
         f"--http-port={server.ports.http}",
