@@ -96,7 +96,7 @@ def _from_validation(error: RequestValidationError) -> ProblemError:
 
 
 def logged(error: Exception) -> str:
-    """What the log says of an error. The texts of wrong requests quote them, so only kinds and known fields are left."""
+    """What the log says of an error. The texts of wrong requests quote them, so kinds and known fields are left."""
     if isinstance(error, RequestValidationError):
         fields = [
             (item["type"], *(part for part in item["loc"][1:] if item["type"] != "extra_forbidden"))

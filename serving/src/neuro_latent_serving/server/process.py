@@ -27,7 +27,7 @@ def server_arguments(
 ) -> list[str]:
     """The options of tritonserver. Information goes to the log file in any case; ``verbose`` adds a line a request.
 
-    HTTP is on ``http_socket``, which nobody else reaches; :mod:`~neuro_latent_serving.server.front` listens on its port.
+    HTTP is on ``http_socket``, which nobody else reaches; ``front.py`` listens on its port.
     """
     return [
         f"--model-repository={repository}",
