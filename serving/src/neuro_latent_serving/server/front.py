@@ -110,8 +110,8 @@ class Front:
             return
         triton = h11.Connection(h11.CLIENT)
         try:
-            for event in (request, h11.Data(data=body), h11.EndOfMessage()):
-                writer.write(triton.send(event) or b"")
+            for part in (request, h11.Data(data=body), h11.EndOfMessage()):
+                writer.write(triton.send(part) or b"")
             while not isinstance(event := triton.next_event(), h11.EndOfMessage):
                 if event is h11.NEED_DATA:
                     triton.receive_data(await reader.read(CHUNK))

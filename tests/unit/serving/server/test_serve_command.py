@@ -205,8 +205,8 @@ def test_on_a_network_the_server_is_closed_and_that_of_the_wheel_warned_about(
     assert code == 0
     assert ("warning: listening on 0.0.0.0" in shown) == from_wheel
     assert {"--model-control-mode=none", "--strict-readiness=true"} <= set(arguments)
-    (http,) = [word for word in arguments if word.startswith("--http-restricted-api=model-repository,shared-memory,")]
-    assert f"--grpc-restricted-protocol={http.partition('=')[2]}" in arguments
+    assert [word for word in arguments if word.startswith("--grpc-restricted-protocol=model-repository,shared-memory,")]
+    assert [word for word in arguments if word.startswith("--http-address=unix:")]
 
 
 @pytest.fixture
