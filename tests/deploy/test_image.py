@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from neuro_latent_client.protocol import OWN_HEADER, OWN_VALUE
+from neuro_latent_client.protocol import OWN_HEADER
 from tests.deploy.conftest import ROOT
 from tests.deploy.container import Container, container
 from tests.deploy.image import Build, BuildError, Image
@@ -29,10 +29,11 @@ from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 for path in ("repository/index", "repository/models/encoder/load", "systemsharedmemory/region/a/register",
-             "trace/setting", "logging"):
+             "trace/setting", "logging", "models/neuro_latent_optimizer/generate"):
     url = "http://127.0.0.1:8000/v2/" + path
+    data = b"[" * 130_000 if "generate" in path else b"{}"
     try:
-        urllib.request.urlopen(urllib.request.Request(url, data=b"{}", headers={sys.argv[1]: sys.argv[2]}))
+        urllib.request.urlopen(urllib.request.Request(url, data=data, headers={sys.argv[1]: sys.argv[2]}))
         print("open:", path)
     except urllib.error.HTTPError as error:
         print(error.code)
@@ -46,7 +47,7 @@ with InferenceServerClient("127.0.0.1:8001") as client:
         except InferenceServerException as error:
             print(error.message())
 """
-"""Asks for what is closed, over HTTP with a header of ours, and over gRPC."""
+"""Asks for what is closed, and with JSON that is too deep, over HTTP with a header of ours, and over gRPC."""
 
 COMPILERS = r"""
 for program in cc gcc g++ c++ c89 c99 cpp as ld clang clang++; do command -v $program; done
@@ -102,15 +103,15 @@ def served(image: Image, memory: Path, repository: Path) -> Iterator[Container]:
 
 def test_the_image_is_closed_and_has_no_compiler(served: Container) -> None:
     asked = subprocess.run(
-        ["nsenter", f"--target={served.running.pid}", "--net", sys.executable, "-c", REFUSED, OWN_HEADER, OWN_VALUE],
+        ["nsenter", f"--target={served.running.pid}", "--net", sys.executable, "-c", REFUSED, OWN_HEADER, "1"],
         capture_output=True,
         text=True,
         timeout=60,
     )
     answers = asked.stdout.splitlines()
-    assert answers[:5] == ["403"] * 5, asked.stderr
-    assert len(answers) == 10
-    assert all("This protocol is restricted" in answer for answer in answers[5:]), answers
+    assert answers[:6] == ["403"] * 5 + ["400"], asked.stderr
+    assert len(answers) == 11
+    assert all("This protocol is restricted" in answer for answer in answers[6:]), answers
     assert served.run("/bin/sh", "-c", COMPILERS).stdout == ""
     assert served.run("id", "-u").stdout == "1000\n"
     assert served.run("touch", "/opt/neuro-latent/x").returncode != 0

@@ -1,14 +1,24 @@
 """Bad input: the error names field, limit and value, has the right class on every route, and the server goes on."""
 
 import json
+import math
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+import tritonclient.grpc
+from tritonclient.utils import InferenceServerException
 
 from neuro_latent_client import Client, InvalidRequestError, protocol
 from neuro_latent_serving.server import TritonServer
+from neuro_latent_serving.server.access import find_access
 from tests.triton import wire
 from tests.triton.wire import Tensor
 
@@ -178,6 +188,102 @@ def test_a_body_that_is_not_the_expected_json_is_an_error_in_json(
     status, text = wire.post(server, f"/v2/models/{protocol.UNARY_MODEL}/{endpoint}", body)
     assert status in (400, 500)  # Triton 24.10 answers what its JSON reader refuses with 500
     assert not INTERNALS.search(json.loads(text)["error"])
+
+
+@pytest.mark.parametrize("tokens", [513, 7000])
+def test_an_inner_model_takes_no_more_tokens_than_the_tokenizer_makes(
+    server: TritonServer, repository: Path, tokens: int
+) -> None:
+    status, text = wire.get(server, "/v2/models/t5_encoder/config")
+    shapes = {one["name"]: [int(size) for size in one["dims"]] for one in json.loads(text)["input"]}
+    assert status == 200
+    ids = [1] * tokens
+    soft = [0.0] * math.prod(shapes["soft_prompts"])
+    for model in ("encoder", "t5_encoder"):
+        given = [
+            {"name": name, "datatype": "INT64", "shape": [1, tokens], "data": ids}
+            for name in ("input_ids", "attention_mask")
+        ]
+        if model == "t5_encoder":
+            given += [{"name": "soft_prompts", "datatype": "FP32", "shape": [1, *shapes["soft_prompts"]], "data": soft}]
+        status, text = wire.post(server, f"/v2/models/{model}/infer", {"inputs": given})
+        assert (status, f"input_ids has {tokens} tokens; the limit is 512" in text) == (400, True), text
+
+
+STRANGER = """
+import os, sys
+from multiprocessing.connection import Client
+os.setgid(65534)
+os.setuid(65534)
+try:
+    with Client(sys.argv[1].replace("@", chr(0)), family="AF_UNIX") as engine:
+        engine.send_bytes(b"watch")
+        print("open" if not engine.poll(2) else engine.recv_bytes())
+except (OSError, EOFError) as error:
+    print("closed")
+for name in os.listdir("/dev/shm"):
+    if name.startswith(sys.argv[2]):
+        try:
+            print("read", open("/dev/shm/" + name, "rb").read(1))
+        except PermissionError:
+            print("closed")
+try:
+    open(sys.argv[3])
+    print("read the secret")
+except OSError:
+    print("closed")
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")
+def test_another_user_reaches_neither_the_engine_nor_the_memory_nor_the_secret(server: TritonServer) -> None:
+    access = find_access(server.grpc_url)
+    assert access is not None
+    prefix = next(w for w in psutil.Process(server.pid).cmdline() if "shm-region-prefix" in w).rpartition("=")[2]
+    command = [sys.executable, "-c", STRANGER, f"@neuro-latent-engine-{server.pid}", prefix, str(access.file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=wire.TIMEOUT)
+    assert set(done.stdout.split()) == {"closed"}, done
+    assert done.stdout.count("closed") > 5, "a region for each model"
+
+
+def test_no_error_brings_a_request_into_the_log(server: TritonServer) -> None:
+    marker = "SECRETmarker"
+    for values in (
+        {"raw_prompt": f"{marker}\0"},
+        {"raw_prompt": marker, "max_length": 0},
+        {"raw_prompt": marker * 3000},
+        {"raw_prompt": marker, "adapter": f"../{marker}"},
+        {"raw_prompt": marker, "adapter": marker},
+        {"raw_prompt": Tensor("BYTES", [[marker, marker]])},
+        {"raw_prompt": marker},
+    ):
+        for route in BYTES_ROUTES:
+            wire.ask(server, route, values)
+    for body in (f'{{"raw_prompt": "{marker}', f'["{marker}"]', f'{{"raw_prompt": "x", "{marker}": 1}}'):
+        for endpoint in ("infer", "generate"):
+            wire.post(server, f"/v2/models/{protocol.UNARY_MODEL}/{endpoint}", body.encode())
+    wire.post(server, f"/v2/models/{protocol.FEEDBACK_MODEL}/generate", {"raw_prompt": marker, "comment": marker})
+    assert marker not in server.log_text()
+
+
+def test_deep_json_is_refused(server: TritonServer) -> None:
+    for path in (f"/v2/models/{protocol.UNARY_MODEL}/generate", "/v2/models/encoder/infer", "/v2/logging"):
+        assert wire.post(server, path, b"[" * 130_000)[0] in (400, 403)
+
+
+@pytest.mark.parametrize("secret", ["1", "x" * 20_000])
+def test_no_grpc_call_opens_what_is_closed(server: TritonServer, secret: str) -> None:
+    headers = {f"triton-grpc-protocol-{name}": secret for name in ("closed", protocol.OWN_HEADER)}
+    with tritonclient.grpc.InferenceServerClient(server.grpc_address) as client:
+        for ask in (
+            client.get_model_repository_index,
+            partial(client.load_model, "encoder"),
+            partial(client.register_system_shared_memory, "a", "/a", 8),
+            client.get_trace_settings,
+            client.get_log_settings,
+        ):
+            with pytest.raises(InferenceServerException, match=r"protocol is restricted|metadata size exceeds"):
+                ask(headers=headers)
 
 
 def test_an_unknown_model_is_not_found(server: TritonServer) -> None:

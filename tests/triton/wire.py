@@ -58,7 +58,15 @@ Answer = dict[str, list[Any]]
 def post(server: TritonServer, path: str, body: object) -> tuple[int, str]:
     """POST JSON (or bytes as they are): status and text."""
     data = body if isinstance(body, bytes) else to_json(body)
-    request = urllib.request.Request(f"{server.http_url}{path}", data=data)
+    return _open(urllib.request.Request(f"{server.http_url}{path}", data=data))
+
+
+def get(server: TritonServer, path: str) -> tuple[int, str]:
+    """GET: status and text."""
+    return _open(urllib.request.Request(f"{server.http_url}{path}"))
+
+
+def _open(request: urllib.request.Request) -> tuple[int, str]:
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
             return response.status, response.read().decode()

@@ -83,9 +83,7 @@ def question_exchange(address: str, question: Question[A], timeout_s: float) -> 
     method, path, read = _QUESTIONS[question.about]
     failures = Failures(address, timeout_s, question.model)
     path = path.format(question.model)
-    if method == "GET":
-        return Exchange(method, path, timeout_s, failures, read)
-    return Exchange(method, path, timeout_s, failures, read, {}, {protocol.OWN_HEADER: protocol.OWN_VALUE})
+    return Exchange(method, path, timeout_s, failures, read, None if method == "GET" else {})
 
 
 @contextlib.contextmanager

@@ -216,7 +216,8 @@ class Client(BaseClient[Transport]):
         """All models that the server has, those of its pipelines' steps included: Triton's repository index.
 
         Raises:
-            NeuroLatentError: as :meth:`optimize`; ``AccessDeniedError`` where the index is restricted.
+            NeuroLatentError: as :meth:`optimize`; ``AccessDeniedError`` where the index is restricted, as it is by
+                ``neuro-latent serve``.
 
         >>> [model.name for model in client.models() if model.ready]
         ['neuro_latent_optimizer', 'neuro_latent_optimizer_stream', 'feedback']
@@ -230,7 +231,8 @@ class Client(BaseClient[Transport]):
         Requests go on meanwhile, each by the old set or by the new one. ``neuro-latent adapters`` writes such sets.
 
         Raises:
-            NeuroLatentError: the set cannot be loaded, or the server loads no models while it runs; the old set stays.
+            NeuroLatentError: the set cannot be loaded, or the server does not load models for this client; the old set
+                stays. One that ``neuro-latent serve`` has started loads them for ``neuro-latent adapters``.
         """
         self._check_open()
         self._transport.ask(LOAD_ADAPTERS, check_timeout(timeout))

@@ -58,9 +58,8 @@ STREAM_OUTPUT_TYPES: Final[dict[str, TritonType]] = {
 """Outputs of the streaming ensemble."""
 
 OWN_HEADER: Final = "neuro-latent"
-OWN_VALUE: Final = "1"
-"""What HTTP questions about the model repository carry: `neuro-latent serve` has them answered only with it, so that no
-page of a web site can ask them of a server on its reader's machine."""
+"""HTTP's header with the secret of a server that `neuro-latent serve` has started: it opens what is closed to others
+(model repository, shared memory, trace and log settings)."""
 
 PROJECTOR_MODEL: Final = "projector"
 """The step whose versions are sets of adapters."""

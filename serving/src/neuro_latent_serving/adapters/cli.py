@@ -13,10 +13,11 @@ from rich.table import Table
 
 from neuro_latent_client import Client, InvalidRequestError, NeuroLatentError
 from neuro_latent_client._endpoint import DEFAULT_URL
-from neuro_latent_client.protocol import PROJECTOR_MODEL
+from neuro_latent_client.protocol import OWN_HEADER, PROJECTOR_MODEL
 from neuro_latent_serving.adapters.promotion import promote
 from neuro_latent_serving.adapters.records import DEFAULT, RECORD
 from neuro_latent_serving.adapters.store import AdapterStore, Version, checked_name
+from neuro_latent_serving.server.access import find_access
 from neuro_latent_serving.server.adapter import export_command, run_export
 from neuro_latent_serving.server.cli import DEFAULT_REPOSITORY, console, reported_errors
 from neuro_latent_serving.server.errors import ServeError, UsageError
@@ -169,8 +170,10 @@ def _exported(adapter: Path, newest: Version, encoder: str | None, generator: st
 
 @contextmanager
 def _client(url: str) -> Iterator[Client]:
+    """A client of the server at ``url``, with the secret that a server of this user has left."""
     try:
-        client = Client(url)
+        access = find_access(url)
+        client = Client(access.http, headers={OWN_HEADER: access.secret}) if access else Client(url)
     except InvalidRequestError as error:
         raise UsageError(f"--url: {error}") from None
     with client:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from neuro_latent_client import Client, DeadlineError, InvalidRequestError, NeuroLatentError
 from neuro_latent_serving.adapters.records import DEFAULT
 from neuro_latent_serving.adapters.store import AdapterStore, Version
+from neuro_latent_serving.server.access import access_folder
 from neuro_latent_serving.server.errors import ServeError
 
 PROBE_PROMPT = "Create a function that sorts a list of numbers"
@@ -64,7 +65,8 @@ def _bring_in(store: AdapterStore, version: Version, client: Client) -> None:
                 client.load_adapters()
         raise ServeError(
             f"version {version.number} was not loaded and is withdrawn: {error}",
-            "Is it the address of the Triton that serves this repository, started by neuro-latent serve on 127.0.0.1? "
+            "Is it the address of the Triton that serves this repository, started on 127.0.0.1 by neuro-latent serve "
+            f"of this same user? Its secret is looked for in {access_folder()}.\n"
             "(One that listens on a network loads no models while it serves.)\n"
             "--offline only writes; a server that starts later serves what was written.",
         ) from error

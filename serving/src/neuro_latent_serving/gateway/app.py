@@ -21,7 +21,7 @@ from neuro_latent_serving import __version__
 from neuro_latent_serving.gateway import problems
 from neuro_latent_serving.gateway.access import ApiKeys, RateLimit
 from neuro_latent_serving.gateway.config import GatewayConfig
-from neuro_latent_serving.gateway.middleware import CLIENT_LEFT, BodyLimit, GatewayMetrics, Observer
+from neuro_latent_serving.gateway.middleware import CLIENT_LEFT, BodyLimit, ForeignPages, GatewayMetrics, Observer
 from neuro_latent_serving.gateway.page import page
 from neuro_latent_serving.gateway.problems import ProblemError
 from neuro_latent_serving.gateway.schemas import (
@@ -189,7 +189,7 @@ async def _events(
             piece = await _next(stream)
         yield _event("result", _respond(request, gateway, stream.result))
     except NeuroLatentError as error:
-        request.state.noted["error"] = str(error)
+        request.state.noted["error"] = problems.logged(error)
         yield _event("error", problems.from_client(error).problem(request.state.request_id))
 
 
@@ -257,6 +257,8 @@ def create_app(config: GatewayConfig, connect: Callable[[], AsyncClient], log: A
     problems.install(app)
     app.add_exception_handler(ClientLeft, _answer_nobody)
     app.add_middleware(BodyLimit, most=config.max_body)
+    if keys is None:
+        app.add_middleware(ForeignPages, origins=config.cors_origins, hosts=config.allowed_hosts)
     if config.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -13,6 +13,7 @@ from neuro_latent_client._endpoint import DEFAULT_URL, parse_url
 from neuro_latent_serving.gateway.config import GatewayConfig
 from neuro_latent_serving.gateway.options import (
     DEFAULTS,
+    AllowedHosts,
     ApiKeysFile,
     CorsOrigins,
     GatewayHost,
@@ -34,6 +35,7 @@ def gateway(
     api_keys: ApiKeysFile = None,
     rate: Rate = DEFAULTS.rate,
     cors_origin: CorsOrigins = None,
+    allowed_host: AllowedHosts = None,
     max_body: Annotated[int, typer.Option(min=1, help="The most bytes of a request.")] = DEFAULTS.max_body,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for an answer.")] = DEFAULTS.timeout,
     drain_timeout: Annotated[
@@ -54,6 +56,7 @@ def gateway(
             api_keys=api_keys,
             rate=rate,
             cors_origins=tuple(cors_origin or ()),
+            allowed_hosts=tuple(allowed_host or ()),
             max_body=max_body,
             timeout=timeout,
             drain_timeout=drain_timeout,

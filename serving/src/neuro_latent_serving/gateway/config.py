@@ -15,6 +15,7 @@ class GatewayConfig:
         api_keys: file of keys, see :class:`ApiKeys`; None lets everybody in.
         rate: requests a minute of one key, or of one address where there are no keys; 0 is no limit.
         cors_origins: pages of other origins that may call; none by default.
+        allowed_hosts: names by which it is reached, besides localhost and numeric addresses; with ``api_keys`` any.
         max_body: the most bytes of a request; all texts of a feedback at their limits, escaped, fit in the default.
         timeout: for an answer of Triton.
         drain_timeout: for requests in flight when the gateway is asked to stop.
@@ -28,6 +29,7 @@ class GatewayConfig:
     api_keys: Path | None = None
     rate: int = 0
     cors_origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
     max_body: int = 2 * 2**20
     timeout: float = 60.0
     drain_timeout: int = 30

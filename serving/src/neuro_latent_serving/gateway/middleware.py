@@ -4,6 +4,7 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Collection
 from typing import Any, TextIO
 
 import structlog
@@ -13,6 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from neuro_latent_serving.gateway.problems import ProblemError
+from neuro_latent_serving.server.access import foreign_page
 
 REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 CLIENT_LEFT = 499
@@ -88,6 +90,23 @@ class Observer:
             noted |= {"method": scope["method"], "route": route, "status": status, "ms": round(seconds * 1000, 1)}
             log = self._log.warning if status == 502 else self._log.info
             log("request", request_id=request_id, **noted)
+
+
+class ForeignPages:
+    """Refuses pages of other web sites, where no API key stands between them and what their reader may do."""
+
+    def __init__(self, app: ASGIApp, origins: Collection[str], hosts: Collection[str]) -> None:
+        self._app, self._origins, self._hosts = app, origins, hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (found := foreign_page(Headers(scope=scope), self._origins, self._hosts)):
+            name, value = found
+            option = "--allowed-host NAME" if name == "Host" else "--cors-origin ORIGIN"
+            problem = ProblemError(403, f"{name} {value!r} is not known here; the gateway's option {option} adds one")
+            scope["state"]["noted"]["error"] = f"{name} is not known"
+            await problem.response(scope["state"]["request_id"])(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
 
 class BodyLimit:

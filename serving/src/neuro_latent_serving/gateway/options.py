@@ -23,4 +23,11 @@ Rate = Annotated[int, typer.Option(help="REST requests a minute of one key, or o
 CorsOrigins = Annotated[
     list[str] | None, typer.Option(help="Another origin whose pages may call the REST API; give it once for each.")
 ]
+AllowedHosts = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A name by which the REST API is reached, such as a proxy's; give it once for each. Without API keys "
+        "other names than localhost are refused, for a web page may have let its own name point here."
+    ),
+]
 LogPrompts = Annotated[bool, typer.Option("--log-prompts", help="Write raw prompts into the gateway's log.")]

@@ -95,6 +95,17 @@ def _from_validation(error: RequestValidationError) -> ProblemError:
     return ProblemError(422, "; ".join(told), errors=fields)
 
 
+def logged(error: Exception) -> str:
+    """What the log says of an error. The texts of wrong requests quote them, so kinds and known fields are left."""
+    if isinstance(error, RequestValidationError):
+        fields = [
+            (item["type"], *(part for part in item["loc"][1:] if item["type"] != "extra_forbidden"))
+            for item in error.errors()
+        ]
+        return "; ".join(" ".join(map(str, field)) for field in fields)
+    return type(error).__name__ if isinstance(error, InvalidRequestError) else str(error)
+
+
 def _escape(part: Any) -> str:
     text = str(part).encode(errors="replace").decode()  # a caller's key can hold half of a surrogate pair
     return text.replace("~", "~0").replace("/", "~1")
@@ -106,7 +117,7 @@ def install(app: FastAPI) -> None:
     def handler(make: Any) -> Any:
         async def handle(request: Request, error: Exception) -> JSONResponse:
             problem: ProblemError = make(error)
-            request.state.noted["error"] = str(error)
+            request.state.noted["error"] = logged(error)
             return problem.response(request.state.request_id)
 
         return handle

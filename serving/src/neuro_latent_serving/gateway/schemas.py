@@ -30,7 +30,7 @@ Integer = Annotated[int, BeforeValidator(_whole)]
 class _Body(BaseModel):
     """Unknown fields are refused: a misspelt option must not be ignored."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
 
 
 class OptimizeRequest(_Body):

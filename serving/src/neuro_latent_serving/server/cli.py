@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,9 +17,18 @@ from rich.markup import escape
 from rich.table import Table
 
 from neuro_latent_serving.adapters.records import DEFAULT
+from neuro_latent_serving.gateway.access import RateLimit
 from neuro_latent_serving.gateway.config import GatewayConfig
 from neuro_latent_serving.gateway.options import DEFAULTS as GATEWAY_DEFAULTS
-from neuro_latent_serving.gateway.options import ApiKeysFile, CorsOrigins, GatewayHost, GatewayPort, LogPrompts, Rate
+from neuro_latent_serving.gateway.options import (
+    AllowedHosts,
+    ApiKeysFile,
+    CorsOrigins,
+    GatewayHost,
+    GatewayPort,
+    LogPrompts,
+    Rate,
+)
 from neuro_latent_serving.server.adapter import adapter_weights, export_run, is_exported, refuse_to_drop_adapters
 from neuro_latent_serving.server.binary import find_tritonserver
 from neuro_latent_serving.server.errors import ServeError, ServerEndedError
@@ -80,6 +90,7 @@ def serve(
     api_keys: ApiKeysFile = None,
     rate: Rate = GATEWAY_DEFAULTS.rate,
     cors_origin: CorsOrigins = None,
+    allowed_host: AllowedHosts = None,
     log_prompts: LogPrompts = False,
     threads: Annotated[
         int, typer.Option(min=0, help="Cores that the models may use; 0 is every core that this process may use.")
@@ -102,7 +113,12 @@ def serve(
         ),
     ] = None,
     restarts: Annotated[
-        int, typer.Option(min=0, help="How often a server that has ended by itself is started again.")
+        int,
+        typer.Option(
+            min=0,
+            help="How often in a minute a server that has ended by itself is started again; after that the next start "
+            "waits. 0: never, the command ends.",
+        ),
     ] = 3,
     show_log: Annotated[bool, typer.Option("--show-log", help="Copy the server's log to stderr.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show the server's log, with a line a request.")] = False,
@@ -149,6 +165,7 @@ def serve(
             api_keys=api_keys,
             rate=rate,
             cors_origins=tuple(cors_origin or ()),
+            allowed_hosts=tuple(allowed_host or ()),
             drain_timeout=drain_timeout,
             log_prompts=log_prompts,
             log_file=log_file,
@@ -182,16 +199,22 @@ def serve(
                     return
             manifest = check_repository(repository, verify=verify)
             server = TritonServer(repository, config)
-            for left in reversed(range(restarts + 1)):
+            budget = RateLimit(restarts) if restarts else None
+            while True:
                 try:
                     supervise(server, front, manifest, signals, as_json=as_json)
                     return
                 except ServerEndedError as error:
-                    if not left:
+                    if budget is None:
                         raise
                     server = server.again()
                     console.print(f"[yellow]warning:[/] {error.message}", soft_wrap=True, highlight=False)
-                    console.print(f"starting it again; {left - 1} more times before giving up", highlight=False)
+                    wait = budget.wait_s("")
+                    when = f" in {math.ceil(wait)} seconds, for it ended too often in the last minute" if wait else ""
+                    console.print(f"starting it again{when}", soft_wrap=True, highlight=False)
+                    while wait and not signals.requested():
+                        time.sleep(min(wait, 0.1))
+                        wait = budget.wait_s("")
 
 
 def make_gateway(config: GatewayConfig, url: Callable[[], str]) -> "GatewayServer":

@@ -1,10 +1,11 @@
-"""Triton's health, asked over HTTP with a connection a question.
+"""Triton's health, asked over HTTP with a connection a question; over its socket where it has one.
 
 Triton waits for open connections when it stops, so none is kept.
 """
 
 import http.client
 import json
+import socket
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -19,12 +20,12 @@ class ServedModel:
 
 
 class Health:
-    """Questions to the server at ``host:port``; ``header`` opens what it tells its starter alone."""
+    """Questions to the server at ``host:port``, or at the Unix socket ``path``."""
 
-    def __init__(self, host: str, port: int, header: tuple[str, str] | None = None, *, timeout: float = 2.0) -> None:
+    def __init__(self, host: str = "localhost", port: int = 80, *, path: str = "", timeout: float = 2.0) -> None:
         self._host = host
         self._port = port
-        self._headers = {"Connection": "close", **dict([header] if header else [])}
+        self._path = path
         self._timeout = timeout
 
     def waiting_for(self, models: tuple[str, ...]) -> str | None:
@@ -58,7 +59,11 @@ class Health:
     def _request(self, method: str, path: str) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
         try:
-            connection.request(method, path, headers=self._headers)
+            if self._path:
+                connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                connection.sock.settimeout(self._timeout)
+                connection.sock.connect(self._path)
+            connection.request(method, path, headers={"Connection": "close"})
             response = connection.getresponse()
             return response.status, response.read()
         finally:

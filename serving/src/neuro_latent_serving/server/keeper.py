@@ -15,12 +15,15 @@ import os
 import select
 import shutil
 import signal
+import struct
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
+PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
+PR_SET_NO_NEW_PRIVS = 38
 PR_SET_CHILD_SUBREAPER = 36
 SHARED_MEMORY = Path("/dev/shm")
 
@@ -48,6 +51,7 @@ def start(command: list[str]) -> int:
     try:
         os.setsid()
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        close_shared_memory()
         if os.getppid() == keeper:  # else the keeper died before the line above
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             os.dup2(2, 1)
@@ -111,6 +115,34 @@ def children() -> Iterator[int]:
                     yield int(folder.name)
 
 
+def close_shared_memory() -> None:
+    """Let what this process and its children create be the user's alone.
+
+    The python backend gives its shared memory, in which prompts are, the mode 0644 whatever the umask is, by a call of
+    its own. A filter makes the kernel do nothing for that very call, fchmod(…, 0644), and say that it went well.
+    """
+    os.umask(0o077)
+    known = {"x86_64": (0xC000003E, 91), "aarch64": (0xC00000B7, 52)}
+    if os.uname().machine not in known:
+        return
+    architecture, fchmod = known[os.uname().machine]
+    load, jump_if_equal, end = 0x20, 0x15, 0x06
+    program = [  # code, jump if equal, jump if not, value
+        (load, 0, 0, 4),  # seccomp_data.arch
+        (jump_if_equal, 0, 5, architecture),
+        (load, 0, 0, 0),  # .nr
+        (jump_if_equal, 0, 3, fchmod),
+        (load, 0, 0, 24),  # .args[1]
+        (jump_if_equal, 0, 1, 0o644),
+        (end, 0, 0, 0x00050000),  # SECCOMP_RET_ERRNO, no error
+        (end, 0, 0, 0x7FFF0000),  # SECCOMP_RET_ALLOW
+    ]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in program))
+    filter_ = ctypes.create_string_buffer(struct.pack("HP", len(program), ctypes.addressof(code)))
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(filter_))
+
+
 def remove_shared_memory(prefix: str) -> None:
     """Remove the python backend's shared memory, which a killed server leaves behind."""
     for region in SHARED_MEMORY.glob(f"{prefix}*"):
@@ -130,8 +162,8 @@ def wake_on_signals() -> int:
     return reading
 
 
-def prctl(option: int, value: int) -> None:
-    ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+def prctl(option: int, value: int, argument: int = 0) -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(*map(ctypes.c_ulong, (option, value, argument, 0, 0)))
 
 
 if __name__ == "__main__":

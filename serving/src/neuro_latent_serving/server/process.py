@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from neuro_latent_serving.server import keeper
+from neuro_latent_serving.server.access import server_options
 from neuro_latent_serving.server.errors import ServeError
 from neuro_latent_serving.server.ports import Ports
 
@@ -47,30 +48,32 @@ def server_arguments(
     repository: Path,
     backends: Path,
     host: str,
+    http_socket: str,
     ports: Ports,
     shm_prefix: str,
     drain_seconds: int,
     verbose: bool,
-    access: tuple[str, ...],
 ) -> list[str]:
-    """The options of tritonserver. Information goes to the log file in any case; ``verbose`` adds a line a request."""
+    """The options of tritonserver. Information goes to the log file in any case; ``verbose`` adds a line a request.
+
+    HTTP is on ``http_socket``, which nobody else reaches; ``front.py`` listens on its port.
+    """
     return [
         f"--model-repository={repository}",
         f"--backend-directory={backends}",
-        f"--http-address={host}",
+        f"--http-address=unix:{http_socket}",
         f"--grpc-address={host}",
         f"--metrics-address={host}",
         f"--http-port={ports.http}",
         f"--grpc-port={ports.grpc}",
         f"--metrics-port={ports.metrics}",
-        "--reuse-http-port=false",
         "--reuse-grpc-port=false",
         "--disable-auto-complete-config",
         "--exit-on-error=true",
         f"--exit-timeout-secs={drain_seconds}",
         f"--log-verbose={int(verbose)}",
         f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
-        *access,
+        *server_options(host),
     ]
 
 

@@ -1,5 +1,6 @@
 """One Triton server: started, waited for until it is ready, and stopped in order."""
 
+import os
 import shutil
 import tempfile
 import time
@@ -11,10 +12,12 @@ from pathlib import Path
 
 from neuro_latent_client import Client, NeuroLatentError
 from neuro_latent_client.protocol import STREAM_MODEL, UNARY_MODEL
-from neuro_latent_serving.server.access import access
+from neuro_latent_serving.server.access import Access, is_this_machine
+from neuro_latent_serving.server.asgi import AsgiServer
 from neuro_latent_serving.server.backends import prepare_backends
 from neuro_latent_serving.server.binary import TritonBinary, find_tritonserver
 from neuro_latent_serving.server.errors import ServeError, ServerEndedError, UsageError
+from neuro_latent_serving.server.front import Front
 from neuro_latent_serving.server.health import Health, ServedModel
 from neuro_latent_serving.server.logs import LogFollower, failure_lines
 from neuro_latent_serving.server.ports import Ports, claim_ports, numeric_host
@@ -27,6 +30,9 @@ POLL_SECONDS = 0.05
 
 REPOSITORY = "repository"
 """A link to the repository, in the run folder."""
+HTTP_SOCKET = "http"
+LAST_BYTES_S = 2  # to pass on what Triton has written before it ended
+KEEP_ALIVE_S = 75  # longer than clients keep connections that they do not use
 
 WARM_UP_PROMPT = "Create a function that sorts a list of numbers"
 WARM_UP_TOKENS = 8
@@ -83,7 +89,9 @@ class TritonServer:
         self._expected = models
         self._process: ServerProcess | None = None
         self._run_dir: Path | None = None
-        self._access = access(numeric_host(self.config.host))
+        self._run_fd = -1
+        self._access: Access | None = None
+        self._front: AsgiServer | None = None
         self._log_start = 0
         self._follower: LogFollower | None = None
         self._ended = False
@@ -150,6 +158,7 @@ class TritonServer:
             self._warm_up()
             health = self._health()
             self.version, self.models = health.version(), health.models()
+            self._leave_access()
         except BaseException as error:
             self._end(keep_log=isinstance(error, ServeError) and self._process is not None)
             raise
@@ -200,17 +209,19 @@ class TritonServer:
         # Whatever characters its path has, Triton and its shell see this one.
         link = self._run_dir / REPOSITORY
         link.symlink_to(self.repository)
+        self._run_fd = os.open(self._run_dir, os.O_PATH)
+        self._open_http(host)
         backends = prepare_backends(self.binary, self._run_dir)
         shm_prefix = f"neuro-latent-{uuid.uuid4().hex[:12]}-"
         arguments = server_arguments(
             repository=link,
             backends=backends.folder,
             host=host,
+            http_socket=self._http_socket,
             ports=self.ports,
             shm_prefix=shm_prefix,
             drain_seconds=self.config.drain_timeout,
             verbose=self.config.verbose,
-            access=self._access.arguments,
         )
         self.log_file.touch()
         self._log_start = self.log_file.stat().st_size
@@ -265,9 +276,18 @@ class TritonServer:
         if self._ended:
             return
         self._ended = True
+        if self._access is not None:
+            self._access.remove()
         if self._process is not None:
             self._process.kill()
             self._process.close()
+        if self._front is not None:
+            deadline = time.monotonic() + LAST_BYTES_S
+            self._front.stop(lambda: time.monotonic() > deadline)
+        if self._run_fd >= 0:
+            with suppress(FileNotFoundError):
+                os.unlink(HTTP_SOCKET, dir_fd=self._run_fd)
+            os.close(self._run_fd)
         if self._follower is not None:
             self._follower.close()
         if self._run_dir is not None and not keep_log:
@@ -284,7 +304,32 @@ class TritonServer:
                     self._run_dir.rmdir()
 
     def _health(self) -> Health:
-        return Health(self.connect_host, self.ports.http, self._access.header)
+        return Health(path=self._http_socket)
+
+    @property
+    def _http_socket(self) -> str:
+        """Triton's own HTTP, in the run folder; by a descriptor of it, for a socket's path may have 107 bytes only."""
+        return f"/proc/{os.getpid()}/fd/{self._run_fd}/{HTTP_SOCKET}"
+
+    def _open_http(self, host: str) -> None:
+        self._access = Access(self.http_url, self.grpc_url)
+        app = Front(self._http_socket, self._access.secret, any_host=not is_this_machine(host))
+        self._front = AsgiServer(
+            app,
+            "http",
+            host,
+            self.ports.http,
+            lifespan="off",
+            date_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+        )
+        self._front.start()
+
+    def _leave_access(self) -> None:
+        """For ``neuro-latent adapters``; a server that listens on a network loads nothing, so it needs none."""
+        if self._access is not None and is_this_machine(numeric_host(self.config.host)):
+            with suppress(OSError):  # adapters then says where it has looked
+                self._access.write()
 
     def _running(self) -> ServerProcess:
         if self._process is None:

@@ -12,6 +12,8 @@ import io
 import json
 import os
 import signal
+import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -54,6 +56,27 @@ def address() -> str:
     return f"\0neuro-latent-engine-{os.getppid()}"
 
 
+def _is_ours(connection: Connection) -> bool:
+    """Whether a process of this same user is at the other end: an abstract socket has no permissions."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as other:
+        credentials = other.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _process, user, _group = struct.unpack("3i", credentials)
+    return bool(user == os.getuid())
+
+
+def _connect() -> Connection:
+    """A connection to the engine; to nobody else who may have taken its name.
+
+    Raises:
+        OSError: there is none.
+    """
+    connection: Connection = Client(address(), family="AF_UNIX")
+    if _is_ours(connection):
+        return connection
+    connection.close()
+    raise ConnectionRefusedError("the engine's socket belongs to another user")
+
+
 def decode(request: DecodeRequest) -> list[Event]:
     """Have the engine decode a request; waits, and returns the last event of each text, in their order.
 
@@ -61,7 +84,7 @@ def decode(request: DecodeRequest) -> list[Event]:
         ServingError: what the engine raised, in the same class.
         OSError, EOFError: the engine's process is not there, or went away.
     """
-    with Client(address(), family="AF_UNIX") as connection:
+    with _connect() as connection:
         connection.send_bytes(_pack(request))
         answer = json.loads(connection.recv_bytes())
     if "error" in answer:
@@ -80,6 +103,9 @@ class Bridge:
         def accept() -> None:
             while True:
                 connection = listener.accept()
+                if not _is_ours(connection):
+                    connection.close()
+                    continue
                 threading.Thread(target=self._serve, args=(connection,), name="unary", daemon=True).start()
 
         threading.Thread(target=accept, name="bridge", daemon=True).start()
@@ -111,7 +137,7 @@ def watch(on_lost: Callable[[], None]) -> None:
     def run() -> None:
         while True:
             try:
-                with Client(address(), family="AF_UNIX") as connection:
+                with _connect() as connection:
                     connection.send_bytes(WATCH)
                     goodbye = connection.recv_bytes() == BYE
             except (ConnectionRefusedError, FileNotFoundError):

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
+from neuro_latent_serving.errors import InvalidInput
 from neuro_latent_serving.sessions import open_session
 from neuro_latent_serving.threads import default_threads
 from neuro_latent_serving.tokenization import BUCKETS
@@ -18,6 +19,17 @@ ARRAY_TYPES = {"tensor(int64)": np.int64, "tensor(float)": np.float32}
 
 WARM_UP_TOKENS = 128
 """The longest prompt of the warm-up: a longer one's own time makes up for the allocations."""
+
+
+def checked_length(name: str, array: Array) -> Array:
+    """An input whose rows are no longer than what the tokenizer makes: attention's memory grows with their square.
+
+    Raises:
+        InvalidInput: it is longer.
+    """
+    if array.ndim == 2 and array.dtype == np.int64 and array.shape[1] > BUCKETS[-1]:
+        raise InvalidInput(f"{name} has {array.shape[1]} tokens; the limit is {BUCKETS[-1]}")
+    return array
 
 
 class GraphModel:
@@ -58,7 +70,7 @@ class GraphModel:
         groups: dict[tuple[Any, ...], list[tuple[int, list[Array]]]] = {}
         for number, request in enumerate(requests):
             try:
-                arrays = [required(request, name) for name in self._inputs]
+                arrays = [checked_length(name, required(request, name)) for name in self._inputs]
             except Exception as error:
                 answers[number] = error_response(error)
                 continue

@@ -249,6 +249,63 @@ def test_the_log_has_a_line_a_request_without_the_prompt(rest: httpx2.Client, lo
     assert "private" not in log.read_text()
 
 
+MARKER = "SECRET/marker"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"raw_prompt": MARKER, "max_length": 513},
+        {"raw_prompt": MARKER, "temperature": MARKER},
+        {"raw_prompt": f"{MARKER}\0"},
+        {"raw_prompt": MARKER * 9000},
+        {"raw_prompt": [MARKER]},
+        {"raw_prompt": "x", MARKER: 1},
+        {"raw_prompt": "x", "adapter": MARKER},
+        {"raw_prompt": "x", "adapter": "marker"},
+        {**FEEDBACK, "comment": MARKER, "rating": 5},
+        {**FEEDBACK, "comment": MARKER, "user": 1},
+        [MARKER],
+        MARKER,
+    ],
+    ids=lambda body: str(body)[:40],
+)
+def test_no_error_brings_a_request_or_a_path_into_the_log(rest: httpx2.Client, log: Path, body: Any) -> None:
+    json_type = {"content-type": "application/json"}
+    for path in ("/optimize", "/optimize/stream", "/feedback"):
+        problem(rest.post(path, json=body), 422)
+        problem(rest.post(path, content=json.dumps(body)), 422)
+        assert rest.post(path, content=json.dumps(body)[:-1], headers=json_type).status_code == 422
+    problem(rest.get(f"/{MARKER}"), 404)
+    assert len(logged(log, count=10)) == 10
+    for text in ("marker", "SECRET", ".py", str(Path(app.__file__).parent)):
+        assert text not in log.read_text()
+
+
+@pytest.mark.parametrize("path", ["/optimize", "/optimize/stream", "/feedback", "/health", "/metrics", "/"])
+def test_pages_of_other_web_sites_are_refused_where_there_are_no_keys(
+    start: Start, triton: FakeServer, path: str
+) -> None:
+    rest = start(allowed_hosts=("prompts.example",), cors_origins=("https://a.org",))
+    bodies = {"/optimize": PROMPT, "/optimize/stream": PROMPT, "/feedback": FEEDBACK}
+    method, body = "POST" if path in bodies else "GET", bodies.get(path)
+    for headers in (
+        {"host": "evil.example"},
+        {"host": "evil.example", "origin": "http://evil.example"},
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+    ):
+        problem(rest.request(method, path, json=body, headers=headers), 403)
+    assert triton.requests == []
+    for headers in (
+        {},
+        {"origin": str(rest.base_url).rstrip("/")},
+        {"origin": "https://a.org"},
+        {"host": "prompts.example", "origin": "https://prompts.example"},
+    ):
+        assert rest.request(method, path, json=body, headers=headers).is_success
+
+
 def test_prompts_are_logged_on_demand(start: Start, log: Path) -> None:
     start(log_prompts=True).post("/optimize", json=PROMPT)
     assert logged(log)[0]["raw_prompt"] == PROMPT["raw_prompt"]

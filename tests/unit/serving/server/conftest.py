@@ -10,7 +10,7 @@ import pytest
 from neuro_latent_serving.adapters.records import FORMAT
 
 FAKE_SERVER = """#!{python}
-import http.server, json, os, signal, subprocess, sys, time
+import http.server, json, os, signal, socketserver, subprocess, sys, time
 
 options = dict(word.lstrip("-").partition("=")[::2] for word in sys.argv[1:])
 fake = options.get("fake", "")
@@ -49,7 +49,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
-http.server.ThreadingHTTPServer((options["http-address"], int(options["http-port"])), Handler).serve_forever()
+class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+
+    def get_request(self):
+        return self.socket.accept()[0], ("triton", 0)
+
+Server(options["http-address"].removeprefix("unix:"), Handler).serve_forever()
 """
 
 

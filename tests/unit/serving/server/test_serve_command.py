@@ -107,6 +107,22 @@ def test_guard_and_gate_reach_the_models(
     assert environment.get("NEURO_LATENT_MIN_CONFIDENCE") == least
 
 
+def test_a_server_that_ends_too_often_is_waited_for_and_not_given_up(serve: Serve, repository: Path) -> None:
+    process = serve("--repository", repository, *FREE, "--json", "--restarts", "1")
+    for _ in range(2):
+        os.kill(ready_line(process)["pid"], signal.SIGKILL)
+    assert process.stderr is not None
+    shown = ""
+    while "ended too often in the last minute" not in shown:
+        line = process.stderr.readline()
+        assert line, shown
+        shown += line
+    assert shown.count("starting it again") == 2
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert result(process)[0] == 0
+
+
 def test_a_second_signal_stops_at_once(serve: Serve, repository: Path) -> None:
     process = serve("--repository", repository, *FREE, "--json", fake="stubborn")
     facts = ready_line(process)
@@ -189,8 +205,8 @@ def test_on_a_network_the_server_is_closed_and_that_of_the_wheel_warned_about(
     assert code == 0
     assert ("warning: listening on 0.0.0.0" in shown) == from_wheel
     assert {"--model-control-mode=none", "--strict-readiness=true"} <= set(arguments)
-    (http,) = [word for word in arguments if word.startswith("--http-restricted-api=model-repository,shared-memory,")]
-    assert f"--grpc-restricted-protocol={http.partition('=')[2]}" in arguments
+    assert [word for word in arguments if word.startswith("--grpc-restricted-protocol=model-repository,shared-memory,")]
+    assert [word for word in arguments if word.startswith("--http-address=unix:")]
 
 
 @pytest.fixture

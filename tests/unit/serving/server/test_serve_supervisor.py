@@ -56,7 +56,6 @@ def test_options_and_environment_of_the_server(configure, fake_server, repositor
         assert link.resolve() == repository
     assert {
         f"--model-repository={link}",
-        "--http-address=127.0.0.1",
         "--grpc-address=127.0.0.1",
         "--metrics-address=127.0.0.1",
         f"--http-port={server.ports.http}",
