@@ -295,6 +295,42 @@ def test_a_version_that_does_not_load_or_answer_is_taken_back(
         assert ask(client, prompts[0]) == (adapters["default"].texts[prompts[0]], adapters["default"].model_version)
 
 
+def test_what_a_killed_add_has_published_is_probed_before_it_is_served(
+    own: Path, exported: dict[str, Exported], tmp_path: Path
+) -> None:
+    class Killed(BaseException):
+        """SIGKILL, as far as files go: nothing is taken back."""
+
+    class Dies:
+        def load_adapters(self) -> None:
+            raise Killed
+
+    def broken() -> Version:
+        version = store.add("default", exported["team"].folder)
+        graph = version.folder_of("default") / "model.onnx"
+        graph.unlink()
+        graph.write_bytes(b"broken")
+        return version
+
+    folder = tmp_path / "repository"
+    shutil.copytree(own, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    store = AdapterStore(folder)
+    before = store.newest()
+    with pytest.raises(Killed):
+        promote(store, broken, Dies())  # type: ignore[arg-type]
+    assert store.newest().number == before.number + 1
+    arguments = ["serve", "--repository", folder, "--no-gateway", "--json"]
+    for port in ("http", "grpc", "metrics"):
+        arguments += [f"--{port}-port", 0]
+    with subprocess.Popen([COMMAND, *map(str, arguments)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        facts = json.loads(process.stdout.readline() or "{}")
+        process.terminate()
+    assert facts.get("model_version") == before.adapters["default"].model_version
+    assert store.newest().number == before.number
+    assert store.unprobed() is None
+
+
 def test_a_training_run_is_exported_and_added_by_the_command(
     server: TritonServer, own: Path, adapters: dict[str, Exported], grpc: Client, prompts: list[str]
 ) -> None:

@@ -175,6 +175,21 @@ def test_the_servers_deadline_ends_a_text_early(client: Client) -> None:
     assert stream.result.finish_reason == "deadline"
 
 
+def test_a_deadline_counts_from_the_request_on_and_what_is_late_is_not_decoded(
+    server: TritonServer, client: Client
+) -> None:
+    encoder = wire.stub(server, "encoder")
+    threading.Timer(0.7, encoder.resume).start()
+    encoder.suspend()  # less than the second after which Triton gives a process up
+    streamed = client.stream(PROMPT, max_length=8, deadline_ms=300)
+    whole = client.optimize(PROMPT, max_length=8, deadline_ms=300)
+    with streamed as stream:
+        list(stream)
+    for answer in (whole, stream.result):
+        assert (answer.finish_reason, answer.sequences[0].generated_tokens) == ("deadline", 0)
+    assert client.optimize(PROMPT, max_length=8, deadline_ms=30_000).sequences[0].generated_tokens == 8
+
+
 def test_the_clients_deadline_is_an_error_and_the_server_goes_on(
     server: TritonServer, client: Client, prompts: list[str], expected: list[str]
 ) -> None:

@@ -1,6 +1,7 @@
 """The gateway as a server on a thread, beside the Triton that it asks."""
 
 import logging
+import math
 import socket
 import sys
 import threading
@@ -13,11 +14,12 @@ import uvicorn
 from neuro_latent_client import AsyncClient
 from neuro_latent_serving.gateway.app import create_app
 from neuro_latent_serving.gateway.config import GatewayConfig
-from neuro_latent_serving.gateway.middleware import make_log
+from neuro_latent_serving.gateway.middleware import GatewayMetrics, make_log
 from neuro_latent_serving.server.errors import ServeError
 from neuro_latent_serving.server.ports import bind_error, numeric_host
 
 POLL_S = 0.05
+FORCED_S = 2.0
 BACKLOG = 2048
 
 
@@ -35,11 +37,13 @@ class GatewayServer:
 
     def __init__(self, config: GatewayConfig, connect: Callable[[], AsyncClient]) -> None:
         host = numeric_host(config.host)
+        self.metrics = GatewayMetrics()
+        self._drain_timeout = config.drain_timeout
         with ExitStack() as stack:
             log = sys.stderr
             if config.log_file:
                 log = stack.enter_context(config.log_file.open("a", encoding="utf-8", buffering=1))
-            app = create_app(config, connect, make_log(log, quiet=config.quiet))
+            app = create_app(config, connect, make_log(log, quiet=config.quiet), self.metrics)
             self._socket = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -85,10 +89,15 @@ class GatewayServer:
             raise ServeError("the gateway ended by itself")
 
     def stop(self, force: Callable[[], bool]) -> None:
-        """Let requests in flight finish, then end; at once when ``force`` says so. Safe twice, and before the start."""
+        """Let requests in flight finish for up to ``drain_timeout`` seconds, then end; at once when ``force`` says so.
+
+        Safe twice, and before the start. A thread that does not end within FORCED_S after that ends with the process.
+        """
         self._uvicorn.should_exit = True
-        while self._thread.is_alive():
-            if force():
+        drained, given_up = time.monotonic() + self._drain_timeout, math.inf
+        while self._thread.is_alive() and time.monotonic() < given_up:
+            if force() or time.monotonic() > drained:
+                given_up = min(given_up, time.monotonic() + FORCED_S)
                 logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # it logs what it cuts off as errors
                 self._uvicorn.force_exit = True
             self._thread.join(POLL_S)

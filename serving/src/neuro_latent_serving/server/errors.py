@@ -26,4 +26,6 @@ class UsageError(ServeError):
 
 
 class ServerEndedError(ServeError):
-    """A server that was ready has ended by itself."""
+    """A server that was ready has ended by itself; ``stalled`` where one of its processes had stood still before."""
+
+    stalled = False

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from neuro_latent_client import Client, NeuroLatentError
 from neuro_latent_client.protocol import STREAM_MODEL, UNARY_MODEL
@@ -16,12 +17,23 @@ from neuro_latent_serving.server.backends import prepare_backends
 from neuro_latent_serving.server.binary import TritonBinary, find_tritonserver
 from neuro_latent_serving.server.errors import ServeError, ServerEndedError, UsageError
 from neuro_latent_serving.server.health import Health, ServedModel
+from neuro_latent_serving.server.keeper import STALLED
 from neuro_latent_serving.server.logs import LogFollower, failure_lines
 from neuro_latent_serving.server.ports import Ports, claim_ports, numeric_host
-from neuro_latent_serving.server.process import ServerProcess, server_arguments, server_environment
+from neuro_latent_serving.server.process import (
+    LOG,
+    RUN_PREFIX,
+    SHM_PREFIX,
+    ServerProcess,
+    remove_leftovers,
+    server_arguments,
+    server_environment,
+)
 from neuro_latent_serving.server.repository import model_names
 
 __all__ = ["ServedModel", "ServerConfig", "TritonServer"]
+
+E = TypeVar("E", bound=ServeError)
 
 POLL_SECONDS = 0.05
 
@@ -131,7 +143,7 @@ class TritonServer:
             return self.config.log_file.absolute()
         if self._run_dir is None:
             raise ServeError("the server has not been started")
-        return self._run_dir / "tritonserver.log"
+        return self._run_dir / LOG
 
     def start(self, should_stop: Callable[[], bool] = never) -> bool:
         """Start and wait until every model is ready; False when ``should_stop`` said so before. Fails with its reason.
@@ -158,7 +170,9 @@ class TritonServer:
         code = self._running().poll()
         if code is not None:
             self._end(keep_log=True)
-            raise self._failure(f"tritonserver ended by itself ({exit_text(code)})", kind=ServerEndedError)
+            error = self._failure(f"tritonserver ended by itself ({exit_text(code)})", kind=ServerEndedError)
+            error.stalled = STALLED in self.log_text()
+            raise error
 
     def again(self) -> "TritonServer":
         """A server like this one, for the same ports; to be started when this one has ended."""
@@ -193,9 +207,10 @@ class TritonServer:
         self.binary = find_tritonserver(self.config.tritonserver)
         host = numeric_host(self.config.host)
         self.ports = claim_ports(host, self.config.ports)
-        self._run_dir = Path(tempfile.mkdtemp(prefix="neuro-latent-serve-"))
+        self._run_dir = Path(tempfile.mkdtemp(prefix=RUN_PREFIX))
+        remove_leftovers(self._run_dir.parent)
         backends = prepare_backends(self.binary, self._run_dir)
-        shm_prefix = f"neuro-latent-{uuid.uuid4().hex[:12]}-"
+        shm_prefix = f"{SHM_PREFIX}{uuid.uuid4().hex[:12]}-"
         arguments = server_arguments(
             repository=self.repository,
             backends=backends.folder,
@@ -246,7 +261,7 @@ class TritonServer:
                     for _piece in stream:
                         pass
 
-    def _failure(self, what: str, hint: str = "", kind: type[ServeError] = ServeError) -> ServeError:
+    def _failure(self, what: str, hint: str = "", kind: type[E] = ServeError) -> E:
         lines = failure_lines(self.log_text())
         message = "\n  ".join([f"{what}:", *lines]) if lines else what
         return kind(message, f"{hint} The whole log: {self.log_file}".strip())
