@@ -84,7 +84,9 @@ class BaseClient(Generic[T]):
     ) -> StreamPlan:
         request = self._request(protocol.STREAM_MODEL, make_inputs(raw_prompt, options), timeout, traceparent)
         failures = Failures.of(self._url, request)
-        return StreamPlan(request, self._settings.retries if retries is None else retries, failures, partial(self._result, request))
+        return StreamPlan(
+            request, self._settings.retries if retries is None else retries, failures, partial(self._result, request)
+        )
 
     def _optimization(self, request: InferRequest, tensors: Tensors) -> Optimization:
         failures = Failures.of(self._url, request)

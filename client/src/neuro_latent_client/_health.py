@@ -25,7 +25,7 @@ def probe_options(timeout_s: float) -> GenerationOptions:
 
 
 class HealthCheck:
-    """Whoever has a transport asks :meth:`questions`, sets ``answer`` after each, and tells :meth:`failed` if one fails.
+    """Whoever has a transport asks :meth:`questions`, sets ``answer`` after each, and tells :meth:`failed` of errors.
 
     Then comes a prompt through each of the two models: Triton calls a model ready whose process has died.
     """

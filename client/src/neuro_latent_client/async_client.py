@@ -157,7 +157,9 @@ class AsyncClient(BaseClient[AsyncTransport]):
 
     async def _infer(self, request: InferRequest, retries: int | None = None) -> Tensors:
         try:
-            return await retried_async(self._transport.infer, request, self._settings.retries if retries is None else retries)
+            return await retried_async(
+                self._transport.infer, request, self._settings.retries if retries is None else retries
+            )
         except (DeadlineError, asyncio.CancelledError):
             await self._errands.run(self._transport.cancel(request.request_id))
             raise

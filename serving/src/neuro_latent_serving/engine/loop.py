@@ -107,9 +107,7 @@ class DecodeLoop:
         with self._lock:
             if len(self._waiting) >= self.config.queue:
                 self.metrics.refused += 1
-                raise EngineBusy(
-                    f"{TOO_BUSY}: its queue holds {self.config.queue} requests already; try again later"
-                )
+                raise EngineBusy(f"{TOO_BUSY}: its queue holds {self.config.queue} requests already; try again later")
             self._waiting.append(request)
             self.metrics.waiting = len(self._waiting)
 

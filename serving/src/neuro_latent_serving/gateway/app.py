@@ -17,7 +17,14 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
-from neuro_latent_client import AsyncClient, AsyncOptimizationStream, GenerationOptions, NeuroLatentError, Optimization, Piece
+from neuro_latent_client import (
+    AsyncClient,
+    AsyncOptimizationStream,
+    GenerationOptions,
+    NeuroLatentError,
+    Optimization,
+    Piece,
+)
 from neuro_latent_serving import __version__
 from neuro_latent_serving.gateway import problems
 from neuro_latent_serving.gateway.access import ApiKeys, RateLimit
@@ -35,6 +42,9 @@ from neuro_latent_serving.gateway.schemas import (
 )
 
 T = TypeVar("T")
+
+HEALTH_TIMEOUT_S = 2.0
+"""For each question: those who ask us wait five seconds (deploy/kubernetes)."""
 
 ANSWERS = (400, 401, 413, 422, 429, 500, 502, 503, 504)
 """The errors of the routes that ask Triton."""
@@ -225,8 +235,8 @@ async def feedback(body: FeedbackRequest, response: Response, gateway: Shared, c
 
 @router.get("/health", responses=problems.responses(500, 503))
 async def health(request: Request, gateway: Shared) -> HealthResponse:
-    """Whether prompts can be answered now."""
-    state = await gateway.client.health()
+    """Whether prompts can be answered now: both models have just answered one."""
+    state = await gateway.client.health(timeout=HEALTH_TIMEOUT_S)
     if not state.ready:
         request.state.noted["problem"] = state.problem
         what = "the models are not ready" if state.live else "the server cannot be reached"
@@ -239,9 +249,7 @@ async def metrics(gateway: Shared) -> Response:
     return Response(generate_latest(gateway.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-def create_app(
-    config: GatewayConfig, connect: Callable[[], AsyncClient], log: Any, metrics: GatewayMetrics
-) -> FastAPI:
+def create_app(config: GatewayConfig, connect: Callable[[], AsyncClient], log: Any, metrics: GatewayMetrics) -> FastAPI:
     """The application; ``connect`` makes its client when it starts, ``log`` is a structlog.
 
     Raises:

@@ -22,7 +22,6 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
@@ -36,8 +35,8 @@ LOOKS_FOR_NEW = 8
 
 STALL_S = 1.0
 REMEMBERED_S = 10.0
-"""Triton 24.10 gives a stub up that stands still for more than a second while a request waits for it. It or the stub then
-crashes, which is not the stub's fault: the machine was suspended, or had no time for it."""
+"""Triton 24.10 gives a stub up that stands still for more than a second while a request waits for it. It or the stub
+then crashes, which is not the stub's fault: the machine was suspended, or had no time for it."""
 
 STALLED = "a process of the server or its keeper has stood still for more than a second"
 INSTANCE = re.compile(r"(\w+)_\d+_\d+")

@@ -15,7 +15,6 @@ from neuro_latent_serving.server import keeper
 from neuro_latent_serving.server.errors import ServeError
 from neuro_latent_serving.server.ports import Ports
 
-
 RUN_PREFIX = "neuro-latent-serve-"
 """Of run folders."""
 

@@ -170,7 +170,9 @@ def test_a_stop_takes_no_longer_than_its_grace(serve: Serve, repository: Path) -
     process = serve("--repository", repository, *FREE, "--json", *options, fake="stubborn")
     host, port = ready_line(process)["gateway"].removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as half:
-        half.sendall(b"POST /optimize HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{")
+        half.sendall(
+            b"POST /optimize HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
+        )
         time.sleep(0.5)
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)
