@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from neuro_latent_client import Client, DeadlineError, Piece
+from neuro_latent_client import Client, DeadlineError, Optimization, Piece
 from neuro_latent_serving.server import TritonServer
 from neuro_latent_trainer.model import PromptOptimizer
 from tests import tiny
@@ -179,13 +179,16 @@ def test_a_deadline_counts_from_the_request_on_and_what_is_late_is_not_decoded(
     server: TritonServer, client: Client
 ) -> None:
     encoder = wire.stub(server, "encoder")
-    threading.Timer(0.7, encoder.resume).start()
-    encoder.suspend()  # less than the second after which Triton gives a process up
-    streamed = client.stream(PROMPT, max_length=8, deadline_ms=300)
-    whole = client.optimize(PROMPT, max_length=8, deadline_ms=300)
-    with streamed as stream:
-        list(stream)
-    for answer in (whole, stream.result):
+
+    def streamed() -> Optimization:
+        with client.stream(PROMPT, max_length=8, deadline_ms=300) as stream:
+            list(stream)
+        return stream.result
+
+    for ask in (lambda: client.optimize(PROMPT, max_length=8, deadline_ms=300), streamed):
+        threading.Timer(0.7, encoder.resume).start()
+        encoder.suspend()  # less than the second after which Triton gives a process up
+        answer = ask()
         assert (answer.finish_reason, answer.sequences[0].generated_tokens) == ("deadline", 0)
     assert client.optimize(PROMPT, max_length=8, deadline_ms=30_000).sequences[0].generated_tokens == 8
 
