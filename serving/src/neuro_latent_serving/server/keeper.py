@@ -80,6 +80,7 @@ def watch(server: int, wake: int) -> bool:
     gone."""
     stubs: dict[int, str] = {}
     ended: set[int] = set()
+    stopped: dict[int, float] = {}
     looks, looked, stalled = 0, time.monotonic(), -REMEMBERED_S
     while not has_ended(server):
         readable, _, _ = select.select([0, wake], [], [], LOOK_S)
@@ -100,7 +101,8 @@ def watch(server: int, wake: int) -> bool:
             stubs = {stub: stubs.get(stub) or model_of(stub) for stub in children(server)}
         looks += 1
         states = {stub: state(stub) for stub in stubs}
-        if any(letter in ("t", "T") for _, letter, _ in states.values()):
+        stopped = {stub: stopped.get(stub, looked) for stub in stubs if states[stub][1] in ("t", "T")}
+        if any(looked - since >= STALL_S for since in stopped.values()):
             stalled = looked
         already, ended = ended, {stub for stub in stubs if states[stub][:2] == (server, "Z")}
         if lost := sorted(already & ended):

@@ -148,7 +148,7 @@ def test_a_killed_server_is_reported_and_leaves_nothing(
         os.kill(fake_server.child, signal.SIGKILL)  # a session of its own, and its keeper killed: nobody could know it
 
 
-@pytest.mark.parametrize("seconds", [0, 1.5])
+@pytest.mark.parametrize("seconds", [0, 2.5])
 def test_a_child_that_dies_ends_the_server_with_its_name_and_a_stall_is_told(
     configure, fake_server, repository, seconds: float
 ) -> None:
