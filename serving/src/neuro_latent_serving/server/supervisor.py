@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
 
 from neuro_latent_client import Client, NeuroLatentError
 from neuro_latent_client.protocol import STREAM_MODEL, UNARY_MODEL
@@ -32,8 +31,6 @@ from neuro_latent_serving.server.process import (
 from neuro_latent_serving.server.repository import model_names
 
 __all__ = ["ServedModel", "ServerConfig", "TritonServer"]
-
-E = TypeVar("E", bound=ServeError)
 
 POLL_SECONDS = 0.05
 
@@ -170,9 +167,8 @@ class TritonServer:
         code = self._running().poll()
         if code is not None:
             self._end(keep_log=True)
-            error = self._failure(f"tritonserver ended by itself ({exit_text(code)})", kind=ServerEndedError)
-            error.stalled = STALLED in self.log_text()
-            raise error
+            error = self._failure(f"tritonserver ended by itself ({exit_text(code)})")
+            raise ServerEndedError(error.message, error.hint, stalled=STALLED in self.log_text())
 
     def again(self) -> "TritonServer":
         """A server like this one, for the same ports; to be started when this one has ended."""
@@ -261,10 +257,10 @@ class TritonServer:
                     for _piece in stream:
                         pass
 
-    def _failure(self, what: str, hint: str = "", kind: type[E] = ServeError) -> E:
+    def _failure(self, what: str, hint: str = "") -> ServeError:
         lines = failure_lines(self.log_text())
         message = "\n  ".join([f"{what}:", *lines]) if lines else what
-        return kind(message, f"{hint} The whole log: {self.log_file}".strip())
+        return ServeError(message, f"{hint} The whole log: {self.log_file}".strip())
 
     def _end(self, *, keep_log: bool) -> None:
         """End the process if it runs, and remove the run folder (but for the log, if it is to be read). Once."""
