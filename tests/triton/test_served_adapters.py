@@ -16,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import psutil
 import pytest
 from typer.testing import CliRunner
@@ -28,6 +30,7 @@ from neuro_latent_serving.adapters.promotion import promote
 from neuro_latent_serving.adapters.store import AdapterStore, Version
 from neuro_latent_serving.server import FREE_PORTS, ServeError, ServerConfig, TritonServer
 from neuro_latent_serving.server.access import find_access
+from neuro_latent_serving.server.repository import sha256
 from neuro_latent_trainer.model import PromptOptimizer
 from tests import tiny
 from tests.triton import wire
@@ -298,6 +301,61 @@ def test_a_version_that_does_not_load_or_answer_is_taken_back(
         ):
             promote(store, another, client)
         assert ask(client, prompts[0]) == (adapters["default"].texts[prompts[0]], adapters["default"].model_version)
+
+
+def never_sure(folder: Path) -> None:
+    """Give an adapter a graph that runs when it is added, and whose gate is no number for the embedding of a prompt."""
+    model = onnx.load(folder / "model.onnx")
+    for node in model.graph.node:
+        node.output[:] = ["old_gate" if name == "gate" else name for name in node.output]
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(0.5, np.float32), "half"))
+    model.graph.node.extend(
+        [
+            onnx.helper.make_node("Sub", ["raw_embedding", "half"], ["above"]),
+            onnx.helper.make_node("Log", ["above"], ["logs"]),
+            onnx.helper.make_node("ReduceSum", ["logs"], ["sum"], keepdims=0),
+            onnx.helper.make_node("Add", ["old_gate", "sum"], ["gate"]),
+        ]
+    )
+    onnx.save(model, folder / "model.onnx")
+    record = json.loads((folder / "adapter.json").read_text())
+    record["graph"] = {
+        "sha256": sha256(folder / "model.onnx"),
+        "bytes": (folder / "model.onnx").stat().st_size,
+    }
+    (folder / "adapter.json").write_text(json.dumps(record))
+
+
+def test_what_a_killed_add_has_published_is_probed_before_it_is_served(
+    own: Path, exported: dict[str, Exported], tmp_path: Path
+) -> None:
+    class Killed(BaseException):
+        """SIGKILL, as far as files go: nothing is taken back."""
+
+    class Dies:
+        def load_adapters(self) -> None:
+            raise Killed
+
+    bad = tmp_path / "bad"
+    shutil.copytree(exported["team"].folder, bad)
+    never_sure(bad)
+    folder = tmp_path / "repository"
+    shutil.copytree(own, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    store = AdapterStore(folder)
+    before = store.newest()
+    with pytest.raises(Killed):
+        promote(store, lambda: store.add("default", bad), Dies())  # type: ignore[arg-type]
+    assert store.newest().number == before.number + 1
+    arguments = ["serve", "--repository", folder, "--no-gateway", "--json"]
+    for port in ("http", "grpc", "metrics"):
+        arguments += [f"--{port}-port", 0]
+    with subprocess.Popen([COMMAND, *map(str, arguments)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        facts = json.loads(process.stdout.readline() or "{}")
+        process.terminate()
+    assert facts.get("model_version") == before.adapters["default"].model_version
+    assert store.newest().number == before.number
+    assert store.unprobed() is None
 
 
 def test_a_training_run_is_exported_and_added_by_the_command(

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from neuro_latent_client import Client, DeadlineError, Piece
+from neuro_latent_client import Client, DeadlineError, Optimization, Piece
 from neuro_latent_serving.server import TritonServer
 from neuro_latent_trainer.model import PromptOptimizer
 from tests import tiny
@@ -173,6 +173,24 @@ def test_the_servers_deadline_ends_a_text_early(client: Client) -> None:
     with client.stream(PROMPT, max_length=512, deadline_ms=1) as stream:
         list(stream)
     assert stream.result.finish_reason == "deadline"
+
+
+def test_a_deadline_counts_from_the_request_on_and_what_is_late_is_not_decoded(
+    server: TritonServer, client: Client
+) -> None:
+    encoder = wire.stub(server, "encoder")
+
+    def streamed() -> Optimization:
+        with client.stream(PROMPT, max_length=8, deadline_ms=300) as stream:
+            list(stream)
+        return stream.result
+
+    for ask in (lambda: client.optimize(PROMPT, max_length=8, deadline_ms=300), streamed):
+        threading.Timer(0.7, encoder.resume).start()
+        encoder.suspend()  # less than the second after which Triton gives a process up
+        answer = ask()
+        assert (answer.finish_reason, answer.sequences[0].generated_tokens) == ("deadline", 0)
+    assert client.optimize(PROMPT, max_length=8, deadline_ms=30_000).sequences[0].generated_tokens == 8
 
 
 def test_the_clients_deadline_is_an_error_and_the_server_goes_on(

@@ -1,7 +1,6 @@
 """The engine behind a real Triton: its searches, its metrics, and what is left after it has died or has worked long."""
 
 import re
-import signal
 import threading
 import time
 import urllib.request
@@ -25,15 +24,6 @@ pytestmark = pytest.mark.triton
 TOKENS = 24
 MANY = 10_000
 CLIENTS = 16
-
-
-def engine_process(server: TritonServer) -> psutil.Process:
-    """The python stub that runs ``t5_decoder``."""
-    children = psutil.Process(server.pid).children(recursive=True)
-    (found,) = [
-        child for child in children if "t5_decoder" in (line := " ".join(child.cmdline())) and "unary" not in line
-    ]
-    return found
 
 
 @torch.no_grad()
@@ -142,8 +132,9 @@ def watch(server: TritonServer) -> None:
         time.sleep(0.05)
 
 
-def test_a_killed_engine_leaves_nobody_waiting_and_the_server_can_be_started_again(
-    doomed: TritonServer, prompts: list[str]
+@pytest.mark.parametrize("model", ["t5_decoder", "encoder"])
+def test_a_killed_model_leaves_nobody_waiting_and_the_server_can_be_started_again(
+    doomed: TritonServer, prompts: list[str], model: str
 ) -> None:
     outcomes: list[Exception | None] = []
     began = threading.Semaphore(0)
@@ -169,7 +160,7 @@ def test_a_killed_engine_leaves_nobody_waiting_and_the_server_can_be_started_aga
         thread.start()
     for _ in threads:
         assert began.acquire(timeout=wire.TIMEOUT)
-    engine_process(doomed).send_signal(signal.SIGKILL)
+    wire.stub(doomed, model).kill()
     for thread in threads:
         thread.join(wire.TIMEOUT / 2)
         assert not thread.is_alive(), "a request hangs"

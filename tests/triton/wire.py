@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import psutil
 import tritonclient.grpc
 import tritonclient.http
 from tritonclient.utils import InferenceServerException
@@ -53,6 +54,16 @@ class Refusal:
 
 Answer = dict[str, list[Any]]
 """Outputs by name, flattened; texts as str."""
+
+
+def stub(server: TritonServer, model: str) -> psutil.Process:
+    """The process of a python model."""
+    (found,) = [
+        process
+        for process in psutil.Process(server.pid).children(recursive=True)
+        if f"/{model}/" in " ".join(process.cmdline())
+    ]
+    return found
 
 
 def post(server: TritonServer, path: str, body: object) -> tuple[int, str]:

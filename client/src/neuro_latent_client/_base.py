@@ -75,11 +75,18 @@ class BaseClient(Generic[T]):
         return self._request(protocol.FEEDBACK_MODEL, inputs, timeout, traceparent)
 
     def _stream_plan(
-        self, raw_prompt: str, options: GenerationOptions, timeout: float | None, traceparent: str | None
+        self,
+        raw_prompt: str,
+        options: GenerationOptions,
+        timeout: float | None,
+        traceparent: str | None,
+        retries: int | None = None,
     ) -> StreamPlan:
         request = self._request(protocol.STREAM_MODEL, make_inputs(raw_prompt, options), timeout, traceparent)
         failures = Failures.of(self._url, request)
-        return StreamPlan(request, self._settings.retries, failures, partial(self._result, request))
+        return StreamPlan(
+            request, self._settings.retries if retries is None else retries, failures, partial(self._result, request)
+        )
 
     def _optimization(self, request: InferRequest, tensors: Tensors) -> Optimization:
         failures = Failures.of(self._url, request)

@@ -63,7 +63,7 @@ class InferRequest:
         return round((time.monotonic() - self.start_s) * 1000, 3)
 
     def sent_now(self) -> "InferRequest":
-        """The request of an attempt that begins now: the server gets ``deadline_ms``, or what is left if that is less.
+        """The request of an attempt that begins now: the server gets what is left of ``deadline_ms`` or of the call.
 
         >>> InferRequest(protocol.UNARY_MODEL, "id", {"deadline_ms": 50}, timeout_s=30.0).sent_now().inputs
         {'deadline_ms': 50}
@@ -73,6 +73,8 @@ class InferRequest:
         # Rounded up: the server must not stop, and answer with half a text, before the client has given up.
         left_ms = math.ceil(self.remaining_s * 1000)
         asked_ms = int(self.inputs.get("deadline_ms", 0))
+        if asked_ms > 0:
+            asked_ms = max(1, math.ceil(asked_ms - self.elapsed_ms))
         if not asked_ms and left_ms > protocol.MAX_DEADLINE_MS:
             return self
         return replace(self, inputs={**self.inputs, "deadline_ms": min(asked_ms or left_ms, left_ms)})
@@ -126,7 +128,7 @@ def make_feedback_inputs(answer: Optimization | str, rating: int, details: Feedb
         }
     texts |= {name: value for name, value in details.items() if value is not None}
     for name in ("request_id", "raw_prompt", "enhanced_prompt"):
-        if not texts.get(name):
+        if name not in texts or (not texts[name] and name != "enhanced_prompt"):  # an answer may be empty
             raise InvalidRequestError(
                 f"{name}: missing; give the Optimization itself, or its request id, raw_prompt and enhanced_prompt"
             )

@@ -9,7 +9,7 @@ from typing import Literal, Unpack
 from ._async_stream import AsyncOptimizationStream
 from ._base import BaseClient
 from ._errands import Errands
-from ._health import HEALTH_TIMEOUT_S, HealthCheck
+from ._health import HEALTH_TIMEOUT_S, PROBE_PROMPT, HealthCheck, probe_options
 from ._request import CANCEL_TIMEOUT_S, InferRequest, check_count, check_timeout
 from ._retry import retried_async
 from ._settings import Settings
@@ -130,9 +130,20 @@ class AsyncClient(BaseClient[AsyncTransport]):
         try:
             for question in check.questions():
                 check.answer = await self._transport.ask(question, timeout)
+            if check.goes_on:
+                await self._probe(timeout)
         except NeuroLatentError as error:
-            check.problem = str(error)
+            check.failed(error)
         return check.result()
+
+    async def _probe(self, timeout: float) -> None:
+        """As :meth:`Client._probe`."""
+        request = self._optimize_request(PROBE_PROMPT, probe_options(timeout), timeout, None)
+        self._optimization(request, await self._infer(request, retries=0))
+        plan = self._stream_plan(PROBE_PROMPT, probe_options(timeout), timeout, None, retries=0)
+        async with AsyncOptimizationStream(self._transport, plan, self._errands) as stream:
+            async for _piece in stream:
+                pass
 
     async def models(self, *, timeout: float = HEALTH_TIMEOUT_S) -> tuple[ServedModel, ...]:
         """As :meth:`Client.models`."""
@@ -144,9 +155,11 @@ class AsyncClient(BaseClient[AsyncTransport]):
         self._check_open()
         await self._transport.ask(LOAD_ADAPTERS, check_timeout(timeout))
 
-    async def _infer(self, request: InferRequest) -> Tensors:
+    async def _infer(self, request: InferRequest, retries: int | None = None) -> Tensors:
         try:
-            return await retried_async(self._transport.infer, request, self._settings.retries)
+            return await retried_async(
+                self._transport.infer, request, self._settings.retries if retries is None else retries
+            )
         except (DeadlineError, asyncio.CancelledError):
             await self._errands.run(self._transport.cancel(request.request_id))
             raise

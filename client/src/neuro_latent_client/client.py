@@ -5,7 +5,7 @@ from types import TracebackType
 from typing import Literal, Unpack
 
 from ._base import BaseClient
-from ._health import HEALTH_TIMEOUT_S, HealthCheck
+from ._health import HEALTH_TIMEOUT_S, PROBE_PROMPT, HealthCheck, probe_options
 from ._request import InferRequest, check_count, check_timeout
 from ._retry import retried
 from ._settings import Settings
@@ -194,7 +194,8 @@ class Client(BaseClient[Transport]):
         return self._feedback(request, self._infer(request))
 
     def health(self, *, timeout: float = HEALTH_TIMEOUT_S) -> Health:
-        """Whether the server and both models can answer. A server that cannot be reached is ``live=False``, no error.
+        """Whether the server is there and both models answer a prompt, of which one token is written. A server that
+        cannot be reached is ``live=False``, no error.
 
         Args:
             timeout: seconds for each of the few small questions asked.
@@ -208,9 +209,21 @@ class Client(BaseClient[Transport]):
         try:
             for question in check.questions():
                 check.answer = self._transport.ask(question, timeout)
+            if check.goes_on:
+                self._probe(timeout)
         except NeuroLatentError as error:
-            check.problem = str(error)
+            check.failed(error)
         return check.result()
+
+    def _probe(self, timeout: float) -> None:
+        """Have each model answer a prompt, without a second attempt."""
+        request = self._optimize_request(PROBE_PROMPT, probe_options(timeout), timeout, None)
+        self._optimization(request, self._infer(request, retries=0))
+        with OptimizationStream(
+            self._transport, self._stream_plan(PROBE_PROMPT, probe_options(timeout), timeout, None, retries=0)
+        ) as stream:
+            for _piece in stream:
+                pass
 
     def models(self, *, timeout: float = HEALTH_TIMEOUT_S) -> tuple[ServedModel, ...]:
         """All models that the server has, those of its pipelines' steps included: Triton's repository index.
@@ -237,10 +250,10 @@ class Client(BaseClient[Transport]):
         self._check_open()
         self._transport.ask(LOAD_ADAPTERS, check_timeout(timeout))
 
-    def _infer(self, request: InferRequest) -> Tensors:
+    def _infer(self, request: InferRequest, retries: int | None = None) -> Tensors:
         """Ask, and cancel the request on the server when the caller gives up: a deadline, or Ctrl-C."""
         try:
-            return retried(self._transport.infer, request, self._settings.retries)
+            return retried(self._transport.infer, request, self._settings.retries if retries is None else retries)
         except (DeadlineError, KeyboardInterrupt):
             self._transport.cancel(request.request_id)
             raise

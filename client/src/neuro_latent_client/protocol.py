@@ -64,6 +64,9 @@ OWN_HEADER: Final = "neuro-latent"
 PROJECTOR_MODEL: Final = "projector"
 """The step whose versions are sets of adapters."""
 
+TOO_BUSY: Final = "the server is too busy"
+"""How the engine's refusal begins when its queue is full."""
+
 CANCEL_MODEL: Final = "t5_decoder"
 CANCEL_INPUT: Final = "cancel"
 """Decoupled; with this BYTES input alone ([1, 1], a request id) it stops decoding that request and answers nothing."""

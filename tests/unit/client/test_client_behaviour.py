@@ -318,6 +318,25 @@ def test_health_says_what_is_missing(client, script, change, live, words):
     assert words in health.problem
 
 
+@pytest.mark.parametrize("model", [protocol.UNARY_MODEL, protocol.STREAM_MODEL])
+def test_health_is_an_answer_of_each_model(client, script, model):
+    """Triton calls a model ready whose process has died."""
+    if model == protocol.STREAM_MODEL:
+        script.responses = []
+    else:
+        script.fail("internal", "Stub process 'tokenizer_0_0' is not healthy.")
+    health = client.health()
+    assert (health.live, health.ready) == (True, False)
+    assert "failed" in health.problem
+    assert len(script.requests) == 1 + (model == protocol.STREAM_MODEL), "a probe has one attempt"
+    assert all(request.inputs["max_length"] == 1 for request in script.requests)
+
+
+def test_a_full_queue_is_healthy(client, script):
+    script.fail("busy", "in ensemble 'x', the server is too busy: its queue holds 128 requests already")
+    assert client.health().ready
+
+
 def test_threads_share_a_client(client):
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(client.optimize, [f"prompt {i}" for i in range(40)]))
@@ -417,9 +436,17 @@ def test_one_deadline_holds_for_all_attempts(make_client, script):
     assert deadlines[-1] < deadlines[0] <= 600
 
 
+def test_a_deadline_counts_from_the_call_on(make_client, script):
+    script.fail("busy", "the queue is full", times=2)
+    with stamina.set_testing(False), make_client(retries=2) as client:
+        client.optimize("x", deadline_ms=5000)
+    first, second, third = (request.inputs["deadline_ms"] for request in script.requests)
+    assert 5000 >= first > second > third > 0
+
+
 @pytest.mark.parametrize(
     ("timeout", "asked", "low", "high"),
-    [(20, None, 19_000, 20_000), (20, 0, 19_000, 20_000), (20, 50, 50, 50), (20, 30_000, 19_000, 20_000)],
+    [(20, None, 19_000, 20_000), (20, 0, 19_000, 20_000), (20, 500, 400, 500), (20, 30_000, 19_000, 20_000)],
 )
 def test_the_server_gets_the_smaller_deadline(ask, script, timeout, asked, low, high):
     ask("x", timeout=timeout, deadline_ms=asked)
@@ -453,6 +480,11 @@ def test_feedback_by_request_id(client, script):
     assert script.requests[0].inputs == {"request_id": "abc", "raw_prompt": "x", "enhanced_prompt": "y", "rating": 1}
 
 
+def test_an_answer_that_was_empty_can_be_rated(client, script):
+    assert client.feedback("abc", -1, raw_prompt="x", enhanced_prompt="").created
+    assert script.requests[0].inputs["enhanced_prompt"] == ""
+
+
 def test_feedback_is_sent_again_to_a_busy_server(client, script):
     script.fail("busy", "try later", times=2)
     assert client.feedback("abc", 1, raw_prompt="x", enhanced_prompt="y").created
@@ -465,7 +497,7 @@ def test_feedback_is_sent_again_to_a_busy_server(client, script):
         (1.0, {}, "rating: must be int"),
         (True, {}, "rating: must be int"),
         (1, {"raw_prompt": None}, "raw_prompt: missing; give the Optimization itself"),
-        (1, {"enhanced_prompt": ""}, "enhanced_prompt: missing"),
+        (1, {"enhanced_prompt": None}, "enhanced_prompt: missing"),
         (1, {"comment": "c" * 4097}, "comment: 4097 characters are more than 4096; send a shorter one"),
         (1, {"user": 7}, "user: must be str, not int"),
         (1, {"edited_prompt": "\ud83d"}, "edited_prompt: character 0"),

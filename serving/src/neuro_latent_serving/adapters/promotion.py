@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from neuro_latent_client import Client, DeadlineError, InvalidRequestError, NeuroLatentError
 from neuro_latent_serving.adapters.records import DEFAULT
@@ -13,6 +14,10 @@ from neuro_latent_serving.server.errors import ServeError
 PROBE_PROMPT = "Create a function that sorts a list of numbers"
 PROBE_TOKENS = 8
 PROBE_TIMEOUT_S = 30.0
+
+
+class ProbeError(ServeError):
+    """Adapters do not load, or do not answer as they should."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +53,33 @@ def promote(store: AdapterStore, change: Callable[[], Version], client: Client |
         ServeError: it cannot be written, the server does not load it, or does not answer as it should by then; the
             adapters from before answer.
     """
-    with store.changing():
+    if client is None:
+        return outcome(change())
+    with store.probing():
         version = change()
-        if client is not None:
-            _bring_in(store, version, client)
+        _bring_in(store, version, client)
     return outcome(version)
+
+
+def settle(store: AdapterStore, ask: Callable[[Callable[[Client], None]], None]) -> list[int]:
+    """Probe what a killed change has published, before a server serves it; the versions that had to be withdrawn.
+
+    Args:
+        ask: calls what it is given with the client of a server that serves the newest version and nobody else.
+
+    Raises:
+        ServeError: the repository cannot be changed, or the server does not start for another reason.
+    """
+    withdrawn = []
+    with store.probing():
+        while (version := store.unprobed()) is not None:
+            try:
+                ask(partial(probe, version=version))
+                break
+            except ProbeError:
+                store.withdraw(version)
+                withdrawn.append(version.number)
+    return withdrawn
 
 
 def _bring_in(store: AdapterStore, version: Version, client: Client) -> None:
@@ -80,7 +107,7 @@ def probe(client: Client, version: Version) -> None:
     """Ask for the adapter that a version has changed, and for the default, by both models.
 
     Raises:
-        ServeError: an answer fails, or comes from another version.
+        ProbeError: an answer fails, or comes from another version.
     """
     assert version.change is not None
     for name in dict.fromkeys((version.change.adapter, DEFAULT)):
@@ -94,10 +121,10 @@ def probe(client: Client, version: Version) -> None:
                 for _piece in stream:
                     pass
         except NeuroLatentError as error:
-            raise ServeError(f"the probe of adapter {name} in version {version.number} failed: {error}") from error
+            raise ProbeError(f"the probe of adapter {name} in version {version.number} failed: {error}") from error
         for answer in (whole, stream.result):
             if answer.model_version != record.model_version:
-                raise ServeError(
+                raise ProbeError(
                     f"the probe of adapter {name} was answered by {answer.model_version}, not by "
                     f"{record.model_version}",
                     "Is it the address of the Triton that serves this repository?",
@@ -110,8 +137,8 @@ def _expect_unknown(client: Client, name: str) -> None:
     except InvalidRequestError:
         return
     except NeuroLatentError as error:
-        raise ServeError(f"the probe of the removed adapter {name} failed: {error}") from error
-    raise ServeError(f"the server still answers for the removed adapter {name}")
+        raise ProbeError(f"the probe of the removed adapter {name} failed: {error}") from error
+    raise ProbeError(f"the server still answers for the removed adapter {name}")
 
 
 def _taken_back(store: AdapterStore, client: Client) -> str:

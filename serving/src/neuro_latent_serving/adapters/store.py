@@ -25,6 +25,7 @@ from neuro_latent_serving.adapters.records import (
     GRAPH,
     PROJECTOR,
     RECORD,
+    UNPROBED,
     AdapterRecord,
     RecordError,
     has_one_adapter,
@@ -212,6 +213,31 @@ class AdapterStore:
         """Take away a version that Triton could not load, so that no server starts with it."""
         with self.changing():
             self._discard(version.folder)
+
+    @contextmanager
+    def probing(self) -> Iterator[None]:
+        """A change that is probed inside: whoever is killed there leaves versions that :meth:`unprobed` tells of."""
+        with self.changing():
+            mark = self._folder / UNPROBED
+            if not mark.exists():
+                mark.write_text(str(self.newest().number), encoding="utf-8")
+                _to_disk(mark)
+                _to_disk(self._folder)
+            try:
+                yield
+            except ServeError:  # taken back
+                mark.unlink()
+                raise
+            mark.unlink()
+
+    def unprobed(self) -> Version | None:
+        """The newest version, where the command that published it was killed before it had probed it."""
+        try:
+            probed = int((self._folder / UNPROBED).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        newest = self.newest()
+        return newest if newest.number > probed else None
 
     @staticmethod
     def _change(action: Literal["add", "remove"], adapter: str, newest: Version) -> Change:

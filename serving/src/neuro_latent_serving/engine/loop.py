@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from neuro_latent_client.guard import LANGUAGE, NOT_SURE
+from neuro_latent_client.protocol import TOO_BUSY
 from neuro_latent_serving.engine.contract import MAX_WIDTH, Decoder
 from neuro_latent_serving.engine.metrics import EngineMetrics
 from neuro_latent_serving.engine.request import Request
@@ -106,9 +107,7 @@ class DecodeLoop:
         with self._lock:
             if len(self._waiting) >= self.config.queue:
                 self.metrics.refused += 1
-                raise EngineBusy(
-                    f"the server is too busy: its queue holds {self.config.queue} requests already; try again later"
-                )
+                raise EngineBusy(f"{TOO_BUSY}: its queue holds {self.config.queue} requests already; try again later")
             self._waiting.append(request)
             self.metrics.waiting = len(self._waiting)
 

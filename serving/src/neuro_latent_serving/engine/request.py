@@ -27,6 +27,8 @@ class Request:
         is_cancelled: asked before every step; once true the request leaves.
         gate: the form of what is written, and how sure the adapter is.
         arrived: when it came, on the monotonic clock.
+        asked: when its caller's request came to the server, on the same clock, from which its deadline counts; None is
+            ``arrived``.
     """
 
     raw_prompt: str
@@ -38,6 +40,7 @@ class Request:
     is_cancelled: Callable[[], bool] = lambda: False
     gate: Gate = field(default_factory=Gate)
     arrived: float = field(default_factory=time.monotonic)
+    asked: float | None = None
 
     @property
     def rows(self) -> int:
@@ -51,5 +54,5 @@ class Request:
 
     def overdue(self, now: float) -> bool:
         """Whether its deadline has passed."""
-        limit = self.options.deadline_ms
-        return bool(limit) and (now - self.arrived) * 1000 >= limit
+        limit, since = self.options.deadline_ms, self.arrived if self.asked is None else self.asked
+        return bool(limit) and (now - since) * 1000 >= limit

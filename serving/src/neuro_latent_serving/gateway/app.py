@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,13 +17,20 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
-from neuro_latent_client import AsyncClient, AsyncOptimizationStream, NeuroLatentError, Optimization, Piece
+from neuro_latent_client import (
+    AsyncClient,
+    AsyncOptimizationStream,
+    GenerationOptions,
+    NeuroLatentError,
+    Optimization,
+    Piece,
+)
 from neuro_latent_serving import __version__
 from neuro_latent_serving.gateway import problems
 from neuro_latent_serving.gateway.access import ApiKeys, RateLimit
 from neuro_latent_serving.gateway.config import GatewayConfig
 from neuro_latent_serving.gateway.middleware import CLIENT_LEFT, BodyLimit, ForeignPages, GatewayMetrics, Observer
-from neuro_latent_serving.gateway.page import page
+from neuro_latent_serving.gateway.page import docs, page
 from neuro_latent_serving.gateway.problems import ProblemError
 from neuro_latent_serving.gateway.schemas import (
     FeedbackRequest,
@@ -34,6 +42,9 @@ from neuro_latent_serving.gateway.schemas import (
 )
 
 T = TypeVar("T")
+
+HEALTH_TIMEOUT_S = 2.0
+"""For each question: those who ask us wait five seconds (deploy/kubernetes)."""
 
 ANSWERS = (400, 401, 413, 422, 429, 500, 502, 503, 504)
 """The errors of the routes that ask Triton."""
@@ -123,6 +134,15 @@ def _note_prompt(request: Request, gateway: Gateway, body: OptimizeRequest) -> N
         request.state.noted["raw_prompt"] = body.raw_prompt
 
 
+def _options(request: Request, body: OptimizeRequest) -> GenerationOptions:
+    """The options that the caller gave, with what is left of a deadline."""
+    options = body.options()
+    if limit := options.get("deadline_ms"):
+        spent_ms = (time.perf_counter() - request.state.began) * 1000
+        options["deadline_ms"] = max(1, math.ceil(limit - spent_ms))
+    return options
+
+
 def _respond(request: Request, gateway: Gateway, answer: Optimization) -> OptimizeResponse:
     tokens = sum(sequence.generated_tokens for sequence in answer.sequences)
     gateway.metrics.tokens.inc(tokens)
@@ -136,7 +156,7 @@ def _respond(request: Request, gateway: Gateway, answer: Optimization) -> Optimi
 async def optimize(request: Request, body: OptimizeRequest, gateway: Shared, caller: Caller) -> OptimizeResponse:
     """Write a better prompt."""
     _note_prompt(request, gateway, body)
-    answer = await _while_connected(request, gateway.client.optimize(body.raw_prompt, **body.options()))
+    answer = await _while_connected(request, gateway.client.optimize(body.raw_prompt, **_options(request, body)))
     return _respond(request, gateway, answer)
 
 
@@ -171,7 +191,7 @@ class _EventStream(StreamingResponse):
 async def optimize_stream(request: Request, body: OptimizeRequest, gateway: Shared, caller: Caller) -> Response:
     """Write a better prompt and send it piece by piece, as server-sent events."""
     _note_prompt(request, gateway, body)
-    stream = gateway.client.stream(body.raw_prompt, **body.options())
+    stream = gateway.client.stream(body.raw_prompt, **_options(request, body))
     first = await _while_connected(request, _next(stream))  # an error before it still gets a status of its own
     return _EventStream(stream, _events(request, gateway, stream, first))
 
@@ -215,8 +235,8 @@ async def feedback(body: FeedbackRequest, response: Response, gateway: Shared, c
 
 @router.get("/health", responses=problems.responses(500, 503))
 async def health(request: Request, gateway: Shared) -> HealthResponse:
-    """Whether prompts can be answered now."""
-    state = await gateway.client.health()
+    """Whether prompts can be answered now: both models have just answered one."""
+    state = await gateway.client.health(timeout=HEALTH_TIMEOUT_S)
     if not state.ready:
         request.state.noted["problem"] = state.problem
         what = "the models are not ready" if state.live else "the server cannot be reached"
@@ -229,13 +249,12 @@ async def metrics(gateway: Shared) -> Response:
     return Response(generate_latest(gateway.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-def create_app(config: GatewayConfig, connect: Callable[[], AsyncClient], log: Any) -> FastAPI:
+def create_app(config: GatewayConfig, connect: Callable[[], AsyncClient], log: Any, metrics: GatewayMetrics) -> FastAPI:
     """The application; ``connect`` makes its client when it starts, ``log`` is a structlog.
 
     Raises:
         UsageError: the file of API keys cannot be read.
     """
-    metrics = GatewayMetrics()
     keys = ApiKeys(config.api_keys) if config.api_keys else None
     limit = RateLimit(config.rate) if config.rate else None
 
@@ -246,6 +265,7 @@ def create_app(config: GatewayConfig, connect: Callable[[], AsyncClient], log: A
             yield
 
     app = FastAPIOffline(
+        docs_url=None,
         redoc_url=None,
         title="Neuro-Latent Optimizer",
         version=__version__,
@@ -254,6 +274,7 @@ def create_app(config: GatewayConfig, connect: Callable[[], AsyncClient], log: A
     )
     app.include_router(router)
     app.add_api_route("/", page, include_in_schema=False)
+    app.add_api_route("/docs", docs, include_in_schema=False)
     problems.install(app)
     app.add_exception_handler(ClientLeft, _answer_nobody)
     app.add_middleware(BodyLimit, most=config.max_body)

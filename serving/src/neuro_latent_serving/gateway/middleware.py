@@ -1,4 +1,4 @@
-"""Around every request: its id, a log line, metrics, and the limit of its body."""
+"""Around every request: its id, headers that keep it in its place, a log line, metrics, and the limit of its body."""
 
 import logging
 import re
@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from neuro_latent_serving.gateway.page import HEADERS
 from neuro_latent_serving.gateway.problems import ProblemError
 from neuro_latent_serving.server.access import foreign_page
 
@@ -32,6 +33,12 @@ class GatewayMetrics:
             "neuro_latent_gateway_request_seconds", "From request to whole answer", ("route",), registry=self.registry
         )
         self.in_flight = Gauge("neuro_latent_gateway_in_flight", "Requests being answered", registry=self.registry)
+        self.restarts = Counter(
+            "neuro_latent_gateway_server_restarts",
+            "Servers behind it that ended by themselves; stalled where a process had stood still before",
+            ("cause",),
+            registry=self.registry,
+        )
         self.tokens = Counter("neuro_latent_gateway_tokens", "Tokens in answers", registry=self.registry)
 
 
@@ -65,14 +72,17 @@ class Observer:
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         noted: dict[str, Any] = {}
-        scope.setdefault("state", {}).update(request_id=request_id, noted=noted)
         began, status = time.perf_counter(), CLIENT_LEFT
+        scope.setdefault("state", {}).update(request_id=request_id, noted=noted, began=began)
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
             await send(message)
 
         try:

@@ -1,13 +1,14 @@
 """The gateway as a server on a thread, beside the Triton that it asks."""
 
 import sys
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
 from neuro_latent_client import AsyncClient
 from neuro_latent_serving.gateway.app import create_app
 from neuro_latent_serving.gateway.config import GatewayConfig
-from neuro_latent_serving.gateway.middleware import make_log
+from neuro_latent_serving.gateway.middleware import GatewayMetrics, make_log
 from neuro_latent_serving.server.asgi import AsgiServer
 from neuro_latent_serving.server.ports import numeric_host
 
@@ -25,11 +26,13 @@ class GatewayServer(AsgiServer):
     """
 
     def __init__(self, config: GatewayConfig, connect: Callable[[], AsyncClient]) -> None:
+        self.metrics = GatewayMetrics()
+        self._drain_timeout = config.drain_timeout
         with ExitStack() as stack:
             log = sys.stderr
             if config.log_file:
                 log = stack.enter_context(config.log_file.open("a", encoding="utf-8", buffering=1))
-            app = create_app(config, connect, make_log(log, quiet=config.quiet))
+            app = create_app(config, connect, make_log(log, quiet=config.quiet), self.metrics)
             super().__init__(
                 app,
                 "gateway",
@@ -47,6 +50,10 @@ class GatewayServer(AsgiServer):
         self.stop(lambda: True)
 
     def stop(self, force: Callable[[], bool]) -> None:
-        """Let requests in flight finish, then end; at once when ``force`` says so. Safe twice, and before the start."""
-        super().stop(force)
+        """Let requests in flight finish for up to ``drain_timeout`` seconds, then end; at once when ``force`` says so.
+
+        Safe twice, and before the start.
+        """
+        drained = time.monotonic() + self._drain_timeout
+        super().stop(lambda: force() or time.monotonic() > drained)
         self._opened.close()

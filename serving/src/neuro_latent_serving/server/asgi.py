@@ -1,6 +1,7 @@
 """An ASGI application on a thread of its own."""
 
 import logging
+import math
 import socket
 import threading
 import time
@@ -13,6 +14,7 @@ from neuro_latent_serving.server.errors import ServeError
 from neuro_latent_serving.server.ports import bind_error
 
 POLL_S = 0.05
+FORCED_S = 2.0
 BACKLOG = 2048
 
 
@@ -59,10 +61,15 @@ class AsgiServer:
             raise ServeError(f"the {self._name} server ended by itself")
 
     def stop(self, force: Callable[[], bool]) -> None:
-        """Let requests in flight finish, then end; at once when ``force`` says so. Safe twice, and before the start."""
+        """Let requests in flight finish, then end; at once when ``force`` says so. Safe twice, and before the start.
+
+        A thread that does not end within FORCED_S after that ends with the process.
+        """
         self._uvicorn.should_exit = True
-        while self._thread.is_alive():
+        given_up = math.inf
+        while self._thread.is_alive() and time.monotonic() < given_up:
             if force():
+                given_up = min(given_up, time.monotonic() + FORCED_S)
                 logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # it logs what it cuts off as errors
                 self._uvicorn.force_exit = True
             self._thread.join(POLL_S)

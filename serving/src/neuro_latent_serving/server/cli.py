@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from neuro_latent_serving.adapters.records import DEFAULT
+from neuro_latent_client import Client
+from neuro_latent_serving.adapters.records import DEFAULT, PROJECTOR, UNPROBED
 from neuro_latent_serving.gateway.access import RateLimit
 from neuro_latent_serving.gateway.config import GatewayConfig
 from neuro_latent_serving.gateway.options import DEFAULTS as GATEWAY_DEFAULTS
@@ -32,7 +33,7 @@ from neuro_latent_serving.gateway.options import (
 from neuro_latent_serving.server.adapter import adapter_weights, export_run, is_exported, refuse_to_drop_adapters
 from neuro_latent_serving.server.binary import find_tritonserver
 from neuro_latent_serving.server.errors import ServeError, ServerEndedError
-from neuro_latent_serving.server.ports import Ports, claim_ports, numeric_host
+from neuro_latent_serving.server.ports import FREE_PORTS, Ports, claim_ports, numeric_host
 from neuro_latent_serving.server.repository import Manifest, check_repository, newest_adapters
 from neuro_latent_serving.server.stop import StopSignals
 from neuro_latent_serving.server.supervisor import ServerConfig, TritonServer
@@ -205,6 +206,8 @@ def serve(
                     supervise(server, front, manifest, signals, as_json=as_json)
                     return
                 except ServerEndedError as error:
+                    if front is not None:
+                        front.metrics.restarts.labels("stalled" if error.stalled else "failed").inc()
                     if budget is None:
                         raise
                     server = server.again()
@@ -215,6 +218,43 @@ def serve(
                     while wait and not signals.requested():
                         time.sleep(min(wait, 0.1))
                         wait = budget.wait_s("")
+
+
+def settle_adapters(repository: Path, config: ServerConfig, should_stop: Callable[[], bool]) -> None:
+    """Probe adapters that a killed ``neuro-latent adapters`` has published, on a server of our own; withdraw bad ones.
+
+    Raises:
+        ServeError: the repository cannot be changed, or the server does not start for another reason.
+    """
+    if not (repository / PROJECTOR / UNPROBED).exists():
+        return
+    from neuro_latent_serving.adapters.promotion import ProbeError, settle
+    from neuro_latent_serving.adapters.store import AdapterStore
+
+    private = replace(config, host="127.0.0.1", ports=FREE_PORTS, drain_timeout=0, log_file=None)
+
+    def ask(probe: Callable[[Client], None]) -> None:
+        server = TritonServer(repository, private)
+        try:
+            if not server.start(should_stop):
+                raise typer.Exit
+            with Client(server.grpc_url, retries=0) as client:
+                probe(client)
+        except ServeError as error:
+            if f"model {PROJECTOR}:" in error.message:
+                raise ProbeError(error.message) from error
+            raise
+        finally:
+            server.stop(lambda: True)
+
+    console.print("probing the adapters of a change that was broken off", highlight=False)
+    for number in settle(AdapterStore(repository), ask):
+        console.print(
+            f"[yellow]warning:[/] version {number} of the adapters does not answer and is withdrawn; "
+            "add its adapter again",
+            soft_wrap=True,
+            highlight=False,
+        )
 
 
 def make_gateway(config: GatewayConfig, url: Callable[[], str]) -> "GatewayServer":
@@ -245,8 +285,14 @@ def supervise(
     Raises:
         ServerEndedError: it has ended by itself.
     """
+    settle_adapters(server.repository, server.config, signals.requested)
+    ends = math.inf  # the whole stop's, the gateway's included
+
+    def out_of_time() -> bool:
+        return signals.insisted() or time.monotonic() > ends
+
     with ExitStack() as stack:
-        stack.callback(server.stop, signals.insisted)
+        stack.callback(server.stop, out_of_time)
         with console.status("starting tritonserver and loading the models"):
             if not server.start(signals.requested):
                 console.print("stopped before the models were loaded")
@@ -264,6 +310,7 @@ def supervise(
                 front.check()
             time.sleep(0.1)
         console.print("stopping: requests in flight finish first; Ctrl-C again stops at once")
+        ends = time.monotonic() + server.config.drain_timeout + server.config.kill_after
         if front is not None:
             front.stop(signals.insisted)
 

@@ -26,4 +26,8 @@ class UsageError(ServeError):
 
 
 class ServerEndedError(ServeError):
-    """A server that was ready has ended by itself."""
+    """A server that was ready has ended by itself; ``stalled`` where one of its processes had stood still before."""
+
+    def __init__(self, message: str, hint: str = "", *, stalled: bool = False) -> None:
+        super().__init__(message, hint)
+        self.stalled = stalled

@@ -7,18 +7,22 @@ of the stream means that the supervisor is gone, be it by SIGKILL, which a signa
 signal of Linux (PR_SET_PDEATHSIG) alone would not do: it fires when the *thread* that started the server ends, and it
 does not reach the server's python stubs. The first line of standard output is the server's process id; the exit code
 is the server's, or 128 + its signal. Only the standard library is used, and no package is imported.
+
+A python model's process (its stub) that has died is not replaced by Triton 24.10, and its health stays green. So the
+keeper looks at the server's children: one that has ended and is not waited for has died, and the server is killed.
+Clients get an error at once, and whoever started the server starts it again.
 """
 
 import contextlib
 import ctypes
 import os
+import re
 import select
 import shutil
 import signal
 import struct
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
@@ -26,6 +30,20 @@ PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
 PR_SET_NO_NEW_PRIVS = 38
 PR_SET_CHILD_SUBREAPER = 36
 SHARED_MEMORY = Path("/dev/shm")
+LOOK_S = 0.25
+"""Between two looks at the known stubs. One that ends in order is waited for by Triton sooner."""
+
+LOOKS_FOR_NEW = 8
+"""New stubs (after a change of adapters) are looked for once in so many looks, for that reads all of /proc."""
+
+STALL_S = 1.0
+REMEMBERED_S = 10.0
+"""Triton 24.10 gives a stub up that stands still for more than a second while a request waits for it. It or the stub
+then crashes, which is not the stub's fault: the machine was suspended, or had no time for it."""
+
+STALLED = "a process of the server or its keeper has stood still for more than a second"
+INSTANCE = re.compile(r"(\w+)_\d+_\d+")
+LOST = "the process of a model has died:"
 
 
 def main(shm_prefix: str, run_dir: str, command: list[str]) -> int:
@@ -62,17 +80,41 @@ def start(command: list[str]) -> int:
 
 
 def watch(server: int, wake: int) -> bool:
-    """Pass the supervisor's commands on until the server ends or is killed; whether the supervisor has gone."""
+    """Pass the supervisor's commands on until the server ends, is killed or loses a stub; whether the supervisor has
+    gone."""
+    stubs: dict[int, str] = {}
+    ended: set[int] = set()
+    stopped: dict[int, float] = {}
+    looks, looked, stalled = 0, time.monotonic(), -REMEMBERED_S
     while not has_ended(server):
-        readable, _, _ = select.select([0, wake], [], [])
+        readable, _, _ = select.select([0, wake], [], [], LOOK_S)
+        looked, before = time.monotonic(), looked
+        if looked - before > STALL_S:
+            stalled = looked
         if wake in readable:
             os.read(wake, 4096)
         if 0 in readable:
             order = os.read(0, 1)
-            if order == b"t":
-                os.kill(server, signal.SIGTERM)
-            else:
+            if order != b"t":
                 return not order
+            os.kill(server, signal.SIGTERM)
+            looks = -1  # from now on stubs end in order
+        if readable or looks < 0:
+            continue
+        if looks % LOOKS_FOR_NEW == 0:
+            stubs = {stub: stubs.get(stub) or model_of(stub) for stub in children(server)}
+        looks += 1
+        states = {stub: state(stub) for stub in stubs}
+        stopped = {stub: stopped.get(stub, looked) for stub in stubs if states[stub][1] in ("t", "T")}
+        if any(looked - since >= STALL_S for since in stopped.values()):
+            stalled = looked
+        already, ended = ended, {stub for stub in stubs if states[stub][:2] == (server, "Z")}
+        if lost := sorted(already & ended):
+            models = ", ".join(f"{stubs[stub]} ({states[stub][2]})" for stub in lost)
+            os.write(2, f"error: {LOST} {models}; the server ends, so that nobody waits for it\n".encode())
+            break
+    if looks >= 0 and time.monotonic() - stalled < REMEMBERED_S:
+        os.write(2, f"error: {STALLED}\n".encode())
     return False
 
 
@@ -84,8 +126,9 @@ def end_all(server: int) -> int:
     _, status = os.waitpid(server, 0)
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        for child in children():  # those that had left the group
-            os.kill(child, signal.SIGKILL)
+        for child in children(os.getpid()):  # those that had left the group
+            if state(child)[1] != "Z":
+                os.kill(child, signal.SIGKILL)
         try:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
@@ -105,14 +148,30 @@ def has_ended(server: int) -> bool:
     return False
 
 
-def children() -> Iterator[int]:
-    """Process ids of our living children."""
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            with contextlib.suppress(OSError):
-                state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
-                if int(parent) == os.getpid() and state != "Z":
-                    yield int(folder.name)
+def children(parent: int) -> list[int]:
+    """Process ids of a process's children, ended ones that it has not waited for included."""
+    numbers = (int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdigit())
+    return [number for number in numbers if state(number)[0] == parent]
+
+
+def state(process: int) -> tuple[int, str, str]:
+    """A process's parent, its state ("Z" where it has ended but was not waited for), and in words what has ended it."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:  # it is gone
+        return 0, "", ""
+    code = os.waitstatus_to_exitcode(int(fields[49]))
+    return int(fields[1]), fields[0], f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def model_of(stub: int) -> str:
+    """The model that a stub runs, by the name of its instance on its command line; "?" where that cannot be read."""
+    try:
+        command = Path(f"/proc/{stub}/cmdline").read_bytes().decode(errors="replace")
+    except OSError:
+        return "?"
+    instances = (INSTANCE.fullmatch(word) for word in command.split("\0"))
+    return next((instance[1] for instance in instances if instance), "?")
 
 
 def close_shared_memory() -> None:

@@ -1,11 +1,14 @@
 """A tritonserver process: its command line, its environment, and the keeper that holds it."""
 
+import fcntl
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +17,17 @@ from neuro_latent_serving.server import keeper
 from neuro_latent_serving.server.access import server_options
 from neuro_latent_serving.server.errors import ServeError
 from neuro_latent_serving.server.ports import Ports
+
+RUN_PREFIX = "neuro-latent-serve-"
+"""Of run folders."""
+
+SHM_PREFIX = "neuro-latent-"
+"""Of shared memory."""
+
+LOCK = "lock"
+LOG = "tritonserver.log"
+KEPT_LOG_S = 7 * 24 * 3600.0
+"""How long the log of a server that has failed is kept."""
 
 TEMPORARY_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 
@@ -100,6 +114,7 @@ class ServerProcess:
         self, command: list[str], environment: Mapping[str, str], log_file: Path, run_dir: Path, shm_prefix: str
     ) -> None:
         self._shm_prefix = shm_prefix
+        self._lock = hold(shm_prefix, run_dir)
         with log_file.open("ab") as log:
             # A session of its own: Ctrl-C in a terminal reaches us alone, and we stop the server in order.
             self._keeper = subprocess.Popen(
@@ -110,6 +125,7 @@ class ServerProcess:
                 stderr=log,
                 start_new_session=True,
                 bufsize=0,
+                pass_fds=(self._lock,),
             )
         assert self._keeper.stdin is not None
         assert self._keeper.stdout is not None
@@ -119,6 +135,8 @@ class ServerProcess:
         if not line.strip().isdigit():
             self._orders.close()
             self._keeper.wait(timeout=10)
+            keeper.remove_shared_memory(shm_prefix)
+            os.close(self._lock)
             raise ServeError(f"tritonserver could not be started; its log is {log_file}")
         self.pid = int(line)
 
@@ -151,8 +169,45 @@ class ServerProcess:
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
         keeper.remove_shared_memory(self._shm_prefix)
+        os.close(self._lock)
 
     def _order(self, order: bytes) -> None:
         if not self._orders.closed:
             with suppress(BrokenPipeError):  # the server has ended already
                 self._orders.write(order)
+
+
+def hold(shm_prefix: str, run_dir: Path) -> int:
+    """A lock beside the server's shared memory, in a file that names its run folder.
+
+    The keeper, the server and its stubs inherit the descriptor, so the lock is free when all of them have ended.
+    """
+    file = keeper.SHARED_MEMORY / f"{shm_prefix}{LOCK}"
+    new = file.with_name(f".{file.name}")  # nobody looks at it before it is locked
+    lock = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    os.write(lock, os.fsencode(run_dir.absolute()))
+    new.rename(file)
+    return lock
+
+
+def remove_leftovers(run_root: Path) -> None:
+    """Remove shared memory and run folders of servers whose processes were all killed, and old logs in ``run_root``."""
+    for file in keeper.SHARED_MEMORY.glob(f"{SHM_PREFIX}*-{LOCK}"):
+        with suppress(OSError):  # somebody else's, or one whose server runs
+            lock = os.open(file, os.O_RDWR | os.O_NOFOLLOW)
+            try:
+                if os.fstat(lock).st_uid != os.geteuid():
+                    continue
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                run_dir = Path(os.fsdecode(os.read(lock, 4096)))
+                if run_dir.name.startswith(RUN_PREFIX):
+                    shutil.rmtree(run_dir, ignore_errors=True)
+                keeper.remove_shared_memory(file.name.removesuffix(LOCK))
+            finally:
+                os.close(lock)
+    for log in run_root.glob(f"{RUN_PREFIX}*/{LOG}"):
+        with suppress(OSError):
+            is_old = time.time() - log.stat().st_mtime > KEPT_LOG_S
+            if is_old and log.stat().st_uid == os.geteuid() and [*log.parent.iterdir()] == [log]:
+                shutil.rmtree(log.parent)

@@ -19,9 +19,19 @@ from neuro_latent_serving.server.binary import TritonBinary, find_tritonserver
 from neuro_latent_serving.server.errors import ServeError, ServerEndedError, UsageError
 from neuro_latent_serving.server.front import Front
 from neuro_latent_serving.server.health import Health, ServedModel
+from neuro_latent_serving.server.keeper import STALLED
 from neuro_latent_serving.server.logs import LogFollower, failure_lines
 from neuro_latent_serving.server.ports import Ports, claim_ports, numeric_host
-from neuro_latent_serving.server.process import ServerProcess, server_arguments, server_environment, temporary_folder
+from neuro_latent_serving.server.process import (
+    LOG,
+    RUN_PREFIX,
+    SHM_PREFIX,
+    ServerProcess,
+    remove_leftovers,
+    server_arguments,
+    server_environment,
+    temporary_folder,
+)
 from neuro_latent_serving.server.repository import model_names
 
 __all__ = ["ServedModel", "ServerConfig", "TritonServer"]
@@ -142,7 +152,7 @@ class TritonServer:
             return self.config.log_file.absolute()
         if self._run_dir is None:
             raise ServeError("the server has not been started")
-        return self._run_dir / "tritonserver.log"
+        return self._run_dir / LOG
 
     def start(self, should_stop: Callable[[], bool] = never) -> bool:
         """Start and wait until every model is ready; False when ``should_stop`` said so before. Fails with its reason.
@@ -170,7 +180,8 @@ class TritonServer:
         code = self._running().poll()
         if code is not None:
             self._end(keep_log=True)
-            raise self._failure(f"tritonserver ended by itself ({exit_text(code)})", kind=ServerEndedError)
+            error = self._failure(f"tritonserver ended by itself ({exit_text(code)})")
+            raise ServerEndedError(error.message, error.hint, stalled=STALLED in self.log_text())
 
     def again(self) -> "TritonServer":
         """A server like this one, for the same ports; to be started when this one has ended."""
@@ -205,14 +216,15 @@ class TritonServer:
         self.binary = find_tritonserver(self.config.tritonserver)
         host = numeric_host(self.config.host)
         self.ports = claim_ports(host, self.config.ports)
-        self._run_dir = Path(tempfile.mkdtemp(prefix="neuro-latent-serve-", dir=temporary_folder()))
+        self._run_dir = Path(tempfile.mkdtemp(prefix=RUN_PREFIX, dir=temporary_folder()))
+        remove_leftovers(self._run_dir.parent)
         # Whatever characters its path has, Triton and its shell see this one.
         link = self._run_dir / REPOSITORY
         link.symlink_to(self.repository)
         self._run_fd = os.open(self._run_dir, os.O_PATH)
         self._open_http(host)
         backends = prepare_backends(self.binary, self._run_dir)
-        shm_prefix = f"neuro-latent-{uuid.uuid4().hex[:12]}-"
+        shm_prefix = f"{SHM_PREFIX}{uuid.uuid4().hex[:12]}-"
         arguments = server_arguments(
             repository=link,
             backends=backends.folder,
@@ -263,13 +275,13 @@ class TritonServer:
                     for _piece in stream:
                         pass
 
-    def _failure(self, what: str, hint: str = "", kind: type[ServeError] = ServeError) -> ServeError:
+    def _failure(self, what: str, hint: str = "") -> ServeError:
         text = self.log_text()
         if self._run_dir is not None:
             text = text.replace(str(self._run_dir / REPOSITORY), str(self.repository))
         lines = failure_lines(text)
         message = "\n  ".join([f"{what}:", *lines]) if lines else what
-        return kind(message, f"{hint} The whole log: {self.log_file}".strip())
+        return ServeError(message, f"{hint} The whole log: {self.log_file}".strip())
 
     def _end(self, *, keep_log: bool) -> None:
         """End the process if it runs, and remove the run folder (but for the log, if it is to be read). Once."""

@@ -38,7 +38,7 @@ ERRORS: dict[str, type[ServingError]] = {e.__name__: e for e in (InvalidInput, E
 @dataclass(frozen=True)
 class DecodeRequest:
     """One row to decode: T5 encoder states [Q, D], T5's mask of the prompt [S], the projector's gate [4], the prompt,
-    the options that were given."""
+    the options that were given, and when the tokenizer got it (monotonic seconds; None where nobody says)."""
 
     hidden_QD: Floats
     t5_mask_S: Ids
@@ -46,6 +46,7 @@ class DecodeRequest:
     raw_prompt: str
     options: dict[str, Any]
     request_id: str
+    asked: float | None
 
 
 Submit = Callable[[DecodeRequest, Callable[[Event], None], Callable[[ServingError | None], None]], None]
@@ -202,6 +203,7 @@ def _pack(request: DecodeRequest) -> bytes:
         "raw_prompt": request.raw_prompt,
         "options": request.options,
         "request_id": request.request_id,
+        "asked": request.asked,
     }
     text = np.frombuffer(json.dumps(rest).encode(), dtype=np.uint8)
     np.savez(buffer, hidden=request.hidden_QD, mask=request.t5_mask_S, rest=text)

@@ -19,6 +19,7 @@ from neuro_latent_serving.settings import guard_is_on, min_confidence
 from neuro_latent_serving.triton import bridge
 from neuro_latent_serving.triton.messages import (
     array,
+    asked_at,
     bytes_tensor,
     error_response,
     gates_of,
@@ -137,6 +138,7 @@ class DecoderModel:
             raw_prompt=check_prompt(required(request, RAW_PROMPT)[0, 0]),
             options=given_options(request, 1)[0],
             request_id=request.request_id(),
+            asked=asked_at(request, 1),
         )
         self._submit(row, mailbox.put, mailbox.end, _polled(sender.is_cancelled))
 
@@ -172,6 +174,7 @@ class DecoderModel:
                 on_event=on_event,
                 on_end=end,
                 gate=Gate.of_values(row.gate_4),
+                asked=row.asked,
                 is_cancelled=lambda: (bool(row.request_id) and row.request_id in self._cancelled) or is_cancelled(),
             )
         )

@@ -93,6 +93,20 @@ def gates_of(request: Any, rows: int) -> list[list[float]]:
     return [[float(value) for value in row] for row in gate_B4]
 
 
+def asked_at(request: Any, rows: int) -> float | None:
+    """When the tokenizer got the request, in seconds of the monotonic clock; None where it did not come through it.
+
+    Raises:
+        InvalidInput: it is no such tensor.
+    """
+    arrived_B1 = array(request, "arrived_ns")
+    if arrived_B1 is None:
+        return None
+    if arrived_B1.shape != (rows, 1):
+        raise InvalidInput(f"arrived_ns must have shape [{rows}, 1], not {list(arrived_B1.shape)}")
+    return float(arrived_B1[0, 0]) / 1e9
+
+
 def _scalar(value: Any) -> Any:
     return value if isinstance(value, bytes) else value.item()
 

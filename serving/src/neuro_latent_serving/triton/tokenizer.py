@@ -1,5 +1,6 @@
 """The first step of both ensembles: checks the request, makes token ids of the prompt."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ from neuro_latent_serving.triton.messages import (
     refuse_unknown_parameters,
     required,
     row_options,
+    tensor,
 )
 
 
 class TokenizerModel:
-    """``raw_prompt`` -> ids and masks for the encoder and for T5, whether either was cut, and the adapter's name.
+    """``raw_prompt`` -> ids and masks for the encoder and for T5, whether either was cut, the adapter's name, and when
+    the request came, on the machine's monotonic clock: deadlines count from here.
 
     The name goes on in every request: where the inputs of waiting requests differ, Triton does not batch them.
     """
@@ -44,9 +47,10 @@ class TokenizerModel:
         )
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        return [self._answer(request) for request in requests]
+        arrived_ns = time.monotonic_ns()
+        return [self._answer(request, arrived_ns) for request in requests]
 
-    def _answer(self, request: Any) -> Any:
+    def _answer(self, request: Any, arrived_ns: int) -> Any:
         try:
             refuse_unknown_parameters(request)
             raw = required(request, RAW_PROMPT)
@@ -67,6 +71,7 @@ class TokenizerModel:
                 pb_utils.Tensor("t5_mask", generator.mask_BL),
                 pb_utils.Tensor("truncated", np.array(encoder.truncated_B | generator.truncated_B)[:, None]),
                 bytes_tensor("adapter_name", [[name] for name in adapters]),
+                tensor("arrived_ns", [[arrived_ns]] * len(texts), np.int64),
             ]
         )
 

@@ -19,6 +19,7 @@ from neuro_latent_serving.options import check_prompt
 from neuro_latent_serving.triton import bridge
 from neuro_latent_serving.triton.messages import (
     array,
+    asked_at,
     bytes_tensor,
     error_response,
     gates_of,
@@ -69,7 +70,7 @@ class UnaryDecoderModel:
     def _parse(request: Any) -> list[bridge.DecodeRequest]:
         hidden, mask = required(request, "encoder_hidden_states"), required(request, "t5_mask")
         prompts, options = required(request, RAW_PROMPT), given_options(request, len(hidden))
-        gates = gates_of(request, len(hidden))
+        gates, asked = gates_of(request, len(hidden)), asked_at(request, len(hidden))
         # Copies: the request's own memory is Triton's.
         return [
             bridge.DecodeRequest(
@@ -79,6 +80,7 @@ class UnaryDecoderModel:
                 raw_prompt=check_prompt(prompts[i, 0]),
                 options=options[i],
                 request_id=request.request_id(),
+                asked=asked,
             )
             for i in range(len(hidden))
         ]

@@ -1,9 +1,12 @@
 """What each route takes, gives and refuses."""
 
+import base64
+import hashlib
 import json
 import re
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +93,9 @@ def test_feedback_is_stored_once(rest: httpx2.Client, triton: FakeServer) -> Non
 
 
 def test_health_follows_triton(rest: httpx2.Client, triton: FakeServer) -> None:
+    assert rest.get("/health").json() == {"ready": True}
+    triton.fail("internal", "Stub process 'tokenizer_0_0' is not healthy.")
+    assert problem(rest.get("/health"), 503)["detail"] == "the models are not ready"
     assert rest.get("/health").json() == {"ready": True}
     triton.ready = False
     assert problem(rest.get("/health"), 503)["detail"] == "the models are not ready"
@@ -328,6 +334,45 @@ def test_docs_and_page_need_nothing_from_elsewhere(rest: httpx2.Client) -> None:
     for text in (docs, page.text):
         assert not re.search(r"""(src|href|url\(|from|import)\W*(https?:)?//""", text)
     assert "script-src 'sha256-" in page.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/docs", "/openapi.json", "/health", "/metrics", "/nothing", "/static-offline-docs/swagger-ui.css"]
+)
+def test_no_answer_is_guessed_at_or_framed(rest: httpx2.Client, path: str) -> None:
+    for answer in (rest.get(path), rest.post(path, content=b"x")):
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["x-frame-options"] == "DENY"
+        policy = answer.headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'")
+        assert "frame-ancestors 'none'" in policy
+        assert "script-src 'self' 'unsafe-inline'" not in policy
+
+
+def test_the_docs_may_run_their_own_script(rest: httpx2.Client) -> None:
+    docs = rest.get("/docs")
+    (script,) = re.findall(r"<script>(.*?)</script>", docs.text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'self' 'sha256-{digest}'" in docs.headers["content-security-policy"]
+
+
+def test_a_deadline_counts_from_the_request_on(rest: httpx2.Client, triton: FakeServer) -> None:
+    def slowly() -> Iterator[bytes]:
+        yield b'{"raw_prompt": "x", '
+        time.sleep(0.5)
+        yield b'"deadline_ms": 2000}'
+
+    for path in ("/optimize", "/optimize/stream"):
+        rest.post(path, content=slowly(), headers={"content-type": "application/json"})
+    assert all(1 <= request.inputs["deadline_ms"] <= 1500 for request in triton.requests)
+    assert len(triton.requests) == 2
+
+
+def test_an_answer_that_was_empty_can_be_rated(rest: httpx2.Client, triton: FakeServer) -> None:
+    assert rest.post("/feedback", json={**FEEDBACK, "enhanced_prompt": ""}).status_code == 201
+    assert triton.feedback["r1"]["enhanced_prompt"] == ""
+    del (missing := {**FEEDBACK})["enhanced_prompt"]
+    problem(rest.post("/feedback", json=missing), 422)
 
 
 def test_cors_is_off_unless_told(start: Start) -> None:

@@ -24,7 +24,8 @@ if fake == "exit":
     print("error: creating server: Internal - failed to load all models", flush=True)
     sys.exit(1)
 if fake == "child":
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"], start_new_session=True)
+    # Its last word is what Triton calls the instance of a model.
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)", "echo_0_0"], start_new_session=True)
     with open({record!r} + ".child", "w") as record:
         record.write(str(child.pid))
 signal.signal(signal.SIGTERM, signal.SIG_IGN if fake == "stubborn" else lambda *_: os._exit(0))

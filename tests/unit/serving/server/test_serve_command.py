@@ -4,6 +4,7 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -154,6 +155,46 @@ def test_nothing_of_the_server_outlives_a_killed_command(serve: Serve, fake_serv
     assert not list(run_root.iterdir())
     prefix = next(word for word in fake_server.started["arguments"] if "shm-region" in word).rpartition("=")[2]
     assert not list(Path("/dev/shm").glob(f"{prefix}*"))
+
+
+def test_what_a_killed_group_has_left_goes_with_the_next_start(
+    serve: Serve, fake_server, repository: Path, run_root: Path
+) -> None:
+    def left() -> list[Path]:
+        return [*run_root.iterdir(), *Path("/dev/shm").glob(f"{prefix}*")]
+
+    process = serve("--repository", repository, *FREE, "--json", "--no-gateway", fake="child")
+    server = psutil.Process(ready_line(process)["pid"])
+    prefix = next(word for word in fake_server.started["arguments"] if "shm-region" in word).rpartition("=")[2]
+    process.send_signal(signal.SIGSTOP)  # so that each dies before it can clean up for another
+    for member in (server.parent(), server, psutil.Process(fake_server.child), psutil.Process(process.pid)):
+        member.kill()
+    process.communicate(timeout=10)
+    assert len(left()) >= 2, "a run folder and shared memory"
+    kept = set(left())
+    other = serve("--repository", repository, *FREE, "--json", "--no-gateway")
+    ready_line(other)
+    assert not kept & set(left())
+    third = serve("--repository", repository, *FREE, "--json", "--no-gateway")
+    ready_line(third)
+    assert len(list(run_root.iterdir())) == 2, "those of servers that run stay"
+
+
+def test_a_stop_takes_no_longer_than_its_grace(serve: Serve, repository: Path) -> None:
+    drain, kill_after = 8, 5
+    options = ("--drain-timeout", drain)
+    process = serve("--repository", repository, *FREE, "--json", *options, fake="stubborn")
+    host, port = ready_line(process)["gateway"].removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as half:
+        half.sendall(
+            b"POST /optimize HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
+        )
+        time.sleep(0.5)
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        code, shown = result(process)
+    assert code == 0, shown
+    assert time.monotonic() - began < drain + kill_after + drain, "one after the other they take twice the drain"
 
 
 def test_failures_are_told_and_end_with_1(serve: Serve, repository: Path) -> None:

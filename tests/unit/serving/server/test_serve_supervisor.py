@@ -11,7 +11,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from neuro_latent_serving.server import FREE_PORTS, ServedModel, ServeError, ServerConfig, TritonServer, UsageError
+from neuro_latent_serving.server import (
+    FREE_PORTS,
+    ServedModel,
+    ServeError,
+    ServerConfig,
+    ServerEndedError,
+    TritonServer,
+    UsageError,
+)
 
 
 @pytest.fixture
@@ -139,6 +147,41 @@ def test_a_killed_server_is_reported_and_leaves_nothing(
         assert not psutil.pid_exists(fake_server.child)
     else:
         os.kill(fake_server.child, signal.SIGKILL)  # a session of its own, and its keeper killed: nobody could know it
+
+
+@pytest.mark.parametrize("seconds", [0, 2.5])
+def test_a_child_that_dies_ends_the_server_with_its_name_and_a_stall_is_told(
+    configure, fake_server, repository, seconds: float
+) -> None:
+    """Triton does not start a python model's process again, and calls the model ready."""
+    server = TritonServer(repository, configure("child"))
+    server.start()
+    time.sleep(2.5)  # the keeper looks for new children every two seconds
+    child = psutil.Process(fake_server.child)
+    if seconds:
+        child.suspend()
+        time.sleep(seconds)
+    child.kill()
+    with pytest.raises(ServerEndedError) as caught:  # noqa: PT012
+        for _ in range(200):
+            server.check()
+            time.sleep(0.05)
+    assert "the process of a model has died: echo (signal 9)" in caught.value.message
+    assert not psutil.pid_exists(fake_server.started["pid"])
+    assert caught.value.stalled == bool(seconds)
+    assert ("has stood still" in caught.value.message) == bool(seconds)
+
+
+def test_old_logs_of_failures_are_removed_and_new_ones_stay(configure, repository, run_root) -> None:
+    for _ in range(2):
+        with pytest.raises(ServeError):
+            TritonServer(repository, configure("exit")).start()
+    old, new = run_root.glob("*/*.log")
+    week_ago = time.time() - 8 * 24 * 3600
+    os.utime(old, (week_ago, week_ago))
+    with TritonServer(repository, configure()):
+        pass
+    assert list(run_root.glob("*/*")) == [new]
 
 
 def test_wrong_settings() -> None:
