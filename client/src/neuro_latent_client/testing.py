@@ -165,6 +165,8 @@ class FakeServer:
         return str(request.inputs.get(protocol.ADAPTER) or "default")
 
     def _store(self, inputs: Mapping[str, Scalar]) -> Tensors:
+        if not inputs["request_id"]:
+            raise Failure("invalid", "request_id is empty")
         key = str(inputs.get("idempotency_key") or inputs["request_id"])
         with self._changed:
             created = key not in self.feedback

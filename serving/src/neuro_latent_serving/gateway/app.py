@@ -16,8 +16,17 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
-from neuro_latent_client import AsyncClient, AsyncOptimizationStream, NeuroLatentError, Optimization, Piece
+from neuro_latent_client import (
+    AsyncClient,
+    AsyncOptimizationStream,
+    InvalidRequestError,
+    NeuroLatentError,
+    Optimization,
+    Piece,
+)
+from neuro_latent_client.protocol import FEEDBACK_MODEL
 from neuro_latent_serving import __version__
+from neuro_latent_serving.errors import StoreDamaged
 from neuro_latent_serving.gateway import problems
 from neuro_latent_serving.gateway.access import ApiKeys, RateLimit
 from neuro_latent_serving.gateway.config import GatewayConfig
@@ -38,6 +47,8 @@ T = TypeVar("T")
 ANSWERS = (400, 401, 413, 422, 429, 500, 502, 503, 504)
 """The errors of the routes that ask Triton."""
 
+FEEDBACK_CHECK_S = 2.0
+"""How long the question may take whether feedback can be stored."""
 
 EVENT = {
     "type": "object",
@@ -213,15 +224,28 @@ async def feedback(body: FeedbackRequest, response: Response, gateway: Shared, c
     return FeedbackResponse(feedback_id=receipt.feedback_id, created=receipt.created)
 
 
+async def _feedback_state(request: Request, client: AsyncClient) -> str:
+    """Whether feedback is stored now, as :class:`HealthResponse` says it."""
+    wrong = {"request_id": "", "raw_prompt": "", "enhanced_prompt": "", "rating": 1}
+    try:
+        await client._infer(client._request(FEEDBACK_MODEL, wrong, FEEDBACK_CHECK_S, None))
+    except InvalidRequestError:  # which a store that does not work answers otherwise
+        return "ready"
+    except NeuroLatentError as error:
+        request.state.noted["feedback"] = str(error)
+        return "damaged" if StoreDamaged.TEXT in str(error) else "unavailable"
+    return "ready"
+
+
 @router.get("/health", responses=problems.responses(500, 503))
 async def health(request: Request, gateway: Shared) -> HealthResponse:
-    """Whether prompts can be answered now."""
+    """Whether prompts can be answered now, and feedback stored."""
     state = await gateway.client.health()
     if not state.ready:
         request.state.noted["problem"] = state.problem
         what = "the models are not ready" if state.live else "the server cannot be reached"
         raise ProblemError(503, what, headers=problems.RETRY_AFTER)
-    return HealthResponse(ready=True)
+    return HealthResponse(ready=True, feedback=await _feedback_state(request, gateway.client))
 
 
 @router.get("/metrics", include_in_schema=False)

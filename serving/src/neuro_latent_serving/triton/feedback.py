@@ -6,7 +6,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from neuro_latent_client.protocol import FEEDBACK_INPUT_TYPES
-from neuro_latent_serving.errors import StoreUnavailable
+from neuro_latent_serving.errors import InvalidInput, StoreDamaged, StoreUnavailable
 from neuro_latent_serving.feedback import Feedback, FeedbackStore
 from neuro_latent_serving.settings import feedback_url
 from neuro_latent_serving.triton.messages import (
@@ -36,9 +36,9 @@ class FeedbackModel:
         try:
             refuse_unknown_parameters(request, FEEDBACK_INPUT_TYPES)
             rows = given_rows(request, FEEDBACK_INPUT_TYPES, len(required(request, "request_id")))
-            stored = [self._store.add(feedback) for feedback in [Feedback(**row) for row in rows]]
+            stored = [self._store.add(feedback) for feedback in self._checked(rows)]
         except Exception as error:
-            if isinstance(error, StoreUnavailable):  # its reason is the operator's alone
+            if isinstance(error, StoreDamaged | StoreUnavailable):  # its reason is the operator's alone
                 log.error("feedback was not stored", exc_info=error)
             return error_response(error)
         return pb_utils.InferenceResponse(
@@ -47,3 +47,12 @@ class FeedbackModel:
                 tensor("created", [[row.created] for row in stored], np.bool_),
             ]
         )
+
+    def _checked(self, rows: list[dict[str, Any]]) -> list[Feedback]:
+        """The rows as feedback. A wrong row is told only where the store works, so one that is wrong on purpose asks
+        for its health."""
+        try:
+            return [Feedback(**row) for row in rows]
+        except InvalidInput:
+            self._store.check()
+            raise

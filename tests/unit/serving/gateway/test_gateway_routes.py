@@ -12,6 +12,7 @@ import pytest
 
 from neuro_latent_client.protocol import FEEDBACK_MODEL, FINISH_REASONS
 from neuro_latent_client.testing import FakeServer
+from neuro_latent_serving.errors import StoreDamaged
 from neuro_latent_serving.gateway import app
 from tests.unit.serving.gateway.conftest import Start, logged
 
@@ -90,7 +91,13 @@ def test_feedback_is_stored_once(rest: httpx2.Client, triton: FakeServer) -> Non
 
 
 def test_health_follows_triton(rest: httpx2.Client, triton: FakeServer) -> None:
-    assert rest.get("/health").json() == {"ready": True}
+    assert rest.get("/health").json() == {"ready": True, "feedback": "ready"}
+    for kind, text, told in (("internal", StoreDamaged.TEXT, "damaged"), ("busy", "try again later", "unavailable")):
+        triton.fail(kind, text)
+        assert rest.get("/health").json() == {"ready": True, "feedback": told}
+    triton.fail("internal", StoreDamaged.TEXT)
+    assert problem(rest.post("/feedback", json=FEEDBACK), 502)["detail"] == StoreDamaged.TEXT
+    assert triton.feedback == {}
     triton.ready = False
     assert problem(rest.get("/health"), 503)["detail"] == "the models are not ready"
     triton.live = False
