@@ -8,7 +8,7 @@ import triton_python_backend_utils as pb_utils
 from neuro_latent_client.protocol import FEEDBACK_INPUT_TYPES
 from neuro_latent_serving.errors import InvalidInput, StoreDamaged, StoreUnavailable
 from neuro_latent_serving.feedback import Feedback, FeedbackStore
-from neuro_latent_serving.settings import feedback_url
+from neuro_latent_serving.settings import feedback_url, refuses_secrets
 from neuro_latent_serving.triton.messages import (
     bytes_tensor,
     error_response,
@@ -25,6 +25,7 @@ class FeedbackModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         self._store = FeedbackStore(feedback_url())
+        self._refuses_secrets, self._refused = refuses_secrets(), 0
 
     def execute(self, requests: list[Any]) -> list[Any]:
         return [self._answer(request) for request in requests]
@@ -52,7 +53,12 @@ class FeedbackModel:
         """The rows as feedback. A wrong row is told only where the store works, so one that is wrong on purpose asks
         for its health."""
         try:
-            return [Feedback(**row) for row in rows]
+            checked = [Feedback(**row) for row in rows]
+            if self._refuses_secrets and any(row.has_secret() for row in checked):
+                self._refused += 1
+                log.info("feedback with a secret was refused, %d times since the start", self._refused)
+                raise InvalidInput("a text of the feedback holds a secret (a key or a password); send it without")
+            return checked
         except InvalidInput:
             self._store.check()
             raise
