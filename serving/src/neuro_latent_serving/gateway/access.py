@@ -14,10 +14,13 @@ from neuro_latent_serving.server.errors import UsageError
 NAME = re.compile(r"[\w.@-]{1,64}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 REMEMBERED = 10_000
+PROXY = "proxy"
 
 
 class ApiKeys:
     """Names and SHA-256 hashes of keys: a file with a line ``NAME HASH`` for each; ``#`` begins a comment.
+
+    A line that ends with ``proxy`` is of a key that passes on what others say: its feedback may name any user.
 
     The keys are random and long, so a plain hash of them cannot be guessed back.
 
@@ -27,6 +30,7 @@ class ApiKeys:
 
     def __init__(self, file: Path) -> None:
         self._digests: dict[str, str] = {}
+        self.proxies: set[str] = set()
         try:
             lines = file.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
@@ -38,6 +42,9 @@ class ApiKeys:
             name, *rest = line.partition("#")[0].split() or [""]
             if not name:
                 continue
+            if rest[1:] == [PROXY]:
+                self.proxies.add(name)
+                rest.pop()
             if len(rest) != 1 or not DIGEST.fullmatch(rest[0]) or name in self._digests:
                 raise UsageError(f"--api-keys {file}, line {number}: not a new name and a SHA-256 hash")
             self._digests[name] = rest[0]
@@ -51,7 +58,7 @@ class ApiKeys:
         return found
 
 
-def add_key(file: Path, name: str) -> str:
+def add_key(file: Path, name: str, *, proxy: bool = False) -> str:
     """Make a key, append its hash to the file, and return the key: it is nowhere else.
 
     Raises:
@@ -63,7 +70,7 @@ def add_key(file: Path, name: str) -> str:
         raise UsageError(f"{file} has a key of the name {name}", "Delete its line to withdraw it.")
     key = f"nl_{secrets.token_urlsafe(32)}"
     with open(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "w", encoding="utf-8") as lines:
-        lines.write(f"{name} {_digest(key)}\n")
+        lines.write(f"{name} {_digest(key)}{f' {PROXY}' if proxy else ''}\n")
     return key
 
 

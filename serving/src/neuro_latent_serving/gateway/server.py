@@ -1,6 +1,7 @@
 """The gateway as a server on a thread, beside the Triton that it asks."""
 
 import logging
+import os
 import socket
 import sys
 import threading
@@ -13,12 +14,18 @@ import uvicorn
 from neuro_latent_client import AsyncClient
 from neuro_latent_serving.gateway.app import create_app
 from neuro_latent_serving.gateway.config import GatewayConfig
+from neuro_latent_serving.gateway.connection import Connection
 from neuro_latent_serving.gateway.middleware import make_log
 from neuro_latent_serving.server.errors import ServeError
 from neuro_latent_serving.server.ports import bind_error, numeric_host
 
 POLL_S = 0.05
 BACKLOG = 2048
+
+
+def private(path: str, flags: int) -> int:
+    """Open a file that, where it is made, only its owner can read."""
+    return os.open(path, flags, 0o600)
 
 
 def triton_client(config: GatewayConfig, url: str) -> AsyncClient:
@@ -38,7 +45,7 @@ class GatewayServer:
         with ExitStack() as stack:
             log = sys.stderr
             if config.log_file:
-                log = stack.enter_context(config.log_file.open("a", encoding="utf-8", buffering=1))
+                log = stack.enter_context(open(config.log_file, "a", encoding="utf-8", buffering=1, opener=private))
             app = create_app(config, connect, make_log(log, quiet=config.quiet))
             self._socket = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -57,6 +64,9 @@ class GatewayServer:
                 access_log=False,
                 backlog=BACKLOG,
                 server_header=False,
+                http=Connection,
+                proxy_headers=bool(config.trusted_proxies),
+                forwarded_allow_ips=list(config.trusted_proxies),
                 timeout_graceful_shutdown=config.drain_timeout,
             )
         )

@@ -18,7 +18,15 @@ from rich.table import Table
 from neuro_latent_serving.adapters.records import DEFAULT
 from neuro_latent_serving.gateway.config import GatewayConfig
 from neuro_latent_serving.gateway.options import DEFAULTS as GATEWAY_DEFAULTS
-from neuro_latent_serving.gateway.options import ApiKeysFile, CorsOrigins, GatewayHost, GatewayPort, LogPrompts, Rate
+from neuro_latent_serving.gateway.options import (
+    ApiKeysFile,
+    CorsOrigins,
+    GatewayHost,
+    GatewayPort,
+    LogPrompts,
+    Rate,
+    TrustedProxies,
+)
 from neuro_latent_serving.server.adapter import adapter_weights, export_run, is_exported, refuse_to_drop_adapters
 from neuro_latent_serving.server.binary import find_tritonserver
 from neuro_latent_serving.server.errors import ServeError, ServerEndedError
@@ -79,6 +87,7 @@ def serve(
     gateway_host: GatewayHost = GATEWAY_DEFAULTS.host,
     api_keys: ApiKeysFile = None,
     rate: Rate = GATEWAY_DEFAULTS.rate,
+    trusted_proxy: TrustedProxies = None,
     cors_origin: CorsOrigins = None,
     log_prompts: LogPrompts = False,
     threads: Annotated[
@@ -148,6 +157,7 @@ def serve(
             port=gateway_port,
             api_keys=api_keys,
             rate=rate,
+            trusted_proxies=tuple(trusted_proxy or ()),
             cors_origins=tuple(cors_origin or ()),
             drain_timeout=drain_timeout,
             log_prompts=log_prompts,

@@ -56,7 +56,7 @@ class FeedbackModel:
             checked = [Feedback(**row) for row in rows]
             if self._refuses_secrets and any(row.has_secret() for row in checked):
                 self._refused += 1
-                log.info("feedback with a secret was refused, %d times since the start", self._refused)
+                log.warning("feedback with a secret was refused, %d times since the start", self._refused)
                 raise InvalidInput("a text of the feedback holds a secret (a key or a password); send it without")
             return checked
         except InvalidInput:
