@@ -206,7 +206,7 @@ class TritonServer:
             verbose=self.config.verbose,
             access=self._access.arguments,
         )
-        self.log_file.touch()
+        self.log_file.touch(mode=0o600)
         self._log_start = self.log_file.stat().st_size
         self._process = ServerProcess(
             [str(self.binary.path), *arguments, *self.config.arguments],
