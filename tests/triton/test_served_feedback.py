@@ -16,7 +16,7 @@ from tritonclient.utils import InferenceServerException
 from neuro_latent_client.protocol import FEEDBACK_INPUT_TYPES, FEEDBACK_MODEL, FEEDBACK_OUTPUT_TYPES
 from neuro_latent_serving.feedback import FeedbackStore
 from neuro_latent_serving.server import FREE_PORTS, ServerConfig, TritonServer
-from neuro_latent_serving.settings import FEEDBACK_VARIABLE
+from neuro_latent_serving.settings import FEEDBACK_SECRETS_VARIABLE, FEEDBACK_VARIABLE
 from tests.triton import wire
 
 pytestmark = pytest.mark.triton
@@ -34,7 +34,10 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> str:
 def server(tmp_path_factory: pytest.TempPathFactory, url: str) -> Iterator[TritonServer]:
     repository = tmp_path_factory.mktemp("repository")
     shutil.copytree(TEMPLATE, repository / FEEDBACK_MODEL)
-    with TritonServer(repository, ServerConfig(ports=FREE_PORTS, environment={FEEDBACK_VARIABLE: url})) as running:
+    with TritonServer(
+        repository,
+        ServerConfig(ports=FREE_PORTS, environment={FEEDBACK_VARIABLE: url, FEEDBACK_SECRETS_VARIABLE: "refuse"}),
+    ) as running:
         yield running
 
 
@@ -79,6 +82,7 @@ def test_generate_takes_plain_json(server: TritonServer) -> None:
         ({"comment": "x" * 4097}, "comment has 4097 characters; the limit is 4096"),
         ({"user": b"\xff"}, "user is not valid UTF-8"),
         ({"request_id": ""}, "request_id is empty"),
+        ({"comment": "my DB_PASSWORD=Sup3rS3cret99"}, "a text of the feedback holds a secret"),
     ],
 )
 def test_a_bad_value_is_named(server: TritonServer, transport: str, change: dict[str, Any], message: str) -> None:
@@ -90,6 +94,31 @@ def test_a_bad_value_is_named(server: TritonServer, transport: str, change: dict
 def test_an_unknown_field_is_refused(server: TritonServer) -> None:
     status, text = wire.post(server, f"/v2/models/{FEEDBACK_MODEL}/generate", {**GOOD, "coment": "x"})
     assert (status, "unknown input 'coment'" in text) == (400, True)
+
+
+def test_no_log_tells_a_secret(server: TritonServer) -> None:
+    with pytest.raises(InferenceServerException, match="holds a secret") as caught:
+        send(server, "grpc", **{**GOOD, "edited_prompt": "my DB_PASSWORD=Sup3rS3cret99"})
+    assert "Sup3rS3cret99" not in f"{caught.value}{server.log_text()}"
+    assert "feedback with a secret was refused" in server.log_text()
+
+
+def test_a_lost_or_damaged_file_on_a_running_server(server: TritonServer, url: str) -> None:
+    file = Path(url.removeprefix("sqlite:///"))
+    file.unlink()
+    stored = send(server, "grpc", **{**GOOD, "request_id": "after the file was deleted"})
+    store = FeedbackStore(url)
+    assert [row.feedback_id for row in store.records()] == [stored["feedback_id"]]
+    store.close()
+    file.rename(whole := file.with_suffix(".whole"))
+    file.write_bytes(b"no database" * 1000)
+    for change in ({"request_id": "new"}, {"request_id": ""}):
+        with pytest.raises(InferenceServerException, match="the database of the feedback is damaged") as caught:
+            send(server, "grpc", **{**GOOD, **change})
+        assert caught.value.status() == "StatusCode.INTERNAL"
+    assert "file is not a database" in server.log_text()
+    whole.replace(file)
+    assert send(server, "grpc", **{**GOOD, "request_id": "new"})["created"]
 
 
 def test_kill_9_of_the_server_loses_nothing_that_was_answered(server: TritonServer, url: str) -> None:

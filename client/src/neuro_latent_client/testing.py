@@ -85,8 +85,8 @@ class FakeServer:
         """The same for :class:`AsyncClient`."""
         return AsyncClient(transport=cast(AsyncTransport, _AsyncFakeTransport(self)), **settings)
 
-    def fail(self, kind: FakeKind, text: str, *, times: int = 1, after: int = 0) -> None:
-        """Let the next ``times`` requests fail, streams after ``after`` pieces.
+    def fail(self, kind: FakeKind, text: str, *, times: int = 1, after: int = 0, model: str = "") -> None:
+        """Let the next ``times`` requests (to ``model``, if it is given) fail, streams after ``after`` pieces.
 
         >>> server = FakeServer()
         >>> server.fail("busy", "the queue is full")
@@ -94,13 +94,16 @@ class FakeServer:
         ...     client.optimize("Create a function").text  # the client has asked again
         'Create a function\\n\\nSay for whom it is.'
         """
-        self._failures += [(Failure(kind, text), after)] * times
+        self._failures += [(model, Failure(kind, text), after)] * times
 
     def receive(self, request: InferRequest) -> Iterator[Tensors]:
         """Record a request and begin to answer it. Raises :class:`Failure` here, or among the responses."""
         with self._changed:
             self.requests.append(request)
-            failure, after = self._failures.pop(0) if self._failures else (None, 0)
+            planned = next((item for item in self._failures if item[0] in ("", request.model)), None)
+            if planned:
+                self._failures.remove(planned)
+        _, failure, after = planned or ("", None, 0)
         if request.model not in self.models:
             raise Failure("not found", f"Request for unknown model: '{request.model}' is not found")
         if failure and not after:
@@ -165,6 +168,8 @@ class FakeServer:
         return str(request.inputs.get(protocol.ADAPTER) or "default")
 
     def _store(self, inputs: Mapping[str, Scalar]) -> Tensors:
+        if not inputs["request_id"]:
+            raise Failure("invalid", "request_id is empty")
         key = str(inputs.get("idempotency_key") or inputs["request_id"])
         with self._changed:
             created = key not in self.feedback

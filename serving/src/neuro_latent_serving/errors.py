@@ -3,6 +3,7 @@
 ServingError
 ├── InvalidInput(ValueError)   the request is wrong: INVALID_ARGUMENT, HTTP 400
 ├── DeviceMissing              the decoder cannot be opened on its device; at the start only
+├── StoreDamaged               the database of the feedback is damaged: INTERNAL, HTTP 500; trying again is no use
 └── Unavailable                not now: UNAVAILABLE, HTTP 503; try again later
     ├── EngineBusy             the queue is full
     ├── EngineClosed           the engine is stopping or has failed
@@ -36,3 +37,12 @@ class EngineClosed(Unavailable):
 
 class StoreUnavailable(Unavailable):
     """The database of the feedback cannot be reached or written; nothing was stored."""
+
+
+class StoreDamaged(ServingError):
+    """The database of the feedback is damaged; nothing was stored, and nothing will be until somebody mends it."""
+
+    TEXT = "the database of the feedback is damaged: nothing was stored, and its operator has to restore it"
+
+    def __init__(self) -> None:
+        super().__init__(self.TEXT)

@@ -40,6 +40,23 @@ def min_confidence() -> float | None:
     return value
 
 
+FEEDBACK_SECRETS_VARIABLE = "NEURO_LATENT_FEEDBACK_SECRETS"
+"""Environment variable that says what becomes of feedback with a secret in a text: ``keep`` (the default) or
+``refuse``."""
+
+
+def refuses_secrets() -> bool:
+    """Whether feedback with a secret is refused.
+
+    Raises:
+        ValueError: the variable is neither ``keep`` nor ``refuse``.
+    """
+    value = os.environ.get(FEEDBACK_SECRETS_VARIABLE) or "keep"
+    if value not in ("keep", "refuse"):
+        raise ValueError(f"{FEEDBACK_SECRETS_VARIABLE} must be keep or refuse, not {value!r}")
+    return value == "refuse"
+
+
 FEEDBACK_VARIABLE = "NEURO_LATENT_FEEDBACK_URL"
 """Environment variable with the database of the feedback, as SQLAlchemy writes it: ``sqlite:////path/to/file`` or
 ``postgresql+psycopg://user@host/database``."""

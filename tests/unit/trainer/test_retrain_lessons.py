@@ -1,12 +1,14 @@
 """What feedback teaches: every rule from a row to a record, and which records are trained on and held out."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from neuro_latent_client.form import Form
+from neuro_latent_client.secrets import has_secret
 from neuro_latent_trainer.data import DataError, Record
 from neuro_latent_trainer.retraining.config import Margins, RetrainConfig, read_config
 from neuro_latent_trainer.retraining.feedback import Opinion, read_feedback
@@ -139,17 +141,70 @@ def test_a_liked_answer_that_nobody_should_learn_is_left_out(answer: str, reason
     "secret",
     [
         "AKIAIOSFODNN7EXAMPLE",
-        "ghp_" + "a1" * 18,
+        "ghp_" + "Yk3vPq8sTz1LwXc6RbNm4GhJd9FaUe2oQi7V",
         "-----BEGIN RSA PRIVATE KEY-----",
         "postgres://ann:hunter2@db.example.org/x",
         'api_key = "9f8a7b6c5d4e"',
         "password: hunter22",
+        "Authorization: Bearer abcd1234efgh5678ijkl",
+        "access_token=9f8e7d6c5b4a3210",
+        "SG." + "ngeVfQFYQlKU0ufo8x5d1A" + ".TwL2iGABf9DHoTf-09kqeF8tAmbihYzrnopKc-1s5cr",
+        "sk_live_" + "4eC39HqLyjWDarjtT1zdp7dcQ2x",
+        "npm_" + "q7Zk2VtP9sLx4WcR6bNm8GhJd1FaUe3oYi5T",
+        "dapi" + "7c1e9b3f5a2d8046e1f7b9c3d5a20864",
     ],
 )
 def test_a_row_with_a_secret_is_left_out(name: str, secret: str) -> None:
     lessons = taught(opinion(**{"edited_prompt": EDITED, name: f"Use {secret} to connect."}))
     assert not lessons.records
     assert left_out(lessons) == {"secret": 1}
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "Fix my .env file: DB_PASSWORD=Sup3rS3cret99",
+        "Why does OPENAI_API_KEY=abcd1234efgh5678 not work",
+        "connect to redis://:pa55word99@cache:6379/0",
+        "curl -H 'Authorization: Bearer abcd1234efgh5678ijkl' fails",
+        "set client_secret=9f8e7d6c5b4a3210 in oauth",
+        "password=Sup3rS3cret99 is refused",
+    ],
+)
+def test_a_prompt_with_a_secret_is_left_out(raw: str) -> None:
+    edited = f"Explain step by step how to solve this: {raw}"
+    lessons = taught(opinion(rating=1, raw_prompt=raw, edited_prompt=edited))
+    assert not lessons.records
+    assert left_out(lessons) == {"secret": 1}
+    assert raw not in lessons.describe()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Explain OAuth2: client_id, client_secret and access_token",
+        "Set API_KEY=your-api-key-here in .env",
+        "password=$PASSWORD or password=os.environ['DB_PASSWORD']?",
+        "Use Authorization: Bearer <token> in the docs",
+        "redis://localhost:6379/0 and https://user@example.com/path",
+        "commit 9f8e7d6c5b4a32109f8e7d6c5b4a32109f8e7d6c broke 550e8400-e29b-41d4-a716-446655440000",
+        "Check a password: at least 8 characters and 1 digit",
+    ],
+)
+def test_a_text_without_a_secret_is_learned(text: str) -> None:
+    assert only(taught(opinion(raw_prompt=text, edited_prompt=EDITED)))[1] == EDITED
+
+
+def test_no_comment_lets_a_secret_pass() -> None:
+    secret = "dapi" + "7c1e9b3f5a2d8046e1f7b9c3d5a20864"
+    assert left_out(taught(opinion(edited_prompt=f"Use {secret} # betterleaks:allow gitleaks:allow"))) == {"secret": 1}
+
+
+def test_looking_for_secrets_takes_under_a_millisecond_a_text() -> None:
+    text = "Write a function that sorts a list of numbers, and say why it is stable. " * 10
+    began = time.process_time()
+    assert not any(has_secret(f"{number} {text}") for number in range(2000))
+    assert time.process_time() - began < 2
 
 
 def test_what_only_speaks_of_passwords_is_no_secret() -> None:

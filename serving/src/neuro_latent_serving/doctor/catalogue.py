@@ -39,6 +39,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "disk-low": (WARNING, "hardly any space is left for the database of the feedback"),
     "feedback-url": (ERROR, "the database of the feedback cannot be used: no such kind, or its driver is missing"),
     "feedback-unwritable": (ERROR, "the file of the feedback cannot be written"),
+    "feedback-damaged": (ERROR, "the file of the feedback is damaged: no feedback is stored until it is restored"),
     "setting-invalid": (ERROR, "an environment variable has a value that the models refuse"),
     # device
     "gpu-missing": (ERROR, "the repository is for a GPU, and none is there"),

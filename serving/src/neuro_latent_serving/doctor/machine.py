@@ -9,7 +9,7 @@ from pathlib import Path
 from neuro_latent_serving.doctor.catalogue import Finding, Outcome
 from neuro_latent_serving.doctor.repository import PYTHON, Model
 from neuro_latent_serving.doctor.subject import Subject
-from neuro_latent_serving.settings import guard_is_on, min_confidence
+from neuro_latent_serving.settings import guard_is_on, min_confidence, refuses_secrets
 from neuro_latent_serving.threads import THREADS_VARIABLE, available_cores, default_threads
 from neuro_latent_serving.tokenization import BUCKETS
 
@@ -39,7 +39,7 @@ def check(subject: Subject) -> Iterator[Outcome]:
 
 def check_settings() -> Iterator[Outcome]:
     """Environment variables that the models read."""
-    readers: tuple[Callable[[], object], ...] = (default_threads, guard_is_on, min_confidence)
+    readers: tuple[Callable[[], object], ...] = (default_threads, guard_is_on, min_confidence, refuses_secrets)
     for read in readers:
         try:
             read()

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from sqlalchemy.engine import make_url
 
 from neuro_latent_serving.doctor.catalogue import Finding, Outcome
 from neuro_latent_serving.doctor.subject import Subject
-from neuro_latent_serving.feedback.store import FeedbackStore, shown_url
+from neuro_latent_serving.feedback.store import FeedbackStore, damage, shown_url, sqlite_file
 from neuro_latent_serving.settings import FEEDBACK_VARIABLE, feedback_url
 
 MIB = 2**20
@@ -26,10 +27,10 @@ def check(_: Subject) -> Iterator[Outcome]:
         yield Finding("feedback-url", FEEDBACK_VARIABLE, str(error), mend)
         return
     parsed = make_url(url)
-    if parsed.get_backend_name() != "sqlite" or not parsed.database:
+    file = sqlite_file(parsed)
+    if file is None:
         yield f"feedback goes to {shown_url(parsed)}"
         return
-    file = Path(parsed.database).absolute()
     # Not Path.exists(), which raises below a folder that only its owner may enter.
     nearest = next(path for path in (file, *file.parents) if os.path.exists(path))
     wanted = os.W_OK if nearest == file else os.W_OK | os.X_OK
@@ -39,5 +40,18 @@ def check(_: Subject) -> Iterator[Outcome]:
     elif (free := shutil.disk_usage(nearest).free) < DISK_BYTES:
         what = f"{free // MIB} MiB are free on its disk"
         yield Finding("disk-low", str(file), what, f"Make room, or name another with {FEEDBACK_VARIABLE}.")
+    else:
+        yield from _inside(file, nearest)
+
+
+def _inside(file: Path, nearest: Path) -> Iterator[Outcome]:
+    try:
+        found = damage(file) if nearest == file else ""
+    except sqlite3.Error as error:
+        yield Finding("feedback-unwritable", str(file), f"it cannot be read now: {error}", "End what holds it locked.")
+        return
+    if found:
+        mend = f"Move it away and restore a copy of it, or name another with {FEEDBACK_VARIABLE}."
+        yield Finding("feedback-damaged", str(file), " ".join(found.split()), mend)
     else:
         yield f"feedback goes to {file}"

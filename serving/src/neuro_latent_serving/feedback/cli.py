@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from neuro_latent_serving.errors import StoreUnavailable
+from neuro_latent_serving.errors import StoreDamaged, StoreUnavailable
 from neuro_latent_serving.feedback.store import FeedbackStore
 from neuro_latent_serving.settings import FEEDBACK_VARIABLE, feedback_url
 
@@ -108,7 +108,7 @@ def _store(url: str | None) -> Iterator[FeedbackStore]:
         _fail(str(error), exit_code=2)
     try:
         yield store
-    except StoreUnavailable as error:
+    except (StoreDamaged, StoreUnavailable) as error:
         _fail(f"{error}: {getattr(error.__cause__, 'orig', error.__cause__)}")
     finally:
         store.close()

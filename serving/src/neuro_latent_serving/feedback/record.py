@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from neuro_latent_client.protocol import FEEDBACK_LIMITS
+from neuro_latent_client.secrets import has_secret
 from neuro_latent_serving.errors import InvalidInput
 from neuro_latent_serving.options import check_text
 
@@ -36,6 +37,11 @@ class Feedback:
         for name, limit in FEEDBACK_LIMITS.items():
             text = check_text(name, getattr(self, name), limit, may_be_blank=name not in NOT_BLANK)
             object.__setattr__(self, name, text)  # Triton gives UTF-8
+
+    def has_secret(self) -> bool:
+        """Whether a text holds a key, a token or a password."""
+        texts = (self.raw_prompt, self.enhanced_prompt, self.edited_prompt, self.comment)
+        return any(map(has_secret, texts))
 
     @property
     def key(self) -> str:

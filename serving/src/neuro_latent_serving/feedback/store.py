@@ -1,10 +1,13 @@
 """The database of the feedback: a SQLite file, or PostgreSQL by URL."""
 
+import logging
 import operator
+import os
+import sqlite3
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,18 +33,25 @@ from sqlalchemy import (
     insert,
     select,
 )
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateTable
 
 from neuro_latent_client.protocol import FEEDBACK_LIMITS
-from neuro_latent_serving.errors import StoreUnavailable
+from neuro_latent_serving.errors import StoreDamaged, StoreUnavailable
 from neuro_latent_serving.feedback.record import Feedback, FeedbackRecord
 
 TIMEOUT_S = 10
 """How long a write waits for that of another process, or for a database on the network to let it in."""
 
 FETCHED_AT_ONCE = 500
+
+DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+"""SQLite's codes for a file that no waiting mends."""
+
+log = logging.getLogger("neuro_latent_serving")
 
 
 class _UtcTime(TypeDecorator[datetime]):
@@ -96,11 +106,28 @@ def shown_url(url: URL) -> str:
     return url.set(query={}).render_as_string(hide_password=True)
 
 
+def damage(file: Path) -> str:
+    """What is wrong inside a SQLite file, in SQLite's words; "" where nothing is. The file is only read.
+
+    Raises:
+        sqlite3.Error: it cannot be read now.
+    """
+    with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=TIMEOUT_S)) as connection:
+        try:
+            found = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+        except sqlite3.DatabaseError as error:
+            if not _says_damaged(error):
+                raise
+            return str(error)
+    return "" if found == "ok" else found
+
+
 class FeedbackStore:
     """Feedback in a database that SQLAlchemy knows. Threads and processes may share it. It connects on first use.
 
     What :meth:`add` has returned is committed: SQLite with a write-ahead log and ``synchronous=FULL``, so that it
-    survives a crash of the process and of the machine.
+    survives a crash of the process and of the machine. Every transaction opens the SQLite file anew: one that was
+    deleted is made again, and one that is deleted or replaced during the transaction fails it.
 
     Raises:
         ValueError: the URL is none, or its driver is not installed.
@@ -113,18 +140,20 @@ class FeedbackStore:
             form = "DIALECT+DRIVER://USER:PASSWORD@HOST/DATABASE, with %XX for special characters of the password"
             raise ValueError(f"the feedback cannot be stored: its URL is not of the form {form}") from None
         try:
-            sqlite = parsed.get_backend_name() == "sqlite"
+            is_sqlite = parsed.get_backend_name() == "sqlite"
+            self._file = sqlite_file(parsed)
             self._engine = create_engine(
                 parsed,
-                connect_args={"timeout" if sqlite else "connect_timeout": TIMEOUT_S},
-                pool_pre_ping=not sqlite,  # a database may have been started again
+                connect_args={"timeout" if is_sqlite else "connect_timeout": TIMEOUT_S},
+                poolclass=NullPool if self._file else None,
+                pool_pre_ping=not is_sqlite,  # a database may have been started again
                 hide_parameters=True,  # no prompts in errors
             )
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
             raise ValueError(f"the feedback cannot be stored in {shown_url(parsed)}: {error}") from None
-        self._file = Path(parsed.database) if sqlite and parsed.database else None
-        self._lock, self._has_table = threading.Lock(), False
-        if sqlite:
+        self._lock = threading.Lock()
+        self._prepared: tuple[int, ...] | None = None  # the file whose inside has been looked at
+        if is_sqlite:
             event.listen(self._engine, "connect", _set_up_sqlite)
 
     def close(self) -> None:
@@ -135,6 +164,7 @@ class FeedbackStore:
         """Store feedback; when this returns it is committed. The same key again stores nothing.
 
         Raises:
+            StoreDamaged: the database cannot be written until somebody mends it.
             StoreUnavailable: it could not be written, and was not stored.
         """
         feedback_id = uuid.uuid4().hex
@@ -207,31 +237,84 @@ class FeedbackStore:
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
         return deleted
 
+    def check(self) -> None:
+        """Whether feedback can be read now.
+
+        Raises:
+            StoreDamaged, StoreUnavailable: it cannot.
+        """
+        with self._connected() as connection:
+            connection.execute(select(_TABLE.c.feedback_id).limit(1)).all()
+
     @contextmanager
     def _connected(self) -> Iterator[Connection]:
-        """A transaction, committed at the end; what the database says becomes a StoreUnavailable."""
+        """A transaction, committed at the end; what the database says becomes a StoreDamaged or a StoreUnavailable."""
         try:
             with self._lock:
-                if not self._has_table:
-                    self._create()
+                file = self._prepare()
             with self._engine.begin() as connection:
                 yield connection
+            if self._file is not None and _identity(self._file) != file:
+                raise FileNotFoundError(f"{self._file} was deleted or replaced while it was written")
         except IntegrityError:
             raise
-        except (SQLAlchemyError, OSError) as error:
+        except (SQLAlchemyError, OSError, sqlite3.Error) as error:
+            if _says_damaged(error.orig if isinstance(error, DBAPIError) else error):
+                raise StoreDamaged from error
             raise StoreUnavailable("the database of the feedback is unavailable; try again later") from error
 
-    def _create(self) -> None:
-        if self._file is not None:
-            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # prompts are private
-        with self._engine.begin() as connection:
-            connection.execute(CreateTable(_TABLE, if_not_exists=True))
-        self._has_table = True
+    def _prepare(self) -> tuple[int, ...]:
+        """Make what is missing, and look into a file that was not looked into before; which file it is."""
+        if self._file is None:
+            if self._prepared is None:
+                with self._engine.begin() as connection:
+                    connection.execute(CreateTable(_TABLE, if_not_exists=True))
+                self._prepared = ()
+            return ()
+        self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # prompts are private
+        # Never opened where it exists: closing it would end the locks that SQLite holds on it in this process.
+        is_new = False
+        with suppress(FileExistsError):
+            os.close(os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            is_new = True
+        file = _identity(self._file)
+        if is_new or file != self._prepared:  # a new file may have the number of one that is gone
+            if self._prepared is not None:
+                log.warning("the feedback's file %s was deleted or replaced; writing to the one there now", self._file)
+            if found := damage(self._file):
+                raise StoreDamaged from sqlite3.DatabaseError(f"{self._file}: {found}")
+            for name in (self._file, *(f"{self._file}{end}" for end in ("-wal", "-shm"))):
+                with suppress(OSError):  # not there, or not ours
+                    os.chmod(name, 0o600)
+            self._prepared = file
+        return file
+
+
+def sqlite_file(url: URL) -> Path | None:
+    """The file of a SQLite database; None where the database is another one, in memory or named by a URI."""
+    name = url.database or ":memory:"
+    if url.get_backend_name() != "sqlite" or name == ":memory:" or name.startswith("file:"):
+        return None
+    return Path(name).absolute()
+
+
+def _identity(file: Path) -> tuple[int, ...]:
+    """What tells the file at a path from another one that takes its place."""
+    found = os.stat(file)
+    return found.st_dev, found.st_ino
+
+
+def _says_damaged(error: BaseException | None) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in DAMAGED
+
+
+_CREATE = str(CreateTable(_TABLE, if_not_exists=True).compile(dialect=sqlite.dialect()))
 
 
 def _set_up_sqlite(connection: Any, _: object) -> None:
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON"):
         connection.execute(f"PRAGMA {pragma}")
+    connection.execute(_CREATE)
 
 
 def _where(

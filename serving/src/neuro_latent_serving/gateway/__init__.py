@@ -5,6 +5,7 @@
     problems.py     errors as RFC 9457 has them
     access.py       API keys and rate limits
     middleware.py   request ids, logs, metrics, the limit of a body
+    connection.py   connections: their number and time
     server.py       uvicorn on a thread
     cli.py          ``neuro-latent gateway`` and ``gateway-key``
     page.html       the page at /

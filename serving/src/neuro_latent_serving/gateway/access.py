@@ -18,10 +18,13 @@ from neuro_latent_serving.server.errors import UsageError
 NAME = re.compile(r"[\w.@-]{1,64}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 REMEMBERED = 10_000
+PROXY = "proxy"
 
 
 class ApiKeys:
     """Names and SHA-256 hashes of keys: a file with a line ``NAME HASH`` for each; ``#`` begins a comment.
+
+    A line that ends with ``proxy`` is of a key that passes on what others say: its feedback may name any user.
 
     The keys are random and long, so a plain hash of them cannot be guessed back.
 
@@ -31,6 +34,7 @@ class ApiKeys:
 
     def __init__(self, file: Path) -> None:
         self._digests: dict[str, str] = {}
+        self.proxies: set[str] = set()
         try:
             lines = file.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
@@ -42,6 +46,9 @@ class ApiKeys:
             name, *rest = line.partition("#")[0].split() or [""]
             if not name:
                 continue
+            if rest[1:] == [PROXY]:
+                self.proxies.add(name)
+                rest.pop()
             if len(rest) != 1 or not DIGEST.fullmatch(rest[0]) or name in self._digests:
                 raise UsageError(f"--api-keys {file}, line {number}: not a new name and a SHA-256 hash")
             self._digests[name] = rest[0]
@@ -55,7 +62,7 @@ class ApiKeys:
         return found
 
 
-def add_key(file: Path, name: str) -> str:
+def add_key(file: Path, name: str, *, proxy: bool = False) -> str:
     """Make a key, add its hash to the file, and return the key: it is nowhere else.
 
     The file is written beside and renamed, under a lock of its folder; its owner and its mode stay.
@@ -74,7 +81,7 @@ def add_key(file: Path, name: str) -> str:
                 raise UsageError(f"{file} has a key of the name {name}", "Delete its line to withdraw it.")
             if known and not known.endswith(b"\n"):
                 known += b"\n"
-            _replace(target, known + f"{name} {_digest(key)}\n".encode())
+            _replace(target, known + f"{name} {_digest(key)}{f' {PROXY}' if proxy else ''}\n".encode())
     except OSError as error:
         raise UsageError(
             f"--api-keys {file}: cannot be written: {error.strerror}", "Name a file in a folder that you can write."

@@ -15,17 +15,20 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from neuro_latent_client import (
     AsyncClient,
     AsyncOptimizationStream,
     GenerationOptions,
+    InvalidRequestError,
     NeuroLatentError,
     Optimization,
     Piece,
 )
+from neuro_latent_client.protocol import FEEDBACK_MODEL
 from neuro_latent_serving import __version__
+from neuro_latent_serving.errors import StoreDamaged
 from neuro_latent_serving.gateway import problems
 from neuro_latent_serving.gateway.access import ApiKeys, RateLimit
 from neuro_latent_serving.gateway.config import GatewayConfig
@@ -49,6 +52,11 @@ HEALTH_TIMEOUT_S = 2.0
 ANSWERS = (400, 401, 413, 422, 429, 500, 502, 503, 504)
 """The errors of the routes that ask Triton."""
 
+FEEDBACK_CHECK_S = 2.0
+"""How long the question may take whether feedback can be stored."""
+
+WRONG_KEYS = 30
+"""Requests without a known key that one address may send a minute."""
 
 EVENT = {
     "type": "object",
@@ -66,7 +74,6 @@ class Gateway:
 
     config: GatewayConfig
     keys: ApiKeys | None
-    limit: RateLimit | None
     metrics: GatewayMetrics
     client: AsyncClient
 
@@ -87,26 +94,52 @@ def _gateway(request: Request) -> Gateway:
 Shared = Annotated[Gateway, Depends(_gateway)]
 
 
-async def _caller(
-    request: Request, gateway: Shared, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
-) -> str:
-    """The name of the caller's key, "" where there are no keys; refuses who has none, or asks too often."""
-    name = ""
-    if gateway.keys is not None:
-        name = (gateway.keys.name_of(credentials.credentials) if credentials else None) or ""
-        if not name:
-            detail = "this API key is not known" if credentials else "send an API key: Authorization: Bearer KEY"
-            raise ProblemError(401, detail, headers={"WWW-Authenticate": "Bearer"})
-        request.state.noted["key"] = name
-    if gateway.limit is not None:
-        address = request.client.host if request.client else ""
-        if wait := gateway.limit.wait_s(name or address):
-            detail = f"more than {gateway.config.rate} requests a minute"
-            raise ProblemError(429, detail, headers={"Retry-After": str(math.ceil(wait))})
+async def _caller(request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> str:
+    """The name of the caller's key, "" where there are no keys."""
+    name: str = request.state.caller
     return name
 
 
 Caller = Annotated[str, Depends(_caller)]
+
+
+class Access:
+    """Refuses who has no key, or asks too often, before the body is read."""
+
+    def __init__(self, app: ASGIApp, keys: ApiKeys | None, config: GatewayConfig) -> None:
+        self._app, self._keys, self._config = app, keys, config
+        self._limit = RateLimit(config.rate) if config.rate else None
+        self._wrong = RateLimit(WRONG_KEYS)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST":
+            try:
+                scope["state"]["caller"] = self._caller(Request(scope))
+            except ProblemError as error:
+                scope["state"]["noted"]["error"] = str(error)
+                await error.response(scope["state"]["request_id"])(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _caller(self, request: Request) -> str:
+        name, address = "", request.client.host if request.client else ""
+        if self._keys is not None:
+            scheme, _, key = request.headers.get("authorization", "").partition(" ")
+            given = key.strip() if scheme.lower() == "bearer" else ""
+            name = (given and self._keys.name_of(given)) or ""
+            if not name:
+                if wait := self._wrong.wait_s(address):
+                    raise _too_often(f"more than {WRONG_KEYS} requests a minute without a known API key", wait)
+                detail = "this API key is not known" if given else "send an API key: Authorization: Bearer KEY"
+                raise ProblemError(401, detail, headers={"WWW-Authenticate": "Bearer"})
+            request.state.noted["key"] = name
+        if self._limit is not None and (wait := self._limit.wait_s(name or address)):
+            raise _too_often(f"more than {self._config.rate} requests a minute", wait)
+        return name
+
+
+def _too_often(detail: str, wait_s: float) -> ProblemError:
+    return ProblemError(429, detail, headers={"Retry-After": str(math.ceil(wait_s))})
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
@@ -220,28 +253,43 @@ def _event(name: str, data: BaseModel) -> str:
 @router.post(
     "/feedback",
     status_code=201,
-    responses=problems.responses(*ANSWERS)
+    responses=problems.responses(*ANSWERS, 403)
     | {200: {"model": FeedbackResponse, "description": "The key was known; nothing new was stored"}},
 )
 async def feedback(body: FeedbackRequest, response: Response, gateway: Shared, caller: Caller) -> FeedbackResponse:
     """Say what an answer was worth; answered when it is on disk."""
+    if caller and body.user not in ("", caller) and caller not in (gateway.keys.proxies if gateway.keys else ()):
+        raise ProblemError(403, f"user: this API key gives feedback for {caller} only; leave user out")
     values = body.model_dump(exclude_unset=True)
     answer, rating = values.pop("request_id"), values.pop("rating")
-    receipt = await gateway.client.feedback(answer, rating, **{"user": caller or None, **values})
+    receipt = await gateway.client.feedback(answer, rating, **{**values, "user": body.user or caller or None})
     if not receipt.created:
         response.status_code = 200
     return FeedbackResponse(feedback_id=receipt.feedback_id, created=receipt.created)
 
 
+async def _feedback_state(request: Request, client: AsyncClient) -> str:
+    """Whether feedback is stored now, as :class:`HealthResponse` says it."""
+    wrong = {"request_id": "", "raw_prompt": "", "enhanced_prompt": "", "rating": 1}
+    try:
+        await client._infer(client._request(FEEDBACK_MODEL, wrong, FEEDBACK_CHECK_S, None))
+    except InvalidRequestError:  # which a store that does not work answers otherwise
+        return "ready"
+    except NeuroLatentError as error:
+        request.state.noted["feedback"] = str(error)
+        return "damaged" if StoreDamaged.TEXT in str(error) else "unavailable"
+    return "ready"
+
+
 @router.get("/health", responses=problems.responses(500, 503))
 async def health(request: Request, gateway: Shared) -> HealthResponse:
-    """Whether prompts can be answered now: both models have just answered one."""
+    """Whether prompts can be answered now (both models have just answered one), and feedback stored."""
     state = await gateway.client.health(timeout=HEALTH_TIMEOUT_S)
     if not state.ready:
         request.state.noted["problem"] = state.problem
         what = "the models are not ready" if state.live else "the server cannot be reached"
         raise ProblemError(503, what, headers=problems.RETRY_AFTER)
-    return HealthResponse(ready=True)
+    return HealthResponse(ready=True, feedback=await _feedback_state(request, gateway.client))
 
 
 @router.get("/metrics", include_in_schema=False)
@@ -256,12 +304,11 @@ def create_app(config: GatewayConfig, connect: Callable[[], AsyncClient], log: A
         UsageError: the file of API keys cannot be read.
     """
     keys = ApiKeys(config.api_keys) if config.api_keys else None
-    limit = RateLimit(config.rate) if config.rate else None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with connect() as client:
-            app.state.gateway = Gateway(config, keys, limit, metrics, client)
+            app.state.gateway = Gateway(config, keys, metrics, client)
             yield
 
     app = FastAPIOffline(
@@ -280,6 +327,7 @@ def create_app(config: GatewayConfig, connect: Callable[[], AsyncClient], log: A
     app.add_middleware(BodyLimit, most=config.max_body)
     if keys is None:
         app.add_middleware(ForeignPages, origins=config.cors_origins, hosts=config.allowed_hosts)
+    app.add_middleware(Access, keys=keys, config=config)
     if config.cors_origins:
         app.add_middleware(
             CORSMiddleware,

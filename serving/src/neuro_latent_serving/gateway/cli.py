@@ -20,6 +20,7 @@ from neuro_latent_serving.gateway.options import (
     GatewayPort,
     LogPrompts,
     Rate,
+    TrustedProxies,
 )
 from neuro_latent_serving.server.cli import console, make_gateway, reported_errors
 from neuro_latent_serving.server.errors import UsageError
@@ -34,6 +35,7 @@ def gateway(
     port: GatewayPort = DEFAULTS.port,
     api_keys: ApiKeysFile = None,
     rate: Rate = DEFAULTS.rate,
+    trusted_proxy: TrustedProxies = None,
     cors_origin: CorsOrigins = None,
     allowed_host: AllowedHosts = None,
     max_body: Annotated[int, typer.Option(min=1, help="The most bytes of a request.")] = DEFAULTS.max_body,
@@ -55,6 +57,7 @@ def gateway(
             port=port,
             api_keys=api_keys,
             rate=rate,
+            trusted_proxies=tuple(trusted_proxy or ()),
             cors_origins=tuple(cors_origin or ()),
             allowed_hosts=tuple(allowed_host or ()),
             max_body=max_body,
@@ -82,10 +85,13 @@ def gateway(
 def gateway_key(
     name: Annotated[str, typer.Argument(help="Whose key it is; feedback sent with it bears this name.")],
     api_keys: Annotated[Path, typer.Option(help="The file of keys; it is made if it is not there.")],
+    proxy: Annotated[
+        bool, typer.Option("--proxy", help="The key of a program that passes on feedback: it may name any user.")
+    ] = False,
 ) -> None:
     """Make an API key: its hash goes to the file, the key itself is printed this once."""
     from neuro_latent_serving.gateway.access import add_key
 
     with reported_errors():
-        typer.echo(add_key(api_keys, name))
+        typer.echo(add_key(api_keys, name, proxy=proxy))
         console.print(f"added {name} to {api_keys}; a running gateway reads it when it starts again", soft_wrap=True)

@@ -1,5 +1,6 @@
 """Around every request: its id, headers that keep it in its place, a log line, metrics, and the limit of its body."""
 
+import asyncio
 import logging
 import re
 import time
@@ -117,20 +118,27 @@ class ForeignPages:
             await problem.response(scope["state"]["request_id"])(scope, receive, send)
         else:
             await self._app(scope, receive, send)
+BODY_S = 30.0
+"""How long the body of a request may take to arrive."""
 
 
 class BodyLimit:
-    """Refuses a body that is longer than ``most`` bytes while it arrives."""
+    """Refuses a body that is longer than ``most`` bytes, or arrives too slowly, while it arrives."""
 
     def __init__(self, app: ASGIApp, most: int) -> None:
         self._app, self._most = app, most
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        read = 0
+        read, whole, until = 0, False, asyncio.get_running_loop().time() + BODY_S
 
         async def limited() -> Message:
-            nonlocal read
-            message = await receive()
+            nonlocal read, whole
+            try:
+                async with asyncio.timeout_at(None if whole else until):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, f"the body was not whole after {BODY_S:g} s") from None
+            whole = whole or not message.get("more_body", False)
             read += len(message.get("body", b""))
             if read > self._most:
                 raise HTTPException(413, f"the body has more than {self._most} bytes")

@@ -20,6 +20,12 @@ ApiKeysFile = Annotated[
     ),
 ]
 Rate = Annotated[int, typer.Option(help="REST requests a minute of one key, or of one address; 0 is no limit.")]
+TrustedProxies = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Address or network of a proxy whose X-Forwarded-For is believed; give it once for each. Default: none."
+    ),
+]
 CorsOrigins = Annotated[
     list[str] | None, typer.Option(help="Another origin whose pages may call the REST API; give it once for each.")
 ]

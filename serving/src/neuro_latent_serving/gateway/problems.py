@@ -15,8 +15,10 @@ from neuro_latent_client import (
     InvalidRequestError,
     ModelNotFoundError,
     NeuroLatentError,
+    ServerError,
     ServerUnavailableError,
 )
+from neuro_latent_serving.errors import StoreDamaged
 
 MEDIA_TYPE = "application/problem+json"
 NO_OBJECT = "send a JSON object, with Content-Type: application/json"
@@ -80,6 +82,8 @@ def from_client(error: NeuroLatentError) -> ProblemError:
             return ProblemError(503, "the server is busy or not ready; try again in a moment", headers=RETRY_AFTER)
         case DeadlineError():
             return ProblemError(504, "no whole answer in time; lower max_length, or set deadline_ms")
+        case ServerError() if StoreDamaged.TEXT in str(error):
+            return ProblemError(502, StoreDamaged.TEXT)
         case _:
             return ProblemError(502, "the server failed; its log has the details")
 

@@ -1,7 +1,7 @@
 """What the routes take and give. Limits and defaults are the server's own."""
 
 from dataclasses import fields
-from typing import Annotated, Any, Self, cast
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -156,3 +156,6 @@ class HealthResponse(BaseModel):
     """Triton and both models are ready."""
 
     ready: bool
+    feedback: Literal["ready", "unavailable", "damaged"] = Field(
+        description="whether feedback is stored: unavailable may pass, damaged needs the operator to mend the database"
+    )

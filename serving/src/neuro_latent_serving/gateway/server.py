@@ -1,5 +1,6 @@
 """The gateway as a server on a thread, beside the Triton that it asks."""
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -8,9 +9,15 @@ from contextlib import ExitStack
 from neuro_latent_client import AsyncClient
 from neuro_latent_serving.gateway.app import create_app
 from neuro_latent_serving.gateway.config import GatewayConfig
+from neuro_latent_serving.gateway.connection import Connection
 from neuro_latent_serving.gateway.middleware import GatewayMetrics, make_log
 from neuro_latent_serving.server.asgi import AsgiServer
 from neuro_latent_serving.server.ports import numeric_host
+
+
+def private(path: str, flags: int) -> int:
+    """Open a file that, where it is made, only its owner can read."""
+    return os.open(path, flags, 0o600)
 
 
 def triton_client(config: GatewayConfig, url: str) -> AsyncClient:
@@ -31,7 +38,7 @@ class GatewayServer(AsgiServer):
         with ExitStack() as stack:
             log = sys.stderr
             if config.log_file:
-                log = stack.enter_context(config.log_file.open("a", encoding="utf-8", buffering=1))
+                log = stack.enter_context(open(config.log_file, "a", encoding="utf-8", buffering=1, opener=private))
             app = create_app(config, connect, make_log(log, quiet=config.quiet), self.metrics)
             super().__init__(
                 app,
@@ -39,6 +46,9 @@ class GatewayServer(AsgiServer):
                 numeric_host(config.host),
                 config.port,
                 lifespan="on",
+                http=Connection,
+                proxy_headers=bool(config.trusted_proxies),
+                forwarded_allow_ips=list(config.trusted_proxies),
                 timeout_graceful_shutdown=config.drain_timeout,
             )
             self._opened = stack.pop_all()

@@ -29,6 +29,7 @@ from neuro_latent_serving.gateway.options import (
     GatewayPort,
     LogPrompts,
     Rate,
+    TrustedProxies,
 )
 from neuro_latent_serving.server.adapter import adapter_weights, export_run, is_exported, refuse_to_drop_adapters
 from neuro_latent_serving.server.binary import find_tritonserver
@@ -90,6 +91,7 @@ def serve(
     gateway_host: GatewayHost = GATEWAY_DEFAULTS.host,
     api_keys: ApiKeysFile = None,
     rate: Rate = GATEWAY_DEFAULTS.rate,
+    trusted_proxy: TrustedProxies = None,
     cors_origin: CorsOrigins = None,
     allowed_host: AllowedHosts = None,
     log_prompts: LogPrompts = False,
@@ -165,6 +167,7 @@ def serve(
             port=gateway_port,
             api_keys=api_keys,
             rate=rate,
+            trusted_proxies=tuple(trusted_proxy or ()),
             cors_origins=tuple(cors_origin or ()),
             allowed_hosts=tuple(allowed_host or ()),
             drain_timeout=drain_timeout,

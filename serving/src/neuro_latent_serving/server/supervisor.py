@@ -235,7 +235,7 @@ class TritonServer:
             drain_seconds=self.config.drain_timeout,
             verbose=self.config.verbose,
         )
-        self.log_file.touch()
+        self.log_file.touch(mode=0o600)
         self._log_start = self.log_file.stat().st_size
         self._process = ServerProcess(
             [str(self.binary.path), *arguments, *self.config.arguments],

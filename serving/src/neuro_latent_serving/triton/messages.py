@@ -10,7 +10,7 @@ import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from neuro_latent_client.protocol import INPUT_TYPES, OPTION_TYPES
-from neuro_latent_serving.errors import InvalidInput, Unavailable
+from neuro_latent_serving.errors import InvalidInput, ServingError, Unavailable
 from neuro_latent_serving.options import GenerationOptions
 
 log = logging.getLogger("neuro_latent_serving")
@@ -136,6 +136,8 @@ def error_response(error: Exception) -> Any:
         code = pb_utils.TritonError.INVALID_ARG
     elif isinstance(error, Unavailable):
         code = pb_utils.TritonError.UNAVAILABLE
+    elif isinstance(error, ServingError):
+        code = pb_utils.TritonError.INTERNAL
     else:
         log.error("request failed", exc_info=error)
         return pb_utils.InferenceResponse(

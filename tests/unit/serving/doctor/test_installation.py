@@ -237,6 +237,7 @@ def test_a_setting(name: str, value: str, expected: str, monkeypatch: pytest.Mon
     [
         ("sqlite:///{tmp_path}/new/feedback.sqlite3", set()),
         ("sqlite:///{tmp_path}/file/feedback.sqlite3", {"feedback-unwritable"}),
+        ("sqlite:///{tmp_path}/damaged", {"feedback-damaged"}),
         ("oraclesql://x", {"feedback-url"}),
     ],
 )
@@ -244,6 +245,7 @@ def test_the_database_of_the_feedback(
     url: str, expected: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
+    (tmp_path / "damaged").write_bytes(b"no database" * 1000)
     monkeypatch.setenv("NEURO_LATENT_FEEDBACK_URL", url.format(tmp_path=tmp_path))
     assert found(storage.check) == expected
 

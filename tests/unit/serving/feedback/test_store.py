@@ -3,20 +3,23 @@
 import multiprocessing
 import os
 import random
+import shutil
 import sqlite3
 import threading
 import traceback
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
 from neuro_latent_client.protocol import FEEDBACK_INPUT_TYPES, FEEDBACK_LIMITS
-from neuro_latent_serving.errors import InvalidInput, StoreUnavailable
+from neuro_latent_serving.errors import InvalidInput, StoreDamaged, StoreUnavailable
 from neuro_latent_serving.feedback import Feedback, FeedbackStore
+from neuro_latent_serving.feedback.store import _TABLE
 
 KILLS = 50
 GOOD = Feedback("r1", "Create a function", "Write a Python function that …", 1)
@@ -173,6 +176,71 @@ def test_a_database_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="the database of the feedback is unavailable") as caught:
         store.add(GOOD)
     assert str(tmp_path) not in str(caught.value), "the reason is the operator's"
+
+
+@pytest.mark.parametrize("how", ["deleted", "its folder deleted", "replaced", "emptied"])
+def test_what_is_added_after_the_file_was_lost_is_in_a_file(
+    file: Path, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = FeedbackStore(f"sqlite:///{file}")
+    store.add(GOOD)
+    if how == "its folder deleted":
+        shutil.rmtree(file.parent)
+    elif how == "deleted":
+        file.unlink()
+    elif how == "emptied":
+        file.write_bytes(b"")
+    else:
+        (file.parent / "other").touch()
+        (file.parent / "other").replace(file)
+    for number in range(5):
+        assert store.add(replace(GOOD, request_id=f"later {number}")).created
+    store.close()
+    assert [row.feedback.request_id for row in FeedbackStore(f"sqlite:///{file}").records()] == [
+        f"later {number}" for number in range(5)
+    ]
+    assert ("deleted or replaced" in caplog.text) == (how != "emptied")
+
+
+def test_a_file_that_is_lost_while_it_is_written_fails_the_feedback(file: Path) -> None:
+    store = FeedbackStore(f"sqlite:///{file}")
+    store.add(GOOD)
+    event.listen(store._engine, "before_cursor_execute", lambda *_: file.unlink(missing_ok=True))
+    with pytest.raises(StoreUnavailable, match="try again"):
+        store.add(replace(GOOD, request_id="lost"))
+
+
+@pytest.mark.parametrize("running", [False, True])
+@pytest.mark.parametrize("what", ["no database", "broken pages"])
+def test_a_damaged_database_is_no_try_again(file: Path, what: str, running: bool) -> None:
+    store = FeedbackStore(f"sqlite:///{file}")
+    for number in range(50):
+        store.add(replace(GOOD, request_id=str(number), comment="x" * 1000))
+    if not running:
+        store = FeedbackStore(f"sqlite:///{file}")
+    with file.open("r+b") as raw:
+        if what == "broken pages":
+            raw.seek(4096)
+        raw.write(random.Random(0).randbytes(file.stat().st_size - raw.tell()))
+    for _ in range(2):
+        with pytest.raises(StoreDamaged, match="damaged") as caught:
+            store.add(replace(GOOD, request_id="new"))
+        assert "try again" not in str(caught.value)
+        assert str(file) not in str(caught.value), "the reason is the operator's"
+        with pytest.raises(StoreDamaged):
+            store.check()
+
+
+def test_only_the_owner_can_read_the_files(file: Path) -> None:
+    file.parent.mkdir()
+    file.touch(mode=0o644)
+    store = FeedbackStore(f"sqlite:///{file}")
+    with store._connected() as connection:
+        connection.execute(
+            _TABLE.insert(), {"feedback_id": "x", "created_at": datetime.now(UTC), "key": "x"} | asdict(GOOD)
+        )
+        modes = {path.name: path.stat().st_mode & 0o777 for path in file.parent.iterdir()}
+    assert modes == {f"{file.name}{end}": 0o600 for end in ("", "-wal", "-shm")}
 
 
 def write(url: str, first: int, answers: Connection) -> None:

@@ -2,9 +2,11 @@
 
 import concurrent.futures
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuro_latent_client.testing import Failure, FakeServer
+from neuro_latent_serving.gateway import connection as gateway_connection
+from neuro_latent_serving.gateway import middleware
 from neuro_latent_serving.gateway.access import ApiKeys, RateLimit, add_key
 from neuro_latent_serving.gateway.config import GatewayConfig
 from neuro_latent_serving.gateway.server import GatewayServer
@@ -44,8 +48,76 @@ def test_only_a_known_key_gets_in(start: Start, triton: FakeServer, keys: Path) 
     assert rest.post("/optimize", json=PROMPT, headers=bearer(ann)).status_code == 200
     assert rest.get("/health").status_code == 200
     rest.post("/feedback", json=FEEDBACK, headers=bearer(bob))
-    rest.post("/feedback", json={**FEEDBACK, "request_id": "r2", "user": "carl"}, headers=bearer(bob))
-    assert [feedback["user"] for feedback in triton.feedback.values()] == ["bob", "carl"]
+    rest.post("/feedback", json={**FEEDBACK, "request_id": "r2", "user": "bob"}, headers=bearer(bob))
+    problem(rest.post("/feedback", json={**FEEDBACK, "request_id": "r3", "user": "carl"}, headers=bearer(bob)), 403)
+    assert [feedback["user"] for feedback in triton.feedback.values()] == ["bob", "bob"]
+
+
+def test_a_proxys_key_may_name_any_user(start: Start, triton: FakeServer, keys: Path) -> None:
+    site = add_key(keys, "site", proxy=True)
+    rest = start(api_keys=keys)
+    rest.post("/feedback", json={**FEEDBACK, "user": "carl"}, headers=bearer(site))
+    rest.post("/feedback", json={**FEEDBACK, "request_id": "r2"}, headers=bearer(site))
+    assert [feedback["user"] for feedback in triton.feedback.values()] == ["carl", "site"]
+
+
+def test_wrong_keys_are_limited_and_right_ones_go_on(start: Start, keys: Path) -> None:
+    ann = add_key(keys, "ann")
+    rest = start(api_keys=keys)
+    answers = [rest.post("/optimize", json=PROMPT, headers=bearer("nl_wrong")) for _ in range(60)]
+    assert {answer.status_code for answer in answers[:30]} == {401}
+    problem(next(answer for answer in answers if answer.status_code != 401), 429)
+    assert rest.post("/optimize", json=PROMPT, headers=bearer(ann)).status_code == 200
+
+
+def test_a_forwarded_address_is_believed_from_a_configured_proxy_only(start: Start) -> None:
+    for proxies, expected in (((), 429), (("127.0.0.1",), 200)):
+        rest = start(rate=1, trusted_proxies=proxies)
+        statuses = [
+            rest.post("/optimize", json=PROMPT, headers={"x-forwarded-for": f"10.0.0.{n}"}).status_code for n in (1, 2)
+        ]
+        assert statuses == [200, expected]
+    with pytest.raises(UsageError, match="--trusted-proxy web"):
+        GatewayConfig(trusted_proxies=("web",))
+
+
+def raw(rest: httpx2.Client, text: bytes = b"") -> socket.socket:
+    """A connection that has sent this and nothing more."""
+    host, port = rest.server.url.removeprefix("http://").split(":")
+    connection = socket.create_connection((host, int(port)), timeout=30)
+    connection.sendall(text)
+    return connection
+
+
+def test_the_key_is_asked_for_before_the_body(start: Start, keys: Path) -> None:
+    add_key(keys, "ann")
+    rest = start(api_keys=keys)
+    with raw(rest, b"POST /optimize HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n{") as connection:
+        assert connection.recv(100).startswith(b"HTTP/1.1 401")
+
+
+def test_half_open_connections_end_and_block_nobody(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway_connection, "MOST", 20)
+    rest = start()
+    with ExitStack() as opened:
+        for _ in range(60):
+            opened.enter_context(raw(rest, b"POST /optimize HTTP/1.1\r\nHost"))
+        assert rest.post("/optimize", json=PROMPT).status_code == 200
+    monkeypatch.setattr(gateway_connection, "HEADERS_S", 0.3)
+    with raw(rest, b"POST /optimize HTTP/1.1\r\nHost") as connection, suppress(ConnectionResetError):
+        assert connection.recv(100) == b""
+
+
+def test_a_slow_body_is_ended(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(middleware, "BODY_S", 0.3)
+    rest = start()
+    with raw(rest, b"POST /optimize HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{") as connection:
+        assert connection.recv(100).startswith(b"HTTP/1.1 408")
+
+
+def test_only_the_owner_can_read_the_log(start: Start, log: Path) -> None:
+    start()
+    assert log.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_key_is_nowhere_in_the_file(keys: Path) -> None:

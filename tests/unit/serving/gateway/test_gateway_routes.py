@@ -15,6 +15,7 @@ import pytest
 
 from neuro_latent_client.protocol import FEEDBACK_MODEL, FINISH_REASONS
 from neuro_latent_client.testing import FakeServer
+from neuro_latent_serving.errors import StoreDamaged
 from neuro_latent_serving.gateway import app
 from tests.unit.serving.gateway.conftest import Start, logged
 
@@ -93,10 +94,16 @@ def test_feedback_is_stored_once(rest: httpx2.Client, triton: FakeServer) -> Non
 
 
 def test_health_follows_triton(rest: httpx2.Client, triton: FakeServer) -> None:
-    assert rest.get("/health").json() == {"ready": True}
+    assert rest.get("/health").json() == {"ready": True, "feedback": "ready"}
     triton.fail("internal", "Stub process 'tokenizer_0_0' is not healthy.")
     assert problem(rest.get("/health"), 503)["detail"] == "the models are not ready"
-    assert rest.get("/health").json() == {"ready": True}
+    for kind, text, told in (("internal", StoreDamaged.TEXT, "damaged"), ("busy", "try again later", "unavailable")):
+        triton.fail(kind, text, model=FEEDBACK_MODEL)
+        assert rest.get("/health").json() == {"ready": True, "feedback": told}
+    triton.fail("internal", StoreDamaged.TEXT)
+    assert problem(rest.post("/feedback", json=FEEDBACK), 502)["detail"] == StoreDamaged.TEXT
+    assert triton.feedback == {}
+    assert rest.get("/health").json() == {"ready": True, "feedback": "ready"}
     triton.ready = False
     assert problem(rest.get("/health"), 503)["detail"] == "the models are not ready"
     triton.live = False

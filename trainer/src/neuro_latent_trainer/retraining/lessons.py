@@ -8,7 +8,6 @@ An adapter of the complement form learns only what it could write: texts that ke
 The raw prompt alone is one of them: there was nothing to add.
 """
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Final
 
 from neuro_latent_client.form import Form, complement_of, join
 from neuro_latent_client.guard import is_degenerate
+from neuro_latent_client.secrets import has_secret
 from neuro_latent_trainer.data import Record
 from neuro_latent_trainer.retraining.feedback import Opinion
 
@@ -23,20 +23,6 @@ EDIT: Final = "feedback: edit"
 LIKED: Final = "feedback: liked"
 KNOWN: Final = "feedback: failed"
 """The ``source`` of a record: where its enhanced prompt is from. KNOWN is the original data's, for a failure."""
-
-_SECRETS: Final = re.compile(
-    r"-----BEGIN [A-Z ]*PRIVATE KEY-----"
-    r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"  # AWS
-    r"|\bgh[pousr]_\w{30,}|\bgithub_pat_\w{30,}|\bglpat-[\w-]{20,}"
-    r"|\bxox[abprs]-[\w-]{10,}"  # Slack
-    r"|\bsk-[\w-]{20,}|\bAIza[\w-]{35}|\bhf_\w{30,}"
-    r"|\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]+"  # JSON web tokens
-    r"|\b\w+://[^\s/:@]+:[^\s/@]+@"  # a password in a URL
-    r"|\b(?:password|passwd|secret|api[_ -]?key|token)\b[\"']?\s*[:=]\s*[\"']?(?=\S*\d)[^\s\"']{8,}",
-    re.IGNORECASE,
-)
-"""Texts with one of these are not learned from: the model could give them to somebody else. The forms of well-known
-keys, and what stands behind ``password=`` and the like and has a digit; what has no such form is not recognised."""
 
 REASONS: Final = {
     "malformed": "no rows of feedback",
@@ -163,7 +149,7 @@ def learn(
     prompts: dict[str, _Prompt] = {}
     for opinion in latest.values():
         texts = (opinion.raw_prompt, opinion.enhanced_prompt, opinion.edited_prompt)
-        if any(map(_SECRETS.search, texts)):
+        if any(map(has_secret, texts)):  # the model could give it to somebody else
             left_out["secret"] += 1
         elif max(map(len, texts)) > most_characters:
             left_out["too long"] += 1
