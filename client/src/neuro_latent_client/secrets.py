@@ -1,7 +1,7 @@
 """Whether a text holds a secret: a key, a token, a password. Needs the extra ``secrets``.
 
-The forms of services' keys are those of detect-secrets; :data:`_MORE` adds what people write into prompts, and forms that
-it does not know yet.
+The forms of services' keys are those of detect-secrets; :data:`_MORE` adds what people write into prompts, and forms
+that it does not know yet.
 """
 
 import re
@@ -26,12 +26,12 @@ _MORE: Final = re.compile(
 
 @cache
 def _forms() -> tuple[re.Pattern[str], ...]:
-    detectors = [
+    detectors: list[type[RegexBasedDetector]] = [
         detector
         for name, detector in sorted(get_mapping_from_secret_type_to_class().items())
         if name not in _NO_SECRET and issubclass(detector, RegexBasedDetector)
     ]
-    return (_MORE, *(form for detector in detectors for form in detector.denylist))
+    return (_MORE, *(form for detector in detectors for form in detector().denylist))
 
 
 def has_secret(text: str) -> bool:

@@ -74,7 +74,7 @@ class FakeServer:
     cancelled: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self._failures: list[tuple[Failure, int]] = []
+        self._failures: list[tuple[str, Failure, int]] = []
         self._changed = threading.Condition()
 
     def client(self, **settings: Any) -> Client:
@@ -103,7 +103,7 @@ class FakeServer:
             planned = next((item for item in self._failures if item[0] in ("", request.model)), None)
             if planned:
                 self._failures.remove(planned)
-        _, failure, after = planned or ("", None, 0)
+        _, failure, after = planned if planned else ("", None, 0)
         if request.model not in self.models:
             raise Failure("not found", f"Request for unknown model: '{request.model}' is not found")
         if failure and not after:

@@ -283,7 +283,7 @@ class FeedbackStore:
                 log.warning("the feedback's file %s was deleted or replaced; writing to the one there now", self._file)
             if found := damage(self._file):
                 raise StoreDamaged from sqlite3.DatabaseError(f"{self._file}: {found}")
-            for name in (self._file, *(f"{self._file}{end}" for end in ("-wal", "-shm"))):
+            for name in (f"{self._file}{end}" for end in ("", "-wal", "-shm")):
                 with suppress(OSError):  # not there, or not ours
                     os.chmod(name, 0o600)
             self._prepared = file

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
@@ -268,9 +268,14 @@ async def feedback(body: FeedbackRequest, response: Response, gateway: Shared, c
     return FeedbackResponse(feedback_id=receipt.feedback_id, created=receipt.created)
 
 
-async def _feedback_state(request: Request, client: AsyncClient) -> str:
+async def _feedback_state(request: Request, client: AsyncClient) -> Literal["ready", "unavailable", "damaged"]:
     """Whether feedback is stored now, as :class:`HealthResponse` says it."""
-    wrong = {"request_id": "", "raw_prompt": "", "enhanced_prompt": "", "rating": 1}
+    wrong: dict[str, str | int | float | bool] = {
+        "request_id": "",
+        "raw_prompt": "",
+        "enhanced_prompt": "",
+        "rating": 1,
+    }
     try:
         await client._infer(client._request(FEEDBACK_MODEL, wrong, FEEDBACK_CHECK_S, None))
     except InvalidRequestError:  # which a store that does not work answers otherwise

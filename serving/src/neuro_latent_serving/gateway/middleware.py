@@ -118,6 +118,8 @@ class ForeignPages:
             await problem.response(scope["state"]["request_id"])(scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+
 BODY_S = 30.0
 """How long the body of a request may take to arrive."""
 
