@@ -15,7 +15,7 @@ _NO_SECRET: Final = frozenset({"Public IP (ipv4)"})
 """What detect-secrets looks for besides secrets."""
 
 _MORE: Final = re.compile(
-    r"\bsk-[\w-]{20,}|\bsk_(?:live|test)_\w{16,}|\bdapi[0-9a-f]{32}|\bAIza[\w-]{35}|\bhf_\w{30,}"
+    r"\bsk-[\w-]{20,}|\bsk_(?:live|test)_\w{16,}|\bdapi[0-9a-f]{32}|\bAIza[\w-]{35}|\b(?:hf|npm)_\w{30,}"
     r"|\b(?:gh[pousr]|github_pat)_\w{20,}"
     r"|\b\w+://[^\s/:@]*:[^\s/@]+@"  # a password in a URL
     r"|\bauthorization\b[\"']?\s*[:=]\s*[\"']?(?:bearer|basic|token)\s+(?=\S*\d)[\w.~+/=-]{8,}"
