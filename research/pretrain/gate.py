@@ -29,7 +29,7 @@ from research.pretrain.rows import judged_pairs
 JUDGED_FOR_TEXTS = 110
 """The first of the held-out pairs are for judging what is served (research/evaluate/blind.py)."""
 JUDGED_FOR_GATE = 270
-SERVED = 0.5
+SERVED = 0.65
 """Share of the judged texts that the threshold serves."""
 
 
