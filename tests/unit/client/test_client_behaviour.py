@@ -86,7 +86,9 @@ def test_every_option_arrives_with_its_value(ask, script):
     }
     assert options.keys() == protocol.OPTION_TYPES.keys()
     ask("x", **options)
-    assert script.requests[0].inputs == {"raw_prompt": "x", **options}
+    inputs = dict(script.requests[0].inputs)
+    assert 0 < inputs.pop("deadline_ms") <= options.pop("deadline_ms")  # the time until it was sent counts
+    assert inputs == {"raw_prompt": "x", **options}
 
 
 def test_each_method_asks_its_own_model(client, script):

@@ -108,7 +108,7 @@ class Front:
         except OSError:
             await _answer(send, 503, "unavailable: the server is not ready")
             return
-        triton = h11.Connection(h11.CLIENT)
+        triton, started = h11.Connection(h11.CLIENT), False
         try:
             for part in (request, h11.Data(data=body), h11.EndOfMessage()):
                 writer.write(triton.send(part) or b"")
@@ -116,13 +116,14 @@ class Front:
                 if event is h11.NEED_DATA:
                     triton.receive_data(await reader.read(CHUNK))
                 elif isinstance(event, h11.Response):
-                    headers = [item for item in event.headers if item[0] not in HOP_BY_HOP]
+                    headers, started = [item for item in event.headers if item[0] not in HOP_BY_HOP], True
                     await send({"type": "http.response.start", "status": event.status_code, "headers": headers})
                 elif isinstance(event, h11.Data):
                     await send({"type": "http.response.body", "body": bytes(event.data), "more_body": True})
             await send({"type": "http.response.body", "body": b""})
         except (OSError, h11.RemoteProtocolError):
-            return  # what Triton has not answered whole ends with the connection
+            if not started:  # what Triton has not answered whole ends with the connection
+                await _answer(send, 503, "unavailable: the server has ended")
         finally:
             writer.close()
 

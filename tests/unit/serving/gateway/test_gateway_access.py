@@ -92,7 +92,7 @@ def raw(rest: httpx2.Client, text: bytes = b"") -> socket.socket:
 def test_the_key_is_asked_for_before_the_body(start: Start, keys: Path) -> None:
     add_key(keys, "ann")
     rest = start(api_keys=keys)
-    with raw(rest, b"POST /optimize HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n{") as connection:
+    with raw(rest, b"POST /optimize HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n{") as connection:
         assert connection.recv(100).startswith(b"HTTP/1.1 401")
 
 
@@ -111,7 +111,7 @@ def test_half_open_connections_end_and_block_nobody(start: Start, monkeypatch: p
 def test_a_slow_body_is_ended(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(middleware, "BODY_S", 0.3)
     rest = start()
-    with raw(rest, b"POST /optimize HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{") as connection:
+    with raw(rest, b"POST /optimize HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{") as connection:
         assert connection.recv(100).startswith(b"HTTP/1.1 408")
 
 

@@ -38,6 +38,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.answer(200 if ready else 400, {{"name": "triton", "version": "9.9.9"}})
 
     def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
         self.answer(200, [{{"name": "echo", "version": "1", "state": "READY"}}])
 
     def answer(self, status, value):
