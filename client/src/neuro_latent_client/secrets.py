@@ -6,7 +6,7 @@ that it does not know yet.
 
 import re
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
 from detect_secrets.plugins.base import RegexBasedDetector
@@ -26,12 +26,16 @@ _MORE: Final = re.compile(
 
 @cache
 def _forms() -> tuple[re.Pattern[str], ...]:
-    detectors: list[type[RegexBasedDetector]] = [
-        detector
-        for name, detector in sorted(get_mapping_from_secret_type_to_class().items())
-        if name not in _NO_SECRET and issubclass(detector, RegexBasedDetector)
-    ]
-    return (_MORE, *(form for detector in detectors for form in detector().denylist))
+    detectors: dict[str, Any] = get_mapping_from_secret_type_to_class()
+    return (
+        _MORE,
+        *(
+            form
+            for name, detector in sorted(detectors.items())
+            if name not in _NO_SECRET and issubclass(detector, RegexBasedDetector)
+            for form in detector().denylist
+        ),
+    )
 
 
 def has_secret(text: str) -> bool:
