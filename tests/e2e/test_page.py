@@ -359,14 +359,13 @@ def test_a_rating_on_the_page_is_in_the_database(driver: webdriver.Chrome, repos
         page = Browser(driver)
         page.improve("Create a function")
         text = page.done()
-        page.button("Good answer").click()
+        store = FeedbackStore(url)
+        for number, name in enumerate(("Good answer", "Bad answer", "Good answer"), 1):
+            page.button(name).click()
+            page.until(lambda number=number: len([*store.records()]) == number)
         page.until(lambda: page.find(".sent").text == "Thank you")
         driver.get("about:blank")
-    store = FeedbackStore(url)
-    (row,) = store.records()
+    rows = [record.feedback for record in store.records()]
     store.close()
-    assert (row.feedback.raw_prompt, row.feedback.enhanced_prompt, row.feedback.rating) == (
-        "Create a function",
-        text,
-        1,
-    )
+    assert {(row.raw_prompt, row.enhanced_prompt) for row in rows} == {("Create a function", text)}
+    assert [row.rating for row in rows] == [1, -1, 1], "who changes a rating twice means the last one"
