@@ -197,6 +197,11 @@ def test_sentences_hold_all_of_the_addition(visit: Callable[..., Browser], trito
     assert len(sentences) == 1 or all(any(map(str.isalpha, sentence)) for sentence in sentences)
 
 
+def asked(triton: FakeServer) -> Any:
+    """The first request of the page, or None; its health check makes others, for one token."""
+    return next((request for request in triton.requests if request.inputs.get("max_length") != 1), None)
+
+
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
@@ -217,7 +222,7 @@ def test_an_unchanged_answer_says_why(
     assert page.done() == page.copied() == PROMPT
     assert page.find(".flag").text == words
     assert page.sentences() == []
-    assert triton.requests[0].inputs["min_confidence"] == 0.5
+    assert asked(triton).inputs["min_confidence"] == 0.5
 
 
 def test_alternatives_stand_side_by_side(visit: Callable[..., Browser], triton: FakeServer) -> None:
@@ -239,10 +244,10 @@ def test_stop_cancels_on_the_server(visit: Callable[..., Browser], triton: FakeS
     triton.delay_s = 1
     page = visit()
     page.improve("Create a function")
-    page.until(lambda: triton.requests)
+    page.until(lambda: asked(triton))
     page.find("#prompt").send_keys(Keys.ESCAPE)
     page.until(lambda: page.find(".flag").text == "Stopped.")
-    page.until(lambda: triton.cancelled == {triton.requests[0].request_id})
+    page.until(lambda: triton.cancelled == {asked(triton).request_id})
     assert page.find("#go").is_enabled()
 
 
