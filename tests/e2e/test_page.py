@@ -15,6 +15,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 from neuro_latent_client.form import Form
+from neuro_latent_client.protocol import STREAM_MODEL, UNARY_MODEL
 from neuro_latent_client.testing import FakeServer
 from neuro_latent_serving.feedback import FeedbackStore
 from neuro_latent_serving.gateway.access import add_key
@@ -198,8 +199,9 @@ def test_sentences_hold_all_of_the_addition(visit: Callable[..., Browser], trito
 
 
 def asked(triton: FakeServer) -> Any:
-    """The first request of the page, or None; its health check makes others, for one token."""
-    return next((request for request in triton.requests if request.inputs.get("max_length") != 1), None)
+    """The first answer that the page has asked for, or None; its health check asks for others, of one token."""
+    models = (UNARY_MODEL, STREAM_MODEL)
+    return next((r for r in triton.requests if r.model in models and r.inputs.get("max_length") != 1), None)
 
 
 @pytest.mark.parametrize(
