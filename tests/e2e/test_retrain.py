@@ -147,8 +147,10 @@ def test_a_bad_adapter_is_refused(loop: Loop) -> None:
 
 
 @pytest.mark.xfail(
-    reason="the generators of the fifth and sixth version are too sure of their own sentences: 140 edits take the loss "
-    "from 7.5 to 4.5 nats (fifth), and the decision still refuses the adapter (docs/quality.md, What bounds it)"
+    reason="the generators of the fifth to seventh version are too sure of their own sentences: 140 edits take the loss "
+    "from 7.5 to 4.5 nats (fifth), and the decision still refuses the adapter (docs/quality.md, What bounds it); "
+    "two and a half minutes, so it runs with --runxfail only",
+    run=False,
 )
 def test_feedback_that_favours_a_style_changes_what_is_served_and_no_request_fails(loop: Loop) -> None:
     before = loop.texts()
