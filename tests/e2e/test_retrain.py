@@ -147,7 +147,7 @@ def test_a_bad_adapter_is_refused(loop: Loop) -> None:
 
 
 @pytest.mark.xfail(
-    reason="the generators of the fifth to seventh version are too sure of their own sentences: 140 edits take the loss "
+    reason="the generators of the fifth to seventh pair are too sure of their own sentences: 140 edits take the loss "
     "from 7.5 to 4.5 nats (fifth), and the decision still refuses the adapter (docs/quality.md, What bounds it); "
     "two and a half minutes, so it runs with --runxfail only",
     run=False,
