@@ -181,12 +181,12 @@ def test_a_deadline_counts_from_the_request_on_and_what_is_late_is_not_decoded(
     encoder = wire.stub(server, "encoder")
 
     def streamed() -> Optimization:
-        with client.stream(PROMPT, max_length=8, deadline_ms=300) as stream:
+        with client.stream(PROMPT, max_length=8, deadline_ms=150) as stream:
             list(stream)
         return stream.result
 
-    for ask in (lambda: client.optimize(PROMPT, max_length=8, deadline_ms=300), streamed):
-        threading.Timer(0.7, encoder.resume).start()
+    for ask in (lambda: client.optimize(PROMPT, max_length=8, deadline_ms=150), streamed):
+        threading.Timer(0.4, encoder.resume).start()
         encoder.suspend()  # less than the second after which Triton gives a process up
         answer = ask()
         assert (answer.finish_reason, answer.sequences[0].generated_tokens) == ("deadline", 0)

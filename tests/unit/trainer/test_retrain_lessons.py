@@ -1,7 +1,6 @@
 """What feedback teaches: every rule from a row to a record, and which records are trained on and held out."""
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +166,11 @@ def test_a_row_with_a_secret_is_left_out(name: str, secret: str) -> None:
         "Why does OPENAI_API_KEY=abcd1234efgh5678 not work",
         "connect to redis://:pa55word99@cache:6379/0",
         "curl -H 'Authorization: Bearer abcd1234efgh5678ijkl' fails",
+        "AWS_SECRET_ACCESS_KEY=wJalrXUtnFEMI/K7MDENG/bPxRfiCY2X",
+        "my secretKey: 'a8b7c6d5e4f3' leaked",
+        "passphrase: correct9horse",
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----",
+        "clone https://a8f9c0d1e2b3a4f5c6d7e8f9@github.com/x",
         "set client_secret=9f8e7d6c5b4a3210 in oauth",
         "password=Sup3rS3cret99 is refused",
     ],
@@ -182,6 +186,9 @@ def test_a_prompt_with_a_secret_is_left_out(raw: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        "Pin sk-learn-pipeline-with-columns and npm_config_strict_peer_dependencies",
+        "A password: [a-z0-9]{8,32}, or api_key=process.env.API_KEY_2",
+        "max_token=1000000000 and token=tokenizer.encode_v2",
         "Explain OAuth2: client_id, client_secret and access_token",
         "Set API_KEY=your-api-key-here in .env",
         "password=$PASSWORD or password=os.environ['DB_PASSWORD']?",
@@ -197,14 +204,14 @@ def test_a_text_without_a_secret_is_learned(text: str) -> None:
 
 def test_no_comment_lets_a_secret_pass() -> None:
     secret = "dapi" + "7c1e9b3f5a2d8046e1f7b9c3d5a20864"
-    assert left_out(taught(opinion(edited_prompt=f"Use {secret} # betterleaks:allow gitleaks:allow"))) == {"secret": 1}
+    assert left_out(taught(opinion(edited_prompt=f"Use {secret} # pragma: allowlist secret"))) == {"secret": 1}
 
 
-def test_looking_for_secrets_takes_under_a_millisecond_a_text() -> None:
-    text = "Write a function that sorts a list of numbers, and say why it is stable. " * 10
-    began = time.process_time()
-    assert not any(has_secret(f"{number} {text}") for number in range(2000))
-    assert time.process_time() - began < 2
+@pytest.mark.parametrize("before", [0, 3_570, 4_090, 10_000, 32_000])
+def test_a_secret_is_found_wherever_it_stands_in_a_long_text(before: int) -> None:
+    text = ("token=" * 6000)[:before]
+    assert not has_secret(text)
+    assert has_secret(f"{text} dapi7c1e9b3f5a2d8046e1f7b9c3d5a20864")
 
 
 def test_what_only_speaks_of_passwords_is_no_secret() -> None:

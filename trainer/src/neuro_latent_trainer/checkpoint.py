@@ -54,6 +54,7 @@ def load(path: Path) -> dict[str, Any]:
 
     Raises:
         CheckpointError: it is missing, damaged, or something else.
+        OSError: it is there and cannot be read now; it may be whole.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -62,6 +63,8 @@ def load(path: Path) -> dict[str, Any]:
         state = torch.load(path, weights_only=True, map_location="cpu")
     except FileNotFoundError:
         raise CheckpointError(f"no checkpoint at {path}") from None
+    except (OSError, MemoryError):
+        raise
     except Exception as error:
         what = str(error) if isinstance(error, zipfile.BadZipFile) else type(error).__name__
         raise CheckpointError(

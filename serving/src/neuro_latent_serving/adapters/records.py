@@ -13,9 +13,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 PROJECTOR = "projector"
+"""The Triton model whose versions are sets of adapters."""
+
 UNPROBED = ".unprobed"
 """In the projector's folder while a change waits for its probe: the number of the newest version that was probed."""
-"""The Triton model whose versions are sets of adapters."""
 
 ADAPTERS = "adapters"
 """The folder of a version with a folder an adapter."""

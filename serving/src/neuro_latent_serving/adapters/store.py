@@ -225,8 +225,10 @@ class AdapterStore:
                 _to_disk(self._folder)
             try:
                 yield
-            except ServeError:  # taken back
-                mark.unlink()
+            except ServeError:
+                change = self.newest().change
+                if self.unprobed() is None or (change and change.action == "rollback"):  # taken back
+                    mark.unlink()
                 raise
             mark.unlink()
 

@@ -5,8 +5,8 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from dataclasses import dataclass, field
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
@@ -21,6 +21,7 @@ from neuro_latent_client import (
     AsyncClient,
     AsyncOptimizationStream,
     GenerationOptions,
+    Health,
     InvalidRequestError,
     NeuroLatentError,
     Optimization,
@@ -38,6 +39,7 @@ from neuro_latent_serving.gateway.problems import ProblemError
 from neuro_latent_serving.gateway.schemas import (
     FeedbackRequest,
     FeedbackResponse,
+    FeedbackState,
     HealthResponse,
     OptimizeRequest,
     OptimizeResponse,
@@ -76,6 +78,9 @@ class Gateway:
     keys: ApiKeys | None
     metrics: GatewayMetrics
     client: AsyncClient
+    health: tuple[Health, FeedbackState] | None = None
+    health_told_s: float = 0.0
+    asking_health: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class ClientLeft(Exception):
@@ -268,7 +273,7 @@ async def feedback(body: FeedbackRequest, response: Response, gateway: Shared, c
     return FeedbackResponse(feedback_id=receipt.feedback_id, created=receipt.created)
 
 
-async def _feedback_state(request: Request, client: AsyncClient) -> Literal["ready", "unavailable", "damaged"]:
+async def _feedback_state(request: Request, client: AsyncClient) -> FeedbackState:
     """Whether feedback is stored now, as :class:`HealthResponse` says it."""
     wrong: dict[str, str | int | float | bool] = {
         "request_id": "",
@@ -289,12 +294,18 @@ async def _feedback_state(request: Request, client: AsyncClient) -> Literal["rea
 @router.get("/health", responses=problems.responses(500, 503))
 async def health(request: Request, gateway: Shared) -> HealthResponse:
     """Whether prompts can be answered now (both models have just answered one), and feedback stored."""
-    state = await gateway.client.health(timeout=HEALTH_TIMEOUT_S)
+    arrived_s = time.monotonic()
+    async with gateway.asking_health:
+        if gateway.health is None or gateway.health_told_s < arrived_s:  # else it was told while this one waited
+            found = await gateway.client.health(timeout=HEALTH_TIMEOUT_S)
+            stored = await _feedback_state(request, gateway.client) if found.ready else "unavailable"
+            gateway.health, gateway.health_told_s = (found, stored), time.monotonic()
+        state, stored = gateway.health
     if not state.ready:
         request.state.noted["problem"] = state.problem
         what = "the models are not ready" if state.live else "the server cannot be reached"
         raise ProblemError(503, what, headers=problems.RETRY_AFTER)
-    return HealthResponse(ready=True, feedback=await _feedback_state(request, gateway.client))
+    return HealthResponse(ready=True, feedback=stored)
 
 
 @router.get("/metrics", include_in_schema=False)
@@ -330,9 +341,9 @@ def create_app(config: GatewayConfig, connect: Callable[[], AsyncClient], log: A
     problems.install(app)
     app.add_exception_handler(ClientLeft, _answer_nobody)
     app.add_middleware(BodyLimit, most=config.max_body)
-    if keys is None:
-        app.add_middleware(ForeignPages, origins=config.cors_origins, hosts=config.allowed_hosts)
     app.add_middleware(Access, keys=keys, config=config)
+    if keys is None:  # outside of it: a page of another site uses up nobody's rate
+        app.add_middleware(ForeignPages, origins=config.cors_origins, hosts=config.allowed_hosts)
     if config.cors_origins:
         app.add_middleware(
             CORSMiddleware,

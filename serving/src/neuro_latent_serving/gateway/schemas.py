@@ -152,10 +152,13 @@ class FeedbackResponse(BaseModel):
     created: bool = Field(description="false where the key was known")
 
 
+FeedbackState = Literal["ready", "unavailable", "damaged"]
+
+
 class HealthResponse(BaseModel):
     """Triton and both models are ready."""
 
     ready: bool
-    feedback: Literal["ready", "unavailable", "damaged"] = Field(
+    feedback: FeedbackState = Field(
         description="whether feedback is stored: unavailable may pass, damaged needs the operator to mend the database"
     )

@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from neuro_latent_client import AsyncClient
 from neuro_latent_serving.gateway.app import create_app
 from neuro_latent_serving.gateway.config import GatewayConfig
-from neuro_latent_serving.gateway.connection import Connection
 from neuro_latent_serving.gateway.middleware import GatewayMetrics, make_log
 from neuro_latent_serving.server.asgi import AsgiServer
 from neuro_latent_serving.server.ports import numeric_host
@@ -46,7 +45,6 @@ class GatewayServer(AsgiServer):
                 numeric_host(config.host),
                 config.port,
                 lifespan="on",
-                http=Connection,
                 proxy_headers=bool(config.trusted_proxies),
                 forwarded_allow_ips=list(config.trusted_proxies),
                 timeout_graceful_shutdown=config.drain_timeout,

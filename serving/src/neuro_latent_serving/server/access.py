@@ -73,8 +73,8 @@ class Access:
             json.dump(asdict(self), file)
 
     def remove(self) -> None:
-        """Safe to call twice."""
-        with suppress(OSError):
+        """Safe to call twice, and where nothing was written."""
+        with suppress(OSError, RuntimeError):
             self.file.unlink()
 
 
@@ -113,12 +113,16 @@ def foreign_page(
         hosts: further names of this server.
     """
     host, origin = headers.get("host", ""), headers.get("origin")
-    name = urlsplit(f"//{host}").hostname or ""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        source = urlsplit(origin or "")
+    except ValueError:
+        return "Host or Origin", f"{host} {origin or ''}"
+    hosts = [known.lower() for known in hosts]
     if name not in ("localhost", *hosts) and not _is_numeric(name):
         return "Host", host
     if origin is None or origin in origins or headers.get("sec-fetch-site") == "same-origin":
         return None
-    source = urlsplit(origin)
     return None if source.netloc == host or source.hostname in hosts else ("Origin", origin)
 
 

@@ -22,6 +22,12 @@ from neuro_latent_serving.server.access import foreign_page
 MAX_BODY = 64 * 2**20
 """Bytes; newer Tritons have the same limit."""
 
+MAX_JSON = 4 * 2**20
+"""Bytes of JSON; larger tensors go as binary ones behind it."""
+
+BODY_S = 30.0
+"""How long the body of a request may take to arrive."""
+
 MAX_DEPTH = 64
 """Of brackets in JSON; requests of the protocol have about five."""
 
@@ -74,7 +80,11 @@ class Front:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         try:
             path = self._checked_path(scope, headers)
-            body = await _read(receive, headers.get("content-encoding", ""))
+            try:
+                async with asyncio.timeout(BODY_S):
+                    body = await _read(receive, headers.get("content-encoding", ""))
+            except TimeoutError:
+                raise RefusalError(408, f"the body was not whole after {BODY_S:g} s") from None
             _check_json(path, headers, body)
         except RefusalError as refusal:
             await _answer(send, refusal.status, str(refusal))
@@ -84,7 +94,8 @@ class Front:
         passed = {name: value for name, value in headers.items() if name not in NOT_PASSED_ON}
         passed |= {"host": "triton", "connection": "close", "content-length": str(len(body))}
         target = quote(path).encode() + (b"?" + scope["query_string"] if scope["query_string"] else b"")
-        request = h11.Request(method=scope["method"], target=target, headers=list(passed.items()))
+        fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in passed.items()]
+        request = h11.Request(method=scope["method"], target=target, headers=fields)
         await _while_connected(receive, self._relay(request, body, send))
 
     def _checked_path(self, scope: Any, headers: Mapping[str, str]) -> str:
@@ -168,6 +179,8 @@ async def _read(receive: Any, encoding: str) -> bytes:
         body = unpacking.decompress(body, MAX_BODY)
     except zlib.error as error:
         raise RefusalError(400, f"the body is not {encoding}: {error}") from None
+    if not unpacking.eof and not unpacking.unconsumed_tail:
+        raise RefusalError(400, f"the body is not whole {encoding}")
     if unpacking.unconsumed_tail:
         raise RefusalError(413, f"the body has more than {MAX_BODY} bytes when it is unpacked")
     return body
@@ -179,6 +192,8 @@ def _check_json(path: str, headers: Mapping[str, str], body: bytes) -> None:
         if not (length.isascii() and length.isdecimal() and int(length) <= len(body)):
             raise RefusalError(400, f"{JSON_LENGTH} {length!r} is not a part of the body's {len(body)} bytes")
         body = body[: int(length)]
+    if len(body) > MAX_JSON:
+        raise RefusalError(413, f"the JSON has more than {MAX_JSON} bytes; send large tensors as binary data")
     if depth(body) > MAX_DEPTH:
         raise RefusalError(400, f"the JSON has more than {MAX_DEPTH} brackets inside each other")
 

@@ -176,8 +176,10 @@ class TritonServer:
         return True
 
     def check(self) -> None:
-        """Raise a ServerEndedError when the server has ended by itself."""
+        """Raise a ServerEndedError when the server has ended by itself, a ServeError when its port has."""
         code = self._running().poll()
+        if code is None and self._front is not None:
+            self._front.check()
         if code is not None:
             self._end(keep_log=True)
             error = self._failure(f"tritonserver ended by itself ({exit_text(code)})")

@@ -17,11 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuro_latent_client.testing import Failure, FakeServer
-from neuro_latent_serving.gateway import connection as gateway_connection
 from neuro_latent_serving.gateway import middleware
 from neuro_latent_serving.gateway.access import ApiKeys, RateLimit, add_key
 from neuro_latent_serving.gateway.config import GatewayConfig
 from neuro_latent_serving.gateway.server import GatewayServer
+from neuro_latent_serving.server import connection as connections
 from neuro_latent_serving.server.errors import ServeError, UsageError
 from tests.unit.serving.gateway.conftest import Start
 from tests.unit.serving.gateway.test_gateway_routes import FEEDBACK, PROMPT, events, problem, wait_for
@@ -97,13 +97,13 @@ def test_the_key_is_asked_for_before_the_body(start: Start, keys: Path) -> None:
 
 
 def test_half_open_connections_end_and_block_nobody(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gateway_connection, "MOST", 20)
+    monkeypatch.setattr(connections, "MOST", 20)
     rest = start()
     with ExitStack() as opened:
         for _ in range(60):
             opened.enter_context(raw(rest, b"POST /optimize HTTP/1.1\r\nHost"))
         assert rest.post("/optimize", json=PROMPT).status_code == 200
-    monkeypatch.setattr(gateway_connection, "HEADERS_S", 0.3)
+    monkeypatch.setattr(connections, "HEADERS_S", 0.3)
     with raw(rest, b"POST /optimize HTTP/1.1\r\nHost") as connection, suppress(ConnectionResetError):
         assert connection.recv(100) == b""
 

@@ -1,4 +1,4 @@
-"""Connections of the gateway: bounded in number, and in the time that a request's headers may take."""
+"""Connections of a server: bounded in number, and in the time that a request's head may take."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ HEADERS_S = 10.0
 """How long a connection may be open without a whole head of a request."""
 
 MOST = 700
-"""Connections at a time; below the usual limit of 1,024 open files."""
+"""Connections of one server at a time."""
 
 
 class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
