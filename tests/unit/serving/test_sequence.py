@@ -90,16 +90,19 @@ def test_a_complement_ends_before_the_sentence_that_breaks_a_rule(write: Write) 
     assert outcome(last) == ("stop", "", GOOD)
 
 
-def test_a_complement_ends_with_the_last_sentence_of_which_the_model_is_sure_enough(detokenizer: Detokenizer) -> None:
-    first, second = detokenizer.encode(GOOD, 50), detokenizer.encode(f"{GOOD} {GOOD}", 100)
-    for least, added in ((0.0, f"{GOOD} {GOOD}"), (0.6, GOOD), (0.99, "")):
+def test_a_complement_ends_before_the_first_sentence_of_which_the_model_is_not_sure_enough(
+    detokenizer: Detokenizer,
+) -> None:
+    first, second, third = (detokenizer.encode(" ".join([GOOD] * count), 100) for count in (1, 2, 3))
+    whole = " ".join([GOOD] * 3)
+    for least, added, written in ((0.0, whole, len(third)), (0.6, GOOD, len(second)), (0.99, "", len(first))):
         sequence = Sequence(0, RAW, 500, detokenizer, EOS, gate=COMPLEMENT, min_confidence=least)
-        logprobs = [-0.1 if i < len(first) else -2.0 for i in range(len(second) + 1)]
-        last = sequence.accept([*second, EOS], logprobs)
+        logprobs = [-0.1 if i < len(first) else -2.0 if i < len(second) else 0.0 for i in range(len(third) + 1)]
+        last = sequence.accept([*third, EOS], logprobs)
         assert last is not None
         assert last.added == added
-        assert last.generated_tokens == len(second)
-        mean = -0.1 if added == GOOD else sum(logprobs) / len(logprobs)
+        assert last.generated_tokens == written, "what stands behind that sentence is not written"
+        mean = sum(logprobs) / len(logprobs) if added == whole else -0.1
         assert last.score == pytest.approx(COMPLEMENT.confidence(mean))
         assert outcome(last)[:2] == (("stop", "") if added else ("withheld", "not sure enough"))
 

@@ -92,7 +92,7 @@ def test_too_few_texts_fit_no_gate(model: PromptOptimizer) -> None:
     assert model.adapter.gate is None
 
 
-def test_the_threshold_serves_its_share_of_prompts_by_their_surest_part(model: PromptOptimizer) -> None:
+def test_the_threshold_serves_its_share_of_prompts_by_their_first_sentence(model: PromptOptimizer) -> None:
     """A second sentence is unsure and not apt: what is served is the first alone."""
     data = grouped(model, KINDS[:15], 6)
     gate = gate_fit.make_gate(model, data)
@@ -106,6 +106,8 @@ def test_the_threshold_serves_its_share_of_prompts_by_their_surest_part(model: P
     texts = [[part for part, _ in parts] for parts in written[:2]]
     assert served(model.adapter, data.embeddings_NE[0], "x y", texts[0]) == ("Use one here.", "")
     assert served(model.adapter, data.embeddings_NE[1], "x y", texts[1]) == ("", NOT_SURE)
+    sure_again = [Part("Use one here. Use two. Use three.", -0.1), *texts[0]]
+    assert served(model.adapter, data.embeddings_NE[0], "x y", sure_again) == ("Use one here.", "")
 
 
 def test_the_parts_of_a_text_end_with_its_sentences() -> None:

@@ -218,14 +218,18 @@ def fit_weights(
     gate.logprob_weight.copy_(weight[len(FEATURES) :])
     gate.bias.copy_(bias - weight @ mean)
     confidence_M = (x @ weight + gate.bias.cpu()).sigmoid()
-    surest_N = torch.stack([confidence_M[of_row == row].max() for row in range(len(written))])
-    gate.threshold.copy_(surest_N.quantile(1 - served).reshape(1))
+    # A text is served if its first sentence, its shortest part, may be.
+    first_N = torch.stack([confidence_M[of_row == row][-1] for row in range(len(written))])
+    gate.threshold.copy_(first_N.quantile(1 - served).reshape(1))
     model.adapter.gate = gate.to(model.device)
     curve = []
     for withheld in CURVE:
-        threshold = surest_N.quantile(withheld).item()
-        # Of each text the longest part that is sure enough.
-        apt = [apt_M[(of_row == row) & (confidence_M >= threshold)][:1] for row in range(len(written))]
+        threshold = first_N.quantile(withheld).item()
+        apt = []
+        for number in range(len(written)):
+            unsure = (confidence_M[of_row == number] < threshold).nonzero()
+            start = int(unsure.max()) + 1 if len(unsure) else 0
+            apt.append(apt_M[of_row == number][start : start + 1])  # the longest before the first that is not sure
         kept = torch.cat(apt)
         row = {"threshold": threshold, "served": len(kept) / len(written), "apt": kept.mean().item()}
         curve.append({name: round(value, 4) for name, value in row.items()})

@@ -1,6 +1,7 @@
 """What a model wrote, and what of it is served: the rule of the server's engine.
 
-A complement is served up to the last sentence of which the gate is sure enough, and in which the guard finds nothing.
+A complement ends before its first sentence at whose end the gate is not sure enough; of what is left the longest part
+is served in which the guard finds nothing.
 
 Shape letters: ``M`` parts of one text, ``E`` encoder width.
 """
@@ -58,17 +59,18 @@ def served(adapter: Adapter, embedding_E: Tensor, raw: str, parts: Sequence[Part
         parts: of the text, the longest first; of a rewrite only the first counts.
 
     Returns:
-        The longest part of which the gate is sure enough and in which the guard finds nothing, and ""; or "" and what
-        is wrong with the whole text.
+        The longest part in which the guard finds nothing, of those that the gate is sure enough of to their end and at
+        the end of each sentence before, and ""; or "" and what is wrong with the longest that was written.
     """
     form = adapter.config.form
     parts = parts if form == "complement" else parts[:1]
     embedding_ME = embedding_E.expand(len(parts), -1)
     confidence_M = adapter.confidence(embedding_ME, embedding_E.new_tensor([part.mean_logprob for part in parts]))
     sure = (confidence_M >= adapter.gate_values(embedding_ME)[:, 2]).tolist()
-    reasons = []
-    for part, enough in zip(parts, sure, strict=True):
-        reasons.append(rejects(raw, part.text, form) if enough else NOT_SURE)
+    behind = max((place for place, enough in enumerate(sure) if not enough), default=-1)
+    reasons = [] if behind < 0 else [NOT_SURE]
+    for part in parts[behind + 1 :]:
+        reasons.append(rejects(raw, part.text, form))
         if not reasons[-1]:
             return part.text, ""
     return "", reasons[0]

@@ -47,8 +47,8 @@ class Sequence:
     """Tokens, confidence and text stream of one answer.
 
     A complement, and everything while the guard is on, is held back until it is finished and has passed: nothing that
-    was told is ever taken back. A rewrite that is not guarded is told as it is written. A complement ends with the last
-    sentence up to which the model is sure enough and the guard finds nothing.
+    was told is ever taken back. A rewrite that is not guarded is told as it is written. A complement ends before its
+    first sentence at whose end the model is not sure enough; what stands behind that is not written.
 
     Args:
         index: which of the request's answers.
@@ -99,12 +99,17 @@ class Sequence:
                 return self.finish(STOP)
             self.tokens.append(token)
             self._sums.append(self._logprobs)
+            if self._complements and self.score < self._min_confidence and self._ends_with_sentence():
+                return self.finish(STOP)
             if not self._held:
                 self._stream.push(token)
             if len(self.tokens) >= self._max_length:
                 return self.finish(LENGTH)
         piece = self._stream.text.strip()[len(self._told) :] if not self._held else ""
         return self._tell(piece) if piece else None
+
+    def _ends_with_sentence(self) -> bool:
+        return any(parts(self.tokens, [len(self.tokens)], self._detokenizer.decode))
 
     @property
     def left(self) -> int:
