@@ -3,10 +3,10 @@
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
@@ -45,8 +45,7 @@ from neuro_latent_serving.gateway.schemas import (
     OptimizeResponse,
     PieceEvent,
 )
-
-T = TypeVar("T")
+from neuro_latent_serving.server.connection import ClientLeft, while_connected
 
 HEALTH_TIMEOUT_S = 2.0
 """For each question: those who ask us wait five seconds (deploy/kubernetes)."""
@@ -81,10 +80,6 @@ class Gateway:
     health: tuple[Health, FeedbackState] | None = None
     health_told_s: float = 0.0
     asking_health: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-
-class ClientLeft(Exception):
-    """Nobody waits for the answer any more."""
 
 
 router = APIRouter()
@@ -147,25 +142,6 @@ def _too_often(detail: str, wait_s: float) -> ProblemError:
     return ProblemError(429, detail, headers={"Retry-After": str(math.ceil(wait_s))})
 
 
-async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of ``work``, which is cancelled when the client leaves."""
-
-    async def left() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(left())
-    try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientLeft
-        return working.result()
-    finally:
-        working.cancel()
-        leaving.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
-
-
 def _note_prompt(request: Request, gateway: Gateway, body: OptimizeRequest) -> None:
     request.state.noted["prompt_characters"] = len(body.raw_prompt)
     if gateway.config.log_prompts:
@@ -194,7 +170,7 @@ def _respond(request: Request, gateway: Gateway, answer: Optimization) -> Optimi
 async def optimize(request: Request, body: OptimizeRequest, gateway: Shared, caller: Caller) -> OptimizeResponse:
     """Write a better prompt."""
     _note_prompt(request, gateway, body)
-    answer = await _while_connected(request, gateway.client.optimize(body.raw_prompt, **_options(request, body)))
+    answer = await while_connected(request.receive, gateway.client.optimize(body.raw_prompt, **_options(request, body)))
     return _respond(request, gateway, answer)
 
 
@@ -230,7 +206,7 @@ async def optimize_stream(request: Request, body: OptimizeRequest, gateway: Shar
     """Write a better prompt and send it piece by piece, as server-sent events."""
     _note_prompt(request, gateway, body)
     stream = gateway.client.stream(body.raw_prompt, **_options(request, body))
-    first = await _while_connected(request, _next(stream))  # an error before it still gets a status of its own
+    first = await while_connected(request.receive, _next(stream))  # an error before it still gets a status of its own
     return _EventStream(stream, _events(request, gateway, stream, first))
 
 

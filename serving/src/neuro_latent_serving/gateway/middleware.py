@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from neuro_latent_serving.gateway.page import HEADERS
 from neuro_latent_serving.gateway.problems import ProblemError
 from neuro_latent_serving.server.access import foreign_page
+from neuro_latent_serving.server.connection import BODY_S
 
 REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 CLIENT_LEFT = 499
@@ -118,10 +119,6 @@ class ForeignPages:
             await problem.response(scope["state"]["request_id"])(scope, receive, send)
         else:
             await self._app(scope, receive, send)
-
-
-BODY_S = 30.0
-"""How long the body of a request may take to arrive."""
 
 
 class BodyLimit:

@@ -1,16 +1,50 @@
-"""Connections of a server: bounded in number, and in the time that a request's head may take."""
+"""Connections of a server: bounded in number and in the time that a request takes to arrive, and left at any time."""
 
 import asyncio
 import time
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
+from starlette.types import Receive
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 HEADERS_S = 10.0
 """How long a connection may be open without a whole head of a request."""
 
+BODY_S = 30.0
+"""How long the body of a request may take to arrive."""
+
 MOST = 700
 """Connections of one server at a time."""
+
+T = TypeVar("T")
+
+
+class ClientLeft(Exception):
+    """Nobody waits for the answer any more."""
+
+
+async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """The result of ``work``, which is cancelled when the client leaves.
+
+    Raises:
+        ClientLeft: before the work was done.
+    """
+
+    async def left() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(left())
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientLeft
+        return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
 
 
 class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]

@@ -10,6 +10,7 @@ import json
 import re
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from itertools import accumulate
 from typing import Any
 from urllib.parse import quote
@@ -18,15 +19,13 @@ import h11
 
 from neuro_latent_client.protocol import OWN_HEADER
 from neuro_latent_serving.server.access import foreign_page
+from neuro_latent_serving.server.connection import BODY_S, ClientLeft, while_connected
 
 MAX_BODY = 64 * 2**20
 """Bytes; newer Tritons have the same limit."""
 
 MAX_JSON = 4 * 2**20
 """Bytes of JSON; larger tensors go as binary ones behind it."""
-
-BODY_S = 30.0
-"""How long the body of a request may take to arrive."""
 
 MAX_DEPTH = 64
 """Of brackets in JSON; requests of the protocol have about five."""
@@ -60,10 +59,6 @@ class RefusalError(Exception):
         self.status = status
 
 
-class ClientLeftError(Exception):
-    """Nobody waits for an answer."""
-
-
 class Front:
     """An ASGI application before the Triton that listens on ``socket``.
 
@@ -89,14 +84,15 @@ class Front:
         except RefusalError as refusal:
             await _answer(send, refusal.status, str(refusal))
             return
-        except ClientLeftError:
+        except ClientLeft:
             return
         passed = {name: value for name, value in headers.items() if name not in NOT_PASSED_ON}
         passed |= {"host": "triton", "connection": "close", "content-length": str(len(body))}
         target = quote(path).encode() + (b"?" + scope["query_string"] if scope["query_string"] else b"")
         fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in passed.items()]
         request = h11.Request(method=scope["method"], target=target, headers=fields)
-        await _while_connected(receive, self._relay(request, body, send))
+        with suppress(ClientLeft):
+            await while_connected(receive, self._relay(request, body, send))
 
     def _checked_path(self, scope: Any, headers: Mapping[str, str]) -> str:
         path: str = scope["path"]
@@ -139,31 +135,13 @@ class Front:
             writer.close()
 
 
-async def _while_connected(receive: Any, work: Any) -> None:
-    """Run ``work`` to its end, or until the client leaves."""
-
-    async def left() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-
-    tasks = [asyncio.ensure_future(work), asyncio.ensure_future(left())]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    if not tasks[0].cancelled():
-        tasks[0].result()
-
-
 async def _read(receive: Any, encoding: str) -> bytes:
     """The body, unpacked."""
     parts, size, more = [], 0, True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise ClientLeftError
+            raise ClientLeft
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         more = message.get("more_body", False)
