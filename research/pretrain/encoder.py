@@ -151,15 +151,16 @@ def teacher_vectors(folder: str, texts: list[str], device: torch.device, batch: 
 
 
 @torch.no_grad()
-def own_vectors(model: Any, rows: list[list[int]], device: torch.device, batch: int = 512) -> Tensor:
-    """Unit vectors of the student itself, float16 [N, E] on ``device``."""
-    vectors = torch.empty(len(rows), WIDTH, dtype=torch.float16, device=device)
+def vectors_of(model: Any, rows: list[list[int]], device: torch.device, batch: int = 2048) -> Tensor:
+    """The student's vectors of token ids, float32 [N, E] on ``device``."""
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    vectors = torch.empty(len(rows), WIDTH, device=device)
     for at in range(0, len(order), batch):
         some = order[at : at + batch]
         ids, mask = padded([rows[i] for i in some], 1, device)
-        hidden = model(ids, mask).last_hidden_state
-        vectors[torch.tensor(some, device=device)] = F.normalize(mean_pool(hidden, mask), dim=-1).half()
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            hidden = model(ids, mask).last_hidden_state
+        vectors[torch.tensor(some, device=device)] = mean_pool(hidden, mask)
     return vectors
 
 
@@ -224,7 +225,7 @@ def main() -> None:
     model = student(tokenizer.get_vocab_size()).to(device)
     if options.start_from:
         model.load_state_dict(torch.load(options.start_from, weights_only=True, map_location=device))
-        target = own_vectors(model, ids, device)
+        target = F.normalize(vectors_of(model, ids, device, batch=512), dim=-1).half()
     else:
         target = teacher_vectors(options.teacher, [text for text, _, _ in rows], device)
     note(targets=list(target.shape))

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from neuro_latent_trainer.adapter import AdapterConfig, BlackBox, Standardizer
-from research.pretrain.encoder import MOST_TOKENS, WIDTH, mean_pool, padded, student
+from research.pretrain.encoder import MOST_TOKENS, WIDTH, student, vectors_of
 from research.pretrain.families import families, group_sentences
 from research.pretrain.rows import Row, empty_row, grammar_row, teacher_row, watched_pairs
 
@@ -58,20 +58,10 @@ def load_encoder(work: Path, device: torch.device) -> tuple[Any, Tokenizer]:
     return model.half().float().to(device).eval().requires_grad_(False), tokenizer
 
 
-@torch.no_grad()
 def embed(model: Any, tokenizer: Tokenizer, texts: list[str], device: torch.device, batch: int = 2048) -> Tensor:
     """Raw embeddings [N, E], float32."""
     tokenizer.enable_truncation(MOST_TOKENS)
-    rows = [encoding.ids for encoding in tokenizer.encode_batch_fast(texts)]
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    vectors = torch.empty(len(rows), WIDTH, device=device)
-    for at in range(0, len(order), batch):
-        some = order[at : at + batch]
-        ids, mask = padded([rows[i] for i in some], 1, device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            hidden = model(ids, mask).last_hidden_state
-        vectors[torch.tensor(some, device=device)] = mean_pool(hidden, mask)
-    return vectors
+    return vectors_of(model, [encoding.ids for encoding in tokenizer.encode_batch_fast(texts)], device, batch)
 
 
 @torch.no_grad()
