@@ -1,6 +1,6 @@
 """Drafts: where they come from, when they are worth a wider step, and that no draft can change a text."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from neuro_latent_serving.engine.request import Request
 from neuro_latent_serving.engine.sequence import Event
 from neuro_latent_serving.engine.sequence import Sequence as Text
-from neuro_latent_serving.engine.speculation import SEPARATOR, Acceptance, Drafter, History, Offer, StepCost, best_width
+from neuro_latent_serving.engine.speculation import (
+    SEPARATOR,
+    Acceptance,
+    Copying,
+    Draft,
+    Drafter,
+    History,
+    StepCost,
+    best_width,
+)
 from neuro_latent_serving.engine.writing import StepCounts, Texts
 from neuro_latent_serving.options import GenerationOptions
 from tests.unit.serving.fakes import EOS, START, FakeDecoder, FakeDetokenizer, Prompt, greedy
@@ -19,76 +28,49 @@ from tests.unit.serving.fakes import EOS, START, FakeDecoder, FakeDetokenizer, P
 # Where drafts come from ---------------------------------------------------------------------------------------------
 
 
-def drafter(prompt: Sequence[int], written: Sequence[int] = ()) -> Drafter:
-    made = Drafter(prompt, START)
+def copying(prompt: Sequence[int], written: Sequence[int] = ()) -> Copying:
+    made = Copying(prompt, START)
     for token in written:
         made.append(token)
     return made
 
 
-def test_the_first_draft_is_how_the_prompt_begins() -> None:
-    assert drafter([5, 6, 7, 8]).draft(3) == [5, 6, 7]
+def copied(prompt: Sequence[int], written: Sequence[int] = (), most: int = 7) -> list[int]:
+    return list(copying(prompt, written).draft(most).tokens)
 
 
-def test_a_draft_ends_where_the_prompt_ends() -> None:
-    assert drafter([5, 6, 7]).draft(7) == [5, 6, 7]
-    assert drafter([5, 6, 7], [5, 6]).draft(7) == [7]
-    assert drafter([5, 6, 7], [5, 6, 7]).draft(7) == []
+def test_the_first_copy_is_how_the_prompt_begins() -> None:
+    assert copied([5, 6, 7, 8], most=3) == [5, 6, 7]
+
+
+def test_a_copy_ends_where_the_prompt_ends() -> None:
+    assert copied([5, 6, 7]) == [5, 6, 7]
+    assert copied([5, 6, 7], [5, 6]) == [7]
+    assert copied([5, 6, 7], [5, 6, 7]) == []
 
 
 def test_the_longest_match_comes_first() -> None:
     #          after 1 2 3 comes 10; the last 3 alone was followed by 30, the last 2 3 by 20
     prompt = [1, 2, 3, 10, 9, 2, 3, 20, 8, 3, 30]
-    assert drafter(prompt, [1, 2, 3]).draft(1) == [10]
-    assert drafter(prompt, [7, 2, 3]).draft(1) == [20]
-    assert drafter(prompt, [7, 7, 3]).draft(1) == [30]
+    assert copied(prompt, [1, 2, 3], 1) == [10]
+    assert copied(prompt, [7, 2, 3], 1) == [20]
+    assert copied(prompt, [7, 7, 3], 1) == [30]
 
 
 def test_of_two_matches_the_later_one_counts_and_the_text_is_looked_up_too() -> None:
-    assert drafter([4, 5, 4, 6]).draft(1) == [4]
-    assert drafter([4, 5, 9, 4, 6], [8, 4]).draft(2) == [6]
-    assert drafter([4, 5], [4, 7, 8, 4]).draft(2) == [7, 8]
+    assert copied([4, 5, 4, 6], most=1) == [4]
+    assert copied([4, 5, 9, 4, 6], [8, 4], 2) == [6]
+    assert copied([4, 5], [4, 7, 8, 4], 2) == [7, 8]
 
 
-def test_a_repetition_is_drafted_as_long_as_is_asked() -> None:
-    assert drafter([], [4, 5, 4, 5]).draft(5) == [4, 5, 4, 5, 4]
-    assert drafter([], [6, 6]).draft(3) == [6, 6, 6]
+def test_a_repetition_is_copied_as_long_as_is_asked() -> None:
+    assert copied([], [4, 5, 4, 5], 5) == [4, 5, 4, 5, 4]
+    assert copied([], [6, 6], 3) == [6, 6, 6]
 
 
-def test_nothing_is_drafted_for_words_not_seen() -> None:
-    assert drafter([4, 5], [9]).draft(7) == []
-    assert drafter([]).draft(7) == []
-
-
-def test_an_earlier_text_is_drafted_from_with_its_end() -> None:
-    history = History()
-    first = Drafter([9], START, history)
-    for token in (4, 5, 6, 7, 8, EOS):
-        first.append(token)
-    first.remember()
-    later = Drafter([], START, history)
-    for token in (4, 5, 6):
-        later.append(token)
-    assert later.draft(2) == [7, 8]
-    assert later.draft(7) == [7, 8, EOS]
-
-
-def test_what_stands_in_the_prompt_counts_before_an_earlier_text() -> None:
-    history = History()
-    history.add([4, 5, 6, 7])
-    assert Drafter([4, 5, 6, 9], START, history).draft(0) == []
-    later = Drafter([4, 5, 6, 9], START, history)
-    for token in (4, 5, 6):
-        later.append(token)
-    assert later.draft(1) == [9]
-
-
-def test_the_history_is_bounded_and_keeps_what_is_new() -> None:
-    history = History(most_tokens=10)
-    for start in range(100, 200, 10):
-        history.add([start, start + 1, start + 2, start + 3])
-        assert history.draft([start, start + 1, start + 2], 7) == [start + 3]
-    assert history.draft([100, 101, 102], 7) == []
+def test_nothing_is_copied_for_words_not_seen() -> None:
+    assert copied([4, 5], [9]) == []
+    assert copied([]) == []
 
 
 @given(
@@ -96,7 +78,7 @@ def test_the_history_is_bounded_and_keeps_what_is_new() -> None:
     st.lists(st.integers(2, 5), max_size=20),
     st.integers(1, 7),
 )
-def test_a_draft_is_what_followed_the_longest_earlier_occurrence(
+def test_a_copy_is_what_followed_the_longest_earlier_occurrence(
     prompt: list[int], written: list[int], most: int
 ) -> None:
     context = [START, *prompt, SEPARATOR, START, *written]
@@ -109,10 +91,90 @@ def test_a_draft_is_what_followed_the_longest_earlier_occurrence(
             break
     if SEPARATOR in expected:
         expected = expected[: expected.index(SEPARATOR)]
-    found = drafter(prompt, written).draft(most)
+    found = copied(prompt, written, most)
     assert found == expected
     assert len(found) <= most
     assert SEPARATOR not in found
+
+
+def test_a_text_that_was_written_is_drafted_from_its_start_to_its_end() -> None:
+    history = History()
+    history.add([4, 5, 6, 7, 8, EOS])
+    assert history.draft([], 3).tokens == [4, 5, 6]
+    assert history.draft([4, 5, 6], 2).tokens == [7, 8]
+    assert history.draft([4, 5, 6], 7).tokens == [7, 8, EOS]
+    assert history.draft([9, 9, 5, 6], 7).tokens == []
+    assert history.draft([4, 5], 0).tokens == []
+
+
+def test_of_what_followed_the_most_frequent_is_drafted_with_its_chance() -> None:
+    history = History()
+    for _ in range(30):
+        history.add([4, 5, 6, 7, 8])
+    for _ in range(10):
+        history.add([4, 5, 6, 7, 9])
+    draft = history.draft([4, 5, 6, 7], 7)
+    assert draft.tokens == [8]
+    assert draft.chances == pytest.approx([0.75], abs=0.01)
+    (seen_once,) = _history([[1, 2, 3, 4]]).draft([1, 2, 3], 1).chances
+    assert 0.5 < seen_once < 0.9
+    assert history.draft([], 1).chances[0] > 0.98
+
+
+def test_a_draft_ends_where_it_is_hardly_ever_right() -> None:
+    history = _history([[n] for n in range(100)])
+    assert history.draft([], 7).tokens == []
+
+
+def _history(texts: list[list[int]]) -> History:
+    history = History()
+    for text in texts:
+        history.add(text)
+    return history
+
+
+def test_the_history_is_bounded_and_keeps_what_is_new() -> None:
+    history = History(most_tokens=10)
+    for start in range(100, 200, 10):
+        history.add([start, start + 1, start + 2, start + 3])
+        assert history.draft([start, start + 1, start + 2], 7).tokens == [start + 3]
+    assert history.draft([100, 101, 102], 7).tokens == []
+
+
+def test_of_copy_and_history_the_one_of_which_more_is_right_is_drafted() -> None:
+    history = _history([[4, 5, 6, 7, 8]])
+    drafter = Drafter(history, Copying([9, 10, 11, 12], START))
+    assert drafter.draft(4).tokens == [4, 5, 6, 7]  # seen once, and nothing is known of the copy
+    drafter = Drafter(history, Copying([9, 10, 11, 12, 13, 14], START))
+    for token in (9, 10, 11):
+        drafter.go_on([token], 0)
+    assert drafter.draft(3).tokens == [12, 13, 14]  # no text began so
+    assert Drafter(history).draft(4).tokens == [4, 5, 6, 7]
+    assert Drafter(_history([])).draft(4).tokens == []
+
+
+def test_copies_that_were_wrong_lose_against_the_history_and_others_do_not_count_for_them() -> None:
+    copying = Copying([9, 10, 11, 12], START)
+    drafter = Drafter(_history([]), copying)
+    before = copying.draft(1).chances
+    drafter.draft(3)
+    drafter.go_on([5], 3)
+    drafter.go_on([9], 0)
+    assert copying.draft(1).chances < before
+    from_history = Drafter(_history([[4, 5, 6, 7, 8]]), kept := Copying([9, 10], START))
+    assert from_history.draft(3).tokens == [4, 5, 6]
+    from_history.go_on([4, 5, 6, 9], 3)
+    assert kept.draft(1).chances == [0.5]
+
+
+def test_a_finished_text_is_remembered() -> None:
+    history = History()
+    first = Drafter(history)
+    first.go_on([4, 5], 0)
+    first.go_on([6, EOS], 0)
+    assert Drafter(history).draft(4).tokens == []
+    first.remember()
+    assert Drafter(history).draft(4).tokens == [4, 5, 6, EOS]
 
 
 # When they pay ------------------------------------------------------------------------------------------------------
@@ -152,9 +214,18 @@ def test_a_draft_is_checked_up_to_its_first_mistake_only() -> None:
 
 @given(st.integers(0, 7), st.floats(0, 1), st.integers(1, 8))
 def test_expected_tokens_are_between_one_and_the_width(length: int, probability: float, width: int) -> None:
-    offer = Offer(length, probability)
-    assert 1 <= offer.expected_tokens(width) <= min(length + 1, width)
-    assert offer.expected_tokens(width) >= offer.expected_tokens(1) == 1
+    draft = equally_sure(length, probability)
+    assert 1 <= draft.expected_tokens(width) <= min(length + 1, width)
+    assert draft.expected_tokens(width) >= draft.expected_tokens(1) == 1
+
+
+def equally_sure(length: int, probability: float) -> Draft:
+    return Draft([7] * length, [probability] * length)
+
+
+def test_expected_tokens_are_those_that_are_reached() -> None:
+    draft = Draft([7, 8, 9], [0.5, 0.2, 1.0])
+    assert [draft.expected_tokens(width) for width in (1, 2, 3, 4, 8)] == pytest.approx([1, 1.5, 1.6, 1.7, 1.7])
 
 
 def cost(slope: float) -> StepCost:
@@ -173,7 +244,7 @@ def test_without_drafts_the_step_is_narrow() -> None:
 def test_sure_drafts_and_cheap_steps_make_it_as_wide_as_draft_and_limit_allow(
     length: int, most: int, width: int
 ) -> None:
-    assert best_width([Offer(length, 0.95)], rows=1, most=most, cost=cost(0.01)) == width
+    assert best_width([equally_sure(length, 0.95)], rows=1, most=most, cost=cost(0.01)) == width
 
 
 @pytest.mark.parametrize(
@@ -185,24 +256,24 @@ def test_sure_drafts_and_cheap_steps_make_it_as_wide_as_draft_and_limit_allow(
     ],
 )
 def test_it_is_narrow_where_drafts_do_not_pay(probability: float, slope: float, rows: int) -> None:
-    assert best_width([Offer(7, probability)], rows=rows, most=8, cost=cost(slope)) == 1
+    assert best_width([equally_sure(7, probability)], rows=rows, most=8, cost=cost(slope)) == 1
 
 
 @given(
-    st.lists(st.builds(Offer, st.integers(1, 7), st.floats(0.01, 0.99)), max_size=16),
+    st.lists(st.builds(equally_sure, st.integers(1, 7), st.floats(0.01, 0.99)), max_size=16),
     st.integers(0, 8),
     st.integers(1, 8),
     st.floats(0.001, 3),
 )
 def test_the_width_is_the_one_with_the_most_text_a_second(
-    offers: list[Offer], others: int, most: int, slope: float
+    drafts: list[Draft], others: int, most: int, slope: float
 ) -> None:
-    rows, costs = len(offers) + others, cost(slope)
-    width = best_width(offers, rows, most, costs)
+    rows, costs = len(drafts) + others, cost(slope)
+    width = best_width(drafts, rows, most, costs)
     assert 1 <= width <= most
 
     def speed(width: int) -> float:
-        return (others + sum(offer.expected_tokens(width) for offer in offers)) / (1 + slope * (rows * width - 1))
+        return (others + sum(draft.expected_tokens(width) for draft in drafts)) / (1 + slope * (rows * width - 1))
 
     if rows:
         assert speed(width) >= max(speed(w) for w in range(1, most + 1)) * (1 - 1e-9)
@@ -229,18 +300,23 @@ class Guesses:
         self.rng, self.share = rng, share
         self.right, self.at = [*right, EOS, 5, 6, 7, 8, 9, 10, 11, 12], 0
 
-    def append(self, token: int) -> None:
-        self.at += 1
+    def go_on(self, tokens: Sequence[int], drafted: int) -> None:
+        self.at += len(tokens)
 
     def remember(self) -> None:
         pass
 
-    def draft(self, most: int) -> list[int]:
+    def draft(self, most: int) -> Draft:
         count = int(self.rng.integers(0, most + 1))
-        return [
+        return equally_sure_of(
             token if self.rng.random() < self.share else int(self.rng.integers(0, 24))
             for token in self.right[self.at : self.at + count]
-        ]
+        )
+
+
+def equally_sure_of(tokens: Iterable[int]) -> Draft:
+    drafted = list(tokens)
+    return Draft(drafted, [0.5] * len(drafted))
 
 
 @given(
@@ -265,8 +341,8 @@ def test_with_any_drafts_and_any_widths_the_texts_are_the_greedy_ones(
         running.append((Texts(request, [text], [row], START, [None], guesses), text))
     texts, steps = [text for _, text in running], 0
     while running:
-        offers = [offer for writing, _ in running for offer in writing.offers(7)]
-        width = int(rng.integers(1, 2 + max((offer.length for offer in offers), default=0)))
+        drafts = [draft for writing, _ in running for draft in writing.drafts(7)]
+        width = int(rng.integers(1, 2 + max((len(draft.tokens) for draft in drafts), default=0)))
         tokens_BW = rng.integers(0, 24, (len(running), width))  # what pads a row may be anything
         for writing, text in running:
             (row,), (feed,) = writing.rows, writing.feeds(width)
@@ -302,10 +378,10 @@ def test_drafts_that_are_all_right_are_all_taken() -> None:
     request = Request("raw", hidden, np.ones(2), GenerationOptions(), lambda e: None, lambda e: None)
     text = Text(0, "raw", 32, FakeDetokenizer(), EOS)  # type: ignore[arg-type]
     drafter: Any = Guesses(np.random.default_rng(0), greedy(prompt, 33), 1.0)
-    drafter.draft = lambda most: drafter.right[drafter.at : drafter.at + most]
+    drafter.draft = lambda most: equally_sure_of(drafter.right[drafter.at : drafter.at + most])
     writing, steps = Texts(request, [text], [0], START, [None], drafter), 0
     while writing.rows:
-        list(writing.offers(7))
+        list(writing.drafts(7))
         writing.take(decoder.step(np.array(writing.feeds(8))), decoder.cache, counts)
         steps += 1
     assert steps == 4

@@ -76,8 +76,8 @@ def test_drafts_are_checked_at_every_width_and_give_the_same_text(
     """Widths chosen at random instead of by what they cost, over a text long enough to repeat itself."""
     rng, widths = np.random.default_rng(0), set[int]()
 
-    def any_width(offers: list[Any], rows: int, most: int, cost: Any) -> int:
-        longest = max((offer.length for offer in offers), default=0)
+    def any_width(drafts: list[Any], rows: int, most: int, cost: Any) -> int:
+        longest = max((len(draft.tokens) for draft in drafts), default=0)
         widths.add(width := int(rng.integers(1, 2 + min(longest, most - 1))))
         return width
 
@@ -96,7 +96,7 @@ def test_a_text_that_was_written_before_takes_fewer_steps(
     """Every draft is checked, whatever a wide step costs here."""
     monkeypatch.setattr(
         "neuro_latent_serving.engine.loop.best_width",
-        lambda offers, rows, most, cost: 1 + max((offer.length for offer in offers), default=0),
+        lambda drafts, rows, most, cost: 1 + max((len(draft.tokens) for draft in drafts), default=0),
     )
     engine = start()
     steps, texts = [], []

@@ -19,7 +19,7 @@ from neuro_latent_serving.engine.contract import MAX_WIDTH, Decoder
 from neuro_latent_serving.engine.metrics import EngineMetrics
 from neuro_latent_serving.engine.request import Request
 from neuro_latent_serving.engine.sequence import DEADLINE, UNCHANGED, WITHHELD, Event, Sequence
-from neuro_latent_serving.engine.speculation import History, StepCost, best_width
+from neuro_latent_serving.engine.speculation import Copying, Drafter, History, StepCost, best_width
 from neuro_latent_serving.engine.writing import StepCounts, Writing, start_writing
 from neuro_latent_serving.errors import EngineBusy, ServingError
 from neuro_latent_serving.tokenization import Detokenizer
@@ -226,10 +226,7 @@ class DecodeLoop:
 
     def _start(self, request: Request) -> None:
         real = int(np.flatnonzero(request.mask_Q)[-1]) + 1  # padding at the end costs time in every step
-        options = request.options
-        drafts = self.config.speculation and options.greedy and options.num_beams == 1
-        prompt_ids = self._detokenizer.encode(request.raw_prompt, DRAFT_PROMPT_TOKENS) if drafts else None
-        sequences = self._sequences(request)
+        seed, drafter, sequences = request.options.seed, self._drafter(request), self._sequences(request)
         self._tell(request, [event for sequence in sequences if (event := sequence.begin())])
         hidden_QD = np.ascontiguousarray(request.hidden_QD[:real], dtype=np.float32)
         rows = self._decoder.join(hidden_QD, request.mask_Q[:real].astype(np.int64), request.rows)
@@ -239,13 +236,21 @@ class DecodeLoop:
             rows,
             start_id=self.config.decoder_start_id,
             eos_id=self.config.eos_id,
-            seed=options.seed if options.seed is not None else secrets.randbits(63),
-            prompt_ids=prompt_ids,
-            history=self._history,
+            seed=seed if seed is not None else secrets.randbits(63),
+            drafter=drafter,
         )
         self._running.append(writing)
         self._without_token.add(writing)
         self.metrics.prefills += 1
+
+    def _drafter(self, request: Request) -> Drafter | None:
+        options = request.options
+        if not (self.config.speculation and options.greedy and options.num_beams == 1):
+            return None
+        if request.gate.form == "complement":  # it stands behind the prompt and does not repeat it
+            return Drafter(self._history)
+        prompt_ids = self._detokenizer.encode(request.raw_prompt, DRAFT_PROMPT_TOKENS)
+        return Drafter(self._history, Copying(prompt_ids, self.config.decoder_start_id))
 
     def _sequences(self, request: Request) -> list[Sequence]:
         config, options, gate = self.config, request.options, request.gate
@@ -266,8 +271,8 @@ class DecodeLoop:
     def _step(self) -> None:
         """At least one token for every row."""
         rows = self._cache.rows
-        offers = [offer for writing in self._running for offer in writing.offers(MAX_WIDTH - 1)]
-        width = best_width(offers, rows, MAX_WIDTH, self._cost)
+        drafts = [draft for writing in self._running for draft in writing.drafts(MAX_WIDTH - 1)]
+        width = best_width(drafts, rows, MAX_WIDTH, self._cost)
         tokens_BW = np.zeros((rows, width), dtype=np.int64)
         for writing in self._running:
             for row, feed in zip(writing.rows, writing.feeds(width), strict=True):

@@ -1,31 +1,50 @@
-"""Drafts that are copied from the prompt, the text so far and earlier texts, and how many of them are worth checking.
+"""Drafts: what may come next, how sure that is, and how many drafted tokens are worth checking.
 
 A draft costs a wider step; where the model would have written the same tokens anyway, several are had for the price of
 one. The tokens are those of greedy decoding, whatever is drafted: a step's own choice decides.
 """
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-
-NGRAMS = (3, 2, 1)
-"""Lengths of the last words that are looked up, longest first."""
+from itertools import accumulate
+from operator import mul
 
 SEPARATOR = -1
 """Between prompt and text; not a token."""
 
 
-class History:
-    """What was written lately, over all requests: an adapter writes many of its sentences again.
+@dataclass(frozen=True)
+class Draft:
+    """Tokens that may come next.
 
-    The idea of SuffixDecoding (Oliaro et al. 2024), with one length of n-grams in place of a suffix tree. Two tables,
-    of which the older is thrown away when the newer is full, bound the memory.
+    Attributes:
+        tokens: the draft.
+        chances: of each of its tokens to be right, given that those before it are.
+    """
+
+    tokens: Sequence[int] = ()
+    chances: Sequence[float] = ()
+
+    def expected_tokens(self, width: int) -> float:
+        """Tokens that a step of this width writes, on average: 1 + p1 + p1 p2 + …"""
+        reached: Iterable[float] = accumulate(self.chances[: width - 1], mul)
+        return 1.0 + sum(reached)
+
+
+class History:
+    """Which token followed which four in the texts that were written lately, over all requests.
+
+    An adapter writes many of its sentences again. Two tables, of which the older is thrown away when the newer is
+    full, bound the memory.
 
     Args:
         most_tokens: of one table.
     """
 
-    NGRAM = max(NGRAMS)
+    NGRAM = 4
+    LEAST_CHANCE = 0.05
+    """A draft ends before the token that it would reach with less."""
 
     def __init__(self, most_tokens: int = 1 << 16) -> None:
         self._most_tokens = most_tokens
@@ -33,72 +52,72 @@ class History:
 
     def add(self, tokens: Sequence[int]) -> None:
         """A text is finished; its end token counts."""
-        if len(self._new.tokens) + len(tokens) > self._most_tokens:
+        if self._new.tokens + len(tokens) > self._most_tokens:
             self._new, self._old = _Table(), self._new
         self._new.add(tokens)
 
-    def draft(self, last: Sequence[int], most: int) -> list[int]:
-        """Up to ``most`` tokens that followed the last tokens of a text when they were written last."""
-        key = tuple(last[-self.NGRAM :])
-        return self._new.draft(key, most) or self._old.draft(key, most)
+    def draft(self, text: Sequence[int], most: int) -> Draft:
+        """Up to ``most`` tokens that followed the end of ``text``, all that is written so far, most often."""
+        key = _key(text[-self.NGRAM :])
+        tokens: list[int] = []
+        chances: list[float] = []
+        reached = 1.0
+        while len(tokens) < most and (found := self._new.following(key) or self._old.following(key)):
+            token, chance = found
+            reached *= chance
+            if reached < self.LEAST_CHANCE:
+                break
+            tokens.append(token)
+            chances.append(chance)
+            key = _next(key, token)
+        return Draft(tokens, chances)
+
+
+BITS = 20
+"""Of a token in a key; 0 stands for no token, before the text."""
+
+
+def _key(last: Iterable[int]) -> int:
+    key = 0
+    for token in last:
+        key = _next(key, token)
+    return key
+
+
+def _next(key: int, token: int) -> int:
+    return (key << BITS | (token + 1)) & ((1 << BITS * History.NGRAM) - 1)
 
 
 class _Table:
+    """The likeliest follower of each n-gram, found by majority vote (Boyer and Moore 1981) in place of counting all."""
+
+    UNSURE = 0.5
+    """Counts against every follower, so that what was seen once is not certain."""
+
     def __init__(self) -> None:
-        self.tokens: list[int] = []
-        self._following: dict[tuple[int, ...], int] = {}
+        self.tokens = 0
+        self._votes: dict[int, tuple[int, int, int, int]] = {}  # n-gram: follower, its lead and votes, all votes
 
     def add(self, tokens: Sequence[int]) -> None:
-        start = len(self.tokens)
-        for end in range(History.NGRAM, len(tokens)):
-            self._following[tuple(tokens[end - History.NGRAM : end])] = start + end
-        self.tokens += [*tokens, SEPARATOR]
+        self.tokens += len(tokens)
+        key = 0
+        for token in tokens:
+            follower, lead, votes, all_votes = self._votes.get(key, (token, 0, 0, 0))
+            if token == follower:
+                lead, votes = lead + 1, votes + 1
+            elif lead:
+                lead -= 1
+            else:
+                follower, lead, votes = token, 1, 1
+            self._votes[key] = follower, lead, votes, all_votes + 1
+            key = _next(key, token)
 
-    def draft(self, key: tuple[int, ...], most: int) -> list[int]:
-        at = self._following.get(key)
-        found = [] if at is None else self.tokens[at : at + most]
-        return found[: found.index(SEPARATOR)] if SEPARATOR in found else found
-
-
-class Drafter:
-    """Looks up a text's last tokens in its prompt, itself and earlier texts; proposes what followed them there."""
-
-    def __init__(self, prompt_ids: Sequence[int], start_id: int, history: History | None = None) -> None:
-        self._history = history
-        self._seen: dict[tuple[int, ...], int] = {}
-        self._context: list[int] = []
-        # The prompt, too, begins with the start token, so the first draft is how the prompt begins.
-        for token in (start_id, *prompt_ids, SEPARATOR, start_id):
-            self.append(token)
-        self._begin = len(self._context)
-
-    def append(self, token: int) -> None:
-        """The text goes on with ``token``."""
-        # An n-gram is entered when its successor is known, so that the last tokens do not find themselves.
-        end = len(self._context)
-        for n in NGRAMS:
-            if end >= n:
-                self._seen[tuple(self._context[end - n : end])] = end
-        self._context.append(token)
-
-    def remember(self) -> None:
-        """The text is finished: later ones may go on as it did."""
-        if self._history is not None:
-            self._history.add(self._context[self._begin :])
-
-    def draft(self, most: int) -> list[int]:
-        """Up to ``most`` tokens that may come next; the longest match counts, of two the one in this text."""
-        for n in NGRAMS:
-            at = self._seen.get(tuple(self._context[-n:]))
-            if at is not None:
-                # What followed may itself run up to the end of the text: then it repeats, and so does the draft.
-                period = self._context[at:]
-                found = [period[i % len(period)] for i in range(most)]
-                return found[: found.index(SEPARATOR)] if SEPARATOR in found else found
-            in_text = len(self._context) >= self._begin + n
-            if n == History.NGRAM and in_text and self._history and (found := self._history.draft(self._context, most)):
-                return found
-        return []
+    def following(self, key: int) -> tuple[int, float] | None:
+        """The follower of an n-gram and its chance; None where none was seen."""
+        if key not in self._votes:
+            return None
+        follower, _, votes, all_votes = self._votes[key]
+        return follower, votes / (all_votes + self.UNSURE)
 
 
 class Acceptance:
@@ -123,17 +142,81 @@ class Acceptance:
         self._checked = self._checked * memory + min(drafted, accepted + 1)
 
 
-@dataclass(frozen=True)
-class Offer:
-    """A row's draft: how long, and the chance of each of its tokens."""
+class Copying:
+    """Looks up a text's last tokens in its prompt and itself; proposes what followed them there.
 
-    length: int
-    probability: float
+    Prompt lookup (Saxena 2023), for texts that repeat their prompt.
+    """
 
-    def expected_tokens(self, width: int) -> float:
-        """Tokens that a step of this width writes, on average: 1 + p + p² + …"""
-        p, count = self.probability, min(self.length, width - 1)
-        return 1.0 + sum(p**i for i in range(1, count + 1))
+    NGRAMS = (3, 2, 1)
+    """Lengths of the last words that are looked up, longest first."""
+
+    def __init__(self, prompt_ids: Sequence[int], start_id: int) -> None:
+        self._seen: dict[tuple[int, ...], int] = {}
+        self._context: list[int] = []
+        self._acceptance = Acceptance()
+        # The prompt, too, begins with the start token, so the first draft is how the prompt begins.
+        for token in (start_id, *prompt_ids, SEPARATOR, start_id):
+            self.append(token)
+
+    def append(self, token: int) -> None:
+        """The text goes on with ``token``."""
+        # An n-gram is entered when its successor is known, so that the last tokens do not find themselves.
+        end = len(self._context)
+        for n in self.NGRAMS:
+            if end >= n:
+                self._seen[tuple(self._context[end - n : end])] = end
+        self._context.append(token)
+
+    def observe(self, drafted: int, accepted: int) -> None:
+        """Of a draft of ``drafted`` tokens the first ``accepted`` were right."""
+        self._acceptance.observe(drafted, accepted)
+
+    def draft(self, most: int) -> Draft:
+        """Up to ``most`` tokens that may come next; the longest match counts."""
+        for n in self.NGRAMS:
+            at = self._seen.get(tuple(self._context[-n:]))
+            if at is not None:
+                # What followed may itself run up to the end of the text: then it repeats, and so does the draft.
+                period = self._context[at:]
+                found = [period[i % len(period)] for i in range(most)]
+                found = found[: found.index(SEPARATOR)] if SEPARATOR in found else found
+                return Draft(found, [self._acceptance.probability] * len(found))
+        return Draft()
+
+
+class Drafter:
+    """Drafts for one text: copies where that is expected, or what earlier texts had.
+
+    Args:
+        history: of all texts.
+        copying: None for a text that is not expected to repeat its prompt.
+    """
+
+    def __init__(self, history: History, copying: Copying | None = None) -> None:
+        self._history, self._copying = history, copying
+        self._text: list[int] = []
+        self._copied = False
+
+    def draft(self, most: int) -> Draft:
+        """Up to ``most`` tokens that may come next: of two drafts the one of which more is expected to be right."""
+        draft = self._history.draft(self._text, most)
+        copy = self._copying.draft(most) if self._copying else Draft()
+        self._copied = copy.expected_tokens(most + 1) > draft.expected_tokens(most + 1)
+        return copy if self._copied else draft
+
+    def go_on(self, tokens: Sequence[int], drafted: int) -> None:
+        """The text goes on with ``tokens``, all but the last of the draft, of which ``drafted`` tokens were checked."""
+        self._text += tokens
+        if self._copying:
+            copied = drafted if self._copied else 0
+            self._copying.observe(copied, len(tokens) - 1 if copied else 0)
+            for token in tokens:
+                self._copying.append(token)
+
+    def remember(self) -> None:
+        """The text is finished: later ones may go on as it did."""
+        self._history.add(self._text)
 
 
 class StepCost:
@@ -164,21 +247,21 @@ class StepCost:
         return max(self._seconds[low] + slope * (tokens - low), 1e-9)
 
 
-def best_width(offers: Sequence[Offer], rows: int, most: int, cost: StepCost) -> int:
+def best_width(drafts: Sequence[Draft], rows: int, most: int, cost: StepCost) -> int:
     """The number of tokens a row to feed in the next step, 1 to ``most``: the most text a second.
 
     Args:
-        offers: of the rows that have a draft.
+        drafts: of the rows that have one.
         rows: all rows; the others write one token at any width.
         most: the widest step.
         cost: of a step by its tokens.
     """
-    if not offers:
+    if not drafts:
         return 1
-    others = rows - len(offers)
+    others = rows - len(drafts)
 
     def tokens_a_second(width: int) -> float:
-        return (others + sum(offer.expected_tokens(width) for offer in offers)) / cost.of(rows * width)
+        return (others + sum(draft.expected_tokens(width) for draft in drafts)) / cost.of(rows * width)
 
-    widest = min(most, 1 + max(offer.length for offer in offers))
+    widest = min(most, 1 + max(len(draft.tokens) for draft in drafts))
     return max(range(1, widest + 1), key=tokens_a_second)

@@ -13,7 +13,7 @@ from neuro_latent_serving.engine.contract import CANDIDATES, Cache, StepResult
 from neuro_latent_serving.engine.request import Request
 from neuro_latent_serving.engine.sampling import Sampler
 from neuro_latent_serving.engine.sequence import DEADLINE, LENGTH, STOP, Event, Sequence
-from neuro_latent_serving.engine.speculation import Acceptance, Drafter, History, Offer
+from neuro_latent_serving.engine.speculation import Draft, Drafter
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Writing(Protocol):
     def rows(self) -> list[int]:
         """Its rows of the cache."""
 
-    def offers(self, most: int) -> Iterator[Offer]:
+    def drafts(self, most: int) -> Iterator[Draft]:
         """The drafts of its rows, at most ``most`` tokens long; before every step."""
 
     def feeds(self, width: int) -> list[list[int]]:
@@ -61,7 +61,6 @@ class _Text:
     last_token: int
     sampler: Sampler | None
     drafter: Drafter | None
-    acceptance: Acceptance
     draft: Items[int] = ()
 
 
@@ -79,7 +78,7 @@ class Texts:
     ) -> None:
         self.request = request
         self._texts = [
-            _Text(sequence, row, start_id, sampler, drafter, Acceptance())
+            _Text(sequence, row, start_id, sampler, drafter)
             for sequence, row, sampler in zip(sequences, rows, samplers, strict=True)
         ]
         drawn = [sampler for sampler in samplers if sampler is not None]
@@ -91,15 +90,16 @@ class Texts:
         """Its rows of the cache."""
         return [text.row for text in self._texts]
 
-    def offers(self, most: int) -> Iterator[Offer]:
+    def drafts(self, most: int) -> Iterator[Draft]:
         """A draft for each greedy text that finds one."""
         for text in self._texts:
             text.draft = ()
             if text.drafter is not None:
                 left = text.sequence.left - 1  # the step writes one token more than it accepts of the draft
-                text.draft = text.drafter.draft(min(most, left)) if left > 0 else ()
+                draft = text.drafter.draft(max(min(most, left), 0))
+                text.draft = draft.tokens
                 if text.draft:
-                    yield Offer(len(text.draft), text.acceptance.probability)
+                    yield draft
 
     def feeds(self, width: int) -> list[list[int]]:
         """Last token and draft of each row."""
@@ -115,12 +115,10 @@ class Texts:
             counts.tokens += len(tokens)
             counts.drafted += len(text.draft)
             counts.accepted += len(tokens) - 1
-            text.acceptance.observe(len(text.draft), len(tokens) - 1)
             cache.lengths_B[text.row] += len(tokens)
             text.last_token = tokens[-1]
             if text.drafter is not None:
-                for token in tokens:
-                    text.drafter.append(token)
+                text.drafter.go_on(tokens, len(text.draft))
             event = text.sequence.accept(tokens, logprobs)
             if event is not None:
                 events.append(event)
@@ -170,7 +168,7 @@ class Beams:
         self._sequences, self._search = sequences, search
         self._last_tokens = [start_id] * len(self.rows)
 
-    def offers(self, most: int) -> Iterator[Offer]:
+    def drafts(self, most: int) -> Iterator[Draft]:
         """Beams are not drafted for."""
         return iter(())
 
@@ -217,8 +215,7 @@ def start_writing(
     start_id: int,
     eos_id: int,
     seed: int,
-    prompt_ids: Items[int] | None,
-    history: History | None = None,
+    drafter: Drafter | None = None,
 ) -> Writing:
     """Put a request into its rows.
 
@@ -229,8 +226,7 @@ def start_writing(
         start_id: T5's first decoder input.
         eos_id: T5's end token.
         seed: of the sampling.
-        prompt_ids: the raw prompt in the generator's tokens, to copy drafts from; None drafts nothing.
-        history: earlier texts, to copy drafts from too.
+        drafter: for a greedy text; None drafts nothing.
     """
     options = request.options
     if options.num_beams > 1:
@@ -243,7 +239,6 @@ def start_writing(
         )
         return Beams(request, sequences, rows, start_id, search)
     if options.greedy:
-        drafter = None if prompt_ids is None else Drafter(prompt_ids, start_id, history)
         return Texts(request, sequences, rows, start_id, [None], drafter)
     samplers = [Sampler(options, seed, i, CANDIDATES) for i in range(len(sequences))]
     return Texts(request, sequences, rows, start_id, samplers, None)
