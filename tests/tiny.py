@@ -74,6 +74,10 @@ def enliven(t5: T5ForConditionalGeneration, strength: float = 3.0) -> None:
     weights.enliven(t5, strength)
 
 
+SENTENCES = {"Say who it is for.": 5, "Name the units.": 3}
+"""Frequent sentences of the random adapter."""
+
+
 def write_adapter(folder: Path, encoder: Path, generator: Path, seed: int = 5, **config: object) -> Path:
     """Write a random adapter for two backbones."""
     torch.manual_seed(seed)
@@ -86,5 +90,5 @@ def write_adapter(folder: Path, encoder: Path, generator: Path, seed: int = 5, *
         for parameter in model.adapter.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.2)
     names = (adapter_folder.BackboneName(str(encoder)), adapter_folder.BackboneName(str(generator)))
-    adapter_folder.write(folder, model.adapter, *names, {}, "a random adapter for tests\n")
+    adapter_folder.write(folder, model.adapter, *names, {}, "a random adapter for tests\n", SENTENCES)
     return folder

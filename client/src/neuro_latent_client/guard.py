@@ -179,6 +179,8 @@ def _unfinished(raw: str, text: str) -> str:
 
 
 def _invented(raw: str, text: str) -> str:
+    if not _MAY_BE_MADE_UP.search(text):  # most texts, and literals cost more than all other rules
+        return ""
     before = Text(raw)
     for found in Text(text).literals:
         if any(made_up(found.text) for made_up in _MADE_UP.get(found.kind, ())) and not before.has(found):
@@ -203,6 +205,9 @@ _MADE_UP: Final[dict[str, tuple[Callable[[str], object], ...]]] = {
     "quoted text": (_is_name,),
 }
 """What a complement must not have of its own; small counts, code words and [gaps] it may."""
+
+_MAY_BE_MADE_UP: Final = re.compile(r"""[^\x00-\x7f]|[\d"`{}<>$%/@]|\w\.\w|(?<!\w)'""")
+"""What stands in each of them."""
 
 Rule = Callable[[str, str], str]
 _REWRITE: Final[tuple[Rule, ...]] = (_literals_changed, _subject_lost, _answers)

@@ -32,7 +32,7 @@ from neuro_latent_export.graph_files import ENCODER_PATHS, parity_prompts, write
 from neuro_latent_export.graphs import OPSET, PROJECTOR_PATH, Sizes, graph_specs, write_graph
 from neuro_latent_export.move_graph import build_move
 from neuro_latent_export.precision import FP32, Precision
-from neuro_latent_export.templates import fill_templates, template_values, write_tokenizers
+from neuro_latent_export.templates import fill_templates, template_values, write_texts
 from neuro_latent_export.tensorrt.engines import plan_path, write_engines
 from neuro_latent_export.tensorrt.library import Library, open_tensorrt, open_tensorrt_rtx
 from neuro_latent_trainer import adapter_folder
@@ -278,7 +278,7 @@ def export_repository(
         loaded = load(adapter, encoder, generator, precision, log)
         model = loaded.model
         fill_templates(template_values(model, loaded.model_version, backend, device), building, backend)
-        artifacts = write_tokenizers(model, building)
+        artifacts = write_texts(model, building)
         parity.check_tokenizers(model, building, parity_prompts(parity.PROMPTS))
         told = (check_data, building, log, progress)
         written = _write_engines(loaded, library, *told) if library else _write_onnx(loaded, backend, *told)

@@ -1,4 +1,4 @@
-"""What of a repository is no graph: the configurations and programs of ``model_repository/``, and the tokenizers."""
+"""What of a repository is no graph: the configurations and programs of ``model_repository/``, tokenizers, sentences."""
 
 import json
 import string
@@ -11,6 +11,7 @@ from neuro_latent_export.warm_up import TOKENS, Tensors, full_batch, warm_up
 from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
 
 TEMPLATES = "model_repository"
+SENTENCES_PATH = "t5_decoder/1/frequent_sentences.json"
 
 
 def templates_folder() -> Path:
@@ -82,8 +83,9 @@ def fill_templates(values: dict[str, str], target: Path, backend: BackendName = 
         (target / ensemble / "1").mkdir(exist_ok=True)  # Triton wants a version folder, even an empty one
 
 
-def write_tokenizers(model: PromptOptimizer, target: Path) -> list[str]:
-    """The tokenizers as plain ``tokenizer.json`` files, without their padding and truncation settings."""
+def write_texts(model: PromptOptimizer, target: Path) -> list[str]:
+    """The tokenizers as plain ``tokenizer.json`` files, without their padding and truncation settings, and the
+    adapter's frequent sentences, which a new server drafts from; returns the files, relative to ``target``."""
     written = []
     for relative, tokenizer in (
         ("tokenizer/1/encoder_tokenizer.json", model.encoder.tokenizer),
@@ -95,4 +97,7 @@ def write_tokenizers(model: PromptOptimizer, target: Path) -> list[str]:
         (target / relative).parent.mkdir(parents=True, exist_ok=True)
         (target / relative).write_text(json.dumps(spec, ensure_ascii=False), encoding="utf-8")
         written.append(relative)
+    if model.sentences:
+        (target / SENTENCES_PATH).write_text(json.dumps(model.sentences, ensure_ascii=False), encoding="utf-8")
+        written.append(SENTENCES_PATH)
     return written

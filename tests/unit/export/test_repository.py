@@ -54,6 +54,10 @@ def test_the_manifest_has_hash_and_size_of_every_artifact(repository: Path, mani
         assert entry == {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
 
+def test_the_decoder_has_the_sentences_to_draft_from(repository: Path) -> None:
+    assert json.loads((repository / "t5_decoder" / "1" / "frequent_sentences.json").read_text()) == tiny.SENTENCES
+
+
 def test_every_template_is_there_and_filled(repository: Path, optimizer: PromptOptimizer) -> None:
     expected = {p.relative_to(templates_folder()) for p in templates_folder().rglob("config.pbtxt")}
     assert {p.relative_to(repository) for p in repository.rglob("config.pbtxt")} == expected

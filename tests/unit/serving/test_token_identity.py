@@ -1,5 +1,7 @@
 """The same tokens whatever helps or stands beside: as torch writes them, alone and among batch mates, in every mode."""
 
+import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -105,6 +107,26 @@ def test_a_text_that_was_written_before_takes_fewer_steps(
         texts.append([together(engine, [ask(prompt)]) for prompt in PROMPTS])
         steps.append(engine.metrics.steps - before)
     assert texts[0] == texts[1]
+    assert steps[1] < steps[0]
+
+
+def test_sentences_of_the_repository_are_drafted_from_the_first_request_on(
+    repository: Path, tmp_path: Path, ask: Callable[..., Asker], optimizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every draft is checked, whatever a wide step costs here."""
+    monkeypatch.setattr(
+        "neuro_latent_serving.engine.loop.best_width",
+        lambda drafts, rows, most, cost: 1 + max((len(draft.tokens) for draft in drafts), default=0),
+    )
+    texts, steps = optimizer.generate(PROMPTS, LENGTH), []
+    folder = Path(shutil.copytree(repository / "t5_decoder" / "1", tmp_path / "decoder"))
+    for sentences in ({}, dict.fromkeys(texts, 3)):
+        (folder / "frequent_sentences.json").write_text(json.dumps(sentences), encoding="utf-8")
+        config = EngineConfig(decoder_start_id=0, eos_id=1, threads=1)
+        with Engine(folder, folder / "generator_tokenizer.json", config) as engine:
+            found = [together(engine, [ask(prompt)]) for prompt in PROMPTS]
+            assert [text for (((text, _, _),),) in found] == texts
+            steps.append(engine.metrics.steps)
     assert steps[1] < steps[0]
 
 

@@ -135,17 +135,21 @@ def test_a_configuration_survives_its_dictionary() -> None:
 def test_an_adapter_folder_gives_back_what_was_written(tmp_path: Path) -> None:
     adapter = Adapter(AdapterConfig(**SIZES))
     names = adapter_folder.BackboneName("an/encoder", "ab"), adapter_folder.BackboneName("a/generator")
-    adapter_folder.write(tmp_path / "adapter", adapter, *names, {"steps": 3}, "# Card\n")
+    adapter_folder.write(tmp_path / "adapter", adapter, *names, {"steps": 3}, "# Card\n", {"Say who it is for. é": 3})
     for place in (tmp_path, tmp_path / "adapter"):  # a run, and the folder itself
         saved = adapter_folder.read(place)
         assert (saved.config, saved.encoder, saved.generator) == (adapter.config, *names)
         assert saved.training == {"steps": 3}
+        assert saved.sentences == {"Say who it is for. é": 3}
         assert all(torch.equal(saved.tensors[name], value) for name, value in adapter.state_dict().items())
     assert sorted(p.name for p in (tmp_path / "adapter").iterdir()) == [
         "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
+        "frequent_sentences.json.gz",
     ]
+    adapter_folder.write(tmp_path / "adapter", adapter, *names, {}, "# Card\n")
+    assert adapter_folder.read(tmp_path).sentences == {}
 
 
 def test_a_loaded_adapter_computes_what_the_saved_one_did(adapter: Path, optimizer: PromptOptimizer) -> None:

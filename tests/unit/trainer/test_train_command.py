@@ -242,10 +242,11 @@ def test_a_failure_is_one_line_with_an_exit_code(
 
 
 def test_columns_are_mapped(options: dict[str, Any], tmp_path: Path) -> None:
-    rows = [{"q": row["raw_prompt"], "a": row["complement"], "k": "x"} for row in sample_rows()[:24]]
+    rows = [{"q": row["raw_prompt"], "a": f"{row['complement']} Be brief.", "k": "x"} for row in sample_rows()[:24]]
     (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
     done = run({**options, "--columns": "raw=q,complement=a,kind=k"}, "--json")  # and no failed prompts at all
     assert done.exit_code == 0, done.output
+    assert list(adapter_folder.read(tmp_path / "run").sentences) == ["Be brief."]
 
 
 def test_the_form_is_that_of_the_data_unless_it_is_given(options: dict[str, Any], tmp_path: Path) -> None:

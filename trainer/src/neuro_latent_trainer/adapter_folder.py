@@ -1,8 +1,10 @@
-"""The adapter folder: ``adapter_config.json``, ``adapter_model.safetensors``, ``README.md`` (the model card)."""
+"""The adapter folder: ``adapter_config.json``, ``adapter_model.safetensors``, ``README.md`` (the model card), and
+``frequent_sentences.json.gz`` where the adapter learned to write some sentences often."""
 
+import gzip
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from neuro_latent_trainer.adapter import Adapter, AdapterConfig
 CONFIG_FILE = "adapter_config.json"
 CARD_FILE = "README.md"
 WEIGHTS_FILE = "adapter_model.safetensors"
+SENTENCES_FILE = "frequent_sentences.json.gz"
 FORMAT = 1
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
@@ -35,7 +38,7 @@ class BackboneName:
 
 @dataclass(frozen=True)
 class SavedAdapter:
-    """What an adapter folder holds."""
+    """What an adapter folder holds; ``sentences`` are those of :mod:`neuro_latent_trainer.frequent`."""
 
     config: AdapterConfig
     encoder: BackboneName
@@ -43,6 +46,7 @@ class SavedAdapter:
     tensors: dict[str, Tensor]
     training: dict[str, Any]
     card: str = ""
+    sentences: dict[str, int] = field(default_factory=dict)
 
 
 def locate(path: Path) -> Path:
@@ -69,7 +73,7 @@ def fetch(name: str | Path) -> Path:
     if Path(name).exists() or isinstance(name, Path) or not HUB_NAME.fullmatch(name):
         return Path(name)
     try:
-        return Path(snapshot_download(name, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, CARD_FILE]))
+        return Path(snapshot_download(name, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, SENTENCES_FILE]))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise AdapterError(
             f"no adapter {name!r}: no such folder here, and not to be had from the Hugging Face Hub "
@@ -95,11 +99,19 @@ def read(path: Path) -> SavedAdapter:
             tensors=load_file(folder / WEIGHTS_FILE),
             training=values.get("training", {}),
             card=(folder / CARD_FILE).read_text(encoding="utf-8") if (folder / CARD_FILE).is_file() else "",
+            sentences=_read_sentences(folder / SENTENCES_FILE),
         )
     except AdapterError:
         raise
     except Exception as error:
         raise AdapterError(f"cannot read the adapter in {folder}: {error}") from error
+
+
+def _read_sentences(path: Path) -> dict[str, int]:
+    """Adapters of earlier versions have no such file."""
+    if not path.is_file():
+        return {}
+    return {str(text): int(times) for text, times in json.loads(gzip.decompress(path.read_bytes())).items()}
 
 
 def write(
@@ -109,6 +121,7 @@ def write(
     generator: BackboneName,
     training: dict[str, Any],
     card: str,
+    sentences: dict[str, int] | None = None,
 ) -> None:
     """Write an adapter folder, each file by rename, so that a reader never sees half of one."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -120,9 +133,14 @@ def write(
         "training": training,
     }
     tensors = {k: v.detach().cpu().contiguous() for k, v in adapter.state_dict().items()}
+    packed = gzip.compress(json.dumps(sentences, ensure_ascii=False).encode(), mtime=0) if sentences else b""
     for name, content in (
         (CONFIG_FILE, (json.dumps(values, indent=2) + "\n").encode()),
         (CARD_FILE, card.encode()),
+        (SENTENCES_FILE, packed),
         (WEIGHTS_FILE, save(tensors)),
     ):
-        files.write(folder / name, content)
+        if content:
+            files.write(folder / name, content)
+        else:
+            (folder / name).unlink(missing_ok=True)

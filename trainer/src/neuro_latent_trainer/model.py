@@ -47,6 +47,7 @@ class PromptOptimizer(nn.Module):
         self.starts_steered = starts_steered
         self.trained: dict[str, Any] = {}
         self.card = ""
+        self.sentences: dict[str, int] = {}
         config = adapter.config
         if (config.encoder_width, config.generator_width) != (encoder.width, generator.width):
             raise ValueError(
@@ -123,7 +124,7 @@ class PromptOptimizer(nn.Module):
         return model.eval()
 
     def load_adapter(self, saved: SavedAdapter, name: str) -> None:
-        """Take over the weights, the card and the facts of a saved adapter.
+        """Take over the weights, the card, the frequent sentences and the facts of a saved adapter.
 
         Args:
             saved: of the same form and sizes.
@@ -136,7 +137,7 @@ class PromptOptimizer(nn.Module):
             self.adapter.load_tensors(saved.tensors)
         except RuntimeError as error:
             raise adapter_folder.AdapterError(f"the weights in {name} do not fit its configuration: {error}") from None
-        self.trained, self.card = saved.training, saved.card
+        self.trained, self.card, self.sentences = saved.training, saved.card, saved.sentences
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the adapter, its configuration and its card as a folder that :meth:`from_pretrained` loads.
@@ -150,6 +151,7 @@ class PromptOptimizer(nn.Module):
             BackboneName(recorded_name(self.generator.name), self.generator.sha256),
             self.trained,
             self.card,
+            self.sentences,
         )
 
     def push_to_hub(

@@ -29,6 +29,7 @@ from neuro_latent_trainer.config import LossWeights, TrainConfig
 from neuro_latent_trainer.data import Record, sample_records
 from neuro_latent_trainer.embeddings import EmbeddingCache
 from neuro_latent_trainer.examples import Batch, Examples, all_texts
+from neuro_latent_trainer.frequent import frequent_sentences
 from neuro_latent_trainer.generation import generation_gradient
 from neuro_latent_trainer.losses import (
     ContrastiveHead,
@@ -192,6 +193,8 @@ class Run:
         if not len(self.train_examples) or not len(self.validation_examples):
             what = "an enhanced prompt" if form == "rewrite" else "an enhanced prompt that begins with the raw prompt"
             raise ValueError(f"training and validation each need at least one record with {what}")
+        of_prompts = {record.raw_prompt: record.target(form) or "" for record in self.train_examples.records}
+        self.model.sentences = frequent_sentences(of_prompts.values())
         self.data_digest = f"{self.train_examples.digest()}-{self.validation_examples.digest()}"
         if not config.start_from and not self.model.starts_steered:
             self._fit_start()

@@ -1,5 +1,6 @@
 """The engine: the decode loop on a thread of its own."""
 
+import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -18,6 +19,9 @@ from neuro_latent_serving.errors import EngineClosed, InvalidInput, ServingError
 from neuro_latent_serving.options import GenerationOptions
 from neuro_latent_serving.threads import default_threads
 from neuro_latent_serving.tokenization import Detokenizer
+
+SENTENCES = "frequent_sentences.json"
+"""What the exported adapter often writes: each sentence, and how many of its training texts have it."""
 
 WARM_UP_LENGTHS = (32, 128)
 WARM_UP_TOKENS = 8
@@ -57,7 +61,7 @@ class Engine:
     Thread-safe. A context manager; :meth:`close` answers everything that is still in it.
 
     Args:
-        folder: with the graphs ``prefill`` and ``step``.
+        folder: with the graphs ``prefill`` and ``step``, and the sentences to draft from at first, if there are any.
         tokenizer: ``tokenizer.json`` of the generator.
         config: sizes and settings.
         on_failure: called last on the engine's thread when decoding has failed and all requests have their errors.
@@ -74,6 +78,8 @@ class Engine:
         threads = config.threads or default_threads()
         self._decoder = open_decoder(folder, threads, config.slots, config.device, config.cuda_graphs)
         self._loop = DecodeLoop(self._decoder, Detokenizer(tokenizer), config)
+        if (sentences := folder / SENTENCES).is_file():
+            self._loop.expect(json.loads(sentences.read_bytes()))
         self._changed = threading.Condition()
         self._closing = False
         self._failure: str | None = None

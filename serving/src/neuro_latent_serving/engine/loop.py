@@ -8,7 +8,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,6 +110,12 @@ class DecodeLoop:
                 raise EngineBusy(f"{TOO_BUSY}: its queue holds {self.config.queue} requests already; try again later")
             self._waiting.append(request)
             self.metrics.waiting = len(self._waiting)
+
+    def expect(self, sentences: Mapping[str, int]) -> None:
+        """Draft sentences that are likely to be written, each as if it had been written so often; before the first
+        request."""
+        for text, times in sentences.items():
+            self._history.add(self._detokenizer.encode(text, DRAFT_PROMPT_TOKENS), times)
 
     def calibrate(self) -> None:
         """Measure what steps of some sizes cost, on made-up rows; before the first request."""

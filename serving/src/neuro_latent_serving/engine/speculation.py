@@ -50,11 +50,11 @@ class History:
         self._most_tokens = most_tokens
         self._new, self._old = _Table(), _Table()
 
-    def add(self, tokens: Sequence[int]) -> None:
-        """A text is finished; its end token counts."""
+    def add(self, tokens: Sequence[int], times: int = 1) -> None:
+        """A text was written, ``times`` times; its end token counts."""
         if self._new.tokens + len(tokens) > self._most_tokens:
             self._new, self._old = _Table(), self._new
-        self._new.add(tokens)
+        self._new.add(tokens, times)
 
     def draft(self, text: Sequence[int], most: int) -> Draft:
         """Up to ``most`` tokens that followed the end of ``text``, all that is written so far, most often."""
@@ -98,18 +98,18 @@ class _Table:
         self.tokens = 0
         self._votes: dict[int, tuple[int, int, int, int]] = {}  # n-gram: follower, its lead and votes, all votes
 
-    def add(self, tokens: Sequence[int]) -> None:
+    def add(self, tokens: Sequence[int], times: int) -> None:
         self.tokens += len(tokens)
         key = 0
         for token in tokens:
             follower, lead, votes, all_votes = self._votes.get(key, (token, 0, 0, 0))
             if token == follower:
-                lead, votes = lead + 1, votes + 1
-            elif lead:
-                lead -= 1
+                lead, votes = lead + times, votes + times
+            elif lead >= times:
+                lead -= times
             else:
-                follower, lead, votes = token, 1, 1
-            self._votes[key] = follower, lead, votes, all_votes + 1
+                follower, lead, votes = token, times - lead, times
+            self._votes[key] = follower, lead, votes, all_votes + times
             key = _next(key, token)
 
     def following(self, key: int) -> tuple[int, float] | None:

@@ -8,7 +8,6 @@ The same socket tells when the engine's process has died. Triton does not notice
 server (``neuro-latent serve``, a container's restart policy) starts it again.
 """
 
-import io
 import json
 import os
 import signal
@@ -197,19 +196,22 @@ def _decode(connection: Connection, message: bytes, submit: Submit) -> None:
 
 
 def _pack(request: DecodeRequest) -> bytes:
-    buffer = io.BytesIO()
-    rest = {
+    """The rest of a request as a line of JSON, then its tensors, as they lie in memory."""
+    head = {
+        "shape": request.hidden_QD.shape,
         "gate_4": request.gate_4,
         "raw_prompt": request.raw_prompt,
         "options": request.options,
         "request_id": request.request_id,
         "asked": request.asked,
     }
-    text = np.frombuffer(json.dumps(rest).encode(), dtype=np.uint8)
-    np.savez(buffer, hidden=request.hidden_QD, mask=request.t5_mask_S, rest=text)
-    return buffer.getvalue()
+    return b"".join([json.dumps(head).encode(), b"\n", request.hidden_QD.tobytes(), request.t5_mask_S.tobytes()])
 
 
 def _unpack(message: bytes) -> DecodeRequest:
-    with np.load(io.BytesIO(message), allow_pickle=False) as arrays:
-        return DecodeRequest(arrays["hidden"], arrays["mask"], **json.loads(arrays["rest"].tobytes()))
+    line, tensors = message.split(b"\n", 1)
+    head = json.loads(line)
+    shape = head.pop("shape")
+    values = int(np.prod(shape))
+    hidden_QD = np.frombuffer(tensors, dtype=np.float32, count=values).reshape(shape)
+    return DecodeRequest(hidden_QD, np.frombuffer(tensors, dtype=np.int64, offset=hidden_QD.nbytes), **head)
