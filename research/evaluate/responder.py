@@ -49,7 +49,7 @@ class Responder:
     def __init__(self, file: Path) -> None:
         where: Any = {"gguf_file": file.name}
         self.tokenizer: Any = AutoTokenizer.from_pretrained(str(file.parent), **where)
-        self.model: Any = AutoModelForCausalLM.from_pretrained(str(file.parent), **where).float().eval()
+        self.model: Any = AutoModelForCausalLM.from_pretrained(str(file.parent), dtype=torch.float32, **where).eval()
 
     @torch.inference_mode()
     def likelihood(self, prompt: str, answers: list[str]) -> list[float]:
