@@ -232,7 +232,7 @@ def settle_adapters(repository: Path, config: ServerConfig, should_stop: Callabl
     if not (repository / PROJECTOR / UNPROBED).exists():
         return
     from neuro_latent_serving.adapters.promotion import ProbeError, settle
-    from neuro_latent_serving.adapters.store import AdapterStore
+    from neuro_latent_serving.adapters.store import AdapterStore, StopRequestedError
 
     private = replace(config, host="127.0.0.1", ports=FREE_PORTS, drain_timeout=0, log_file=None)
 
@@ -251,7 +251,11 @@ def settle_adapters(repository: Path, config: ServerConfig, should_stop: Callabl
             server.stop(lambda: True)
 
     console.print("probing the adapters of a change that was broken off", highlight=False)
-    for number in settle(AdapterStore(repository), ask):
+    try:
+        withdrawn = settle(AdapterStore(repository, should_stop), ask)
+    except StopRequestedError:
+        raise typer.Exit from None
+    for number in withdrawn:
         console.print(
             f"[yellow]warning:[/] version {number} of the adapters does not answer and is withdrawn; "
             "add its adapter again",
