@@ -134,7 +134,7 @@ class Load:
 def rest(client: httpx2.Client, prompt: str) -> str:
     """The gateway's answer."""
     answer = client.post("/optimize", json={"raw_prompt": prompt, "max_length": TOKENS})
-    if answer.status_code in (500, 503) and answer.headers["content-type"] == "application/problem+json":
+    if answer.status_code >= 500 and answer.headers["content-type"] == "application/problem+json":
         raise HttpError(str(answer.status_code))
     answer.raise_for_status()
     return str(answer.json()["enhanced_prompt"])
@@ -151,10 +151,10 @@ def counted(sent: list[Sent]) -> tuple[Counter[str], int, int]:
     return how, how.pop("hang", 0), how.pop("wrong", 0)
 
 
-def seconds_down(sent: list[Sent]) -> float:
-    """The longest time without an answer to a prompt in which some request for one failed."""
+def seconds_down(sent: list[Sent], began: float, ended: float) -> float:
+    """The longest time without an answer to a prompt, from ``began`` to ``ended``, in which a request for one failed."""
     asked = sorted((one.ended, one.how) for one in sent if not one.key)
-    good = [ended for ended, how in asked if not how]
-    bad = [ended for ended, how in asked if how]
+    good = [began, *(moment for moment, how in asked if not how), ended]
+    bad = [moment for moment, how in asked if how]
     gaps = itertools.pairwise(good)
-    return max((end - start for start, end in gaps if any(start < moment < end for moment in bad)), default=0.0)
+    return max((end - start for start, end in gaps if any(start < moment <= end for moment in bad)), default=0.0)

@@ -238,7 +238,7 @@ def measured(rig: Rig, load: Load, name: str, tries: int, report: list[Outcome])
     there = {one.pid for one in rig.family()}
     gone = [one for one in family if one.pid not in there]
     note = [f"{rig.starts - starts} restarts"] if rig.starts > starts else []
-    note += [f"wrong: {what}" for what in sorted({one.what for one in sent if one.what})[:2]]
+    note += [f"wrong: {' '.join(what.split())[:200]}" for what in sorted({one.what for one in sent if one.what})[:2]]
     report.append(
         Outcome(
             name,
@@ -247,7 +247,7 @@ def measured(rig: Rig, load: Load, name: str, tries: int, report: list[Outcome])
             errors,
             hangs,
             wrong,
-            seconds_down(sent),
+            seconds_down(sent, began, sent[-1].ended) if sent else 0.0,
             len(rows),
             len(rows - rig.stored()),
             rig.leaks(before, gone),

@@ -1,4 +1,4 @@
-"""The faults. Each function makes one kind, on a server of its own, and gives the rows of the table."""
+"""The faults. Each function makes one kind, on a server of its own, and adds the rows of the table."""
 
 import asyncio
 import json
@@ -34,7 +34,8 @@ CLIENTS = 400
 CHANGES = 30
 KILLS_OF_TRAINING = 6
 
-Scenario = Callable[[Path], list[Outcome]]
+Scenario = Callable[[Path, list[Outcome]], None]
+"""Takes a repository, and the report to which it adds its rows."""
 
 
 @contextmanager
@@ -50,9 +51,8 @@ def loaded(repository: Path) -> Iterator[tuple[Rig, Load]]:
             raise RuntimeError(f"left at the end: {left}, users that wait: {load.stuck()}")
 
 
-def kills(repository: Path) -> list[Outcome]:
+def kills(repository: Path, report: list[Outcome]) -> None:
     """Kill each process in turn, and last the command itself, which its user starts again."""
-    report: list[Outcome] = []
     with loaded(repository) as (rig, load):
         for name in PROCESSES:
             with measured(rig, load, f"kill {name}", 2, report):
@@ -68,12 +68,10 @@ def kills(repository: Path) -> list[Outcome]:
                 if not wait_until(lambda: not any(one.is_running() for one in family), 10):  # noqa: B023
                     say("processes have outlived the command")
                 rig.start()
-    return report
 
 
-def stops(repository: Path) -> list[Outcome]:
+def stops(repository: Path, report: list[Outcome]) -> None:
     """Let each process stand still for two seconds, as when the machine has no time for it."""
-    report: list[Outcome] = []
     with loaded(repository) as (rig, load):
         for name in (*PROCESSES, "serve"):
             with measured(rig, load, f"stop {name} for 2 s", 1, report):
@@ -82,7 +80,6 @@ def stops(repository: Path) -> list[Outcome]:
                 with suppress(ProcessLookupError):
                     os.kill(process, signal.SIGCONT)
                 time.sleep(1)  # Triton's crash, where there is one, comes when it goes on
-    return report
 
 
 def hit(rig: Rig, name: str, number: int) -> int:
@@ -94,13 +91,13 @@ def hit(rig: Rig, name: str, number: int) -> int:
     return process.pid
 
 
-def full_disk(repository: Path) -> list[Outcome]:
+def full_disk(repository: Path, report: list[Outcome]) -> None:
     """Fill the disk on which the feedback, the log and the run folder are, and free it again."""
-    report: list[Outcome] = []
     name = "disk full for 5 s"
     wrapper = ("unshare", "--mount", *(() if os.geteuid() == 0 else ("--map-root-user",)), "sh", "-c")
     if subprocess.run([*wrapper, "mount -t tmpfs tmpfs /mnt"], capture_output=True).returncode:
-        return [Outcome(name, skipped="no file system may be mounted here (unshare --mount)")]
+        report.append(Outcome(name, skipped="no file system may be mounted here (unshare --mount)"))
+        return
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         # A file system of the server's own name space: nobody else sees it, and it ends with the server.
         mount = f'mount -t tmpfs -o size=64m tmpfs {folder} && mkdir -p {folder}/tmp {folder}/data && exec "$0" "$@"'
@@ -130,12 +127,10 @@ def full_disk(repository: Path) -> list[Outcome]:
             left = [one for one in rig.stop() if not one.startswith(str(rig.temporary))]
             if left or load.stuck():
                 raise RuntimeError(f"left at the end: {left}, users that wait: {load.stuck()}")
-    return report
 
 
-def locked_database(repository: Path) -> list[Outcome]:
+def locked_database(repository: Path, report: list[Outcome]) -> None:
     """Another process holds the database's lock for longer than a rating waits for it."""
-    report: list[Outcome] = []
     with (
         loaded(repository) as (rig, load),
         measured(rig, load, "database locked for 12 s", 1, report),
@@ -144,12 +139,10 @@ def locked_database(repository: Path) -> list[Outcome]:
         other.execute("BEGIN IMMEDIATE")
         time.sleep(12)
         other.execute("ROLLBACK")
-    return report
 
 
-def deleted_database(repository: Path) -> list[Outcome]:
+def deleted_database(repository: Path, report: list[Outcome]) -> None:
     """Delete the database under load; what is acknowledged from then on must be in the new one."""
-    report: list[Outcome] = []
     with loaded(repository) as (rig, load), measured(rig, load, "database deleted", 5, report) as notes:
         for _ in range(5):
             for file in rig.database.parent.iterdir():
@@ -158,12 +151,10 @@ def deleted_database(repository: Path) -> list[Outcome]:
             time.sleep(1.5)
         # Those that began before the last deletion went with it.
         notes["gone"] = " ".join(one.key for one in load.since(0) if one.key and one.began <= deleted)
-    return report
 
 
-def damaged_database(repository: Path) -> list[Outcome]:
+def damaged_database(repository: Path, report: list[Outcome]) -> None:
     """Write random bytes over the database, then bring the whole file back."""
-    report: list[Outcome] = []
     with loaded(repository) as (rig, load), measured(rig, load, "database damaged for 5 s", 1, report) as notes:
         whole = rig.database.with_suffix(".whole")
         with closing(sqlite3.connect(rig.database, isolation_level=None, timeout=10)) as other:
@@ -184,12 +175,10 @@ def damaged_database(repository: Path) -> list[Outcome]:
             with suppress(FileNotFoundError):
                 os.replace(f"{whole}{end}", f"{rig.database}{end}")
         notes["health"] = f"meanwhile /health says feedback is {state}, and {stored} ratings were acknowledged"
-    return report
 
 
-def half_open(repository: Path) -> list[Outcome]:
+def half_open(repository: Path, report: list[Outcome]) -> None:
     """1,100 connections that never end their request, at the gateway and then at Triton's HTTP, for 8 s each."""
-    report: list[Outcome] = []
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with loaded(repository) as (rig, load):  # the server has the limit that a user's has
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
@@ -201,12 +190,10 @@ def half_open(repository: Path) -> list[Outcome]:
                     half.sendall(b"POST /optimize HTTP/1.1\r\nHost: 127.0.0.1\r\n")
                 time.sleep(8)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return report
 
 
-def deep_json(repository: Path) -> list[Outcome]:
+def deep_json(repository: Path, report: list[Outcome]) -> None:
     """130 kB of "[", of which Triton 24.10 alone dies."""
-    report: list[Outcome] = []
     with loaded(repository) as (rig, load), measured(rig, load, "130 kB of [", 20, report) as notes:
         told: Counter[str] = Counter()
         for _ in range(10):
@@ -220,10 +207,9 @@ def deep_json(repository: Path) -> list[Outcome]:
                 )
                 told[f"{name} says {answer.status_code}"] += 1
         notes["answers"] = ", ".join(sorted(told))
-    return report
 
 
-def many_clients(repository: Path) -> list[Outcome]:
+def many_clients(repository: Path, report: list[Outcome]) -> None:
     """400 clients at once, half over gRPC and half over REST, three prompts each."""
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder, Rig(repository, Path(folder)) as rig:
         with Load(rig.urls) as load:  # for the texts, and so that all is warm
@@ -270,7 +256,7 @@ def many_clients(repository: Path) -> list[Outcome]:
         trouble = "" if rig.is_whole() else "the server is not whole"
         left = rig.stop()
     notes = [f"the slowest answer took {slowest:.1f} s", *sorted({one.what for one in sent if one.what})[:2]]
-    return [
+    report.append(
         Outcome(
             f"{CLIENTS} clients at once",
             1,
@@ -278,17 +264,16 @@ def many_clients(repository: Path) -> list[Outcome]:
             errors,
             hangs,
             wrong,
-            seconds_down(sent),
+            seconds_down(sent, sent[0].began, max(one.ended for one in sent)),
             leaks=(*leaks, *left),
             trouble=trouble,
             note="; ".join(notes),
         )
-    ]
+    )
 
 
-def adapter_changes(repository: Path) -> list[Outcome]:
+def adapter_changes(repository: Path, report: list[Outcome]) -> None:
     """Add and remove an adapter while the server serves, 30 times."""
-    report: list[Outcome] = []
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         own = Path(folder) / "repository"
         shutil.copytree(repository, own, ignore=shutil.ignore_patterns("__pycache__"))
@@ -309,10 +294,9 @@ def adapter_changes(repository: Path) -> list[Outcome]:
                     failed.append(" ".join(done.stderr.split())[:200])
             if failed:
                 notes["trouble"] = f"{len(failed)} of {CHANGES} changes failed: {failed[0]}"
-    return report
 
 
-def training(repository: Path) -> list[Outcome]:
+def training(repository: Path, report: list[Outcome]) -> None:
     """Kill a training six times at random moments and resume it; a run that was left alone is what it must equal."""
     from neuro_latent_trainer.sample import encode_rows, sample_rows
     from tests import tiny
@@ -349,7 +333,7 @@ def training(repository: Path) -> list[Outcome]:
         ended = process.returncode
         same = [rows(whole), final(whole)] == [rows(broken), final(broken)] if ended == 0 else False
         halves = [str(path.relative_to(broken)) for path in broken.rglob(".*") if path.is_file()]
-    return [
+    report.append(
         Outcome(
             "training killed and resumed",
             KILLS_OF_TRAINING,
@@ -359,7 +343,7 @@ def training(repository: Path) -> list[Outcome]:
             note=f"killed after {', '.join(map(str, at))} of {lines} lines of metrics; all losses and the last adapter "
             f"are {'those' if same else 'NOT those'} of a run that was left alone",
         )
-    ]
+    )
 
 
 def count(file: Path) -> int:
