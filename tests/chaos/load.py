@@ -152,7 +152,7 @@ def counted(sent: list[Sent]) -> tuple[Counter[str], int, int]:
 
 
 def seconds_down(sent: list[Sent], began: float, ended: float) -> float:
-    """The longest time without an answer to a prompt, from ``began`` to ``ended``, in which a request for one failed."""
+    """The longest time without an answer to a prompt in which a request for one failed, ``began`` to ``ended``."""
     asked = sorted((one.ended, one.how) for one in sent if not one.key)
     good = [began, *(moment for moment, how in asked if not how), ended]
     bad = [moment for moment, how in asked if how]

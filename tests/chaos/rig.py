@@ -15,7 +15,6 @@ import httpx2
 import psutil
 
 from neuro_latent_client import Client
-from neuro_latent_serving.feedback import FeedbackStore
 from neuro_latent_serving.server.process import LOCK, RUN_PREFIX, SHM_PREFIX
 from neuro_latent_serving.settings import FEEDBACK_VARIABLE
 from tests.chaos.load import Load, counted, seconds_down
@@ -65,7 +64,10 @@ class Rig:
     """A server with its database and its folder of temporary files, in a folder of its own.
 
     Args:
-        wrapper: words before the command, for a namespace of its own.
+        wrapper: words before the command, for a name space of its own.
+
+    Attributes:
+        inside: words before a command that is to run in that name space.
     """
 
     def __init__(self, repository: Path, folder: Path, *, wrapper: tuple[str, ...] = ()) -> None:
@@ -74,6 +76,7 @@ class Rig:
         self.database = folder / "data" / "feedback.sqlite3"
         self.log = folder / "log"
         self.facts: dict[str, object] = {}
+        self.inside: tuple[str, ...] = ()
         self._starts = 0
         self._regions: set[str] = set()
         for made in (self.temporary, self.database.parent):
@@ -160,13 +163,13 @@ class Rig:
             return answer.status_code == 200 and answer.json()["feedback"] == "ready"
         return False
 
-    def stored(self, database: Path | None = None) -> set[str]:
+    def stored(self) -> set[str]:
         """The keys that are in the database."""
-        store = FeedbackStore(f"sqlite:///{database or self.database}")
-        try:
-            return {row.feedback.request_id for row in store.records()}
-        finally:
-            store.close()
+        words = [*self.inside, COMMAND, "feedback", "export", "--url", f"sqlite:///{self.database}"]
+        done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+        if done.returncode:
+            raise RuntimeError(f"the database cannot be read: {done.stderr.strip()}")
+        return {json.loads(line)["request_id"] for line in done.stdout.splitlines()}
 
     def stop(self) -> list[str]:
         """End it as Ctrl-C would; what is left."""

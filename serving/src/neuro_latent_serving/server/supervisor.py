@@ -171,6 +171,8 @@ class TritonServer:
             self._leave_access()
         except BaseException as error:
             self._end(keep_log=isinstance(error, ServeError) and self._process is not None)
+            if isinstance(error, OSError):
+                raise StartError(f"the server cannot be started: {error}", "Is its disk full?") from error
             raise
         self.start_seconds = time.monotonic() - began
         return True
