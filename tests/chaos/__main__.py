@@ -12,6 +12,8 @@ import time
 from datetime import date
 from pathlib import Path
 
+from stamina import instrumentation
+
 from tests.chaos.outcome import Outcome, failed, table, write
 from tests.chaos.rig import RUNNING, say
 from tests.chaos.scenarios import SCENARIOS
@@ -49,6 +51,7 @@ def main() -> int:
             print(f"{name:18}{(scenario.__doc__ or '').splitlines()[0]}")
         return 0
     began = time.monotonic()
+    instrumentation.set_on_retry_hooks([])  # they would write between the lines of the table
     watchdog = threading.Timer(LIMIT_S, give_up)
     watchdog.daemon = True
     watchdog.start()

@@ -6,7 +6,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import httpx2
 
@@ -16,6 +16,9 @@ PROMPTS = ("Create a function", "write a poem about the sea", "explain photosynt
 TOKENS = 16
 TIMEOUT_S = 15.0
 """A request that takes longer hangs."""
+
+STILL_S = 2.0
+"""A thread that sleeps a tenth of a second and wakes so late: the machine, or this program, stood still meanwhile."""
 
 AFTER_FAILURE_S = 0.2
 """So that a server that is down is not asked thousands of times."""
@@ -62,10 +65,12 @@ class Load:
         self._urls = urls
         self._over = threading.Event()
         self._sent: list[Sent] = []
+        self._pauses: list[tuple[float, float]] = []
         with Client(urls["grpc"], timeout=60) as client:
             self.right = {prompt: client.optimize(prompt, max_length=TOKENS).text for prompt in PROMPTS}
         ways = (self._whole, self._stream, self._http, self._gateway, self._rate)
         self._threads = [threading.Thread(target=way, daemon=True) for way in ways for _ in range(2)]
+        self._threads.append(threading.Thread(target=self._look_at_the_machine, daemon=True))
 
     def __enter__(self) -> "Load":
         for thread in self._threads:
@@ -79,7 +84,23 @@ class Load:
 
     def since(self, began: float, until: float = float("inf")) -> list[Sent]:
         """What has ended since a moment of the monotonic clock."""
-        return [one for one in self._sent[:] if began <= one.ended <= until]
+        return [self._excused(one) for one in self._sent[:] if began <= one.ended <= until]
+
+    def stood_still_s(self, began: float) -> float:
+        """How long the machine itself has stood still since a moment, which is no fault of the server."""
+        return sum(until - since for since, until in self._pauses if until >= began)
+
+    def _excused(self, sent: Sent) -> Sent:
+        paused = any(since < sent.ended and until > sent.began for since, until in self._pauses)
+        return replace(sent, how="late (the machine stood still)") if sent.how == "hang" and paused else sent
+
+    def _look_at_the_machine(self) -> None:
+        before = time.monotonic()
+        while not self._over.wait(0.1):
+            now = time.monotonic()
+            if now - before > STILL_S:
+                self._pauses.append((before, now))
+            before = now
 
     def answered_since(self, began: float) -> bool:
         """Whether every kind of request has been answered that began after a moment."""
@@ -133,7 +154,15 @@ class Load:
 
 def rest(client: httpx2.Client, prompt: str) -> str:
     """The gateway's answer."""
-    answer = client.post("/optimize", json={"raw_prompt": prompt, "max_length": TOKENS})
+    return text_of(client.post("/optimize", json={"raw_prompt": prompt, "max_length": TOKENS}))
+
+
+def text_of(answer: httpx2.Response) -> str:
+    """What the gateway has written.
+
+    Raises:
+        HttpError: it says, as its documents have it, that it cannot now.
+    """
     if answer.status_code >= 500 and answer.headers["content-type"] == "application/problem+json":
         raise HttpError(str(answer.status_code))
     answer.raise_for_status()

@@ -241,6 +241,7 @@ def measured(rig: Rig, load: Load, name: str, tries: int, report: list[Outcome])
     there = {one.pid for one in rig.family()}
     gone = [one for one in family if one.pid not in there]
     note = [f"{rig.starts - starts} restarts"] if rig.starts > starts else []
+    note += [f"the machine stood still for {still:.0f} s"] if (still := load.stood_still_s(began)) else []
     note += [f"wrong: {' '.join(what.split())[:200]}" for what in sorted({one.what for one in sent if one.what})[:2]]
     report.append(
         Outcome(
