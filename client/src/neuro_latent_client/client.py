@@ -250,6 +250,11 @@ class Client(BaseClient[Transport]):
         self._check_open()
         self._transport.ask(LOAD_ADAPTERS, check_timeout(timeout))
 
+    def _cancel_latest(self) -> None:
+        """Cancel the request that was made last on the server, for a command that is interrupted."""
+        if self._latest is not None:
+            self._transport.cancel(self._latest.request_id)
+
     def _infer(self, request: InferRequest, retries: int | None = None) -> Tensors:
         """Ask, and cancel the request on the server when the caller gives up: a deadline, or Ctrl-C."""
         try:

@@ -4,6 +4,8 @@ import json
 import signal
 import subprocess
 import sys
+import threading
+import time
 from importlib.metadata import EntryPoint, EntryPoints
 
 import pytest
@@ -13,8 +15,10 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import neuro_latent_client
+from neuro_latent_client import Client
 from neuro_latent_client.cli import _lazy, app
 from neuro_latent_client.cli._diff import added_lines, changed_words, word_diff
+from neuro_latent_client.cli._interrupt import LIMIT_S
 from neuro_latent_client.cli.feedback import FeedbackGroup
 
 
@@ -406,16 +410,64 @@ def test_an_entry_point_that_cannot_be_loaded_is_one_line(run, installed):
     assert "No module named 'no_such_module'" in result.stderr
 
 
-def test_interrupting_a_stream_cancels_it(url, script, make_response):
-    script.responses, script.delay_s = [make_response("word ")] * 400, 0.02
+def interruptible(*arguments):
+    """The command, which hears SIGINT."""
     # A shell starts its background jobs with SIGINT ignored, and CI may be one.
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
     code += "from neuro_latent_client.cli import main; main()"
-    command = [sys.executable, "-c", code, "optimize", "x", "--url", url, "--stream"]
+    return [sys.executable, "-c", code, *arguments]
+
+
+def ended(process):
+    """What an interrupted command has said on stderr; one that does not end is killed."""
+    try:
+        return process.communicate(timeout=15)[1]
+    except subprocess.TimeoutExpired:
+        process.kill()
+        pytest.fail(f"it still ran 15 seconds later: {process.communicate()}")
+
+
+def test_interrupting_a_stream_cancels_it(url, script, make_response):
+    script.responses, script.delay_s = [make_response("word ")] * 400, 0.02
+    command = interruptible("optimize", "x", "--url", url, "--stream")
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout.read(5) == "word "
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=10)
+        errors = ended(process)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     assert script.cancelled
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_an_interrupted_command_ends_although_the_server_does_not(url, script, make_response, signals):
+    script.responses, script.delay_s = [make_response("word ")] * 2, 60
+    cancel, script.cancel = script.cancel, lambda request_id: None
+    command = interruptible("optimize", "x", "--url", url, "--stream")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.read(5) == "word "
+        began = time.monotonic()
+        for _ in range(signals):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.3)
+        errors = ended(process)
+    cancel(script.requests[0].request_id)  # else the server's thread outlives the test
+    assert (process.returncode, "Traceback" in errors) == (130, False), errors
+    assert time.monotonic() - began < (LIMIT_S + 2 if signals == 1 else 1.5)
+
+
+def test_clean_up_waits_for_no_lock_that_grpc_has_left_taken(grpc_url, script, make_response):
+    script.responses, script.delay_s = [make_response("word ")] * 2, 60
+    client = Client(grpc_url)
+    stream = client.stream("x")
+    assert next(stream).text == "word "
+    began = time.monotonic()
+    stuck = stream._responses._call._state.condition
+    assert stuck.acquire(timeout=5)  # as an exception in the middle of grpc's code leaves it
+    closing = threading.Thread(target=lambda: (stream.close(), client.close()), daemon=True)
+    closing.start()
+    closing.join(30)
+    stuck.release()
+    script.cancel(script.requests[0].request_id)
+    assert not closing.is_alive()
+    assert time.monotonic() - began < 15

@@ -1,5 +1,7 @@
 """Options that several commands share."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,6 +10,8 @@ import typer
 from neuro_latent_client._endpoint import DEFAULT_URL as DEFAULT_URL
 from neuro_latent_client.client import Client
 from neuro_latent_client.tls import TlsConfig
+
+from ._interrupt import cancelled_by_interrupt
 
 if TYPE_CHECKING:
     from neuro_latent_client.async_client import AsyncClient
@@ -32,8 +36,12 @@ class Connection:
     key: str | None
     timeout: float = 30.0
 
-    def client(self) -> Client:
-        return Client(self.url, **self._settings())
+    @contextmanager
+    def client(self) -> Iterator[Client]:
+        """A client whose request Ctrl-C cancels; closed at the end."""
+        client = Client(self.url, **self._settings())
+        with cancelled_by_interrupt(client), client:
+            yield client
 
     def async_client(self) -> "AsyncClient":
         from neuro_latent_client.async_client import AsyncClient

@@ -64,12 +64,20 @@ def promote(store: AdapterStore, change: Callable[[], Version], client: Client |
 def settle(store: AdapterStore, ask: Callable[[Callable[[Client], None]], None]) -> list[int]:
     """Probe what a killed change has published, before a server serves it; the versions that had to be withdrawn.
 
+    Where the repository is only to be read, the version is probed and stays.
+
     Args:
         ask: calls what it is given with the client of a server that serves the newest version and nobody else.
 
     Raises:
         ServeError: the repository cannot be changed, or the server does not start for another reason.
+        ProbeError: a version does not answer and cannot be withdrawn, for the repository is only to be read.
+        StopRequestedError: as :meth:`AdapterStore.changing`.
     """
+    if not store.is_writable():
+        if (version := store.unprobed()) is not None:
+            ask(partial(probe, version=version))
+        return []
     withdrawn = []
     with store.probing():
         while (version := store.unprobed()) is not None:

@@ -9,12 +9,13 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -47,6 +48,8 @@ KEPT = 3
 
 BUILDING = ".building-"
 LOCK = ".lock"
+LOOK_S = 0.1
+"""Between two looks at a lock that another process holds."""
 
 
 class Change(BaseModel):
@@ -71,6 +74,10 @@ class Change(BaseModel):
     before_adapter: str
 
 
+class StopRequestedError(Exception):
+    """Somebody who waited was asked to stop."""
+
+
 @dataclass(frozen=True)
 class Version:
     """A set of adapters."""
@@ -88,17 +95,21 @@ class Version:
 class AdapterStore:
     """The adapters of a model repository.
 
+    Args:
+        should_stop: asked while another process's change is waited for.
+
     Raises:
         UsageError: the folder does not exist.
         ServeError: it is no exported repository, one from before there were several adapters, or one whose projector is
             run by one of Triton's own backends.
     """
 
-    def __init__(self, repository: Path) -> None:
+    def __init__(self, repository: Path, should_stop: Callable[[], bool] = lambda: False) -> None:
         if PROJECTOR not in model_names(repository):
             raise ServeError(f"{repository}: no model {PROJECTOR} in it, so it has no adapters")
         self.repository = repository
         self._locked = False
+        self._should_stop = should_stop
         self._folder = repository.absolute() / PROJECTOR
         if any(has_one_adapter(self._folder / str(number)) for number in self.numbers()):
             raise ServeError(
@@ -232,6 +243,10 @@ class AdapterStore:
                 raise
             mark.unlink()
 
+    def is_writable(self) -> bool:
+        """Whether changes can be written; False on a file system that is mounted to be read."""
+        return os.access(self._folder, os.W_OK | os.X_OK)
+
     def unprobed(self) -> Version | None:
         """The newest version, where the command that published it was killed before it had probed it."""
         try:
@@ -258,13 +273,17 @@ class AdapterStore:
 
         Raises:
             ServeError: the repository cannot be written.
+            StopRequestedError: ``should_stop`` said so while another process was changing it.
         """
         if self._locked:
             yield
             return
         try:
             with (self._folder / LOCK).open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                while not _is_locked(lock):
+                    if self._should_stop():
+                        raise StopRequestedError
+                    time.sleep(LOOK_S)
                 self._locked = True
                 for left in self._folder.glob(f"{BUILDING}*"):
                     shutil.rmtree(left)
@@ -375,3 +394,12 @@ def _to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _is_locked(file: IO[str]) -> bool:
+    """Lock a file; False where another process holds it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -48,7 +48,11 @@ def _inside(file: Path, nearest: Path) -> Iterator[Outcome]:
     try:
         found = damage(file) if nearest == file else ""
     except sqlite3.Error as error:
-        yield Finding("feedback-unwritable", str(file), f"it cannot be read now: {error}", "End what holds it locked.")
+        is_locked = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+        mend = (
+            "End what holds it locked." if is_locked else f"See to its disk, or name another with {FEEDBACK_VARIABLE}."
+        )
+        yield Finding("feedback-unwritable", str(file), f"it cannot be read now: {error}", mend)
         return
     if found:
         mend = f"Move it away and restore a copy of it, or name another with {FEEDBACK_VARIABLE}."

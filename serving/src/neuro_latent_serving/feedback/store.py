@@ -46,6 +46,9 @@ from neuro_latent_serving.feedback.record import Feedback, FeedbackRecord
 TIMEOUT_S = 10
 """How long a write waits for that of another process, or for a database on the network to let it in."""
 
+LOOKED_INTO_S = 1.0
+"""How long a file is looked into before it is first written; all feedback waits for that."""
+
 FETCHED_AT_ONCE = 500
 
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -106,19 +109,30 @@ def shown_url(url: URL) -> str:
     return url.set(query={}).render_as_string(hide_password=True)
 
 
-def damage(file: Path) -> str:
-    """What is wrong inside a SQLite file, in SQLite's words; "" where nothing is. The file is only read.
+def damage(file: Path, limit_s: float = threading.TIMEOUT_MAX) -> str:
+    """What is wrong inside a SQLite file, in SQLite's words; "" where nothing is found. The file is only read.
+
+    Args:
+        limit_s: how long it is looked into. Of a large file that is a part; what is wrong with the rest is told when
+            it is read or written.
 
     Raises:
         sqlite3.Error: it cannot be read now.
     """
     with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=TIMEOUT_S)) as connection:
+        limit = threading.Timer(limit_s, connection.interrupt)
+        limit.start()
         try:
             found = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
         except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+                return ""
             if not _says_damaged(error):
                 raise
             return str(error)
+        finally:
+            limit.cancel()
+            limit.join()
     return "" if found == "ok" else found
 
 
@@ -281,7 +295,7 @@ class FeedbackStore:
         if is_new or file != self._prepared:  # a new file may have the number of one that is gone
             if self._prepared is not None:
                 log.warning("the feedback's file %s was deleted or replaced; writing to the one there now", self._file)
-            if found := damage(self._file):
+            if found := damage(self._file, LOOKED_INTO_S):
                 raise StoreDamaged from sqlite3.DatabaseError(f"{self._file}: {found}")
             for name in (f"{self._file}{end}" for end in ("", "-wal", "-shm")):
                 with suppress(OSError):  # not there, or not ours

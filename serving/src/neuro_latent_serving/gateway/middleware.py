@@ -6,7 +6,8 @@ import re
 import time
 import uuid
 from collections.abc import Collection
-from typing import Any, TextIO
+from contextlib import suppress
+from typing import Any, TextIO, cast
 
 import structlog
 from fastapi import HTTPException
@@ -45,9 +46,9 @@ class GatewayMetrics:
 
 
 def make_log(stream: TextIO, *, quiet: bool) -> Any:
-    """A JSON line an event; ``quiet`` leaves only what went wrong."""
+    """A JSON line an event; ``quiet`` leaves only what went wrong. One that cannot be written is lost."""
     return structlog.wrap_logger(
-        structlog.WriteLogger(stream),
+        structlog.WriteLogger(cast(TextIO, _LossyStream(stream))),
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -56,6 +57,21 @@ def make_log(stream: TextIO, *, quiet: bool) -> Any:
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING if quiet else logging.INFO),
     )
+
+
+class _LossyStream:
+    """A stream for a log: a full disk must not fail a request."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
 
 
 class Observer:

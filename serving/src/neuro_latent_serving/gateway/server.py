@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from neuro_latent_client import AsyncClient
 from neuro_latent_serving.gateway.app import create_app
@@ -64,4 +64,5 @@ class GatewayServer(AsgiServer):
         """
         drained = time.monotonic() + self._drain_timeout
         super().stop(lambda: force() or time.monotonic() > drained)
-        self._opened.close()
+        with suppress(OSError):  # what is left of the log, on a full disk
+            self._opened.close()

@@ -33,7 +33,7 @@ from neuro_latent_serving.gateway.options import (
 )
 from neuro_latent_serving.server.adapter import adapter_weights, export_run, is_exported, refuse_to_drop_adapters
 from neuro_latent_serving.server.binary import find_tritonserver
-from neuro_latent_serving.server.errors import ServeError, ServerEndedError
+from neuro_latent_serving.server.errors import ServeError, ServerEndedError, StartError
 from neuro_latent_serving.server.ports import FREE_PORTS, Ports, claim_ports, numeric_host
 from neuro_latent_serving.server.repository import Manifest, check_repository, newest_adapters
 from neuro_latent_serving.server.stop import StopSignals
@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 
 DEFAULTS = ServerConfig()
 DEFAULT_REPOSITORY = Path("repository")
+FAILED_STARTS = 3
+"""How often in a row a server that was ready before may fail to start again: the machine had no time for it, say."""
+
 OPTIMIZER = "neuro_latent_optimizer"
 EXAMPLE = {"raw_prompt": "Create a function", "max_length": 200, "num_return_sequences": 1}
 
@@ -204,15 +207,18 @@ def serve(
             manifest = check_repository(repository, verify=verify)
             server = TritonServer(repository, config)
             budget = RateLimit(restarts) if restarts else None
+            failed_starts = FAILED_STARTS  # the first one may not fail
             while True:
                 try:
                     supervise(server, front, manifest, signals, as_json=as_json)
                     return
-                except ServerEndedError as error:
-                    if front is not None:
-                        front.metrics.restarts.labels("stalled" if error.stalled else "failed").inc()
-                    if budget is None:
+                except (ServerEndedError, StartError) as error:
+                    failed_starts = failed_starts + 1 if isinstance(error, StartError) else 0
+                    if budget is None or failed_starts > FAILED_STARTS:
                         raise
+                    if front is not None:
+                        is_stalled = isinstance(error, ServerEndedError) and error.stalled
+                        front.metrics.restarts.labels("stalled" if is_stalled else "failed").inc()
                     server = server.again()
                     console.print(f"[yellow]warning:[/] {error.message}", soft_wrap=True, highlight=False)
                     wait = budget.wait_s("")
@@ -232,7 +238,7 @@ def settle_adapters(repository: Path, config: ServerConfig, should_stop: Callabl
     if not (repository / PROJECTOR / UNPROBED).exists():
         return
     from neuro_latent_serving.adapters.promotion import ProbeError, settle
-    from neuro_latent_serving.adapters.store import AdapterStore
+    from neuro_latent_serving.adapters.store import AdapterStore, StopRequestedError
 
     private = replace(config, host="127.0.0.1", ports=FREE_PORTS, drain_timeout=0, log_file=None)
 
@@ -251,7 +257,11 @@ def settle_adapters(repository: Path, config: ServerConfig, should_stop: Callabl
             server.stop(lambda: True)
 
     console.print("probing the adapters of a change that was broken off", highlight=False)
-    for number in settle(AdapterStore(repository), ask):
+    try:
+        withdrawn = settle(AdapterStore(repository, should_stop), ask)
+    except StopRequestedError:
+        raise typer.Exit from None
+    for number in withdrawn:
         console.print(
             f"[yellow]warning:[/] version {number} of the adapters does not answer and is withdrawn; "
             "add its adapter again",

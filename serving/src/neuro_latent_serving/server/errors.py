@@ -2,6 +2,7 @@
 
 ServeError               exit code 1
 ├── ServerEndedError     a server that was ready has ended by itself
+├── StartError           a server has ended, or was not ready in time, while it started
 └── UsageError           exit code 2: the command line asks for something that cannot be
 """
 
@@ -23,6 +24,10 @@ class UsageError(ServeError):
     """An option has a value that cannot be used."""
 
     exit_code: ClassVar[int] = 2
+
+
+class StartError(ServeError):
+    """A server has ended, or was not ready in time, while it started."""
 
 
 class ServerEndedError(ServeError):

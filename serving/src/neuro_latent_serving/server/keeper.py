@@ -75,7 +75,7 @@ def start(command: list[str]) -> int:
             os.dup2(2, 1)
             os.execv(command[0], command)
     except OSError as error:
-        os.write(2, f"error: {command[0]}: {error.strerror}\n".encode())
+        say(f"error: {command[0]}: {error.strerror}")
     os._exit(127)
 
 
@@ -111,10 +111,10 @@ def watch(server: int, wake: int) -> bool:
         already, ended = ended, {stub for stub in stubs if states[stub][:2] == (server, "Z")}
         if lost := sorted(already & ended):
             models = ", ".join(f"{stubs[stub]} ({states[stub][2]})" for stub in lost)
-            os.write(2, f"error: {LOST} {models}; the server ends, so that nobody waits for it\n".encode())
+            say(f"error: {LOST} {models}; the server ends, so that nobody waits for it")
             break
     if looks >= 0 and time.monotonic() - stalled < REMEMBERED_S:
-        os.write(2, f"error: {STALLED}\n".encode())
+        say(f"error: {STALLED}")
     return False
 
 
@@ -200,7 +200,13 @@ def close_shared_memory() -> None:
     filter_ = ctypes.create_string_buffer(struct.pack("HP", len(program), ctypes.addressof(code)))
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     if prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(filter_)):
-        os.write(2, b"warning: no filter of system calls here, so other users can read the models' shared memory\n")
+        say("warning: no filter of system calls here, so other users can read the models' shared memory")
+
+
+def say(line: str) -> None:
+    """Write a line to the server's log; on a full disk it is lost, and nothing else."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{line}\n".encode())
 
 
 def remove_shared_memory(prefix: str) -> None:

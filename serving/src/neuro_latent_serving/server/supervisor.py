@@ -16,7 +16,7 @@ from neuro_latent_serving.server.access import Access, is_this_machine
 from neuro_latent_serving.server.asgi import AsgiServer
 from neuro_latent_serving.server.backends import prepare_backends
 from neuro_latent_serving.server.binary import TritonBinary, find_tritonserver
-from neuro_latent_serving.server.errors import ServeError, ServerEndedError, UsageError
+from neuro_latent_serving.server.errors import ServeError, ServerEndedError, StartError, UsageError
 from neuro_latent_serving.server.front import Front
 from neuro_latent_serving.server.health import Health, ServedModel
 from neuro_latent_serving.server.keeper import STALLED
@@ -171,6 +171,8 @@ class TritonServer:
             self._leave_access()
         except BaseException as error:
             self._end(keep_log=isinstance(error, ServeError) and self._process is not None)
+            if isinstance(error, OSError):
+                raise StartError(f"the server cannot be started: {error}", "Is its disk full?") from error
             raise
         self.start_seconds = time.monotonic() - began
         return True
@@ -254,15 +256,17 @@ class TritonServer:
         while not should_stop():
             code = process.poll()
             if code is not None:
-                raise self._failure(f"tritonserver did not start ({exit_text(code)})")
+                error = self._failure(f"tritonserver did not start ({exit_text(code)})")
+                raise StartError(error.message, error.hint)
             waiting = health.waiting_for(expected)
             if waiting is None:
                 return True
             if time.monotonic() > deadline:
-                raise self._failure(
+                error = self._failure(
                     f"{waiting} was not ready within {self.config.ready_timeout:g} seconds",
                     "Give it more time with --ready-timeout SECONDS.",
                 )
+                raise StartError(error.message, error.hint)
             time.sleep(POLL_SECONDS)
         return False
 

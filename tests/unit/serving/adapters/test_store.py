@@ -19,9 +19,9 @@ from typer.testing import CliRunner, Result
 from neuro_latent_client import Client
 from neuro_latent_serving.adapters import store as module
 from neuro_latent_serving.adapters.cli import app
-from neuro_latent_serving.adapters.promotion import promote
+from neuro_latent_serving.adapters.promotion import ProbeError, promote, settle
 from neuro_latent_serving.adapters.records import FORMAT
-from neuro_latent_serving.adapters.store import AdapterStore
+from neuro_latent_serving.adapters.store import AdapterStore, StopRequestedError
 from neuro_latent_serving.server.adapter import is_exported, refuse_to_drop_adapters
 from neuro_latent_serving.server.cli import adapter_versions
 from neuro_latent_serving.server.errors import ServeError, UsageError
@@ -391,3 +391,49 @@ def test_a_repository_with_one_adapter_is_served_and_its_adapters_stay(repositor
     (version / "model.onnx").unlink()
     with pytest.raises(ServeError, match=r"model\.onnx is missing"):
         check_repository(repository)
+
+
+def test_who_waits_for_another_change_can_be_stopped(repository: Path, store: AdapterStore) -> None:
+    asked: list[bool] = []
+
+    def should_stop() -> bool:
+        asked.append(True)
+        return len(asked) > 2
+
+    waiting = AdapterStore(repository, should_stop)
+    with store.changing(), pytest.raises(StopRequestedError):
+        settle(waiting, lambda probe: None)
+    assert len(asked) == 3
+    assert settle(waiting, lambda probe: None) == [], "nobody holds it any more"
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_broken_off_change_in_a_repository_that_is_only_read_is_probed_and_stays(
+    store: AdapterStore, make: Make, monkeypatch: pytest.MonkeyPatch, answers: bool
+) -> None:
+    class Killed(BaseException):
+        """SIGKILL, as far as files go."""
+
+    class Dies:
+        def load_adapters(self) -> None:
+            raise Killed
+
+    with pytest.raises(Killed):
+        promote(store, lambda: store.add("team", make("second")), Dies())  # type: ignore[arg-type]
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK and access(path, mode))
+    monkeypatch.setattr(AdapterStore, "changing", lambda self: pytest.fail("it is written"))
+    probed: list[object] = []
+
+    def ask(probe: object) -> None:
+        probed.append(probe)
+        if not answers:
+            raise ProbeError("no answer")
+
+    if answers:
+        assert settle(store, ask) == []
+    else:
+        with pytest.raises(ProbeError):
+            settle(store, ask)
+    assert len(probed) == 1
+    assert store.newest().number == 2

@@ -9,10 +9,12 @@ import resource
 import shutil
 import socket
 import socketserver
+import sqlite3
 import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
@@ -25,6 +27,7 @@ import pytest
 from neuro_latent_serving.doctor import device, machine, ports, server, storage, versions
 from neuro_latent_serving.doctor.examine import Check, examine_group
 from neuro_latent_serving.doctor.subject import Options, Subject
+from neuro_latent_serving.feedback import store as feedback_store
 from neuro_latent_serving.server import process
 from neuro_latent_serving.server.backends import STUB
 from neuro_latent_serving.server.binary import wheel_program
@@ -248,6 +251,23 @@ def test_the_database_of_the_feedback(
     (tmp_path / "damaged").write_bytes(b"no database" * 1000)
     monkeypatch.setenv("NEURO_LATENT_FEEDBACK_URL", url.format(tmp_path=tmp_path))
     assert found(storage.check) == expected
+
+
+@pytest.mark.parametrize(("locked", "mend"), [(True, "End what holds it locked."), (False, "See to its disk")])
+def test_a_database_that_cannot_be_read_now(
+    locked: bool, mend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "feedback.sqlite3"
+    monkeypatch.setenv("NEURO_LATENT_FEEDBACK_URL", f"sqlite:///{file}")
+    monkeypatch.setattr(feedback_store, "TIMEOUT_S", 0.1)
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("CREATE TABLE other (x)")
+        if locked:
+            other.execute("BEGIN EXCLUSIVE")
+        else:
+            Path(f"{file}-journal").mkdir()  # where SQLite looks for what it has to roll back
+        (finding,) = examine_group("test", storage.check, Subject(NO_PORTS)).findings
+    assert (finding.id, finding.mend[: len(mend)]) == ("feedback-unwritable", mend)
 
 
 def test_feedback_below_a_folder_of_somebody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

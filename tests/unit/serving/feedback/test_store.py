@@ -8,6 +8,7 @@ import sqlite3
 import threading
 import traceback
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from multiprocessing.connection import Connection
@@ -19,7 +20,7 @@ from sqlalchemy import event
 from neuro_latent_client.protocol import FEEDBACK_INPUT_TYPES, FEEDBACK_LIMITS
 from neuro_latent_serving.errors import InvalidInput, StoreDamaged, StoreUnavailable
 from neuro_latent_serving.feedback import Feedback, FeedbackStore
-from neuro_latent_serving.feedback.store import _TABLE
+from neuro_latent_serving.feedback.store import _TABLE, damage
 
 KILLS = 50
 GOOD = Feedback("r1", "Create a function", "Write a Python function that …", 1)
@@ -229,6 +230,19 @@ def test_a_damaged_database_is_no_try_again(file: Path, what: str, running: bool
         assert str(file) not in str(caught.value), "the reason is the operator's"
         with pytest.raises(StoreDamaged):
             store.check()
+
+
+def test_a_large_file_is_looked_into_for_a_moment(file: Path) -> None:
+    file.parent.mkdir(exist_ok=True)
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE other (x)")
+        connection.executemany("INSERT INTO other VALUES (?)", (("x" * 3000,) for _ in range(30_000)))
+        connection.commit()
+    with file.open("r+b") as raw:
+        raw.seek(25_000 * 4096)  # a page near the end
+        raw.write(random.Random(0).randbytes(4096))
+    assert damage(file)
+    assert "" in [damage(file, limit_s=0.005) for _ in range(5)], "all feedback waits meanwhile"
 
 
 def test_only_the_owner_can_read_the_files(file: Path) -> None:

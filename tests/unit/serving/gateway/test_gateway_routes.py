@@ -17,6 +17,8 @@ from neuro_latent_client.protocol import FEEDBACK_MODEL, FINISH_REASONS
 from neuro_latent_client.testing import FakeServer
 from neuro_latent_serving.errors import StoreDamaged
 from neuro_latent_serving.gateway import app
+from neuro_latent_serving.gateway.config import GatewayConfig
+from neuro_latent_serving.gateway.server import GatewayServer
 from tests.unit.serving.gateway.conftest import Start, logged
 
 PROMPT = {"raw_prompt": "Create a function"}
@@ -403,3 +405,11 @@ def test_everything_that_a_route_can_answer_is_documented(rest: httpx2.Client) -
 def test_feedback_of_a_server_without_that_model(rest: httpx2.Client, triton: FakeServer) -> None:
     triton.models.remove(FEEDBACK_MODEL)
     problem(rest.post("/feedback", json=FEEDBACK), 503)
+
+
+def test_a_full_disk_takes_lines_of_the_log_and_no_answer(triton: FakeServer) -> None:
+    config = GatewayConfig(port=0, log_file=Path("/dev/full"))
+    with GatewayServer(config, lambda: triton.async_client(retries=0)) as server:
+        server.start()
+        answers = [httpx2.post(f"{server.url}/optimize", json=PROMPT, trust_env=False) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200]

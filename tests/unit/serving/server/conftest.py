@@ -18,6 +18,8 @@ prefix = [word for word in sys.argv if "shm-region-prefix-name" in word][0].rpar
 open(f"/dev/shm/{{prefix}}region", "w").close()
 with open({record!r}, "w") as record:
     json.dump({{"arguments": sys.argv[1:], "environment": dict(os.environ), "pid": os.getpid()}}, record)
+if os.path.exists({record!r} + ".fail"):
+    sys.exit(1)
 if fake == "exit":
     print('E1122 17:45:38.199336 1 server.cc:241] "CudaDriverHelper has not been initialized."')
     print('''E1122 17:45:38.590178 1 m.cc:642] "failed to load 'echo' version 1: Internal: no such file: model.onnx"''')
@@ -75,6 +77,11 @@ class FakeServer:
     @property
     def started(self) -> dict:
         return json.loads(self._record.read_text())
+
+    @property
+    def fails(self) -> Path:
+        """While this file is there, it ends at once."""
+        return self._record.with_name("started.json.fail")
 
     @property
     def child(self) -> int:

@@ -19,6 +19,7 @@ import pytest
 import neuro_latent_serving.server as package
 from neuro_latent_serving.server import ServeError, UsageError, adapter
 from neuro_latent_serving.server.adapter import adapter_weights, export_command, export_run
+from neuro_latent_serving.server.cli import FAILED_STARTS
 from neuro_latent_serving.server.repository import sha256
 
 SOURCE = Path(package.__file__).parents[2]
@@ -122,6 +123,29 @@ def test_a_server_that_ends_too_often_is_waited_for_and_not_given_up(serve: Serv
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     assert result(process)[0] == 0
+
+
+@pytest.mark.parametrize("mended", [True, False])
+def test_a_server_that_was_ready_is_started_again_although_a_start_fails(
+    serve: Serve, repository: Path, fake_server, mended: bool
+) -> None:
+    process = serve("--repository", repository, *FREE, "--json", "--restarts", "60")
+    pid = ready_line(process)["pid"]
+    fake_server.fails.touch()
+    os.kill(pid, signal.SIGKILL)
+    assert process.stderr is not None
+    shown = ""
+    while "tritonserver did not start (exit code 1)" not in shown:
+        line = process.stderr.readline()
+        assert line, shown
+        shown += line
+    if mended:
+        fake_server.fails.unlink()
+        assert ready_line(process)["pid"] != pid
+        process.send_signal(signal.SIGTERM)
+    code, rest = result(process)
+    assert code == (0 if mended else 1), shown + rest
+    assert mended or (shown + rest).count("did not start") == FAILED_STARTS + 1
 
 
 def test_a_second_signal_stops_at_once(serve: Serve, repository: Path) -> None:

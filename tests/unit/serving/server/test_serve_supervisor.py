@@ -1,8 +1,11 @@
 """Start and stop, with a script in place of tritonserver."""
 
+import errno
 import os
 import signal
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +22,9 @@ from neuro_latent_serving.server import (
     ServerEndedError,
     TritonServer,
     UsageError,
+    keeper,
 )
+from neuro_latent_serving.server.errors import StartError
 
 
 @pytest.fixture
@@ -191,3 +196,18 @@ def test_wrong_settings() -> None:
         ServerConfig(drain_timeout=-1)
     with pytest.raises(UsageError, match="--log-file"):
         ServerConfig(log_file=Path("/no/such/folder/log"))
+
+
+def test_a_full_disk_loses_a_line_of_the_log_and_fails_a_start_in_words(
+    configure, repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = f"import sys; sys.path.insert(0, {str(Path(keeper.__file__).parent)!r}); import keeper; keeper.say('lost')"
+    with open("/dev/full", "w") as full:
+        assert subprocess.run([sys.executable, "-c", code], stderr=full).returncode == 0
+
+    def no_space(*_: object, **__: object) -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "mkdtemp", no_space)
+    with pytest.raises(StartError, match=r"cannot be started: .*No space left on device"):
+        TritonServer(repository, configure()).start()
