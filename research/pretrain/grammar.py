@@ -50,7 +50,7 @@ class Kind:
 
     def request(self, rng: random.Random, form: str) -> str:
         """A request of one form, as someone types it."""
-        named = {name for _, name, _, _ in string.Formatter().parse(form) if name}
+        named = dict.fromkeys(name for _, name, _, _ in string.Formatter().parse(form) if name)  # in one order always
         text = form.format_map({name: rng.choice(self.slots[name]) for name in named})
         text = re.sub(r"\ba (?=[aeiou])", "an ", " ".join(text.split()))
         if not form.endswith("}") or rng.random() < 0.3:
