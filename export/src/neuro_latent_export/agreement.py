@@ -98,6 +98,7 @@ def read_check_data(
         data = read_records(path, columns)
         if data.bad_rows:
             log(render_bad_rows(data.bad_rows))
+        data.check_lost()
         name, found = path.name, [r for r in data.records if r.enhanced_prompt is not None]
     if len(found) < MIN_ROWS:
         raise ValueError(

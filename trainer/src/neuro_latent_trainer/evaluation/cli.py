@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from neuro_latent_trainer.command_line import fail
+from neuro_latent_trainer.command_line import fail, read_data
 from neuro_latent_trainer.evaluation import tables
 
 DEFAULT_ROWS = 2000
@@ -99,14 +99,7 @@ def evaluate(
     from neuro_latent_trainer import adapter_folder
     from neuro_latent_trainer.adapter_folder import AdapterError
     from neuro_latent_trainer.backbones import BackboneError
-    from neuro_latent_trainer.data import (
-        DataError,
-        Record,
-        describe_unused,
-        parse_columns,
-        read_records,
-        render_bad_rows,
-    )
+    from neuro_latent_trainer.data import DataError, Record, describe_unused, parse_columns
     from neuro_latent_trainer.evaluation.baselines import Baselines, Budget
     from neuro_latent_trainer.evaluation.evaluate import EvaluationConfig, is_triple
     from neuro_latent_trainer.evaluation.evaluate import evaluate as evaluate_adapter
@@ -118,10 +111,7 @@ def evaluate(
     def records(path: Path | None, names: str) -> list[Record]:
         if path is None:
             return []
-        found = read_records(path, parse_columns(names) if names else None)
-        if found.bad_rows:
-            console.print(render_bad_rows(found.bad_rows), highlight=False, markup=False)
-        return list(found.records)
+        return list(read_data(console, path, parse_columns(names) if names else None).records)
 
     def load(path: Path) -> PromptOptimizer:
         return PromptOptimizer.from_pretrained(adapter_folder.locate(path), encoder=encoder, generator=generator)
