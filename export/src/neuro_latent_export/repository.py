@@ -170,7 +170,7 @@ def _not_served(repository: Path) -> Iterator[None]:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ExportError(
-                f"{repository} is being served. To change an adapter of it: neuro-latent adapters add NAME --adapter DIR "
+                f"{repository} is being served. To change one adapter: neuro-latent adapters add NAME --adapter DIR "
                 f"--repository {repository}. To export all of it, stop the server first, or choose another --output"
             ) from None
         except OSError:  # a file system without locks
