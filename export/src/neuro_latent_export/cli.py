@@ -42,7 +42,8 @@ def export(
     check_data: Annotated[
         Path | None,
         typer.Option(
-            help="Prompts with enhanced prompts, to compare with fp32 on; without it the sample data set.",
+            help="Prompts with enhanced prompts like those that the adapter learned, to compare with fp32 on; without "
+            "it the prompts of the sample data set, with what fp32 writes for them.",
             metavar="FILE",
         ),
     ] = None,

@@ -296,7 +296,8 @@ def export_repository(
             encoders on the CPU in any case); None takes the backend's usual one.
         tensorrt_rtx: build the engines of the backend ``tensorrt`` with TensorRT-RTX for GPUs of this compute
             capability (``8.9``), which need not be at hand: for checks, since Triton does not load such engines.
-        check_data: what a quantized repository is compared with float32 on; None takes the project's own sample.
+        check_data: what a quantized repository is compared with float32 on; None takes the prompts of the
+            project's own sample, with what float32 writes for them.
         force: replace a repository to which adapters were added, too; they are lost.
         log: told of each stage.
         progress: told how far a long stage is.
