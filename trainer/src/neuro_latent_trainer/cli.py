@@ -272,8 +272,10 @@ def _train(
                 )
             if processes.is_main_process:
                 Sources.of(data_path, val_path, columns).write(output_dir)
+            before = run.sample() if config.sample_every else []
             with stopping_with_a_checkpoint(run, console):
                 summary = run.execute()
+            after = run.sample() if before and not summary.interrupted else []
     except (
         AdapterError,
         BackboneError,
@@ -286,6 +288,10 @@ def _train(
         fail(console, explain(error), code=2 if isinstance(error, ValueError) else 1)
     if summary.interrupted:
         fail(console, f"stopped at step {summary.steps}; go on with --resume last", code=130)
+    for (raw, first), (_, last) in zip(before[:1], after, strict=False):
+        start = "before" if not checkpoint_path else "when resumed"
+        for name, text in (("held-out prompt", raw), (f"written {start}", first), ("written now", last)):
+            console.print(f"{name}: {text or '(nothing)'}", highlight=False, markup=False, soft_wrap=True)
     console.print(
         f"validation loss {summary.validation_loss_start:.4f} → {summary.validation_loss_end:.4f} nats a token, "
         f"{summary.steps} steps in {summary.seconds:.0f} s. Serve it with:",

@@ -62,7 +62,9 @@ def evaluate(
     ] = None,
     report: Annotated[
         Path | None,
-        typer.Option(help="HTML report to write.", metavar="FILE", show_default="report.html in a training run"),
+        typer.Option(
+            help="HTML report to write of one adapter.", metavar="FILE", show_default="report.html in a training run"
+        ),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print all figures as one JSON line, last on stdout.")
@@ -93,6 +95,12 @@ def evaluate(
     console = Console(stderr=True)
     if (adapter is None) == (compare is None):
         fail(console, "give one adapter with --adapter DIR, or two with --compare A B", code=2)
+    if compare is not None and (report or train or baselines_dir):
+        fail(
+            console,
+            "--compare writes no report and trains no baselines: leave out --report, --train and --baselines-dir",
+            code=2,
+        )
     # Imported here so that --help does not wait for torch.
     from rich.progress import Progress
 
