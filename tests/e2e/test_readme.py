@@ -20,7 +20,6 @@ NOT_RUN_HERE = {
     "make test": "this is part of it",
     "source .venv/bin/activate": "the tests run in it",
     "neuro-latent gateway --triton": "a Triton on another machine; tests/unit/serving/gateway",
-    "--precision int8": "a second export; tests/unit/export",
     "neuro-latent retrain": "test_retrain runs it",
     "runs/first/repository": "the repository of that retraining; test_retrain runs it",
     "neuro-latent bench": "minutes of measuring; test_bench",
@@ -41,6 +40,33 @@ def commands() -> list[str]:
 def test_every_reason_not_to_run_a_command_still_has_one() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert [part for part in NOT_RUN_HERE if part not in text] == []
+
+
+def test_git_ignores_every_file_that_the_readme_makes() -> None:
+    options = "output|output-dir|data-path|data|train|val-path|repository|run|base|candidate|promote|api-keys"
+    text = "\n".join(readme_commands())
+    names = set(re.findall(rf"--(?:{options}) (\S+)", text)) | {"keys"}
+    made = sorted(name for name in names if not name.startswith("models/"))
+    assert {"repository", "faster", "sample.jsonl", "feedback.jsonl", "ablation", "runs/first"} <= set(made)
+    ignored = subprocess.run(
+        [
+            "git",
+            "check-ignore",
+            "--no-index",
+            *(f"{name}/x" if "." not in name and name != "keys" else name for name in made),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
+    assert len(ignored) == len(made), set(made) - set(ignored)
+
+
+def test_imports_that_the_readme_names_work() -> None:
+    imports = re.findall(r"`(from \S+ import \w+)`", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert any("PromptOptimizer" in line for line in imports)
+    for line in imports:
+        subprocess.run([sys.executable, "-c", line], check=True, env=ENVIRONMENT)
 
 
 def test_the_commands_and_the_program_of_the_readme_run(tmp_path: Path) -> None:

@@ -3,7 +3,11 @@
 import os
 import shutil
 import signal
+import sqlite3
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ from tritonclient.utils import InferenceServerException
 
 from neuro_latent_client.protocol import FEEDBACK_INPUT_TYPES, FEEDBACK_MODEL, FEEDBACK_OUTPUT_TYPES
 from neuro_latent_serving.feedback import FeedbackStore
+from neuro_latent_serving.feedback.store import TIMEOUT_S
 from neuro_latent_serving.server import FREE_PORTS, ServerConfig, TritonServer
 from neuro_latent_serving.settings import FEEDBACK_SECRETS_VARIABLE, FEEDBACK_VARIABLE
 from tests.triton import wire
@@ -103,6 +108,24 @@ def test_no_log_tells_a_secret(server: TritonServer) -> None:
     assert "feedback with a secret was refused" in server.log_text()
 
 
+@pytest.mark.parametrize("begin", ["BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"])
+def test_ratings_behind_a_lock_wait_side_by_side(server: TritonServer, url: str, begin: str) -> None:
+    def rate(number: int) -> tuple[float, str]:
+        began = time.monotonic()
+        with pytest.raises(InferenceServerException, match="try again later") as caught:
+            send(server, "grpc", **{**GOOD, "request_id": f"{begin} {number}"})
+        return time.monotonic() - began, caught.value.status()
+
+    send(server, "grpc", **{**GOOD, "request_id": "before"})
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as holder:
+        holder.execute(begin)
+        with ThreadPoolExecutor(5) as threads:
+            found = list(threads.map(rate, range(5)))
+    assert {status for _, status in found} == {"StatusCode.UNAVAILABLE"}
+    assert max(seconds for seconds, _ in found) < TIMEOUT_S + 4
+    assert send(server, "grpc", **{**GOOD, "request_id": f"{begin} 0"})["created"]
+
+
 def test_a_lost_or_damaged_file_on_a_running_server(server: TritonServer, url: str) -> None:
     file = Path(url.removeprefix("sqlite:///"))
     file.unlink()
@@ -127,3 +150,15 @@ def test_kill_9_of_the_server_loses_nothing_that_was_answered(server: TritonServ
     store = FeedbackStore(url)
     assert answered <= {row.feedback_id for row in store.records()}
     store.close()
+
+
+def test_a_database_that_can_never_be_written_is_said(tmp_path: Path) -> None:
+    shutil.copytree(TEMPLATE, tmp_path / "repository" / FEEDBACK_MODEL)
+    (tmp_path / "file").touch()
+    environment = {FEEDBACK_VARIABLE: f"sqlite:///{tmp_path}/file/feedback.sqlite3"}
+    config = ServerConfig(ports=FREE_PORTS, environment=environment)
+    with TritonServer(tmp_path / "repository", config) as running:
+        for change in ({}, {"request_id": ""}):
+            with pytest.raises(InferenceServerException, match="its operator has to make it writable") as caught:
+                send(running, "grpc", **{**GOOD, **change})
+            assert caught.value.status() == "StatusCode.INTERNAL"

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from neuro_latent_benchmarks.report import BenchError
+from neuro_latent_serving.adapters.records import DEFAULT, GRAPH, PROJECTOR, adapter_folders, versions
 from neuro_latent_serving.engine import Engine, EngineConfig, Event, Request
 from neuro_latent_serving.engine.opening import DeviceName
 from neuro_latent_serving.errors import ServingError
@@ -142,9 +143,11 @@ class Pipeline:
             )
             for name, key in (("encoder", "encoder"), ("generator", "source"))
         ]
+        projector = repository / PROJECTOR
+        adapter = adapter_folders(projector / str(versions(projector)[-1]))[DEFAULT]  # the newest, as Triton serves it
         self._encoder, self._projector, self._t5_encoder = (
-            open_session(repository / path / "model.onnx", threads)
-            for path in ("encoder/1", "projector/1/adapters/default", "t5_encoder/1")
+            open_session(folder / GRAPH, threads)
+            for folder in (repository / "encoder/1", adapter, repository / "t5_encoder/1")
         )
         self.engine = open_engine(repository, threads=threads, ends=ends)
 

@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Mapping
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from . import protocol
 from ._answers import MODEL_VERSION, first, sequences_of
@@ -36,10 +36,39 @@ class BaseClient(Generic[T]):
         transport: T | None = None,
     ) -> None:
         self._settings = make_settings(url, timeout, retries, headers or {}, api_key, tls)
+        self._given_transport: T | None = transport
         self._transport: T = self._connect(self._settings) if transport is None else transport
         self._url = url
         self._closed = False
         self._latest: InferRequest | None = None
+
+    def __copy__(self) -> Self:
+        """Another client with the same settings and connections of its own."""
+        settings = self._settings
+        return type(self)(
+            self._url,
+            timeout=settings.timeout_s,
+            retries=settings.retries,
+            headers=settings.headers,
+            tls=settings.tls,
+            transport=self._given_transport,
+        )
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self.__copy__()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For pickle: settings without the headers, for the API key is among them and must not get into a file."""
+        settings = self._settings
+        make = partial(
+            type(self),
+            self._url,
+            timeout=settings.timeout_s,
+            retries=settings.retries,
+            tls=settings.tls,
+            transport=self._given_transport,
+        )
+        return make, ()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._settings})"

@@ -49,6 +49,13 @@ class Failures:
         )
         return ServerUnavailableError(message, request_id=self.request_id)
 
+    def other_protocol(self, found: str, wanted: str) -> InvalidRequestError:
+        message = (
+            f"url: {self.address} does not speak {wanted}; it seems to be {found}. Triton's gRPC is grpc://HOST:8001, "
+            "its HTTP http://HOST:8000, unless it was started with other ports"
+        )
+        return InvalidRequestError(message, request_id=self.request_id)
+
     def denied(self, text: str) -> AccessDeniedError:
         message = f"{self.address} refuses this client: {_clean(text)}. Check api_key, headers and tls"
         return AccessDeniedError(message, request_id=self.request_id)

@@ -119,6 +119,8 @@ def error_of(error: Any, failures: Failures) -> NeuroLatentError:
         return failures.deadline()
     if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED) or _RESTRICTED in text:
         return failures.denied(text)
+    if "HTTP/2" in text and ("parsing" in text or "settings frame" in text.lower()):
+        return failures.other_protocol("an HTTP port", "gRPC")
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED):
         return failures.unavailable(text)
     return failures.server(f"{text or 'no reason given'} ({code.name})")

@@ -95,6 +95,10 @@ def network(failures: Failures) -> Iterator[None]:
         raise failures.deadline() from error
     except httpx2.SSEError as error:
         raise failures.server(str(error)) from error
+    except httpx2.RemoteProtocolError as error:
+        if "illegal" in str(error):  # what it sent is no HTTP/1.1
+            raise failures.other_protocol("a gRPC port", "HTTP") from error
+        raise failures.unavailable(str(error)) from error
     except (httpx2.TransportError, OSError) as error:
         # OSError: anyio lets an ssl.SSLError through when a server refuses a certificate after the handshake.
         raise failures.unavailable(str(error)) from error

@@ -14,7 +14,7 @@ from ._request import CANCEL_TIMEOUT_S, InferRequest, check_count, check_timeout
 from ._retry import retried_async
 from ._settings import Settings
 from ._transport import INDEX, LOAD_ADAPTERS, LOAD_TIMEOUT_S, AsyncTransport, Tensors, connect_async
-from .errors import DeadlineError, NeuroLatentError
+from .errors import DeadlineError, InvalidRequestError, NeuroLatentError
 from .options import FeedbackDetails, GenerationOptions
 from .results import Feedback, Health, Optimization, Progress, ServedModel
 
@@ -22,7 +22,8 @@ from .results import Feedback, Health, Optimization, Progress, ServedModel
 class AsyncClient(BaseClient[AsyncTransport]):
     """:class:`Client` for asyncio: the same settings, methods, results and errors.
 
-    The tasks of one event loop may share it. A task that is cancelled cancels its request on the server.
+    The tasks of one event loop may share it; when that has ended (``asyncio.run`` makes one a call), it connects anew
+    in the next. A task that is cancelled cancels its request on the server.
 
     >>> async def main():
     ...     async with AsyncClient("grpc://127.0.0.1:8001") as client:
@@ -39,6 +40,23 @@ class AsyncClient(BaseClient[AsyncTransport]):
     def _errands(self) -> Errands:
         return Errands()
 
+    _loop: asyncio.AbstractEventLoop | None = None
+    """That of the connections; None before they were used."""
+
+    def _check_open(self) -> None:
+        super()._check_open()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # a stream may be made before there is one
+            return
+        if self._loop is not None and self._loop is not loop:
+            if not self._loop.is_closed():
+                raise InvalidRequestError("the client is used in another event loop already; make one for each loop")
+            if self._given_transport is None:
+                self._transport = self._connect(self._settings)
+            vars(self).pop("_errands", None)
+        self._loop = loop
+
     async def __aenter__(self) -> "AsyncClient":
         return self
 
@@ -50,6 +68,8 @@ class AsyncClient(BaseClient[AsyncTransport]):
     async def close(self) -> None:
         """Close the connections, after what was cancelled has ended on the server. Open streams end with an error."""
         self._closed = True
+        if self._loop is not None and self._loop.is_closed():
+            return  # and its connections with it
         await self._errands.finish(CANCEL_TIMEOUT_S)
         await self._transport.close()
 

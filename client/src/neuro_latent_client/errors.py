@@ -14,12 +14,13 @@ class NeuroLatentError(Exception):
     """The root of all errors of this package.
 
     Attributes:
+        message: the text without the id.
         request_id: the id that the request carried, to find it in the server's log; None before there was one.
     """
 
     def __init__(self, message: str, *, request_id: str | None = None) -> None:
         super().__init__(f"{message} (request {request_id})" if request_id else message)
-        self.request_id = request_id
+        self.message, self.request_id = message, request_id
 
 
 class InvalidRequestError(NeuroLatentError, ValueError):

@@ -1,5 +1,6 @@
 """Encrypted connections: whom to trust, and who this client is."""
 
+import codecs
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,6 @@ def _read(name: str, path: PemFile) -> bytes | None:
     if path is None:
         return None
     try:
-        return Path(path).read_bytes()
+        return Path(path).read_bytes().removeprefix(codecs.BOM_UTF8)  # which gRPC does not skip, as OpenSSL does
     except OSError as error:
         raise InvalidRequestError(f"tls: {name} cannot be read: {error}") from None

@@ -4,13 +4,14 @@ Shape letters: ``B`` rows, ``T`` reference tokens, ``Q`` encoder tokens, ``V`` v
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from neuro_latent_client.form import join
 from neuro_latent_export import parity
 from neuro_latent_export.graphs import Sizes
 from neuro_latent_export.parity import Sessions
@@ -30,10 +31,16 @@ class AgreementError(RuntimeError):
 
 @dataclass(frozen=True)
 class CheckData:
-    """Prompts with reference texts, and the name under which the manifest mentions them."""
+    """Prompts with reference texts, and the name under which the manifest mentions them.
+
+    Attributes:
+        of_the_model: the texts are of the kind that the model learned to write. Others tell nothing of a precision: far
+            from what it would ever write, its next tokens are chance.
+    """
 
     name: str
     records: tuple[Record, ...]
+    of_the_model: bool = True
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,7 @@ def read_check_data(
     """Rows of a data file that have an enhanced prompt, at most ``rows``, evenly spread over the file.
 
     Args:
-        path: as for :func:`~neuro_latent_trainer.data.read_records`; None takes the project's own sample.
+        path: as for :func:`~neuro_latent_trainer.data.read_records`; None takes the prompts of the sample.
         columns: likewise.
         rows: at least :data:`MIN_ROWS`.
         log: told of bad rows.
@@ -98,13 +105,35 @@ def read_check_data(
         data = read_records(path, columns)
         if data.bad_rows:
             log(render_bad_rows(data.bad_rows))
+        data.check_lost()
         name, found = path.name, [r for r in data.records if r.enhanced_prompt is not None]
     if len(found) < MIN_ROWS:
         raise ValueError(
             f"{name} has {len(found)} rows with an enhanced prompt; a precision is judged on at least {MIN_ROWS}"
         )
     count = min(rows, len(found))
-    return CheckData(name, tuple(found[i * len(found) // count] for i in range(count)))
+    return CheckData(name, tuple(found[i * len(found) // count] for i in range(count)), of_the_model=path is not None)
+
+
+def greedy_references(model: PromptOptimizer, reference: Sessions, data: CheckData) -> CheckData:
+    """The same prompts with the texts that the float32 graphs write for them.
+
+    Args:
+        model: gives tokenizers and sizes.
+        reference: the float32 graphs.
+        data: its texts are not looked at.
+    """
+    start, records = model.generator_model.config.decoder_start_token_id, []
+    for first in range(0, len(data.records), BATCH):
+        batch = data.records[first : first + BATCH]
+        feeds = parity.token_feeds(model, [record.raw_prompt for record in batch])
+        for record, ids in zip(
+            batch, parity.greedy(reference, Sizes.of(model), feeds, start, model.generator.eos_id), strict=True
+        ):
+            text = model.generator.decode(ids).strip()
+            is_complement = model.adapter.config.form == "complement"
+            records.append(replace(record, enhanced_prompt=join(record.raw_prompt, text) if is_complement else text))
+    return CheckData(data.name, tuple(records))
 
 
 def compare(

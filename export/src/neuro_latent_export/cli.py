@@ -42,7 +42,8 @@ def export(
     check_data: Annotated[
         Path | None,
         typer.Option(
-            help="Prompts with enhanced prompts, to compare with fp32 on; without it the sample data set.",
+            help="Prompts with enhanced prompts like those that the adapter learned, to compare with fp32 on; without "
+            "it the prompts of the sample data set, with what fp32 writes for them.",
             metavar="FILE",
         ),
     ] = None,
@@ -58,6 +59,10 @@ def export(
             "--only-adapter",
             help="Write the adapter's graph alone, for `neuro-latent adapters add`; --precision is the repository's.",
         ),
+    ] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Replace a repository to which adapters were added since, and lose them."),
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the manifest (of an adapter alone, its record) as one JSON line.")
@@ -94,6 +99,9 @@ def export(
       neuro-latent export --adapter runs/first --output repository
 
       neuro-latent serve --repository repository
+
+    A repository that is there is replaced, but not while it is served. To add or change an adapter of it:
+    neuro-latent adapters add NAME --adapter DIR --repository REPO.
     """
     if only_adapter and check_data:
         raise typer.BadParameter("an adapter alone is compared with torch", param_hint="--check-data")
@@ -154,6 +162,7 @@ def export(
                 device=device,
                 tensorrt_rtx=tensorrt_rtx,
                 check_data=data,
+                force=force,
                 log=report,
                 progress=status.update,
             )

@@ -1,5 +1,6 @@
 """Writing a model repository: templates filled, graphs exported and checked, manifest last, published by rename."""
 
+import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -19,6 +20,7 @@ import onnx_ir
 from neuro_latent_export import parity
 from neuro_latent_export.agreement import Agreement, CheckData
 from neuro_latent_export.backends import (
+    ONE_ADAPTER,
     SEVERAL_ADAPTERS,
     BackendName,
     DeviceName,
@@ -142,16 +144,50 @@ def _publish(building: Path, output: Path) -> None:
         building.rename(output)
         return
     old = building.with_name(building.name + ".old")
-    output.rename(old)
-    try:
-        building.rename(output)
-    except OSError:
-        old.rename(output)
-        raise
+    with _not_served(output):
+        output.rename(old)
+        try:
+            building.rename(output)
+        except OSError:
+            old.rename(output)
+            raise
     if old.is_symlink():
         old.unlink()
     else:
         shutil.rmtree(old)
+
+
+@contextmanager
+def _not_served(repository: Path) -> Iterator[None]:
+    """While this lasts no server starts with a repository: `neuro-latent serve` holds a shared lock of its folder.
+
+    Raises:
+        ExportError: a server runs with it.
+    """
+    folder = os.open(repository, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ExportError(
+                f"{repository} is being served. To change one adapter: neuro-latent adapters add NAME --adapter DIR "
+                f"--repository {repository}. To export all of it, stop the server first, or choose another --output"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(folder)
+
+
+def _added(repository: Path) -> str:
+    """What `neuro-latent adapters` has added to a repository since its export, in words; "" for nothing."""
+    versions = [folder for folder in (repository / ONE_ADAPTER.parent).glob("*") if folder.name.isdecimal()]
+    names = {path.name for folder in versions for path in folder.glob("adapters/*")} - {"default"}
+    parts = [f"the adapters {', '.join(sorted(names))}" * bool(names)]
+    if len(versions) > 1:
+        parts.append(f"{len(versions)} versions of its adapters, to which a rollback can go")
+    return " and ".join(filter(None, parts))
 
 
 def _versions() -> dict[str, str]:
@@ -240,13 +276,14 @@ def export_repository(
     device: DeviceName | None = None,
     tensorrt_rtx: str | None = None,
     check_data: CheckData | None = None,
+    force: bool = False,
     log: Callable[[str], None] = lambda text: None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Export an adapter with its frozen models to a Triton model repository; returns its manifest.
 
     The repository is built and checked beside ``output`` and takes its place only when every check passed; a
-    repository that is there already is replaced, anything else is left alone.
+    repository that is there already is replaced if no server runs with it, anything else is left alone.
 
     Args:
         adapter: an adapter folder, or a training run.
@@ -259,7 +296,9 @@ def export_repository(
             encoders on the CPU in any case); None takes the backend's usual one.
         tensorrt_rtx: build the engines of the backend ``tensorrt`` with TensorRT-RTX for GPUs of this compute
             capability (``8.9``), which need not be at hand: for checks, since Triton does not load such engines.
-        check_data: what a quantized repository is compared with float32 on; None takes the project's own sample.
+        check_data: what a quantized repository is compared with float32 on; None takes the prompts of the
+            project's own sample, with what float32 writes for them.
+        force: replace a repository to which adapters were added, too; they are lost.
         log: told of each stage.
         progress: told how far a long stage is.
 
@@ -267,13 +306,19 @@ def export_repository(
         AdapterError, BackboneError: the adapter or a frozen model cannot be loaded.
         ParityError: a float32 graph or their whole generation differs from torch; nothing was written.
         AgreementError: the precision loses more than its bounds allow; nothing was written.
-        ExportError: ``output`` exists and is no repository, or the backend cannot run the precision on the device.
+        ExportError: ``output`` exists and is no repository, is being served, or has adapters that would be lost; or the
+            backend cannot run the precision on the device.
         TensorRTError: TensorRT is missing, or does not take a graph; nothing was written.
     """
     device = device or default_device(backend)
     if reason := unsupported(backend, device, precision):
         raise ExportError(f"{precision.name} with --backend {backend} --device {device}: {reason}")
     library = _open_library(backend, tensorrt_rtx)
+    if not force and (added := _added(output)):
+        raise ExportError(
+            f"{output} has {added}; a new export would delete them. To change one adapter: neuro-latent adapters add "
+            f"NAME --adapter {adapter} --repository {output}. To lose them, --force"
+        )
     with _published(output, MANIFEST) as building:
         loaded = load(adapter, encoder, generator, precision, log)
         model = loaded.model
@@ -342,7 +387,15 @@ def _published(output: Path, marker: str) -> Iterator[Path]:
     """
     if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not (output / marker).is_file())):
         kind = "exported repository" if marker == MANIFEST else "exported adapter"
-        raise ExportError(f"{output} exists and is no {kind}; choose another --output or remove it")
+        hint = "choose another --output or remove it"
+        if (output / MANIFEST).is_file():
+            hint = (
+                f"to add an adapter to a repository: neuro-latent adapters add NAME --adapter DIR --repository {output}"
+            )
+        raise ExportError(f"{output} exists and is no {kind}; {hint}")
+    if output.exists():
+        with _not_served(output):  # told before an export, not after it
+            pass
     output = Path(os.path.abspath(output))
     output.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))

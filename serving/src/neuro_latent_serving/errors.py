@@ -8,6 +8,7 @@ ServingError
     ├── EngineBusy             the queue is full
     ├── EngineClosed           the engine is stopping or has failed
     └── StoreUnavailable       the database of the feedback cannot be reached or written
+        └── StoreUnwritable    nor will it be until somebody mends it: INTERNAL, HTTP 500
 """
 
 
@@ -39,6 +40,18 @@ class StoreUnavailable(Unavailable):
     """The database of the feedback cannot be reached or written; nothing was stored."""
 
 
+class StoreUnwritable(StoreUnavailable):
+    """The database of the feedback can never be written as it is; nothing was stored, and trying again is no use."""
+
+    TEXT = (
+        "the database of the feedback is unavailable: it cannot be written, nothing was stored, and its operator has "
+        "to make it writable"
+    )
+
+    def __init__(self) -> None:
+        super().__init__(self.TEXT)
+
+
 class StoreDamaged(ServingError):
     """The database of the feedback is damaged; nothing was stored, and nothing will be until somebody mends it."""
 
@@ -46,3 +59,7 @@ class StoreDamaged(ServingError):
 
     def __init__(self) -> None:
         super().__init__(self.TEXT)
+
+
+NEEDS_OPERATOR = (StoreDamaged.TEXT, StoreUnwritable.TEXT)
+"""What a feedback is answered where trying again is no use."""

@@ -1,12 +1,17 @@
 """What only the asynchronous client can do: be cancelled."""
 
 import asyncio
+import copy
+import gc
+import pickle
 import time
+from functools import partial
 
 import anyio
 import pytest
 
-from neuro_latent_client import AsyncClient
+from neuro_latent_client import AsyncClient, Client, InvalidRequestError
+from tests.unit.client.blocking import BlockingClient
 
 
 @pytest.fixture
@@ -132,3 +137,76 @@ def test_the_loop_is_free_while_it_waits(async_client, script):
             return time.perf_counter() - start
 
     assert asyncio.run(main()) < 0.4
+
+
+# Nobody can close the connections of a loop that has ended: they go with their last reference, and warn.
+SOCKETS_OF_A_LOOP = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"
+)
+
+
+@pytest.fixture
+def collected():
+    yield
+    gc.collect()
+
+
+@SOCKETS_OF_A_LOOP
+def test_a_second_event_loop(url, collected):
+    client = AsyncClient(url)
+
+    async def ask():
+        answer = await client.optimize("x")
+        async with client.stream("x") as stream:
+            async for _ in stream:
+                pass
+        return answer.text
+
+    assert [asyncio.run(ask()) for _ in range(3)] == ["x\n\nWell: 0"] * 3
+    asyncio.run(client.close())
+
+
+@SOCKETS_OF_A_LOOP
+def test_a_client_closed_in_another_event_loop(url, collected):
+    client = AsyncClient(url)
+    asyncio.run(client.health())
+    asyncio.run(client.close())
+    with pytest.raises(RuntimeError, match="the client is closed"):
+        asyncio.run(client.optimize("x"))
+
+
+@SOCKETS_OF_A_LOOP
+def test_two_event_loops_at_a_time_are_refused(url, collected):
+    client, first = AsyncClient(url), asyncio.new_event_loop()
+    first.run_until_complete(client.optimize("x"))
+    with pytest.raises(InvalidRequestError, match="make one for each loop"):
+        asyncio.run(client.optimize("x"))
+    first.run_until_complete(client.close())
+    first.close()
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_a_copy_keeps_all_settings_and_a_pickle_no_secret(url, kind):
+    client = kind(url, timeout=7, retries=1, api_key="SECRET-key", headers={"x-team": "SECRET-team"})
+    assert repr(copy.deepcopy(client)) == repr(copy.copy(client)) == repr(client)
+    assert copy.deepcopy(client)._settings == client._settings
+    assert copy.deepcopy(client)._transport is not client._transport
+    pickled = pickle.dumps(client)
+    assert b"SECRET" not in pickled
+    assert repr(pickle.loads(pickled)) == repr(kind(url, timeout=7, retries=1))
+
+
+@pytest.mark.parametrize("how", ["optimize", "stream", "health"])
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_the_other_protocols_port_is_named(grpc_url, http_url, kind, how):
+    make = Client if kind == "sync" else partial(BlockingClient, AsyncClient)
+    for url, found in (
+        (grpc_url.replace("grpc", "http"), "does not speak HTTP; it seems to be a gRPC port"),
+        (http_url.replace("http", "grpc"), "does not speak gRPC; it seems to be an HTTP port"),
+    ):
+        with make(url, timeout=10) as client:
+            if how == "health":
+                assert found in client.health().problem
+                continue
+            with pytest.raises(InvalidRequestError, match=found):
+                client.optimize("x") if how == "optimize" else list(client.stream("x"))

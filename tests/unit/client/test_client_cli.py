@@ -20,6 +20,7 @@ from neuro_latent_client.cli import _lazy, app
 from neuro_latent_client.cli._diff import added_lines, changed_words, word_diff
 from neuro_latent_client.cli._interrupt import LIMIT_S
 from neuro_latent_client.cli.feedback import FeedbackGroup
+from tests.cases import case
 
 
 @pytest.fixture
@@ -245,6 +246,115 @@ def test_a_bad_row_is_named_before_anything_is_asked(run, url, rows, script, lin
     result = run("optimize", "--file", rows, "--url", url)
     assert (result.exit_code, script.requests) == (2, [])
     assert "rows.jsonl:8: is not a row like" in result.stderr
+
+
+NUMBERS = [
+    '{"raw_prompt": "x", "a": NaN}',
+    '{"raw_prompt": "x", "a": [{"b": -Infinity}]}',
+    '{"raw_prompt": "x", "a": 1e999}',
+]
+
+
+@pytest.mark.parametrize("line", NUMBERS)
+def test_a_row_that_is_no_json_is_named(run, url, rows, script, line):
+    rows.write_text(rows.read_text() + line + "\n")
+    result = run("optimize", "--file", rows, "--url", url)
+    assert (result.exit_code, script.requests, result.stdout) == (2, [], "")
+    assert "rows.jsonl:8: holds NaN, Infinity or a number that is too large" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("own", "named"),
+    [
+        ({"enhanced_prompt": "mine", "score": 1}, "a column enhanced_prompt too"),
+        ({"request_id": "mine", "truncated": "mine"}, "a column truncated and a column request_id too"),
+        ({"sequences": []}, "a column sequences too"),
+        ({"message": "mine", "error": None}, "a column error and a column message too"),
+    ],
+)
+def test_no_column_of_a_row_is_overwritten(run, url, rows, script, own, named):
+    rows.write_text(rows.read_text() + json.dumps({"raw_prompt": "x", **own}) + "\n")
+    result = run("optimize", "--file", rows, "--url", url)
+    assert (result.exit_code, script.requests, result.stdout) == (2, [], "")
+    assert f"rows.jsonl:8: the answer has {named}; rename the row's own" in result.stderr
+
+
+def test_the_case_of_own_columns(run, url, script):
+    result = run("optimize", "--file", case("21-batch-own-columns/in.jsonl"), "--url", url)
+    assert (result.exit_code, script.requests) == (2, [])
+    assert "column enhanced_prompt and a column truncated and a column request_id" in result.stderr
+
+
+HALF, OTHER_HALF = r'{"raw_prompt": "say \ud83d"}', r'{"raw_prompt": "say \udc4d twice"}'
+IN_ANOTHER_FIELD = r'{"raw_prompt": "say hello", "note": "\ud800", "deep": [{"\udfff": "é \ud83d"}]}'
+
+
+@pytest.mark.parametrize(
+    ("lines", "bad"),
+    [
+        ([HALF], {0}),
+        ([HALF, '{"raw_prompt": "ok"}', OTHER_HALF], {0, 2}),
+        ([IN_ANOTHER_FIELD], set()),
+        ([IN_ANOTHER_FIELD, HALF, '{"raw_prompt": "\\ud83d\\udc4d"}'], {1}),
+    ],
+)
+def test_half_a_surrogate_pair_harms_its_row_alone(run, url, tmp_path, script, lines, bad):
+    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text("\n".join(lines) + "\n")
+    for _ in range(2):  # a second run goes on
+        result = run("optimize", "--file", source, "--output", output, "--url", url)
+        assert (result.exit_code, result.exception and type(result.exception)) == (
+            bool(bad),
+            SystemExit if bad else None,
+        )
+        written = {row["raw_prompt"]: row for row in read_rows(output)}
+        for number, row in enumerate(map(json.loads, lines)):
+            assert row.items() <= written[row["raw_prompt"]].items()
+            assert written[row["raw_prompt"]].get("error") == ("InvalidRequestError" if number in bad else None)
+    assert len(script.requests) == len(lines) - len(bad)
+    result = run("optimize", "--file", source, "--url", url)
+    assert result.exit_code == bool(bad)
+    assert len(result.stdout.splitlines()) == len(lines)
+
+
+@pytest.mark.parametrize(("name", "rows", "bad"), [("in.jsonl", 3, 1), ("in_other_field.jsonl", 2, 0)])
+def test_the_cases_of_half_a_surrogate_pair(run, url, tmp_path, name, rows, bad):
+    command = ["optimize", "--file", case(f"08-batch-lone-surrogate/{name}"), "--output", tmp_path / "out.jsonl"]
+    for _ in range(2):
+        assert run(*command, "--url", url).exit_code == bool(bad)
+        assert sum("error" in row for row in read_rows(tmp_path / "out.jsonl")) == bad
+        assert len(read_rows(tmp_path / "out.jsonl")) == rows
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_byte_order_mark_is_no_part_of_what_is_read(run, url, tmp_path, script, encoding):
+    rows, answer = tmp_path / "rows.jsonl", tmp_path / "answer.json"
+    rows.write_text('{"raw_prompt": "é"}\n{"raw_prompt": "b"}\n', encoding=encoding)
+    assert run("optimize", "--file", rows, "--url", url, "--concurrency", 1).exit_code == 0
+    assert run("optimize", "-", "--url", url, input="é\ufeff\r\n".encode(encoding)).exit_code == 0
+    assert [request.inputs["raw_prompt"] for request in script.requests] == ["é", "b", "é\ufeff"]
+    printed = run("optimize", "x", "--url", url, "--json").stdout.encode(encoding)
+    answer.write_bytes(printed)
+    for place in ([answer], ["-"]):
+        assert run("feedback", "--good", "--answer", *place, "--url", url, input=printed).exit_code == 0
+
+
+def test_the_cases_of_a_byte_order_mark(run, url, script):
+    folder = case("09-byte-order-mark")
+    assert run("optimize", "--file", folder / "prompts_bom.jsonl", "--url", url, "--concurrency", 1).exit_code == 0
+    assert run("optimize", "-", "--url", url, input=(folder / "prompt_bom.txt").read_bytes()).exit_code == 0
+    prompts = [request.inputs["raw_prompt"] for request in script.requests]
+    assert prompts == ["Create a function", "write a poem about the sea", "Create a function"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_another_encoding_is_named(run, url, tmp_path, script, encoding):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"raw_prompt": "x"}\n', encoding=encoding)
+    for arguments in (["--file", rows], ["-"]):
+        result = run("optimize", *arguments, "--url", url, input="x y".encode(encoding))
+        assert (result.exit_code, script.requests, "\0" in result.output) == (2, [], False)
+        assert "the text is UTF-16; save it as UTF-8" in result.stderr
 
 
 def test_files_of_others_are_not_overwritten(run, url, rows, tmp_path):

@@ -1,5 +1,6 @@
 """TLS and mutual TLS, with certificates made here."""
 
+import codecs
 import shutil
 import ssl
 import subprocess
@@ -86,6 +87,14 @@ def make(request):
 def test_mutual_tls(make, tls_url, pem):
     tls = TlsConfig(ca=pem / "ca.pem", certificate=pem / "client.pem", key=pem / "client.key")
     with make(tls_url, tls=tls) as client:
+        assert client.optimize("x").text == "x\n\nWell: 0"
+
+
+def test_a_byte_order_mark_in_a_pem_file_is_skipped(make, tls_url, pem, tmp_path):
+    files = {"ca": "ca.pem", "certificate": "client.pem", "key": "client.key"}
+    for file in files.values():
+        (tmp_path / file).write_bytes(codecs.BOM_UTF8 + (pem / file).read_bytes())
+    with make(tls_url, tls=TlsConfig(**{name: tmp_path / file for name, file in files.items()})) as client:
         assert client.optimize("x").text == "x\n\nWell: 0"
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from neuro_latent_client.form import Form
 from neuro_latent_client.guard import is_blank, is_degenerate, literals, missing, rejects
 from neuro_latent_client.literals import Found
+from tests.cases import case
 
 # Literals -------------------------------------------------------------------------------------------------------------
 
@@ -495,3 +496,41 @@ def test_many_different_literals_are_soon_compared() -> None:
         for text in (raw, raw[: len(raw) // 2], "a" * 32_768, raw.replace(" ", " km ")):
             rejects(raw, text, "rewrite")
             rejects(raw, text, "complement")
+
+
+# Inputs that failed once ----------------------------------------------------------------------------------------------
+
+
+def case_rows(name: str) -> list[dict[str, str]]:
+    return [json.loads(line) for line in case(name).read_text(encoding="utf-8").splitlines()]
+
+
+def test_the_cases_of_loops_without_spaces() -> None:
+    rows = case_rows("14-loops-without-spaces/texts.jsonl")
+    assert [is_degenerate(row["text"]) for row in rows] == [True] * len(rows)
+
+
+@pytest.mark.parametrize(
+    "text", ["b" * 300, "Plan your weeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeek", "好的" * 150, "lololo" * 60]
+)
+def test_a_loop_without_spaces_is_one(text: str) -> None:
+    assert is_degenerate(text)
+
+
+def test_the_cases_of_urls() -> None:
+    for row in case_rows("15-urls/pairs.jsonl"):
+        assert missing(row["raw"], row["enhanced"]), row
+        assert not missing(row["raw"], row["raw"])
+
+
+@pytest.mark.parametrize(
+    ("raw", "enhanced"),
+    [
+        ("Sum up https://example.org/wiki/Venus_(planet)", "Sum up https://example.org/wiki/Venus_(planet"),
+        ("Is https://example.org/a/ up", "Is https://example.org/a up"),
+        ("See https://example.org/ab", "See https://example.org/abc today"),
+        ("Read https://example.org/?q=1", "Read https://example.org/?q=12"),
+    ],
+)
+def test_another_url_is_not_the_same(raw: str, enhanced: str) -> None:
+    assert missing(raw, enhanced)

@@ -9,6 +9,7 @@ import onnx_ir
 import pytest
 import torch
 
+from neuro_latent_client.form import Form
 from neuro_latent_export import agreement, parity
 from neuro_latent_export.agreement import (
     Agreement,
@@ -17,9 +18,11 @@ from neuro_latent_export.agreement import (
     check,
     common_share,
     compare,
+    greedy_references,
     read_check_data,
 )
 from neuro_latent_export.backends import BackendName, adapter_path
+from neuro_latent_export.graphs import Sizes
 from neuro_latent_export.parity import Sessions
 from neuro_latent_export.precision import BF16, FP16, FP32, INT4, INT8, MIN_ROWS, PRECISIONS, Precision
 from neuro_latent_export.repository import MOVE_PATH, export_repository
@@ -111,6 +114,38 @@ def test_an_adapter_of_complements_is_judged_by_complements(
     found = compare(model, sessions, sessions, data)
     complements = model.generator.text_ids([record.target("complement") or "" for record in data.records])
     assert found.reference_tokens == sum(min(len(ids), 128) for ids in complements)
+
+
+@pytest.mark.parametrize("form", ["rewrite", "complement"])
+def test_without_check_data_a_precision_is_judged_by_what_float32_writes(
+    pair: Pair, tmp_path: Path, sessions: Sessions, data: CheckData, monkeypatch: pytest.MonkeyPatch, form: Form
+) -> None:
+    monkeypatch.setattr(parity, "MAX_LENGTH", 6)
+    folder = tiny.write_adapter(tmp_path / "adapter", pair.encoder, pair.generator, form=form)
+    model = PromptOptimizer.from_pretrained(folder)
+    assert not data.of_the_model
+    found = greedy_references(model, sessions, data)
+    assert (found.name, found.of_the_model) == (data.name, True)
+    start = model.generator_model.config.decoder_start_token_id
+    for record, sample in zip(found.records, data.records, strict=True):
+        feeds = parity.token_feeds(model, [sample.raw_prompt])
+        (ids,) = parity.greedy(sessions, Sizes.of(model), feeds, start, model.generator.eos_id)
+        assert record.raw_prompt == sample.raw_prompt
+        assert record.target(form) == model.generator.decode(ids).strip()
+    assert compare(model, sessions, sessions, found).rows == MIN_ROWS
+
+
+def test_check_data_of_ones_own_are_judged_by_their_texts(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text('{"raw_prompt": "a", "enhanced_prompt": "b"}\n' * MIN_ROWS)
+    assert read_check_data(path).of_the_model
+
+
+def test_check_data_of_which_much_is_lost_stop_the_export(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text('{"raw_prompt": "a", "enhanced_prompt": "b"}\n' * MIN_ROWS + "{\n" * 4)
+    with pytest.raises(DataError, match="4 of 36 rows are bad"):
+        read_check_data(path)
 
 
 def test_check_data_is_spread_over_its_file_without_rows_that_have_no_reference(tmp_path: Path) -> None:

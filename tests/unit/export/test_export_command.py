@@ -74,7 +74,13 @@ def below_a_file(options: dict[str, Any], tmp_path: Path) -> str:
     return "file"
 
 
-@pytest.mark.parametrize("mistake", [no_adapter, no_encoder, swapped, no_repository, below_a_file])
+def added_adapters(options: dict[str, Any], tmp_path: Path) -> str:
+    (tmp_path / "repository" / "projector" / "2" / "adapters" / "team").mkdir(parents=True)
+    (tmp_path / "repository" / "manifest.json").write_text("{}")
+    return "has the adapters team; a new export would delete them"
+
+
+@pytest.mark.parametrize("mistake", [no_adapter, no_encoder, swapped, no_repository, below_a_file, added_adapters])
 def test_a_failure_is_one_line_and_exit_code_one(adapter: Path, pair: Any, tmp_path: Path, mistake: Any) -> None:
     options = {"--adapter": adapter, "--output": tmp_path / "repository", "--encoder": pair.encoder}
     words = mistake(options, tmp_path)

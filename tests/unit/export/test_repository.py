@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -16,6 +17,7 @@ from neuro_latent_export.parity import ParityError
 from neuro_latent_export.precision import INT8
 from neuro_latent_export.repository import export_adapter, export_repository, pair_name
 from neuro_latent_export.templates import fill_templates, templates_folder
+from neuro_latent_serving.server.repository import hold_repository
 from neuro_latent_trainer.adapter_folder import AdapterError
 from neuro_latent_trainer.backbones import BackboneError, fingerprint
 from neuro_latent_trainer.model import PromptOptimizer
@@ -118,6 +120,81 @@ def test_an_empty_folder_may_become_a_repository_even_the_working_folder(
     export_repository(adapter, Path("."))
     assert (tmp_path / "empty" / "manifest.json").is_file()
     assert [p.name for p in tmp_path.iterdir()] == ["empty"]
+
+
+@pytest.mark.parametrize(
+    ("versions", "lost"),
+    [
+        ({1: ["default"], 2: ["default"]}, "2 versions of its adapters"),
+        ({1: ["default", "team", "legal"]}, "the adapters legal, team;"),
+        ({4: ["default"], 5: ["default", "team"], 6: ["default"]}, "the adapters team and 3 versions of its adapters"),
+        ({1: ["default"]}, ""),
+        ({}, ""),
+    ],
+)
+def test_adapters_that_were_added_are_lost_only_by_force(
+    adapter: Path, traced: None, tmp_path: Path, versions: dict[int, list[str]], lost: str
+) -> None:
+    output = tmp_path / "repository"
+    for number, names in versions.items():
+        for name in names:
+            (output / "projector" / str(number) / "adapters" / name).mkdir(parents=True)
+    (output / "projector" / ".building-x" / "adapters" / "half").mkdir(parents=True)
+    (output / "manifest.json").write_text("{}")
+    if lost:
+        with pytest.raises(ExportError, match=rf"(?s){lost}.*neuro-latent adapters add NAME --adapter .*--force"):
+            export_repository(adapter, output)
+        assert (output / "manifest.json").read_text() == "{}"
+        assert [p.name for p in tmp_path.iterdir()] == ["repository"]
+    export_repository(adapter, output, force=bool(lost))
+    assert [p.name for p in (output / "projector").iterdir() if p.is_dir()] == ["1"]
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_repository_that_is_served_is_never_replaced(
+    adapter: Path, traced: None, tmp_path: Path, force: bool, linked: bool
+) -> None:
+    output = served = tmp_path / "repository"
+    served.mkdir()
+    (served / "manifest.json").write_text("{}")
+    if linked:
+        output = tmp_path / "link"
+        output.symlink_to(served)
+    servers = [hold_repository(served) for _ in range(2)]
+    with pytest.raises(ExportError, match=r"is being served.*neuro-latent adapters add.*stop the server"):
+        export_repository(adapter, output, force=force)
+    os.close(servers.pop())
+    with pytest.raises(ExportError, match="is being served"):
+        export_repository(adapter, output, force=force)
+    os.close(servers.pop())
+    export_repository(adapter, output, force=force)
+
+
+def test_a_server_that_starts_while_a_repository_is_built_keeps_its_files(
+    adapter: Path, traced: None, tmp_path: Path
+) -> None:
+    output = tmp_path / "repository"
+    output.mkdir()
+    (output / "manifest.json").write_text("{}")
+    servers: list[int] = []
+
+    def start(text: str) -> None:
+        servers[:] = servers or [hold_repository(output)]
+
+    with pytest.raises(ExportError, match="is being served"):
+        export_repository(adapter, output, log=start)
+    os.close(servers.pop())
+    assert [p.name for p in output.iterdir()] == ["manifest.json"]
+    assert [p.name for p in tmp_path.iterdir()] == ["repository"]
+
+
+def test_an_adapter_alone_does_not_replace_a_repository(adapter: Path, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(
+        ExportError, match="no exported adapter; to add an adapter to a repository: neuro-latent adapters"
+    ):
+        export_adapter(adapter, tmp_path)
 
 
 @pytest.mark.parametrize("what", ["file", "folder"])

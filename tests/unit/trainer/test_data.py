@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuro_latent_client.form import join
+from neuro_latent_client.guard import is_blank
 from neuro_latent_trainer.data import (
     BadRow,
     DataError,
@@ -25,12 +26,15 @@ from neuro_latent_trainer.data import (
     split_records,
 )
 from neuro_latent_trainer.sample import encode_rows
+from tests.cases import case
 
 GOOD = {"raw_prompt": "sort a list", "enhanced_prompt": "Write a function that sorts a list."}
 SAMPLE_ROW = {"raw_prompt": "sort a list", "complement": "In Go.", "failed_prompts": [], "source": "", "licence": ""}
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 
-texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=30).filter(str.strip)
+texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=30).filter(
+    lambda text: not is_blank(text)
+)
 rows = st.fixed_dictionaries(
     {
         "raw_prompt": texts,
@@ -46,6 +50,15 @@ def write(path: Path, *lines: object) -> Path:
     """A file of these lines: text as it is, anything else as JSON."""
     text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
     path.write_text(text + "\n", encoding="utf-8")
+    return path
+
+
+def write_csv(path: Path, *rows: dict[str, str]) -> Path:
+    """A file of these rows, as the csv module writes them."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
     return path
 
 
@@ -162,6 +175,7 @@ def test_failed_prompts_may_be_one_text(tmp_path: Path) -> None:
         ('["a", "b"]', ("a", "b")),
         ("[sic] sort", ("[sic] sort",)),
         ("[1, 2]", ("[1, 2]",)),
+        ("['a', 'b']", ("a", "b")),
         ("[]", ()),
         ("", ()),
     ],
@@ -259,6 +273,12 @@ def test_a_file_without_the_usual_columns_says_how_to_name_them(tmp_path: Path, 
         ({"enhanced_prompt": "b"}, "raw_prompt is missing"),
         ({"raw_prompt": None, "enhanced_prompt": "b"}, "raw_prompt is missing"),
         ({"raw_prompt": " \n", "enhanced_prompt": "b"}, "raw_prompt is empty"),
+        ({"raw_prompt": "\u200b\ufeff", "enhanced_prompt": "b"}, "raw_prompt is empty"),
+        ({"raw_prompt": "\u2060\t\u3164", "complement": "b"}, "raw_prompt is empty"),
+        ({"raw_prompt": "a", "enhanced_prompt": "\u200d \u00ad"}, "neither enhanced_prompt nor complement"),
+        ({"raw_prompt": "a", "enhanced_prompt": "\u202e\u202c"}, "neither enhanced_prompt nor complement"),
+        ({"raw_prompt": "a", "failed_prompts": "\u200b"}, "neither enhanced_prompt nor complement"),
+        ({"raw_prompt": "a", "failed_prompts": ["b", "\u200b"]}, "failed_prompts item 2 is empty"),
         ({"raw_prompt": 7, "enhanced_prompt": "b"}, "raw_prompt must be text, found int"),
         ({"raw_prompt": ["a"], "enhanced_prompt": "b"}, "raw_prompt must be text, found list"),
         ({"raw_prompt": "a\0", "enhanced_prompt": "b"}, "raw_prompt holds a NUL character"),
@@ -310,6 +330,174 @@ def test_bytes_that_are_not_utf8_make_only_their_row_bad(tmp_path: Path) -> None
 def test_a_broken_csv_line_is_a_bad_row(tmp_path: Path, line: str, reason: str) -> None:
     path = write(tmp_path / "a.csv", "raw_prompt,enhanced_prompt", "a,b", line)
     assert only_reason(path).startswith(reason)
+
+
+# What a stray quotation mark swallows -------------------------------------------------------------------------------
+
+HEADER = "raw_prompt,enhanced_prompt,kind"
+
+
+def csv_rows(count: int) -> list[str]:
+    return [f"plan trip {n},Plan the trip number {n}.,travel" for n in range(count)]
+
+
+def lines_of(path: Path) -> tuple[list[int], list[int]]:
+    """The lines of the records and of the bad rows: together, all rows of the file."""
+    dataset = read_records(path)
+    return [r.line for r in dataset.records], [b.line for b in dataset.bad_rows]
+
+
+@pytest.mark.parametrize(
+    ("changed", "lost"),
+    [
+        ({5: 'a,"B,c'}, range(7, 32)),  # never closed
+        ({5: 'a,"An 8"" pan.,c', 9: 'a,"Another.,c'}, range(7, 12)),  # closed within another field
+        ({5: 'a,"An 8"" pan.,c', 9: 'a,A pan of 9",c'}, range(7, 12)),  # closed before a delimiter: valid CSV
+        ({5: '"an 8"" pan,B,c', 25: 'a",B,c'}, range(7, 28)),  # in the first column
+        ({3: 'a,"B,c', 5: "a,,c", 10: 'a,B",c'}, range(5, 13)),
+        ({3: 'a,"B"C,c', 20: '"a"b,B,c'}, [5, 22]),
+        ({3: 'a,"B,c,d', 8: 'a,b",c,d'}, range(5, 11)),  # with another number of fields
+        ({28: 'a,"B', 29: ""}, [30]),
+    ],
+)
+def test_what_a_stray_quotation_mark_swallows_is_reported(
+    tmp_path: Path, changed: dict[int, str], lost: list[int] | range
+) -> None:
+    rows = csv_rows(30)
+    for index, line in changed.items():
+        rows[index] = line
+    good, bad = lines_of(write(tmp_path / "a.csv", HEADER, *rows))
+    assert bad == list(lost)
+    assert sorted(good + bad) == [n for n, line in enumerate(rows, start=2) if line]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_end_as_the_file_has_it(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(end.join([HEADER, *csv_rows(4), 'a,"B,c', *csv_rows(3), ""]).encode())
+    assert lines_of(path) == ([2, 3, 4, 5], [6, 7, 8, 9])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Write a poem.\n\nWith rhymes, please, and a title.\nFor a child.",
+        "Dear Ann,\nthank you, all of you, for coming.\n\nYours, Bob\nCarl, Dora and Emil",
+        "def f(a, b, c):\n    return a, b, c\n\nprint(f(1, 2, 3))\n",
+        "one\n" * 20,
+    ],
+)
+def test_a_text_may_have_lines(tmp_path: Path, text: str) -> None:
+    path = write_csv(tmp_path / "a.csv", *[{"raw_prompt": "sort", "enhanced_prompt": text, "kind": "a"}] * 3)
+    assert [r.enhanced_prompt for r in read_records(path, strict=True).records] == [text] * 3
+
+
+@pytest.mark.parametrize(("name", "lost"), [("unclosed.csv", range(22, 42)), ("two_stray.csv", range(22, 33))])
+def test_the_cases_of_stray_quotation_marks(name: str, lost: range) -> None:
+    path = case(f"10-csv-stray-quote/{name}")
+    good, bad = lines_of(path)
+    assert bad == list(lost)
+    assert len(good) + len(bad) == 40
+    with pytest.raises(DataError, match="of 40 rows are bad"):
+        read_records(path).check_lost()
+
+
+@pytest.mark.parametrize(("bad", "goes_on"), [(0, True), (2, True), (3, False), (20, False)])
+def test_a_file_of_which_much_is_lost_stops_a_run(tmp_path: Path, bad: int, goes_on: bool) -> None:
+    dataset = read_records(write(tmp_path / "a.jsonl", *[GOOD] * 20, *["{"] * bad))
+    if goes_on:
+        dataset.check_lost()
+    else:
+        with pytest.raises(DataError, match=rf"a\.jsonl: {bad} of {20 + bad} rows are bad, and more than 10%"):
+            dataset.check_lost()
+
+
+# Columns ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("header", "line"),
+    [
+        ("raw_prompt,enhanced_prompt,,", "a,b,,"),
+        (",raw_prompt,,enhanced_prompt", "0,a,x,b"),
+        ("raw_prompt,note,enhanced_prompt,note, note ", "a,1,b,2,3"),
+        ("Unnamed,raw_prompt,enhanced_prompt,Unnamed,", "a,a,b,c,d"),
+    ],
+)
+def test_columns_that_nobody_asks_for_may_be_empty_or_repeated(tmp_path: Path, header: str, line: str) -> None:
+    (found,) = read_records(write(tmp_path / "a.csv", header, line), strict=True).records
+    assert (found.raw_prompt, found.enhanced_prompt) == ("a", "b")
+
+
+@pytest.mark.parametrize("name", ["raw_prompt", "enhanced_prompt", "failed_prompts", "complement", "kind"])
+def test_columns_that_are_asked_for_may_not_be_repeated(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / "a.csv", f"raw_prompt,enhanced_prompt,{name},{name},x,x", "a,b,c,d,e,f")
+    with pytest.raises(DataError, match=f"two columns of the header have one name: {name}$"):
+        read_records(path)
+    renamed = write(tmp_path / "b.csv", "raw_prompt,enhanced_prompt,x,x", "a,b,e,f")
+    with pytest.raises(DataError, match="have one name: x"):
+        read_records(renamed, {"enhanced": "x"})
+
+
+@pytest.mark.parametrize(("name", "count"), [("repeated_unused.csv", 1), ("trailing_commas.csv", 2)])
+def test_the_cases_of_empty_and_repeated_columns(name: str, count: int) -> None:
+    assert len(read_records(case(f"11-csv-empty-columns/{name}"), strict=True).records) == count
+
+
+# Lists that were written as text ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+@pytest.mark.parametrize(
+    ("cell", "failed"),
+    [
+        ("['sort', 'sort it']", ("sort", "sort it")),
+        (str(["it's", 'say "no"', "a\nb, é"]), ("it's", 'say "no"', "a\nb, é")),
+        (" ['sort'] ", ("sort",)),
+        ('["sort", "it"]', ("sort", "it")),
+        ("['a'] or ['b'] is a list", ("['a'] or ['b'] is a list",)),
+        ("[sic] sort", ("[sic] sort",)),
+    ],
+)
+def test_a_list_written_as_text_is_a_list(tmp_path: Path, suffix: str, cell: str, failed: tuple[str, ...]) -> None:
+    row = GOOD | {"failed_prompts": cell}
+    path = write_csv(tmp_path / "a.csv", row) if suffix == ".csv" else write(tmp_path / "a.jsonl", row)
+    assert read_records(path, strict=True).records[0].failed_prompts == failed
+
+
+@pytest.mark.parametrize("cell", ["['a' 'b']", "['a', 'b]']x']", "['a', nan, 'b']", '["a", "b",]', "['a',\n 'b']"])
+def test_what_only_looks_like_a_list_is_reported(tmp_path: Path, cell: str) -> None:
+    path = write_csv(tmp_path / "a.csv", GOOD | {"failed_prompts": ""}, GOOD | {"failed_prompts": cell})
+    assert only_reason(path).startswith("failed_prompts looks like a list and cannot be read as one")
+
+
+def test_the_case_of_a_list_written_as_text() -> None:
+    found = read_records(case("12-csv-list-repr/pairs.csv"), strict=True).records
+    assert [r.failed_prompts for r in found] == [("poem", "do poem now"), ("go", "travel")]
+
+
+# Encodings ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv"])
+def test_another_encoding_is_named_in_one_line(tmp_path: Path, name: str, encoding: str) -> None:
+    text = {"a.jsonl": json.dumps(GOOD), "a.json": json.dumps([GOOD]), "a.csv": "raw_prompt,enhanced_prompt\na,b"}[name]
+    (tmp_path / name).write_text(text, encoding=encoding)
+    with pytest.raises(DataError, match=rf"{name}.*the text is {encoding[:6].upper()}; save it as UTF-8") as caught:
+        read_records(tmp_path / name)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["pairs.csv", "pairs.jsonl"])
+def test_the_cases_of_utf16(name: str) -> None:
+    with pytest.raises(DataError, match=r"the text is UTF-16; save it as UTF-8\)?$"):
+        read_records(case(f"13-utf16/{name}"))
+
+
+def test_the_case_of_texts_that_cannot_be_seen() -> None:
+    with pytest.raises(DataError, match=r"(?s)^2 bad rows:.*:1: raw_prompt is empty.*:2: neither enhanced_prompt nor"):
+        read_records(case("25-zero-width-training-text/pairs.jsonl"))
 
 
 def test_items_of_a_json_list_must_be_objects(tmp_path: Path) -> None:

@@ -449,6 +449,17 @@ def test_the_command_needs_one_adapter_or_two(adapter: Path, tmp_path: Path) -> 
         assert "--compare A B" in done.stderr
 
 
+@pytest.mark.parametrize("option", ["--report", "--train", "--baselines-dir"])
+def test_options_that_a_comparison_would_ignore_are_refused(adapter: Path, tmp_path: Path, option: str) -> None:
+    data = write(tmp_path / "val.jsonl", [{"raw_prompt": "a", "enhanced_prompt": "b"}])
+    arguments = ["--compare", adapter, adapter, "--data", data, option, tmp_path / "x"]
+    done = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert done.exit_code == 2
+    assert "--compare writes no report and trains no baselines: leave out" in done.stderr
+    assert option in done.stderr
+    assert not (tmp_path / "x").exists()
+
+
 def test_the_command_compares_two(adapter: Path, tmp_path: Path) -> None:
     rows = [{"raw_prompt": r, "enhanced_prompt": g} for r, g in zip(RAW, GOLD, strict=True)]
     arguments = [

@@ -1,7 +1,9 @@
 """``neuro-latent retrain`` on the tiny pair: from feedback to a decision, exit codes, going on, promotion."""
 
+import hashlib
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -134,6 +136,32 @@ def test_a_second_retraining_starts_from_the_first_and_its_data(options: list[ob
     assert "10 rows of the original data" in done.stderr
     config = adapter_folder.read(tmp_path / "third").training["config"]
     assert config["start_from"] == str(tmp_path / "new" / "adapter")
+
+
+def test_it_learns_from_answers_of_the_base_and_of_what_that_was_retrained_from(
+    options: list[object], base: Path, tmp_path: Path
+) -> None:
+    def served_as(adapter: Path) -> str:
+        weights = (adapter / "adapter_model.safetensors").read_bytes()
+        return f"pair-{hashlib.sha256(weights).hexdigest()[:12]}-int8"
+
+    first, second, other = (tmp_path / name / "adapter" for name in ("first", "second", "other"))
+    for adapter in (first, second, other):
+        shutil.copytree(base / "adapter", adapter)
+        with (adapter / "adapter_model.safetensors").open("ab") as weights:
+            weights.write(str(adapter).encode())
+    (second.parent / "retrain.json").write_text(json.dumps({"base": str(first)}))
+    assert all(
+        any(part in served_as(adapter) for part in retraining.lineage(second)) is known
+        for adapter, known in ((first, True), (second, True), (other, False), (base / "adapter", False))
+    )
+    rows = feedback_rows()
+    for number, row in enumerate(rows):
+        row["model_version"] = ("", served_as(base / "adapter"), served_as(other))[number % 3]
+    (tmp_path / "feedback.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = invoke(*options)
+    assert "24 rows of feedback: 16 edited answers" in done.stderr
+    assert "left out: 8 on answers of other adapters" in done.stderr
 
 
 def test_feedback_comes_from_a_database_that_only_its_owner_can_read_here(

@@ -13,6 +13,7 @@ from neuro_latent_trainer.retraining.config import Margins, RetrainConfig, read_
 from neuro_latent_trainer.retraining.feedback import Opinion, read_feedback
 from neuro_latent_trainer.retraining.lessons import EDIT, KNOWN, LIKED, Lessons, learn
 from neuro_latent_trainer.retraining.mixture import Mixture, mix
+from tests.cases import case
 
 RAW, ANSWER, EDITED = "name rivers", "List rivers.", "List the rivers of France with their lengths."
 
@@ -226,6 +227,25 @@ def test_a_text_that_is_too_long_is_left_out() -> None:
     assert left_out(lessons) == {"too long": 1}
 
 
+def test_answers_of_other_adapters_are_left_out_and_counted() -> None:
+    def said(number: int, version: str) -> Opinion:
+        return opinion(number, raw_prompt=f"{RAW} {number}", edited_prompt=EDITED, model_version=version)
+
+    mine = [said(0, "mini-aaaaaaaaaaaa"), said(1, "mini-bbbbbbbbbbbb-int8"), said(2, "")]
+    others = [said(3, "mini-cccccccccccc"), said(4, "unknown")]
+    lessons = learn([*mine, *others], {}, "rewrite", 4000, versions=["aaaaaaaaaaaa", "bbbbbbbbbbbb"])
+    assert [record.raw_prompt for record in lessons.records] == [f"{RAW} {number}" for number in range(3)]
+    assert left_out(lessons) == {"other adapter": 2}
+    assert "left out: 2 on answers of other adapters" in lessons.describe()
+    assert lessons.rows == 5
+
+
+@pytest.mark.parametrize("edit", ["\u200b", " \u200d\ufeff\n", "\u2060"])
+def test_texts_that_cannot_be_seen_are_none(edit: str) -> None:
+    assert left_out(taught(opinion(edited_prompt=edit)))["blank edit"] == 1
+    assert left_out(taught(opinion(raw_prompt=edit, edited_prompt=EDITED))) == {"malformed": 1}
+
+
 def test_the_report_has_every_count_and_no_text() -> None:
     opinions = [opinion(edited_prompt=EDITED), opinion(1, raw_prompt="what", rating=-1)]
     lessons = learn(opinions, {}, "rewrite", 4000, malformed=3)
@@ -308,6 +328,34 @@ def test_rows_are_read_oldest_first_and_wrong_ones_are_named_without_their_text(
     assert [found.request_id for found in opinions] == ["a", "b"]
     assert [problem.split(":")[1] for problem in problems] == ["1", "2", "3", "4", "5", "8"]
     assert RAW not in "".join(problems)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path: Path) -> None:
+    path = tmp_path / "feedback.jsonl"
+    row = {"request_id": "r", "raw_prompt": "\ufeffa", "enhanced_prompt": "b", "rating": 1}
+    path.write_text(f"{json.dumps(row)}\n" * 3, encoding="utf-8-sig")
+    assert ([found.raw_prompt for found in read_feedback(path)[0]], read_feedback(path)[1]) == (["\ufeffa"] * 3, [])
+    path.write_text("\n" + json.dumps(row), encoding="utf-8-sig")
+    assert len(read_feedback(path)[0]) == 1
+
+
+def test_the_case_of_a_byte_order_mark() -> None:
+    marked, wrong = read_feedback(case("09-byte-order-mark/feedback_bom.jsonl"))
+    plain, _ = read_feedback(case("07-feedback-secrets/feedback.jsonl"))
+    assert (marked, wrong) == (plain, [])
+
+
+def test_the_case_of_secrets() -> None:
+    opinions, _ = read_feedback(case("07-feedback-secrets/feedback.jsonl"))
+    assert left_out(learn(opinions, {}, "complement", 4000)) == {"secret": len(opinions)} == {"secret": 6}
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
+def test_feedback_in_another_encoding_is_named(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "feedback.jsonl"
+    path.write_text('{"request_id": "r"}\n', encoding=encoding)
+    with pytest.raises(DataError, match=f"the text is {encoding[:6].upper()}; save it as UTF-8"):
+        read_feedback(path)
 
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:

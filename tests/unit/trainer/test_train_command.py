@@ -281,6 +281,27 @@ def test_rewrites_are_not_used_for_complements_and_are_counted(options: dict[str
     assert "not used: 1 change the raw prompt, which a complement does not" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("extra", "shown"), [((), True), (("--sample-every", 1), True), (("--sample-every", 0), False)]
+)
+def test_a_run_shows_what_was_written_before_and_after_it(
+    options: dict[str, Any], extra: tuple[object, ...], shown: bool
+) -> None:
+    done = run(options, *extra)
+    assert done.exit_code == 0, done.output
+    for name in ("held-out prompt: ", "written before: ", "written now: "):
+        assert any(line.startswith(name) for line in done.stderr.splitlines()) == shown
+
+
+def test_a_file_of_which_much_is_lost_stops_the_run(options: dict[str, Any]) -> None:
+    data = options["--data-path"]
+    data.write_text("not json\n" * 10 + data.read_text())
+    done = run(options)
+    assert (done.exit_code, "rows are bad" in error_line(done)) == (1, True)
+    assert "data.jsonl:10: not valid JSON" in done.stderr
+    assert not (options["--output-dir"] / "adapter").exists()
+
+
 def test_bad_rows_are_reported_with_their_lines_and_the_rest_is_trained_on(options: dict[str, Any]) -> None:
     data = options["--data-path"]
     data.write_text('{"raw_prompt": ""}\nnot json\n' + data.read_text())

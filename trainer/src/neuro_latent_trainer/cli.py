@@ -15,6 +15,7 @@ from neuro_latent_trainer.command_line import (
     EmbeddingsOption,
     explain,
     fail,
+    read_data,
     stopping_with_a_checkpoint,
 )
 from neuro_latent_trainer.config import TrainConfig
@@ -211,15 +212,7 @@ def _train(
     from neuro_latent_trainer import checkpoint
     from neuro_latent_trainer.adapter_folder import AdapterError
     from neuro_latent_trainer.backbones import BackboneError
-    from neuro_latent_trainer.data import (
-        DataError,
-        Dataset,
-        describe_unused,
-        parse_columns,
-        read_records,
-        render_bad_rows,
-        split_records,
-    )
+    from neuro_latent_trainer.data import DataError, describe_unused, parse_columns, split_records
     from neuro_latent_trainer.progress import RunLog, Unobserved
     from neuro_latent_trainer.sources import Sources
     from neuro_latent_trainer.training import Observer, Run
@@ -242,14 +235,9 @@ def _train(
         def warn(text: str) -> None:
             console.print(f"warning: {text}", style="yellow", highlight=False, markup=False, soft_wrap=True)
 
-        def read(path: Path) -> Dataset:
-            data = read_records(path, columns=mapping, strict=strict)
-            if data.bad_rows and processes.is_main_process:
-                output_dir.mkdir(parents=True, exist_ok=True)
-                report = output_dir / f"bad_rows_{path.name}.txt"
-                report.write_text("".join(f"{row}\n" for row in data.bad_rows), encoding="utf-8")
-                console.print(render_bad_rows(data.bad_rows), style="yellow", highlight=False, markup=False)
-            return data
+        def read(path: Path) -> "Dataset":
+            report = output_dir / f"bad_rows_{path.name}.txt" if processes.is_main_process else None
+            return read_data(console, path, mapping, strict=strict, report=report)
 
         data = read(data_path)
         if val_path is None:
@@ -284,8 +272,10 @@ def _train(
                 )
             if processes.is_main_process:
                 Sources.of(data_path, val_path, columns).write(output_dir)
+            before = run.sample() if config.sample_every else []
             with stopping_with_a_checkpoint(run, console):
                 summary = run.execute()
+            after = run.sample() if before and not summary.interrupted else []
     except (
         AdapterError,
         BackboneError,
@@ -298,6 +288,10 @@ def _train(
         fail(console, explain(error), code=2 if isinstance(error, ValueError) else 1)
     if summary.interrupted:
         fail(console, f"stopped at step {summary.steps}; go on with --resume last", code=130)
+    for (raw, first), (_, last) in zip(before[:1], after, strict=False):
+        start = "before" if not checkpoint_path else "when resumed"
+        for name, text in (("held-out prompt", raw), (f"written {start}", first), ("written now", last)):
+            console.print(f"{name}: {text or '(nothing)'}", highlight=False, markup=False, soft_wrap=True)
     console.print(
         f"validation loss {summary.validation_loss_start:.4f} → {summary.validation_loss_end:.4f} nats a token, "
         f"{summary.steps} steps in {summary.seconds:.0f} s. Serve it with:",

@@ -2,7 +2,7 @@
 
 import errno
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from neuro_latent_trainer.data import Dataset
     from neuro_latent_trainer.training import Run
 
 DataOption = Annotated[
@@ -45,6 +46,27 @@ def explain(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"{error}; free some space, then go on from the last checkpoint with --resume, or start again"
     return str(error)
+
+
+def read_data(
+    console: Console, path: Path, columns: Mapping[str, str] | None, *, strict: bool = False, report: Path | None = None
+) -> "Dataset":
+    """Read a data file and print its bad rows; all of them go to the file ``report``, if one is named.
+
+    Raises:
+        DataError: as :func:`~neuro_latent_trainer.data.read_records`, or too many rows are bad to go on.
+        ValueError: as there.
+    """
+    from neuro_latent_trainer.data import read_records, render_bad_rows
+
+    data = read_records(path, columns, strict)
+    if data.bad_rows:
+        if report:
+            report.parent.mkdir(parents=True, exist_ok=True)
+            report.write_text("".join(f"{row}\n" for row in data.bad_rows), encoding="utf-8")
+        console.print(render_bad_rows(data.bad_rows), style="yellow", highlight=False, markup=False)
+    data.check_lost()
+    return data
 
 
 @contextmanager

@@ -3,22 +3,30 @@
 No row is dropped in silence: each row of the file is in ``Dataset.records`` or in ``Dataset.bad_rows``.
 """
 
+import ast
 import csv
 import gzip
 import hashlib
 import json
 import lzma
+import re
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from neuro_latent_client.encoding import check_utf8, decode
 from neuro_latent_client.form import Form, complement_of, join
+from neuro_latent_client.guard import is_blank
 from neuro_latent_trainer.jsonl import parse_json_line
 
 MAX_SHOWN = 20
 """The most bad rows that :func:`render_bad_rows` spells out."""
+
+MAX_LOST = 0.1
+"""The largest share of a file's rows that may be bad: beyond it something is wrong with the file as a whole."""
 
 MAX_CSV_FIELD = 2**31 - 1
 """Characters of one CSV field: the largest limit that the csv module takes on every platform."""
@@ -88,6 +96,19 @@ class Dataset:
     bad_rows: tuple[BadRow, ...]
     has_complements: bool = False
 
+    def check_lost(self) -> None:
+        """Check that most of the file was read.
+
+        Raises:
+            DataError: more than :data:`MAX_LOST` of the rows are bad.
+        """
+        lost, rows = len(self.bad_rows), len(self.records) + len(self.bad_rows)
+        if lost > MAX_LOST * rows:
+            raise DataError(
+                f"{self.bad_rows[0].path}: {lost} of {rows} rows are bad, and more than {MAX_LOST:.0%} may not be; "
+                "mend them or take them out of the file"
+            )
+
     @property
     def complement_share(self) -> float:
         """The share of the enhanced prompts that begin with their raw prompt; 0 where there are none."""
@@ -109,8 +130,11 @@ class _Columns:
     complement: str = "complement"
     kind: str = "kind"
 
+    def asked(self) -> set[str]:
+        return set(asdict(self).values())
+
     def used(self) -> set[str]:
-        return {*asdict(self).values(), "source", "licence"}
+        return {*self.asked(), "source", "licence"}
 
 
 _ROLES = tuple(asdict(_Columns()))
@@ -229,14 +253,14 @@ def _checked_columns(columns: Mapping[str, str]) -> _Columns:
         if role not in _ROLES:
             raise ValueError(f"columns: unknown key {role!r}; known keys: {', '.join(_ROLES)}")
     names = _Columns(**columns)
-    if len(set(asdict(names).values())) < len(_ROLES):
+    if len(names.asked()) < len(_ROLES):
         listing = ", ".join(f"{role}={column}" for role, column in asdict(names).items())
         raise ValueError(f"columns: two keys name one column ({listing})")
     return names
 
 
 def _check_present(path: Path, present: Sequence[str], names: _Columns, given: set[str]) -> None:
-    listing = f"its columns are: {', '.join(present)}"
+    listing = f"its columns are: {', '.join(filter(None, present))}"
     if absent := sorted(given.difference(present)):
         raise ValueError(f"{path} has no column {' and no column '.join(absent)}; {listing}")
     hint = "name yours with columns raw=...,enhanced=... (or complement=...),failed=..."
@@ -260,7 +284,7 @@ def _read_table(path: Path, names: _Columns) -> _Table:
         raise DataError(f"{path} is empty")
     try:
         return reader(path, names)
-    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
 
 
@@ -283,13 +307,12 @@ def _record(row: dict[str, Any], line: int, names: _Columns) -> Record:
         raise ValueError(f"{names.raw} is {'missing' if row.get(names.raw) is None else 'empty'}")
     enhanced = _text(row, names.enhanced)
     failed = _failed(row, names.failed)
-    complement = row.get(names.complement)
-    if complement is not None:
-        check_text(complement, names.complement)
-    if complement is not None and (complement.strip() or enhanced is None):
-        if enhanced is not None and enhanced != join(raw, complement.strip()):
+    complement = _text(row, names.complement)
+    if complement or (row.get(names.complement) is not None and enhanced is None):
+        whole = join(raw, (complement or "").strip())
+        if enhanced is not None and enhanced != whole:
             raise ValueError(f"{names.enhanced} and {names.complement} are both given and do not agree")
-        enhanced = join(raw, complement.strip())
+        enhanced = whole
         failed = tuple(text if text.startswith(raw) else join(raw, text) for text in failed)
     if enhanced is None and not failed:
         raise ValueError(f"neither {names.enhanced} nor {names.complement} nor {names.failed} has text")
@@ -298,24 +321,49 @@ def _record(row: dict[str, Any], line: int, names: _Columns) -> Record:
 
 
 def _text(row: Mapping[str, Any], column: str) -> str | None:
-    """The text of a column, None where it is absent or blank."""
+    """The text of a column, None where it is absent or nothing of it can be seen."""
     value = row.get(column)
     if value is None:
         return None
     check_text(value, column)
-    return value if value.strip() else None
+    return None if is_blank(value) else value
 
 
 def _failed(row: Mapping[str, Any], column: str) -> tuple[str, ...]:
+    """The failed prompts: a list, a list written as text (as a CSV cell must have it), or one text."""
     value = row.get(column)
     if not isinstance(value, list):
         text = _text(row, column)
-        return () if text is None else (text,)
+        if text is None:
+            return ()
+        value = _listed(text, column)
     for number, item in enumerate(value, start=1):
         check_text(item, f"{column} item {number}")
-        if not item.strip():
+        if is_blank(item):
             raise ValueError(f"{column} item {number} is empty")
     return tuple(value)
+
+
+_LIKE_A_LIST = re.compile(r"""\s*\[\s*(['"].*['"]\s*,?\s*)?\]\s*""", re.DOTALL)
+
+
+def _listed(text: str, column: str) -> list[str]:
+    """The items of a text that is a JSON list of texts, or what Python (and pandas) write for one; else the text.
+
+    Raises:
+        ValueError: it looks like a list of texts and is none of these.
+    """
+    if not _LIKE_A_LIST.fullmatch(text):
+        return [text]
+    for read in (json.loads, ast.literal_eval):
+        try:
+            items = read(text.strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        # Python joins neighbours: NumPy's ['a' 'b'] would be one text. So only Python's own writing of a list counts.
+        if isinstance(items, list) and (read is json.loads or repr(items) == text.strip()):
+            return items
+    raise ValueError(f'{column} looks like a list and cannot be read as one; write it as JSON: ["one", "two"]')
 
 
 def check_text(value: object, name: str) -> None:
@@ -344,7 +392,7 @@ def _table(rows: Iterable[_Row], names: _Columns) -> _Table:
 
 def _read_json(path: Path, names: _Columns) -> _Table:
     try:
-        content = json.loads(path.read_bytes().decode("utf-8-sig"))
+        content = json.loads(decode(path.read_bytes()))
     except json.JSONDecodeError as error:
         hint = "; a file of one object a line is named .jsonl" if error.msg == "Extra data" else ""
         raise DataError(f"{path}:{error.lineno}: not valid JSON ({error.msg} at column {error.colno}){hint}") from None
@@ -372,6 +420,8 @@ def _open_binary(path: Path) -> BinaryIO:
 def _json_lines(path: Path, file: BinaryIO) -> Iterator[_Row]:
     # Lines of bytes: text lines would also end at the characters like U+2028 that JSON allows inside of strings.
     for number, line in enumerate(file, start=1):
+        if number == 1:
+            check_utf8(line[:4])
         if not line.strip():
             continue
         try:
@@ -386,58 +436,72 @@ def _json_lines(path: Path, file: BinaryIO) -> Iterator[_Row]:
 
 
 def _read_csv(path: Path, names: _Columns) -> _Table:
+    with path.open("rb") as file:
+        check_utf8(file.read(4))
     limit = csv.field_size_limit(MAX_CSV_FIELD)
     try:
         # Bytes that are not UTF-8 become lone surrogates, which check_text reports with their row.
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            return _table(_csv_rows(path, csv.reader(file, strict=True), names), names)
+            return _table(_csv_rows(path, file, names), names)
     finally:
         csv.field_size_limit(limit)
 
 
-def _csv_rows(path: Path, reader: Any, names: _Columns) -> Iterator[_Row]:
+def _csv_rows(path: Path, file: Iterable[str], names: _Columns) -> Iterator[_Row]:
+    lines: list[str] = []  # of the row at hand: a quoted field may have several
+
+    def noted() -> Iterator[str]:
+        for line in file:
+            lines.append(line)
+            yield line
+
+    reader = csv.reader(noted(), strict=True)
     header: list[str] | None = None
     while True:
         start = reader.line_num + 1
+        lines.clear()
+        problem = ""
+        cells: list[str] | None = []
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            if header is None:
-                raise DataError(f"{path}:{start}: the header is not valid CSV ({error})") from None
-            yield start, f"not valid CSV ({error})"
-            continue
+            problem = f"not valid CSV ({error})"
         if cells is None:
             return
-        if not cells:
-            continue
         if header is None:
-            header = _csv_header(path, cells)
-        elif len(cells) != len(header):
-            yield start, f"the number of fields is {len(cells)}, in the header {len(header)}"
-        else:
-            row: dict[str, Any] = dict(zip(header, cells, strict=True))
-            if names.failed in row:
-                row[names.failed] = _failed_cell(row[names.failed])
-            yield start, row
+            if problem:
+                raise DataError(f"{path}:{start}: the header is {problem}")
+            header = _csv_header(path, cells, names) if cells else None
+        elif problem:
+            yield from _lost(start, lines, problem)
+        elif cells and len(cells) != len(header):
+            problem = f"the number of fields is {len(cells)}, in the header {len(header)}"
+            yield from _lost(start, lines if _rows_among(lines[1:], len(header)) else lines[:1], problem)
+        elif len(lines) > 3 and _rows_among(lines[1:], len(header)) == len(lines) - 1:
+            yield from _lost(start, lines, "each of its lines is a row by itself")
+        elif cells:
+            yield start, dict(zip(header, cells, strict=True))
 
 
-def _csv_header(path: Path, cells: list[str]) -> list[str]:
+def _rows_among(lines: Sequence[str], fields: int) -> int:
+    """How many lines of a quoted field would be rows by themselves: all, where a quotation mark is one too many."""
+    rows = (next(csv.reader([line]), []) for line in lines)
+    return sum(len(cells) == fields and sum(map(bool, map(str.strip, cells))) > 1 for cells in rows)
+
+
+def _lost(start: int, lines: Sequence[str], problem: str) -> Iterator[_Row]:
+    """A bad row for each line of one; what a stray quotation mark has swallowed are rows of the file too."""
+    yield start, problem
+    for number, line in enumerate(lines[1:], start=start + 1):
+        if line.strip():
+            yield number, f"within a quoted field that begins at line {start}; is a quotation mark missing or too many?"
+
+
+def _csv_header(path: Path, cells: list[str], names: _Columns) -> list[str]:
     header = [cell.strip() for cell in cells]
-    if len(set(header)) < len(header):
-        raise DataError(f"{path}: two columns of the header have one name: {', '.join(header)}")
+    if repeated := [name for name, times in Counter(header).items() if times > 1 and name in names.asked()]:
+        raise DataError(f"{path}: two columns of the header have one name: {', '.join(repeated)}")
     return header
-
-
-def _failed_cell(cell: str) -> list[Any] | str:
-    """Several failed prompts fit one CSV cell as a JSON list; any other text is one failed prompt."""
-    if cell.lstrip().startswith("["):
-        try:
-            items = json.loads(cell)
-        except (ValueError, RecursionError):
-            return cell
-        if isinstance(items, list) and all(isinstance(item, str) for item in items):
-            return items
-    return cell
 
 
 def _read_parquet(path: Path, names: _Columns) -> _Table:

@@ -511,16 +511,21 @@ class Run:
         self._save(checkpoint.FINAL)
         return self._summary(validated["loss"], interrupted=False)
 
+    def sample(self) -> list[tuple[str, str]]:
+        """A few held-out prompts, each with what the model writes for it now."""
+        raw = [r.raw_prompt for r in self.validation_examples.records[:SAMPLES]]
+        self.model.eval()
+        written = self.model.generate(raw, SAMPLE_TOKENS) if raw else []
+        self.model.train()
+        return list(zip(raw, written, strict=True))
+
     def _observe(self, losses: dict[str, float]) -> None:
         step = self.position.step
         rate = self.optimizer.param_groups[-1]["lr"]
         self.observer.scalars(step, {**losses, "learning_rate": rate})
         self.observer.advance(1, f"loss {losses['total']:.3f}")
         if self.config.sample_every and step % self.config.sample_every == 0:
-            raw = [r.raw_prompt for r in self.validation_examples.records[:SAMPLES]]
-            self.model.eval()
-            self.observer.samples(step, list(zip(raw, self.model.generate(raw, SAMPLE_TOKENS), strict=True)))
-            self.model.train()
+            self.observer.samples(step, self.sample())
         if self.config.save_every and step % self.config.save_every == 0:
             self._save(checkpoint.PARTIAL)
 

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 import typer
 
+from neuro_latent_client.encoding import decode
 from neuro_latent_client.errors import InvalidRequestError, NeuroLatentError
 from neuro_latent_client.options import GenerationOptions
 from neuro_latent_client.results import Optimization, Progress
@@ -19,6 +20,9 @@ from ._options import Connection
 from ._report import note
 
 Row = dict[str, Any]
+
+ANSWER = ("enhanced_prompt", *(field.name for field in dataclasses.fields(Optimization)), "error", "message")
+"""The columns that are written beside those of a row."""
 
 
 def optimize_file(
@@ -30,7 +34,7 @@ def optimize_file(
     ``output`` are not asked again; those with an error are.
 
     Raises:
-        InvalidRequestError: a file cannot be used, or a row has no prompt.
+        InvalidRequestError: a file cannot be used, or a row has no prompt, or a column that the answer has too.
     """
     if output and output.resolve() == source.resolve():
         raise InvalidRequestError(f"{output} is both --file and --output; name another file as --output")
@@ -45,7 +49,7 @@ def optimize_file(
         def write(progress: Progress) -> None:
             nonlocal failures
             failures += isinstance(progress.outcome, NeuroLatentError)
-            out.write(json.dumps(_row(waiting[progress.index], progress.outcome), ensure_ascii=False) + "\n")
+            out.write(_line(_row(waiting[progress.index], progress.outcome)))
             out.flush()
             advance()
 
@@ -74,6 +78,16 @@ def _read(path: Path) -> Iterator[Row]:
         row = _json(line)
         if not isinstance(row, dict) or not isinstance(row.get("raw_prompt"), str):
             raise InvalidRequestError(f'{path}:{number}: is not a row like {{"raw_prompt": "Create a function"}}')
+        if taken := [name for name in ANSWER if name in row and name != "raw_prompt"]:
+            raise InvalidRequestError(
+                f"{path}:{number}: the answer has a column {' and a column '.join(taken)} too; rename the row's own"
+            )
+        try:
+            json.dumps(row, allow_nan=False)
+        except ValueError:
+            raise InvalidRequestError(
+                f"{path}:{number}: holds NaN, Infinity or a number that is too large, which are no JSON; write null"
+            ) from None
         yield row
 
 
@@ -101,16 +115,21 @@ def _without(rows: list[Row], answered: list[Row]) -> list[Row]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        return decode(path.read_bytes()).split("\n")
+    except (OSError, ValueError) as error:
         raise InvalidRequestError(f"{path} cannot be read: {error}") from None
 
 
 def _json(line: str) -> Any:
     try:
         return json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
+
+
+def _line(row: Row) -> str:
+    """A row as a line of JSON. Half of a surrogate pair, which UTF-8 cannot hold, stays the escape that it came as."""
+    return json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace").decode() + "\n"
 
 
 @contextmanager
@@ -121,7 +140,7 @@ def _opened(output: Path | None, answered: list[Row]) -> Iterator[TextIO]:
         return
     beside = output.with_name(output.name + ".part")
     try:
-        beside.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in answered), encoding="utf-8")
+        beside.write_text("".join(map(_line, answered)), encoding="utf-8")
         beside.replace(output)
         stream = output.open("a", encoding="utf-8")
     except OSError as error:

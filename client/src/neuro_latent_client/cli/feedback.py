@@ -2,13 +2,13 @@
 
 import dataclasses
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import typer
 
+from neuro_latent_client.encoding import decode
 from neuro_latent_client.errors import InvalidRequestError
 from neuro_latent_client.options import FeedbackDetails
 
@@ -83,8 +83,8 @@ def send(
 def _read_answer(path: Path) -> dict[str, str]:
     """What an answer says of itself, the first text for several."""
     try:
-        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
-        answer = json.loads(text)
+        content = typer.get_binary_stream("stdin").read() if str(path) == "-" else path.read_bytes()
+        answer = json.loads(decode(content))
         answer.setdefault("enhanced_prompt", answer["sequences"][0]["text"])
         return {name: answer[name] for name in _OF_THE_ANSWER}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from neuro_latent_client.client import Client
+from neuro_latent_client.encoding import decode
 from neuro_latent_client.errors import InvalidRequestError
 from neuro_latent_client.form import SEPARATOR
 from neuro_latent_client.options import GenerationOptions
@@ -119,9 +120,11 @@ def _colour() -> bool:
 
 def _read_stdin() -> str:
     try:
-        text = typer.get_binary_stream("stdin").read().decode("utf-8")
+        text = decode(typer.get_binary_stream("stdin").read())
     except UnicodeDecodeError as error:
         raise InvalidRequestError(f"raw_prompt: stdin is not UTF-8: {error.reason} at byte {error.start}") from None
+    except ValueError as error:
+        raise InvalidRequestError(f"raw_prompt: stdin cannot be read: {error}") from None
     return text.removesuffix("\n").removesuffix("\r")
 
 

@@ -7,18 +7,22 @@ Needs ``pip install neuro-latent-client[langchain]``.
 'CREATE A FUNCTION\\n\\nIN PYTHON.'
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, cast
 
-from langchain_core.prompt_values import PromptValue
+from langchain_core.messages import BaseMessage, HumanMessage, convert_to_messages
+from langchain_core.prompt_values import ChatPromptValue, PromptValue
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 
-from neuro_latent_client import AsyncClient, Client, GenerationOptions, Optimization
+from neuro_latent_client import AsyncClient, Client, GenerationOptions, InvalidRequestError, Optimization
 
-PromptInput: TypeAlias = str | PromptValue
+PromptInput: TypeAlias = str | PromptValue | Sequence[BaseMessage]
+PromptOutput: TypeAlias = str | PromptValue | list[BaseMessage]
 
 
-class PromptOptimizer(Runnable[PromptInput, str]):
-    """Raw prompt in, enhanced prompt out; a prompt template's value counts as its text.
+class PromptOptimizer(Runnable[PromptInput, PromptOutput]):
+    """Raw prompt in, enhanced prompt out. Of messages only the last human one is changed, and all others stay as they
+    are; a chat prompt of that one alone becomes its text.
 
     Args:
         client: for ``invoke``, ``batch`` and ``stream``.
@@ -44,31 +48,62 @@ class PromptOptimizer(Runnable[PromptInput, str]):
         """
         return RunnableLambda(self._optimize, self._aoptimize if self.async_client else None)
 
-    def invoke(self, input: PromptInput, config: RunnableConfig | None = None, **kwargs: Any) -> str:
-        def optimize(prompt: PromptInput) -> str:
-            return self._optimize(prompt, **kwargs).text
+    def invoke(self, input: PromptInput, config: RunnableConfig | None = None, **kwargs: Any) -> PromptOutput:
+        def optimize(prompt: PromptInput) -> PromptOutput:
+            text, put = _split(prompt)
+            return put(self._optimize(text, **kwargs).text)
 
         return self._call_with_config(optimize, input, config)
 
-    async def ainvoke(self, input: PromptInput, config: RunnableConfig | None = None, **kwargs: Any) -> str:
+    async def ainvoke(self, input: PromptInput, config: RunnableConfig | None = None, **kwargs: Any) -> PromptOutput:
         if self.async_client is None:
             return await super().ainvoke(input, config, **kwargs)
 
-        async def optimize(prompt: PromptInput) -> str:
-            return (await self._aoptimize(prompt, **kwargs)).text
+        async def optimize(prompt: PromptInput) -> PromptOutput:
+            text, put = _split(prompt)
+            return put((await self._aoptimize(text, **kwargs)).text)
 
         return await self._acall_with_config(optimize, input, config)
 
     def _optimize(self, prompt: PromptInput, **options: Any) -> Optimization:
-        return self.client.optimize(_text(prompt), **self._options(options))
+        return self.client.optimize(_split(prompt)[0], **self._options(options))
 
     async def _aoptimize(self, prompt: PromptInput, **options: Any) -> Optimization:
         assert self.async_client
-        return await self.async_client.optimize(_text(prompt), **self._options(options))
+        return await self.async_client.optimize(_split(prompt)[0], **self._options(options))
 
     def _options(self, given: dict[str, Any]) -> GenerationOptions:
         return cast(GenerationOptions, {**self.options, **given})
 
 
-def _text(prompt: PromptInput) -> str:
-    return prompt.to_string() if isinstance(prompt, PromptValue) else prompt
+def _split(prompt: PromptInput) -> tuple[str, Callable[[str], PromptOutput]]:
+    """The text to make better, and what puts another in its place.
+
+    Raises:
+        InvalidRequestError: there is no human message, or the last one has more than text.
+    """
+    if isinstance(prompt, str):
+        return prompt, str
+    if isinstance(prompt, PromptValue) and not isinstance(prompt, ChatPromptValue):
+        return prompt.to_string(), str
+    messages = convert_to_messages(prompt.to_messages() if isinstance(prompt, PromptValue) else prompt)
+    place = max((i for i, message in enumerate(messages) if isinstance(message, HumanMessage)), default=None)
+    if place is None:
+        raise InvalidRequestError("raw_prompt: none of the messages is a human's")
+    content = messages[place].content
+    parts = [content] if isinstance(content, str) else content
+    texts = [part if isinstance(part, str) else part.get("text") for part in parts]
+    if not all(isinstance(text, str) for text in texts):
+        raise InvalidRequestError(
+            "raw_prompt: the last human message has parts that are no text (a picture?), which cannot be made better; "
+            "put them into a message of their own before it"
+        )
+
+    def put(text: str) -> PromptOutput:
+        if isinstance(prompt, ChatPromptValue) and len(messages) == 1:
+            return text
+        changed = [*messages]
+        changed[place] = messages[place].model_copy(update={"content": text})
+        return ChatPromptValue(messages=changed) if isinstance(prompt, PromptValue) else changed
+
+    return "".join(cast(list[str], texts)), put

@@ -1,5 +1,6 @@
 """The database of the feedback: a SQLite file, or PostgreSQL by URL."""
 
+import errno
 import logging
 import operator
 import os
@@ -29,6 +30,7 @@ from sqlalchemy import (
     create_engine,
     delete,
     event,
+    false,
     func,
     insert,
     select,
@@ -40,7 +42,7 @@ from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateTable
 
 from neuro_latent_client.protocol import FEEDBACK_LIMITS
-from neuro_latent_serving.errors import StoreDamaged, StoreUnavailable
+from neuro_latent_serving.errors import StoreDamaged, StoreUnavailable, StoreUnwritable
 from neuro_latent_serving.feedback.record import Feedback, FeedbackRecord
 
 TIMEOUT_S = 10
@@ -53,6 +55,21 @@ FETCHED_AT_ONCE = 500
 
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 """SQLite's codes for a file that no waiting mends."""
+
+UNWRITABLE = (sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+UNWRITABLE_FILE = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+)
+UNWRITABLE_SQLSTATE = ("28", "3D", "42", "25006")
+"""The same for what may not be written: of SQLite, of the file system, and (how its codes begin) of PostgreSQL, which
+knows no such user, database or table, or only reads."""
 
 log = logging.getLogger("neuro_latent_serving")
 
@@ -178,7 +195,7 @@ class FeedbackStore:
         """Store feedback; when this returns it is committed. The same key again stores nothing.
 
         Raises:
-            StoreDamaged: the database cannot be written until somebody mends it.
+            StoreDamaged, StoreUnwritable: the database cannot be written until somebody mends it.
             StoreUnavailable: it could not be written, and was not stored.
         """
         feedback_id = uuid.uuid4().hex
@@ -252,20 +269,25 @@ class FeedbackStore:
         return deleted
 
     def check(self) -> None:
-        """Whether feedback can be read now.
+        """Whether feedback can be read and written now.
 
         Raises:
             StoreDamaged, StoreUnavailable: it cannot.
         """
         with self._connected() as connection:
             connection.execute(select(_TABLE.c.feedback_id).limit(1)).all()
+            connection.execute(delete(_TABLE).where(false()))
 
     @contextmanager
     def _connected(self) -> Iterator[Connection]:
         """A transaction, committed at the end; what the database says becomes a StoreDamaged or a StoreUnavailable."""
         try:
-            with self._lock:
+            if not self._lock.acquire(timeout=TIMEOUT_S):  # else all would wait one after the other
+                raise StoreUnavailable("the database of the feedback is unavailable; try again later")
+            try:
                 file = self._prepare()
+            finally:
+                self._lock.release()
             with self._engine.begin() as connection:
                 yield connection
             if self._file is not None and _identity(self._file) != file:
@@ -273,8 +295,11 @@ class FeedbackStore:
         except IntegrityError:
             raise
         except (SQLAlchemyError, OSError, sqlite3.Error) as error:
-            if _says_damaged(error.orig if isinstance(error, DBAPIError) else error):
+            cause = error.orig if isinstance(error, DBAPIError) else error
+            if _says_damaged(cause):
                 raise StoreDamaged from error
+            if _says_unwritable(cause):
+                raise StoreUnwritable from error
             raise StoreUnavailable("the database of the feedback is unavailable; try again later") from error
 
     def _prepare(self) -> tuple[int, ...]:
@@ -291,6 +316,8 @@ class FeedbackStore:
         with suppress(FileExistsError):
             os.close(os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
             is_new = True
+        if self._file.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(self._file))
         file = _identity(self._file)
         if is_new or file != self._prepared:  # a new file may have the number of one that is gone
             if self._prepared is not None:
@@ -320,6 +347,14 @@ def _identity(file: Path) -> tuple[int, ...]:
 
 def _says_damaged(error: BaseException | None) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in DAMAGED
+
+
+def _says_unwritable(error: BaseException | None) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0)
+    if code:  # a file that was deleted meanwhile is made again
+        return code & 0xFF in UNWRITABLE and code != sqlite3.SQLITE_READONLY_DBMOVED
+    sqlstate: str = getattr(error, "sqlstate", None) or ""
+    return sqlstate.startswith(UNWRITABLE_SQLSTATE) or (isinstance(error, OSError) and error.errno in UNWRITABLE_FILE)
 
 
 _CREATE = str(CreateTable(_TABLE, if_not_exists=True).compile(dialect=sqlite.dialect()))

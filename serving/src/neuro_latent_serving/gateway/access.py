@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from neuro_latent_client.encoding import decode
 from neuro_latent_serving.server.errors import UsageError
 
 NAME = re.compile(r"[\w.@-]{1,64}")
@@ -36,8 +37,8 @@ class ApiKeys:
         self._digests: dict[str, str] = {}
         self.proxies: set[str] = set()
         try:
-            lines = file.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            lines = decode(file.read_bytes()).splitlines()
+        except (OSError, ValueError) as error:
             raise UsageError(
                 f"--api-keys {file}: cannot be read: {error}",
                 "Make one with: neuro-latent gateway-key NAME --api-keys FILE",

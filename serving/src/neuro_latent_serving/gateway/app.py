@@ -29,7 +29,6 @@ from neuro_latent_client import (
 )
 from neuro_latent_client.protocol import FEEDBACK_MODEL
 from neuro_latent_serving import __version__
-from neuro_latent_serving.errors import StoreDamaged
 from neuro_latent_serving.gateway import problems
 from neuro_latent_serving.gateway.access import ApiKeys, RateLimit
 from neuro_latent_serving.gateway.config import GatewayConfig
@@ -263,10 +262,11 @@ async def _feedback_state(request: Request, client: AsyncClient) -> FeedbackStat
         return "ready"
     except NeuroLatentError as error:
         request.state.noted["feedback"] = str(error)
-        return "damaged" if StoreDamaged.TEXT in str(error) else "unavailable"
+        return "damaged" if problems.needs_operator(error) else "unavailable"
     return "ready"
 
 
+@router.head("/health", include_in_schema=False)
 @router.get("/health", responses=problems.responses(500, 503))
 async def health(request: Request, gateway: Shared) -> HealthResponse:
     """Whether prompts can be answered now (both models have just answered one), and feedback stored."""
@@ -284,6 +284,7 @@ async def health(request: Request, gateway: Shared) -> HealthResponse:
     return HealthResponse(ready=True, feedback=stored)
 
 
+@router.head("/metrics", include_in_schema=False)
 @router.get("/metrics", include_in_schema=False)
 async def metrics(gateway: Shared) -> Response:
     return Response(generate_latest(gateway.metrics.registry), media_type=CONTENT_TYPE_LATEST)
@@ -312,8 +313,8 @@ def create_app(config: GatewayConfig, connect: Callable[[], AsyncClient], log: A
         lifespan=lifespan,
     )
     app.include_router(router)
-    app.add_api_route("/", page, include_in_schema=False)
-    app.add_api_route("/docs", docs, include_in_schema=False)
+    for path, answer in (("/", page), ("/docs", docs)):
+        app.add_api_route(path, answer, methods=["GET", "HEAD"], include_in_schema=False)
     problems.install(app)
     app.add_exception_handler(ClientLeft, _answer_nobody)
     app.add_middleware(BodyLimit, most=config.max_body)

@@ -116,7 +116,7 @@ class Observer:
             self._metrics.requests.labels(route, status).inc()
             self._metrics.seconds.labels(route).observe(seconds)
             noted |= {"method": scope["method"], "route": route, "status": status, "ms": round(seconds * 1000, 1)}
-            log = self._log.warning if status == 502 else self._log.info
+            log = self._log.error if status >= 500 else self._log.info
             log("request", request_id=request_id, **noted)
 
 

@@ -18,7 +18,7 @@ from neuro_latent_client import (
     ServerError,
     ServerUnavailableError,
 )
-from neuro_latent_serving.errors import StoreDamaged
+from neuro_latent_serving.errors import NEEDS_OPERATOR
 
 MEDIA_TYPE = "application/problem+json"
 NO_OBJECT = "send a JSON object, with Content-Type: application/json"
@@ -77,15 +77,20 @@ def from_client(error: NeuroLatentError) -> ProblemError:
     """The client's error for those who know no Triton: its own text names addresses and commands of the operator."""
     match error:
         case InvalidRequestError():
-            return ProblemError(422, str(error))
+            return ProblemError(422, error.message)  # a caller knows a request by the gateway's id
         case ServerUnavailableError() | ModelNotFoundError():
             return ProblemError(503, "the server is busy or not ready; try again in a moment", headers=RETRY_AFTER)
         case DeadlineError():
             return ProblemError(504, "no whole answer in time; lower max_length, or set deadline_ms")
-        case ServerError() if StoreDamaged.TEXT in str(error):
-            return ProblemError(502, StoreDamaged.TEXT)
+        case ServerError() if text := needs_operator(error):
+            return ProblemError(502, text)
         case _:
             return ProblemError(502, "the server failed; its log has the details")
+
+
+def needs_operator(error: NeuroLatentError) -> str:
+    """What feedback is answered where trying again is no use, if that is what went wrong, else ""."""
+    return next((text for text in NEEDS_OPERATOR if text in str(error)), "")
 
 
 def _from_validation(error: RequestValidationError) -> ProblemError:

@@ -32,6 +32,15 @@ class _Body(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_the_default(cls, values: Any) -> Any:
+        """null in an optional field is as if it was left out, as None is in Python."""
+        if not isinstance(values, dict):
+            return values
+        optional = {name for name, known in cls.model_fields.items() if not known.is_required()}
+        return {name: value for name, value in values.items() if value is not None or name not in optional}
+
 
 class OptimizeRequest(_Body):
     """A raw prompt, and how to write the better one."""
@@ -39,20 +48,24 @@ class OptimizeRequest(_Body):
     model_config = ConfigDict(json_schema_extra={"examples": [{"raw_prompt": "Create a function", "max_length": 200}]})
 
     raw_prompt: str = Field(min_length=1, max_length=limits.MAX_PROMPT_CHARACTERS)
-    max_length: Integer = _option("max_length", 1, limits.MAX_NEW_TOKENS, description="the most tokens written")
-    num_return_sequences: Integer = _option(
+    max_length: Integer | None = _option("max_length", 1, limits.MAX_NEW_TOKENS, description="the most tokens written")
+    num_return_sequences: Integer | None = _option(
         "num_return_sequences",
         1,
         limits.MAX_SEQUENCES,
         description="how many answers; more than one needs a temperature above 0, or as many beams",
     )
-    temperature: float = _option("temperature", 0, 100, description="0 is greedy, above it samples")
-    top_k: Integer = _option("top_k", 0, 2**31 - 1, description="sample from the k likeliest tokens; 0 is off")
-    top_p: float = _option("top_p", None, 1, gt=0, description="sample from this much probability; 1 is off")
-    num_beams: Integer = _option("num_beams", 1, limits.MAX_BEAMS, description="width of the beam search; 1 is off")
-    length_penalty: float = _option("length_penalty", -2, 10, description="of the beam search; above 0 likes length")
+    temperature: float | None = _option("temperature", 0, 100, description="0 is greedy, above it samples")
+    top_k: Integer | None = _option("top_k", 0, 2**31 - 1, description="sample from the k likeliest tokens; 0 is off")
+    top_p: float | None = _option("top_p", None, 1, gt=0, description="sample from this much probability; 1 is off")
+    num_beams: Integer | None = _option(
+        "num_beams", 1, limits.MAX_BEAMS, description="width of the beam search; 1 is off"
+    )
+    length_penalty: float | None = _option(
+        "length_penalty", -2, 10, description="of the beam search; above 0 likes length"
+    )
     seed: Integer | None = _option("seed", 0, limits.MAX_INT64, description="makes sampling repeatable")
-    deadline_ms: Integer = _option(
+    deadline_ms: Integer | None = _option(
         "deadline_ms", 0, MAX_DEADLINE_MS, description="answer with what is written by then; 0 is off"
     )
     min_confidence: float | None = _option(
@@ -131,11 +144,13 @@ class FeedbackRequest(_Body):
     raw_prompt: str = _text("raw_prompt", min_length=1)
     enhanced_prompt: str = _text("enhanced_prompt")
     rating: Integer = Field(json_schema_extra={"enum": [1, -1]})
-    edited_prompt: str = _text("edited_prompt", default="", description="what the answer should have been")
-    comment: str = _text("comment", default="")
-    model_version: str = _text("model_version", default="", description="of the answer")
-    user: str = _text("user", default="", description="whose feedback it is; with API keys, by default the key's name")
-    idempotency_key: str = _text(
+    edited_prompt: str | None = _text("edited_prompt", default="", description="what the answer should have been")
+    comment: str | None = _text("comment", default="")
+    model_version: str | None = _text("model_version", default="", description="of the answer")
+    user: str | None = _text(
+        "user", default="", description="whose feedback it is; with API keys, by default the key's name"
+    )
+    idempotency_key: str | None = _text(
         "idempotency_key", default="", description="the same key again stores nothing; by default the request_id"
     )
 
@@ -160,5 +175,6 @@ class HealthResponse(BaseModel):
 
     ready: bool
     feedback: FeedbackState = Field(
-        description="whether feedback is stored: unavailable may pass, damaged needs the operator to mend the database"
+        description="whether feedback is stored: unavailable may pass; damaged needs the operator to mend the "
+        "database, or to make it writable"
     )

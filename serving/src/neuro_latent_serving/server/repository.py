@@ -1,6 +1,9 @@
 """Check an exported model repository before a server is started with it."""
 
+import fcntl
 import hashlib
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -178,6 +181,17 @@ def model_names(repository: Path) -> tuple[str, ...]:
             "Rename its folder: letters, digits and . _ - are safe.",
         )
     return names
+
+
+def hold_repository(repository: Path) -> int:
+    """A shared lock of a repository's folder, by which an export sees that it is served.
+
+    It lasts until the descriptor that is returned is closed.
+    """
+    folder = os.open(repository, os.O_RDONLY)
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(folder, fcntl.LOCK_SH)
+    return folder
 
 
 def read_manifest(repository: Path) -> Manifest | None:

@@ -32,7 +32,7 @@ from neuro_latent_serving.server.process import (
     server_environment,
     temporary_folder,
 )
-from neuro_latent_serving.server.repository import model_names
+from neuro_latent_serving.server.repository import hold_repository, model_names
 
 __all__ = ["ServedModel", "ServerConfig", "TritonServer"]
 
@@ -99,7 +99,7 @@ class TritonServer:
         self._expected = models
         self._process: ServerProcess | None = None
         self._run_dir: Path | None = None
-        self._run_fd = -1
+        self._run_fd = self._repository_fd = -1
         self._access: Access | None = None
         self._front: AsgiServer | None = None
         self._log_start = 0
@@ -226,6 +226,7 @@ class TritonServer:
         link = self._run_dir / REPOSITORY
         link.symlink_to(self.repository)
         self._run_fd = os.open(self._run_dir, os.O_PATH)
+        self._repository_fd = hold_repository(self.repository)
         self._open_http(host)
         backends = prepare_backends(self.binary, self._run_dir)
         shm_prefix = f"{SHM_PREFIX}{uuid.uuid4().hex[:12]}-"
@@ -306,6 +307,8 @@ class TritonServer:
             with suppress(FileNotFoundError):
                 os.unlink(HTTP_SOCKET, dir_fd=self._run_fd)
             os.close(self._run_fd)
+        if self._repository_fd >= 0:
+            os.close(self._repository_fd)
         if self._follower is not None:
             self._follower.close()
         if self._run_dir is not None and not keep_log:

@@ -1,5 +1,7 @@
-"""Feedback: one writer behind gRPC, HTTP, the SDK and the gateway."""
+"""Feedback: one store behind gRPC, HTTP, the SDK and the gateway."""
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,7 @@ import triton_python_backend_utils as pb_utils
 from neuro_latent_client.protocol import FEEDBACK_INPUT_TYPES
 from neuro_latent_serving.errors import InvalidInput, StoreDamaged, StoreUnavailable
 from neuro_latent_serving.feedback import Feedback, FeedbackStore
+from neuro_latent_serving.feedback.store import Stored
 from neuro_latent_serving.settings import feedback_url, refuses_secrets
 from neuro_latent_serving.triton.messages import (
     bytes_tensor,
@@ -16,38 +19,53 @@ from neuro_latent_serving.triton.messages import (
     log,
     refuse_unknown_parameters,
     required,
+    send_last,
     tensor,
 )
+from neuro_latent_serving.triton.outbox import Outbox
+
+WAITING = 16
+"""Requests that wait for the database side by side."""
 
 
 class FeedbackModel:
-    """Checks all rows of a request, then stores them; a request that is answered is on disk."""
+    """Checks all rows of a request, then stores them; a request that is answered is on disk.
+
+    Requests are answered by threads: while another process holds the database, each waits for as long as the store
+    lets it, and not for those before it too.
+    """
 
     def initialize(self, args: dict[str, str]) -> None:
         self._store = FeedbackStore(feedback_url())
         self._refuses_secrets, self._refused = refuses_secrets(), 0
+        self._threads, self._outbox = ThreadPoolExecutor(WAITING, "feedback"), Outbox()
 
-    def execute(self, requests: list[Any]) -> list[Any]:
-        return [self._answer(request) for request in requests]
+    def execute(self, requests: list[Any]) -> list[None]:
+        for request in requests:
+            sender = request.get_response_sender()
+            try:
+                refuse_unknown_parameters(request, FEEDBACK_INPUT_TYPES)
+                rows = given_rows(request, FEEDBACK_INPUT_TYPES, len(required(request, "request_id")))
+            except Exception as error:
+                send_last(sender, error_response(error))
+                continue
+            self._threads.submit(self._answer, sender, rows)
+        return [None] * len(requests)
 
     def finalize(self) -> None:
+        self._threads.shutdown()
+        self._outbox.close()
         self._store.close()
 
-    def _answer(self, request: Any) -> Any:
+    def _answer(self, sender: Any, rows: list[dict[str, Any]]) -> None:
+        outcome: list[Stored] | Exception
         try:
-            refuse_unknown_parameters(request, FEEDBACK_INPUT_TYPES)
-            rows = given_rows(request, FEEDBACK_INPUT_TYPES, len(required(request, "request_id")))
-            stored = [self._store.add(feedback) for feedback in self._checked(rows)]
+            outcome = [self._store.add(feedback) for feedback in self._checked(rows)]
         except Exception as error:
             if isinstance(error, StoreDamaged | StoreUnavailable):  # its reason is the operator's alone
                 log.error("feedback was not stored", exc_info=error)
-            return error_response(error)
-        return pb_utils.InferenceResponse(
-            output_tensors=[
-                bytes_tensor("feedback_id", [[row.feedback_id] for row in stored]),
-                tensor("created", [[row.created] for row in stored], np.bool_),
-            ]
-        )
+            outcome = error
+        self._outbox.carry(_Answer(sender, outcome))
 
     def _checked(self, rows: list[dict[str, Any]]) -> list[Feedback]:
         """The rows as feedback. A wrong row is told only where the store works, so one that is wrong on purpose asks
@@ -62,3 +80,24 @@ class FeedbackModel:
         except InvalidInput:
             self._store.check()
             raise
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """A request that was stored, or why it was not, on its way out."""
+
+    sender: Any
+    outcome: list[Stored] | Exception
+
+    def deliver(self) -> None:
+        send_last(
+            self.sender,
+            error_response(self.outcome)
+            if isinstance(self.outcome, Exception)
+            else pb_utils.InferenceResponse(
+                output_tensors=[
+                    bytes_tensor("feedback_id", [[row.feedback_id] for row in self.outcome]),
+                    tensor("created", [[row.created] for row in self.outcome], np.bool_),
+                ]
+            ),
+        )

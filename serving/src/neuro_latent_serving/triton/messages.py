@@ -10,7 +10,7 @@ import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from neuro_latent_client.protocol import INPUT_TYPES, OPTION_TYPES
-from neuro_latent_serving.errors import InvalidInput, ServingError, Unavailable
+from neuro_latent_serving.errors import InvalidInput, ServingError, StoreUnwritable, Unavailable
 from neuro_latent_serving.options import GenerationOptions
 
 log = logging.getLogger("neuro_latent_serving")
@@ -134,7 +134,7 @@ def error_response(error: Exception) -> Any:
     """An error as Triton sends it: what a client may see, with the right code; anything else only goes to the log."""
     if isinstance(error, InvalidInput):
         code = pb_utils.TritonError.INVALID_ARG
-    elif isinstance(error, Unavailable):
+    elif isinstance(error, Unavailable) and not isinstance(error, StoreUnwritable):
         code = pb_utils.TritonError.UNAVAILABLE
     elif isinstance(error, ServingError):
         code = pb_utils.TritonError.INTERNAL
@@ -146,3 +146,11 @@ def error_response(error: Exception) -> Any:
             )
         )
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), code))
+
+
+def send_last(sender: Any, response: Any) -> None:
+    """Send the one response of a request that is answered later."""
+    try:
+        sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+    except Exception as error:  # a request that gets no final response stays in Triton for ever
+        sender.send(error_response(error), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)

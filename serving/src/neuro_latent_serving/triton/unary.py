@@ -27,6 +27,7 @@ from neuro_latent_serving.triton.messages import (
     log,
     model_parameters,
     required,
+    send_last,
     tensor,
 )
 from neuro_latent_serving.triton.outbox import Outbox
@@ -49,7 +50,7 @@ class UnaryDecoderModel:
                 # Copies: the request's own memory is Triton's.
                 rest = np.array(required(request, "truncated")), self._made_by(request, len(rows))
             except Exception as error:
-                self.send(sender, error_response(error))
+                send_last(sender, error_response(error))
                 continue
             thread = threading.Thread(target=self._answer, args=(sender, rows, *rest), name="unary", daemon=True)
             self._threads = {t for t in self._threads if t.is_alive()} | {thread}
@@ -129,14 +130,6 @@ class UnaryDecoderModel:
             ]
         )
 
-    @staticmethod
-    def send(sender: Any, response: Any) -> None:
-        """Send the one response of a request."""
-        try:
-            sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-        except Exception as error:  # a request that gets no final response stays in Triton for ever
-            sender.send(error_response(error), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-
 
 @dataclass(frozen=True)
 class _Answer:
@@ -153,4 +146,4 @@ class _Answer:
             response = error_response(self.outcome)
         else:
             response = self.model.response(self.outcome, self.truncated, self.made_by)
-        self.model.send(self.sender, response)
+        send_last(self.sender, response)

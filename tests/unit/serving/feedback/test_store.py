@@ -6,8 +6,10 @@ import random
 import shutil
 import sqlite3
 import threading
+import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
@@ -18,8 +20,9 @@ import pytest
 from sqlalchemy import event
 
 from neuro_latent_client.protocol import FEEDBACK_INPUT_TYPES, FEEDBACK_LIMITS
-from neuro_latent_serving.errors import InvalidInput, StoreDamaged, StoreUnavailable
+from neuro_latent_serving.errors import InvalidInput, StoreDamaged, StoreUnavailable, StoreUnwritable
 from neuro_latent_serving.feedback import Feedback, FeedbackStore
+from neuro_latent_serving.feedback import store as stores
 from neuro_latent_serving.feedback.store import _TABLE, damage
 
 KILLS = 50
@@ -171,12 +174,70 @@ def test_no_error_tells_the_password(url: str) -> None:
     assert "SECRET" not in "".join(traceback.format_exception(caught.value))
 
 
-def test_a_database_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    store = FeedbackStore(f"sqlite:///{tmp_path}/file/feedback.sqlite3")
-    with pytest.raises(StoreUnavailable, match="the database of the feedback is unavailable") as caught:
-        store.add(GOOD)
-    assert str(tmp_path) not in str(caught.value), "the reason is the operator's"
+def below_a_file(folder: Path) -> str:
+    (folder / "file").touch()
+    return "file/feedback.sqlite3"
+
+
+def a_folder(folder: Path) -> str:
+    (folder / "feedback.sqlite3").mkdir()
+    return "feedback.sqlite3"
+
+
+def a_loop_of_links(folder: Path) -> str:
+    (folder / "loop").symlink_to(folder / "loop")
+    return "loop/feedback.sqlite3"
+
+
+def too_long_a_name(folder: Path) -> str:
+    return "x" * 300
+
+
+@pytest.mark.parametrize("place", [below_a_file, a_folder, a_loop_of_links, too_long_a_name])
+def test_a_database_that_can_never_be_written_is_no_try_again(tmp_path: Path, place: Callable[[Path], str]) -> None:
+    store = FeedbackStore(f"sqlite:///{tmp_path}/{place(tmp_path)}")
+    for use in (lambda: store.add(GOOD), store.check):
+        with pytest.raises(
+            StoreUnwritable, match="the database of the feedback is unavailable: it cannot be"
+        ) as caught:
+            use()
+        assert "again" not in str(caught.value)
+        assert str(tmp_path) not in str(caught.value), "the reason is the operator's"
+
+
+def test_a_database_that_only_reads_cannot_be_written(file: Path) -> None:
+    store = FeedbackStore(f"sqlite:///{file}")
+    store.add(GOOD)
+    event.listen(store._engine, "connect", lambda connection, _: connection.execute("PRAGMA query_only=ON"))
+    for use in (lambda: store.add(replace(GOOD, request_id="r2")), store.check):
+        with pytest.raises(StoreUnwritable):
+            use()
+    assert store.stats().total == 1
+
+
+@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize("begin", ["BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"])
+@pytest.mark.parametrize("journal", ["WAL", "DELETE"])
+def test_what_waits_for_a_lock_waits_side_by_side(
+    file: Path, monkeypatch: pytest.MonkeyPatch, count: int, begin: str, journal: str
+) -> None:
+    monkeypatch.setattr(stores, "TIMEOUT_S", 1)
+    FeedbackStore(f"sqlite:///{file}").add(GOOD)
+    store = FeedbackStore(f"sqlite:///{file}")
+
+    def add(number: int) -> float:
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailable, match="try again later"):
+            store.add(replace(GOOD, request_id=f"new {number}"))
+        return time.monotonic() - began
+
+    with closing(sqlite3.connect(file, isolation_level=None)) as holder:
+        holder.execute(f"PRAGMA journal_mode={journal}")
+        holder.execute(begin)
+        with ThreadPoolExecutor(count) as threads:
+            waited = list(threads.map(add, range(count)))
+    assert max(waited) < 2.5
+    assert store.add(replace(GOOD, request_id="after")).created
 
 
 @pytest.mark.parametrize("how", ["deleted", "its folder deleted", "replaced", "emptied"])

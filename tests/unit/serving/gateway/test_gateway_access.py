@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,25 @@ def test_keys_that_are_made_at_the_same_time_are_all_kept_and_no_name_is_given_t
         made = [key for key in threads.map(make, names * 2) if key]
     assert sorted(ApiKeys(keys).name_of(key) or "" for key in made) == names
     assert list(keys.parent.iterdir()) == [keys]
+
+
+@pytest.mark.parametrize("text", ["{}", "# ours\n{}", "\n{}"])
+def test_a_byte_order_mark_in_the_file_of_keys_is_skipped(keys: Path, text: str) -> None:
+    ann = add_key(keys, "ann")
+    keys.write_text(text.format(keys.read_text()), encoding="utf-8-sig")
+    bob = add_key(keys, "bob")
+    assert [ApiKeys(keys).name_of(key) for key in (ann, bob)] == ["ann", "bob"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
+def test_a_file_of_keys_in_another_encoding_is_named_and_left_alone(keys: Path, encoding: str) -> None:
+    add_key(keys, "ann")
+    keys.write_text(keys.read_text(), encoding=encoding)
+    before = keys.read_bytes()
+    for use in (ApiKeys, partial(add_key, name="bob")):
+        with pytest.raises(UsageError, match=f"the text is {encoding[:6].upper()}; save it as UTF-8"):
+            use(keys)
+    assert keys.read_bytes() == before
 
 
 @pytest.mark.parametrize("line", ["ann", "ann secret", "ann " + "0" * 64 + " more"])

@@ -15,10 +15,11 @@ import pytest
 
 from neuro_latent_client.protocol import FEEDBACK_MODEL, FINISH_REASONS
 from neuro_latent_client.testing import FakeServer
-from neuro_latent_serving.errors import StoreDamaged
+from neuro_latent_serving.errors import NEEDS_OPERATOR, StoreDamaged
 from neuro_latent_serving.gateway import app
 from neuro_latent_serving.gateway.config import GatewayConfig
 from neuro_latent_serving.gateway.server import GatewayServer
+from neuro_latent_serving.gateway.schemas import FeedbackRequest, OptimizeRequest
 from tests.unit.serving.gateway.conftest import Start, logged
 
 PROMPT = {"raw_prompt": "Create a function"}
@@ -144,7 +145,9 @@ def test_bad_prompts_and_options_are_named(
         ({"rating": 0}, "rating must be 1 or -1, not 0"),
         ({"comment": "x" * 4097}, "at most 4096 characters"),
         ({"request_id": " "}, "request_id holds only white space"),
-        ({"edited_prompt": None}, "valid string"),
+        ({"request_id": None}, "valid string"),
+        ({"rating": None}, "valid integer"),
+        ({"nonsense": None}, "Extra inputs"),
     ],
 )
 def test_bad_feedback_is_named(rest: httpx2.Client, change: dict[str, Any], detail: str) -> None:
@@ -250,6 +253,73 @@ def test_request_ids(rest: httpx2.Client) -> None:
     assert rest.get("/health", headers={"x-request-id": "abc-1"}).headers["x-request-id"] == "abc-1"
     for bad in ("x" * 129, "a b", "é".encode()):
         assert len(rest.get("/health", headers={"x-request-id": bad}).headers["x-request-id"]) == 32
+
+
+@pytest.mark.parametrize("path", ["/optimize", "/optimize/stream"])
+def test_null_is_the_default_of_every_option(rest: httpx2.Client, triton: FakeServer, path: str) -> None:
+    options = set(OptimizeRequest.model_fields) - {"raw_prompt"}
+    assert len(options) >= 11
+    for names in (*([name] for name in options), options):
+        assert rest.post(path, json={**PROMPT, **dict.fromkeys(names)}).status_code == 200
+    assert {tuple(request.inputs) for request in triton.requests} == {("raw_prompt", "deadline_ms")}
+    assert {request.inputs["deadline_ms"] for request in triton.requests} == {30_000}  # the gateway's own
+    problem(rest.post(path, json={"raw_prompt": None}), 422)
+
+
+def test_null_is_the_default_of_every_optional_field_of_feedback(rest: httpx2.Client, triton: FakeServer) -> None:
+    optional = set(FeedbackRequest.model_fields) - set(FEEDBACK)
+    assert len(optional) == 5
+    for number, names in enumerate((*([name] for name in optional), optional)):
+        body = {**FEEDBACK, "request_id": f"r{number}"}
+        assert rest.post("/feedback", json={**body, **dict.fromkeys(names)}).status_code == 201
+        assert triton.feedback[f"r{number}"] == body
+
+
+@pytest.mark.parametrize("path", ["/health", "/", "/docs", "/metrics", "/openapi.json"])
+def test_head_answers_as_get_without_a_body(rest: httpx2.Client, path: str) -> None:
+    get, head = rest.get(path), rest.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    for name in ("content-type", "content-security-policy"):
+        assert head.headers.get(name) == get.headers.get(name)
+    if path != "/metrics":  # which counts the questions for it
+        assert head.headers["content-length"] == str(len(get.content))
+
+
+def test_head_of_health_tells_what_get_tells(rest: httpx2.Client, triton: FakeServer) -> None:
+    triton.live = False
+    assert [rest.head("/health").status_code, rest.get("/health").status_code] == [503, 503]
+    assert rest.head("/optimize").status_code == 405
+
+
+@pytest.mark.parametrize("path", ["/optimize", "/optimize/stream", "/feedback"])
+@pytest.mark.parametrize("kind", ["invalid", "busy", "internal"])
+def test_an_error_has_one_request_id(rest: httpx2.Client, triton: FakeServer, path: str, kind: Any) -> None:
+    triton.fail(kind, "max_length is wrong")
+    body = FEEDBACK if path == "/feedback" else PROMPT
+    answer = rest.post(path, json=body, headers={"x-request-id": "mine"})
+    assert (answer.headers["x-request-id"], answer.json()["request_id"]) == ("mine", "mine")
+    assert "(request" not in answer.json()["detail"]
+
+
+def test_what_went_wrong_here_is_logged_as_an_error(start: Start, triton: FakeServer, log: Path) -> None:
+    rest = start(lambda: triton.async_client(retries=0, timeout=0.3))
+    levels = []
+    for kind in ("invalid", "busy", "internal", None):
+        if kind:
+            triton.fail(kind, "max_length")
+        else:
+            triton.delay_s = 2
+        status = rest.post("/optimize", json=PROMPT).status_code
+        levels.append((status, logged(log, count=len(levels) + 1)[-1]["level"]))
+    assert levels == [(422, "info"), (503, "error"), (502, "error"), (504, "error")]
+
+
+@pytest.mark.parametrize("text", NEEDS_OPERATOR)
+def test_feedback_that_needs_the_operator_is_no_try_again(rest: httpx2.Client, triton: FakeServer, text: str) -> None:
+    triton.fail("internal", text)
+    assert problem(rest.post("/feedback", json=FEEDBACK), 502)["detail"] == text
+    triton.fail("internal", text, model=FEEDBACK_MODEL)
+    assert rest.get("/health").json() == {"ready": True, "feedback": "damaged"}
 
 
 def test_the_log_has_a_line_a_request_without_the_prompt(rest: httpx2.Client, log: Path) -> None:

@@ -1,6 +1,7 @@
 """Start and stop, with a script in place of tritonserver."""
 
 import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -58,6 +59,25 @@ def test_a_server_is_ready_in_the_block_and_gone_after_it(configure, fake_server
     server.stop()
     with pytest.raises(ServeError, match="started before"):
         server.start()
+
+
+def test_a_repository_is_locked_while_it_is_served(configure, repository) -> None:
+    def is_free() -> bool:
+        folder = os.open(repository, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(folder)
+        return True
+
+    with TritonServer(repository, configure()), TritonServer(repository, configure()):
+        assert not is_free()
+    assert is_free()
+    with pytest.raises(ServeError):
+        TritonServer(repository, configure(fake="exit")).start()
+    assert is_free()
 
 
 def test_options_and_environment_of_the_server(configure, fake_server, repository, monkeypatch) -> None:

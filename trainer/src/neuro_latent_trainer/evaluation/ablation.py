@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from neuro_latent_trainer.command_line import ColumnsOption, DataOption, fail
+from neuro_latent_trainer.command_line import ColumnsOption, DataOption, fail, read_data
 from neuro_latent_trainer.config import LossWeights, TrainConfig
 
 if TYPE_CHECKING:
@@ -87,15 +87,15 @@ def ablate(
     unknown = sorted(set(only or ()) - set(VARIANTS))
     if unknown:
         fail(console, f"no variant {unknown[0]!r}; there are: {', '.join(VARIANTS)}", code=2)
-    from neuro_latent_trainer.data import parse_columns, read_records, sample_records
+    from neuro_latent_trainer.data import parse_columns, sample_records
     from neuro_latent_trainer.evaluation.cli import PREFERENCE_COLUMNS
     from neuro_latent_trainer.evaluation.evaluate import is_triple
 
     mapping = parse_columns(columns) if columns else None
-    data = read_records(data_path, mapping)
+    data = read_data(console, data_path, mapping)
     train = sample_records(data.records, records)
-    held_out = list(read_records(val_path, mapping).records)
-    pairs = read_records(preferences, parse_columns(PREFERENCE_COLUMNS)).records if preferences else []
+    held_out = list(read_data(console, val_path, mapping).records)
+    pairs = read_data(console, preferences, parse_columns(PREFERENCE_COLUMNS)).records if preferences else []
     triples = [record for record in pairs if is_triple(record)]
     output_dir.mkdir(parents=True, exist_ok=True)
     log = output_dir / "results.jsonl"

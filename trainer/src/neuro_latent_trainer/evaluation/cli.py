@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from neuro_latent_trainer.command_line import fail
+from neuro_latent_trainer.command_line import fail, read_data
 from neuro_latent_trainer.evaluation import tables
 
 DEFAULT_ROWS = 2000
@@ -62,7 +62,9 @@ def evaluate(
     ] = None,
     report: Annotated[
         Path | None,
-        typer.Option(help="HTML report to write.", metavar="FILE", show_default="report.html in a training run"),
+        typer.Option(
+            help="HTML report to write of one adapter.", metavar="FILE", show_default="report.html in a training run"
+        ),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print all figures as one JSON line, last on stdout.")
@@ -93,20 +95,19 @@ def evaluate(
     console = Console(stderr=True)
     if (adapter is None) == (compare is None):
         fail(console, "give one adapter with --adapter DIR, or two with --compare A B", code=2)
+    if compare is not None and (report or train or baselines_dir):
+        fail(
+            console,
+            "--compare writes no report and trains no baselines: leave out --report, --train and --baselines-dir",
+            code=2,
+        )
     # Imported here so that --help does not wait for torch.
     from rich.progress import Progress
 
     from neuro_latent_trainer import adapter_folder
     from neuro_latent_trainer.adapter_folder import AdapterError
     from neuro_latent_trainer.backbones import BackboneError
-    from neuro_latent_trainer.data import (
-        DataError,
-        Record,
-        describe_unused,
-        parse_columns,
-        read_records,
-        render_bad_rows,
-    )
+    from neuro_latent_trainer.data import DataError, Record, describe_unused, parse_columns
     from neuro_latent_trainer.evaluation.baselines import Baselines, Budget
     from neuro_latent_trainer.evaluation.evaluate import EvaluationConfig, is_triple
     from neuro_latent_trainer.evaluation.evaluate import evaluate as evaluate_adapter
@@ -118,10 +119,7 @@ def evaluate(
     def records(path: Path | None, names: str) -> list[Record]:
         if path is None:
             return []
-        found = read_records(path, parse_columns(names) if names else None)
-        if found.bad_rows:
-            console.print(render_bad_rows(found.bad_rows), highlight=False, markup=False)
-        return list(found.records)
+        return list(read_data(console, path, parse_columns(names) if names else None).records)
 
     def load(path: Path) -> PromptOptimizer:
         return PromptOptimizer.from_pretrained(adapter_folder.locate(path), encoder=encoder, generator=generator)

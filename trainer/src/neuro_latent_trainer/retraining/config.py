@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from neuro_latent_client.encoding import decode
+
 
 @dataclass(frozen=True)
 class Margins:
@@ -108,7 +110,7 @@ def read_config(path: Path) -> RetrainConfig:
         ValueError: it is no TOML, or a setting is unknown, of another type or out of its range.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(decode(path.read_bytes()))
         margins = values.pop("margins", {})
         if not isinstance(margins, dict):
             raise ValueError("margins must be a table")

@@ -1,19 +1,24 @@
 """Rows of feedback, as ``neuro-latent feedback export`` writes them."""
 
+import codecs
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from neuro_latent_client.encoding import check_utf8
 from neuro_latent_trainer.data import DataError, check_text
 from neuro_latent_trainer.jsonl import parse_json_line
 
-_MAY_BE_ABSENT = ("edited_prompt", "user", "created_at")
+_MAY_BE_ABSENT = ("edited_prompt", "user", "created_at", "model_version")
 
 
 @dataclass(frozen=True, slots=True)
 class Opinion:
-    """What somebody said of an answer; ``edited_prompt`` is "" where nothing was edited."""
+    """What somebody said of an answer.
+
+    ``edited_prompt`` is "" where nothing was edited, ``model_version`` where the row does not say who answered.
+    """
 
     request_id: str
     raw_prompt: str
@@ -22,6 +27,7 @@ class Opinion:
     edited_prompt: str = ""
     user: str = ""
     created_at: str = ""
+    model_version: str = ""
 
 
 def read_feedback(path: Path) -> tuple[list[Opinion], list[str]]:
@@ -35,13 +41,18 @@ def read_feedback(path: Path) -> tuple[list[Opinion], list[str]]:
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
+                if number == 1:
+                    check_utf8(line[:4])
+                    line = line.removeprefix(codecs.BOM_UTF8)
                 if line.strip():
                     try:
-                        opinions.append(_opinion(parse_json_line(line.decode("utf-8"), path, number), path, number))
+                        opinions.append(_opinion(parse_json_line(line.decode(), path, number), path, number))
                     except (RecursionError, ValueError) as error:
                         wrong.append(_without_text(error, path, number))
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
     if wrong and not opinions:
         raise DataError(f"{path} holds no feedback, as `neuro-latent feedback export` writes it: {wrong[0]}")
     # Times are ISO 8601 in UTC, so their order is that of the texts; rows without one keep theirs.

@@ -9,12 +9,12 @@ The raw prompt alone is one of them: there was nothing to add.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from neuro_latent_client.form import Form, complement_of, join
-from neuro_latent_client.guard import is_degenerate
+from neuro_latent_client.guard import is_blank, is_degenerate
 from neuro_latent_client.secrets import has_secret
 from neuro_latent_trainer.data import Record
 from neuro_latent_trainer.retraining.feedback import Opinion
@@ -26,6 +26,7 @@ KNOWN: Final = "feedback: failed"
 
 REASONS: Final = {
     "malformed": "no rows of feedback",
+    "other adapter": "on answers of other adapters",
     "superseded": "said something else of the same answer later",
     "secret": "with a secret",
     "too long": "too long",
@@ -121,6 +122,7 @@ def learn(
     form: Form,
     most_characters: int,
     malformed: int = 0,
+    versions: Collection[str] | None = None,
 ) -> Lessons:
     """Make records of opinions.
 
@@ -134,12 +136,18 @@ def learn(
         form: of the adapter.
         most_characters: of a text that is learned from.
         malformed: rows that are no opinions, for the count.
+        versions: parts of the model versions whose answers are meant: those of other adapters teach another style. An
+            opinion that names no version counts; None takes all.
     """
     left_out = Counter(dict.fromkeys(REASONS, 0))
     left_out["malformed"] = malformed
     # One person's opinion of one answer counts once: the last. Nobody's are told apart by their request.
     latest: dict[tuple[str, str, str], Opinion] = {}
     for opinion in opinions:
+        version = opinion.model_version
+        if version and versions is not None and not any(part in version for part in versions):
+            left_out["other adapter"] += 1
+            continue
         holder = f"user {opinion.user}" if opinion.user else f"request {opinion.request_id}"
         place = holder, key(opinion.raw_prompt), key(opinion.enhanced_prompt)
         left_out["superseded"] += place in latest
@@ -153,7 +161,7 @@ def learn(
             left_out["secret"] += 1
         elif max(map(len, texts)) > most_characters:
             left_out["too long"] += 1
-        elif not key(opinion.raw_prompt):
+        elif is_blank(opinion.raw_prompt):
             left_out["malformed"] += 1
         else:
             prompt = prompts.setdefault(key(opinion.raw_prompt), _Prompt(opinion.raw_prompt, form))
@@ -185,7 +193,7 @@ def _count(opinion: Opinion, prompt: _Prompt, left_out: Counter[str]) -> None:
     """Add the votes of an opinion to its prompt's."""
     answer, edit = opinion.enhanced_prompt, opinion.edited_prompt
     if edit:
-        if not edit.strip():
+        if is_blank(edit):
             problem = "blank edit"
         elif key(edit) == key(answer):
             problem = "edit is the answer"

@@ -151,7 +151,7 @@ def read_records(folder: Path, start: Start, base: TrainConfig) -> tuple[Lessons
     opinions, malformed = read_feedback(folder / FEEDBACK_FILE)
     form = base.resolved_form
     known = {key(r.raw_prompt): r for r in original if r.target(form) is not None}
-    lessons = learn(opinions, known, form, config.most_characters, len(malformed))
+    lessons = learn(opinions, known, form, config.most_characters, len(malformed), lineage(Path(start.base)))
     return lessons, mix(lessons.records, original, held_out, form, config)
 
 
@@ -178,10 +178,24 @@ def training_run(
 def is_version(model_version: str | None, adapter: Path) -> bool:
     """Whether a served model version is of this adapter folder: export puts digits of the weights' SHA-256 into it."""
     file = adapter / adapter_folder.WEIGHTS_FILE
-    if model_version is None or not file.is_file():
-        return False
-    with file.open("rb") as weights:
-        return hashlib.file_digest(weights, "sha256").hexdigest()[:12] in model_version
+    return model_version is not None and file.is_file() and _digits(file) in model_version
+
+
+def lineage(adapter: Path) -> list[str]:
+    """What tells the model versions of an adapter, and of those that it was retrained from, as far as their folders are
+    still there."""
+    found: list[str] = []
+    while (file := adapter / adapter_folder.WEIGHTS_FILE).is_file() and (digits := _digits(file)) not in found:
+        found.append(digits)
+        start = adapter.parent / START_FILE
+        if start.is_file():
+            adapter = Path(json.loads(start.read_text(encoding="utf-8")).get("base", ""))
+    return found
+
+
+def _digits(weights: Path) -> str:
+    with weights.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 
 
 def load_beside(old: PromptOptimizer, adapter: Path) -> PromptOptimizer:
