@@ -18,8 +18,8 @@ from neuro_latent_client.testing import FakeServer
 from neuro_latent_serving.errors import NEEDS_OPERATOR, StoreDamaged
 from neuro_latent_serving.gateway import app
 from neuro_latent_serving.gateway.config import GatewayConfig
-from neuro_latent_serving.gateway.server import GatewayServer
 from neuro_latent_serving.gateway.schemas import FeedbackRequest, OptimizeRequest
+from neuro_latent_serving.gateway.server import GatewayServer
 from tests.unit.serving.gateway.conftest import Start, logged
 
 PROMPT = {"raw_prompt": "Create a function"}
