@@ -52,7 +52,8 @@ def main() -> int:
         return 0
     began = time.monotonic()
     instrumentation.set_on_retry_hooks([])  # they would write between the lines of the table
-    watchdog = threading.Timer(LIMIT_S, give_up)
+    outcomes: list[Outcome] = []
+    watchdog = threading.Timer(LIMIT_S, give_up, (outcomes,))
     watchdog.daemon = True
     watchdog.start()
     signal.signal(signal.SIGALRM, too_slow)
@@ -60,7 +61,6 @@ def main() -> int:
     signal.signal(signal.SIGINT, lambda *_: sys.exit(130))  # a shell's background jobs ignore it
     with tempfile.TemporaryDirectory(prefix="chaos-repository-") as folder:
         repository = options.repository.absolute() if options.repository else export(Path(folder) / "repository")
-        outcomes: list[Outcome] = []
         for name in options.only or SCENARIOS:
             attempt(name, repository, outcomes)
     text = f"{described(time.monotonic() - began)}\n\n{table(outcomes)}"
@@ -89,7 +89,9 @@ def too_slow(*_: object) -> None:
     raise TooSlow(f"it took more than {EACH_S} s")
 
 
-def give_up() -> None:
+def give_up(outcomes: list[Outcome]) -> None:
+    """Tell what is known, and end with all that was started."""
+    print(table(outcomes), flush=True)
     say(f"stopped: it took more than {LIMIT_S / 60:.0f} minutes")
     for process in RUNNING:
         process.kill()
