@@ -68,6 +68,7 @@ def test_feedback_is_stored_once(server: TritonServer, url: str, transport: str)
     first, again = send(server, transport, **values), send(server, transport, **values)
     assert (first["created"], again["created"]) == (True, False)
     assert first["feedback_id"] == again["feedback_id"]
+    assert first["idempotency_key"] == again["idempotency_key"] == transport
     store = FeedbackStore(url)
     (row,) = [row for row in store.records() if row.feedback_id == first["feedback_id"]]
     store.close()

@@ -127,6 +127,10 @@ class BaseClient(Generic[T]):
 
     def _feedback(self, request: InferRequest, tensors: Tensors) -> Feedback:
         failures = Failures.of(self._url, request)
+        key = str(request.inputs.get("idempotency_key") or request.inputs["request_id"])
+        if first(tensors, "idempotency_key", str, failures) != key:
+            # Triton 24.10 gave one of another request when the feedback's process had stood still for two seconds.
+            raise failures.server("it answered another feedback; send this one again")
         return Feedback(
             feedback_id=first(tensors, "feedback_id", str, failures),
             created=first(tensors, "created", bool, failures),

@@ -93,6 +93,7 @@ FEEDBACK_INPUT_TYPES: Final[dict[str, TritonType]] = {
 FEEDBACK_OUTPUT_TYPES: Final[dict[str, TritonType]] = {
     "feedback_id": "BYTES",
     "created": "BOOL",  # False where the key was known
+    "idempotency_key": "BYTES",  # of the feedback that is answered
 }
 
 FEEDBACK_LIMITS: Final = {

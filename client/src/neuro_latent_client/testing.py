@@ -174,7 +174,8 @@ class FakeServer:
         with self._changed:
             created = key not in self.feedback
             self.feedback.setdefault(key, inputs)
-        return {"feedback_id": [f"feedback-{list(self.feedback).index(key) + 1}"], "created": [created]}
+        number = list(self.feedback).index(key) + 1
+        return {"feedback_id": [f"feedback-{number}"], "created": [created], "idempotency_key": [key]}
 
 
 def _failing(responses: Iterator[Tensors], failure: Failure | None, after: int) -> Iterator[Tensors]:

@@ -460,6 +460,13 @@ def test_a_deadline_that_the_server_would_refuse_is_not_made_up(ask, script):
     assert "deadline_ms" not in script.requests[0].inputs
 
 
+def test_an_answer_to_another_feedback_is_no_acknowledgement(client, script, monkeypatch):
+    store = script._store
+    monkeypatch.setattr(script, "_store", lambda inputs: {**store(inputs), "idempotency_key": ["of another"]})
+    with pytest.raises(ServerError, match="answered another feedback"):
+        client.feedback("abc", 1, raw_prompt="x", enhanced_prompt="y")
+
+
 def test_feedback_on_an_answer(client, script):
     answer = client.optimize("x")
     feedback = client.feedback(answer, -1, edited_prompt="x, better", comment="né", user=None)

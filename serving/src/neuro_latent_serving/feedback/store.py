@@ -100,10 +100,11 @@ _TABLE = Table(
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Where feedback is now. ``created`` is False where its key was known and nothing new was stored."""
+    """Where feedback of a key is now. ``created`` is False where it was known and nothing new was stored."""
 
     feedback_id: str
     created: bool
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,13 +204,13 @@ class FeedbackStore:
         try:
             with self._connected() as connection:
                 connection.execute(insert(_TABLE), row)
-            return Stored(feedback_id, created=True)
+            return Stored(feedback_id, created=True, key=feedback.key)
         except IntegrityError:
             with self._connected() as connection:
                 known = connection.scalar(select(_TABLE.c.feedback_id).where(_TABLE.c.key == feedback.key))
             if known is None:  # purged in between
                 raise StoreUnavailable("the feedback was not stored; try again") from None
-            return Stored(known, created=False)
+            return Stored(known, created=False, key=feedback.key)
 
     def records(
         self, *, since: datetime | None = None, user: str | None = None, model_version: str | None = None

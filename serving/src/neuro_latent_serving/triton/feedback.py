@@ -98,6 +98,7 @@ class _Answer:
                 output_tensors=[
                     bytes_tensor("feedback_id", [[row.feedback_id] for row in self.outcome]),
                     tensor("created", [[row.created] for row in self.outcome], np.bool_),
+                    bytes_tensor("idempotency_key", [[row.key] for row in self.outcome]),
                 ]
             ),
         )
