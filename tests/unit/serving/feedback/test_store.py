@@ -303,7 +303,8 @@ def test_a_large_file_is_looked_into_for_a_moment(file: Path) -> None:
         raw.seek(25_000 * 4096)  # a page near the end
         raw.write(random.Random(0).randbytes(4096))
     assert damage(file)
-    assert "" in [damage(file, limit_s=0.005) for _ in range(5)], "all feedback waits meanwhile"
+    # Many times, for on a busy machine the timer's thread may come when all has been looked at.
+    assert any(not damage(file, limit_s=0.001) for _ in range(100)), "all feedback waits meanwhile"
 
 
 def test_only_the_owner_can_read_the_files(file: Path) -> None:
