@@ -38,7 +38,7 @@ test: install  ## all tests, the real server included
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/unit --numprocesses logical --dist loadfile; unit=$$?; \
 	  $(BIN)/pytest --ignore=tests/unit && exit $$unit
 
-chaos: install  ## break a server on purpose and write docs/reliability.md (about 15 minutes; not in test)
+chaos: install  ## break a server on purpose and write docs/reliability.md (about 10 minutes; not in test)
 	$(BIN)/python -m tests.chaos --output docs/reliability.md
 
 lint: install  ## ruff, mypy, and the linters of what deploys
