@@ -40,7 +40,7 @@ class BaseClient(Generic[T]):
         self._transport: T = self._connect(self._settings) if transport is None else transport
         self._url = url
         self._closed = False
-        self._latest: InferRequest | None = None
+        self._latest_id = ""
 
     def __copy__(self) -> Self:
         """Another client with the same settings and connections of its own."""
@@ -86,8 +86,8 @@ class BaseClient(Generic[T]):
         self._check_open()
         timeout_s = self._settings.timeout_s if timeout is None else check_timeout(timeout)
         headers = {**self._settings.headers, **trace_headers(traceparent or current_traceparent())}
-        self._latest = InferRequest(model, uuid.uuid4().hex, inputs, timeout_s, headers)
-        return self._latest
+        self._latest_id = uuid.uuid4().hex
+        return InferRequest(model, self._latest_id, inputs, timeout_s, headers)
 
     def _optimize_request(
         self, raw_prompt: str, options: GenerationOptions, timeout: float | None, traceparent: str | None
@@ -125,12 +125,22 @@ class BaseClient(Generic[T]):
         truncated = first(tensors, "truncated", bool, failures)
         return self._result(request, sequences, truncated, first(tensors, MODEL_VERSION, str, failures), None)
 
+    def _own(self, request: InferRequest, tensors: Tensors) -> Tensors:
+        """The answer, where it is this request's.
+
+        Triton 24.10 gave feedback the answer of another one when the feedback's process had stood still for two
+        seconds. Repositories that were exported before do not say whose an answer is.
+
+        Raises:
+            ServerUnavailableError: it is another one's; feedback may be sent again.
+        """
+        key = request.inputs.get("idempotency_key") or request.inputs.get("request_id")
+        if request.model == protocol.FEEDBACK_MODEL and tensors.get("idempotency_key", [key])[0] != key:
+            raise Failures.of(self._url, request).unavailable("it answered another feedback")
+        return tensors
+
     def _feedback(self, request: InferRequest, tensors: Tensors) -> Feedback:
         failures = Failures.of(self._url, request)
-        key = str(request.inputs.get("idempotency_key") or request.inputs["request_id"])
-        if first(tensors, "idempotency_key", str, failures) != key:
-            # Triton 24.10 gave one of another request when the feedback's process had stood still for two seconds.
-            raise failures.server("it answered another feedback; send this one again")
         return Feedback(
             feedback_id=first(tensors, "feedback_id", str, failures),
             created=first(tensors, "created", bool, failures),

@@ -49,12 +49,12 @@ class Failures:
         )
         return ServerUnavailableError(message, request_id=self.request_id)
 
-    def other_protocol(self, found: str, wanted: str) -> InvalidRequestError:
+    def other_protocol(self, found: str, wanted: str) -> ModelNotFoundError:
         message = (
-            f"url: {self.address} does not speak {wanted}; it seems to be {found}. Triton's gRPC is grpc://HOST:8001, "
+            f"{self.address} does not speak {wanted}; it seems to be {found}. Triton's gRPC is grpc://HOST:8001, "
             "its HTTP http://HOST:8000, unless it was started with other ports"
         )
-        return InvalidRequestError(message, request_id=self.request_id)
+        return ModelNotFoundError(message, request_id=self.request_id)
 
     def denied(self, text: str) -> AccessDeniedError:
         message = f"{self.address} refuses this client: {_clean(text)}. Check api_key, headers and tls"

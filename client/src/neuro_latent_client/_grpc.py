@@ -125,5 +125,9 @@ def _within(seconds: float, work: Callable[[], None]) -> None:
     An exception that a signal has raised inside gRPC can leave a lock of it taken; then the work never ends.
     """
     worker = threading.Thread(target=work, daemon=True)
-    worker.start()
-    worker.join(seconds)
+    try:
+        worker.start()
+    except RuntimeError:  # Python 3.12 makes no threads while it ends
+        work()
+    else:
+        worker.join(seconds)

@@ -176,10 +176,11 @@ class AsyncClient(BaseClient[AsyncTransport]):
         await self._transport.ask(LOAD_ADAPTERS, check_timeout(timeout))
 
     async def _infer(self, request: InferRequest, retries: int | None = None) -> Tensors:
+        async def attempt(now: InferRequest) -> Tensors:
+            return self._own(now, await self._transport.infer(now))
+
         try:
-            return await retried_async(
-                self._transport.infer, request, self._settings.retries if retries is None else retries
-            )
+            return await retried_async(attempt, request, self._settings.retries if retries is None else retries)
         except (DeadlineError, asyncio.CancelledError):
             await self._errands.run(self._transport.cancel(request.request_id))
             raise

@@ -252,13 +252,17 @@ class Client(BaseClient[Transport]):
 
     def _cancel_latest(self) -> None:
         """Cancel the request that was made last on the server, for a command that is interrupted."""
-        if self._latest is not None:
-            self._transport.cancel(self._latest.request_id)
+        if self._latest_id:
+            self._transport.cancel(self._latest_id)
 
     def _infer(self, request: InferRequest, retries: int | None = None) -> Tensors:
         """Ask, and cancel the request on the server when the caller gives up: a deadline, or Ctrl-C."""
+
+        def attempt(now: InferRequest) -> Tensors:
+            return self._own(now, self._transport.infer(now))
+
         try:
-            return retried(self._transport.infer, request, self._settings.retries if retries is None else retries)
+            return retried(attempt, request, self._settings.retries if retries is None else retries)
         except (DeadlineError, KeyboardInterrupt):
             self._transport.cancel(request.request_id)
             raise

@@ -5,7 +5,7 @@
   - ServerUnavailableError                    no server there, or it is too busy; trying again later may help
   - DeadlineError (also a TimeoutError)       no whole answer within ``timeout`` seconds
   - AccessDeniedError                         the server wants another API key or certificate
-  - ModelNotFoundError                        a server is there, but it does not serve these models
+  - ModelNotFoundError                        a server is there, but it does not serve these models, or not so
   - ServerError                               the server failed, or answered outside its contract
 """
 
@@ -40,7 +40,7 @@ class AccessDeniedError(NeuroLatentError):
 
 
 class ModelNotFoundError(NeuroLatentError):
-    """The server does not serve the models of the Neuro-Latent Optimizer."""
+    """The server does not serve the models of the Neuro-Latent Optimizer, or its port speaks another protocol."""
 
 
 class ServerError(NeuroLatentError):

@@ -190,6 +190,15 @@ def _added(repository: Path) -> str:
     return " and ".join(filter(None, parts))
 
 
+def _check_nothing_is_lost(output: Path, adapter: Path) -> None:
+    """Raise an ExportError where a new export would delete what was added to a repository."""
+    if added := _added(output):
+        raise ExportError(
+            f"{output} has {added}; a new export would delete them. To change one adapter: neuro-latent adapters add "
+            f"NAME --adapter {adapter} --repository {output}. To lose them, --force"
+        )
+
+
 def _versions() -> dict[str, str]:
     names = ("neuro-latent-export", "torch", "transformers", "onnx", "onnxscript", "onnxruntime", "tokenizers")
     return {name: importlib.metadata.version(name) for name in names}
@@ -314,11 +323,8 @@ def export_repository(
     if reason := unsupported(backend, device, precision):
         raise ExportError(f"{precision.name} with --backend {backend} --device {device}: {reason}")
     library = _open_library(backend, tensorrt_rtx)
-    if not force and (added := _added(output)):
-        raise ExportError(
-            f"{output} has {added}; a new export would delete them. To change one adapter: neuro-latent adapters add "
-            f"NAME --adapter {adapter} --repository {output}. To lose them, --force"
-        )
+    if not force:
+        _check_nothing_is_lost(output, adapter)
     with _published(output, MANIFEST) as building:
         loaded = load(adapter, encoder, generator, precision, log)
         model = loaded.model
@@ -346,6 +352,8 @@ def export_repository(
             "artifacts": {relative: file_entry(building / relative) for relative in sorted(artifacts)},
         }
         (building / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        if not force:  # an export takes minutes
+            _check_nothing_is_lost(output, adapter)
     return manifest
 
 

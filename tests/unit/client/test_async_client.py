@@ -10,7 +10,7 @@ from functools import partial
 import anyio
 import pytest
 
-from neuro_latent_client import AsyncClient, Client, InvalidRequestError
+from neuro_latent_client import AsyncClient, Client, InvalidRequestError, ModelNotFoundError
 from tests.unit.client.blocking import BlockingClient
 
 
@@ -208,5 +208,5 @@ def test_the_other_protocols_port_is_named(grpc_url, http_url, kind, how):
             if how == "health":
                 assert found in client.health().problem
                 continue
-            with pytest.raises(InvalidRequestError, match=found):
+            with pytest.raises(ModelNotFoundError, match=found):
                 client.optimize("x") if how == "optimize" else list(client.stream("x"))

@@ -463,8 +463,17 @@ def test_a_deadline_that_the_server_would_refuse_is_not_made_up(ask, script):
 def test_an_answer_to_another_feedback_is_no_acknowledgement(client, script, monkeypatch):
     store = script._store
     monkeypatch.setattr(script, "_store", lambda inputs: {**store(inputs), "idempotency_key": ["of another"]})
-    with pytest.raises(ServerError, match="answered another feedback"):
+    with pytest.raises(ServerUnavailableError, match="answered another feedback"):
         client.feedback("abc", 1, raw_prompt="x", enhanced_prompt="y")
+    assert len(script.requests) > 1  # it was sent again
+
+
+def test_a_repository_from_before_does_not_say_whose_an_answer_is(client, script, monkeypatch):
+    store = script._store
+    monkeypatch.setattr(
+        script, "_store", lambda inputs: {k: v for k, v in store(inputs).items() if k != "idempotency_key"}
+    )
+    assert client.feedback("abc", 1, raw_prompt="x", enhanced_prompt="y").created
 
 
 def test_feedback_on_an_answer(client, script):

@@ -385,6 +385,7 @@ def test_lines_end_as_the_file_has_it(tmp_path: Path, end: str) -> None:
         "Dear Ann,\nthank you, all of you, for coming.\n\nYours, Bob\nCarl, Dora and Emil",
         "def f(a, b, c):\n    return a, b, c\n\nprint(f(1, 2, 3))\n",
         "one\n" * 20,
+        "Name:\n- love, or loss, or both\n- hope, or fear, or none\n- joy, and pain, and rest\n- day, and night, too",
     ],
 )
 def test_a_text_may_have_lines(tmp_path: Path, text: str) -> None:
@@ -400,6 +401,18 @@ def test_the_cases_of_stray_quotation_marks(name: str, lost: range) -> None:
     assert len(good) + len(bad) == 40
     with pytest.raises(DataError, match="of 40 rows are bad"):
         read_records(path).check_lost()
+
+
+def test_a_list_in_a_cell_is_no_rows(tmp_path: Path) -> None:
+    text = "Write about:\n- love, loss\n- hope, fear\n- joy, pain\n- day, night"  # a comma a line, as the header has
+    path = write_csv(tmp_path / "a.csv", {"raw_prompt": "poem", "enhanced_prompt": text})
+    assert [r.enhanced_prompt for r in read_records(path, strict=True).records] == [text]
+
+
+def test_a_bad_row_with_many_lines_is_one(tmp_path: Path) -> None:
+    poem = "\n".join(f"line {n}, and more" for n in range(32))
+    path = write(tmp_path / "a.csv", "raw_prompt,enhanced_prompt", *["a,b"] * 20, f'a,"{poem}"x')
+    assert lines_of(path) == (list(range(2, 22)), [22])
 
 
 @pytest.mark.parametrize(("bad", "goes_on"), [(0, True), (2, True), (3, False), (20, False)])

@@ -114,6 +114,7 @@ def test_feedback_becomes_an_adapter_that_is_judged(options: list[object], base:
     kept = json.loads((new / "decision.json").read_text())
     assert {name: found[name] for name in kept} == kept
     saved = adapter_folder.read(new)
+    assert saved.sentences == adapter_folder.read(base).sentences  # none that users wrote
     assert saved.training["config"]["start_from"] == str(base / "adapter")
     assert json.loads((new / "data.json").read_text()) == json.loads((base / "data.json").read_text())
 

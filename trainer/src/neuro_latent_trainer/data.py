@@ -25,6 +25,9 @@ from neuro_latent_trainer.jsonl import parse_json_line
 MAX_SHOWN = 20
 """The most bad rows that :func:`render_bad_rows` spells out."""
 
+FEEDBACK = "feedback"
+"""How the source of a record begins that users' feedback has made."""
+
 MAX_LOST = 0.1
 """The largest share of a file's rows that may be bad: beyond it something is wrong with the file as a whole."""
 
@@ -103,7 +106,7 @@ class Dataset:
             DataError: more than :data:`MAX_LOST` of the rows are bad.
         """
         lost, rows = len(self.bad_rows), len(self.records) + len(self.bad_rows)
-        if lost > MAX_LOST * rows:
+        if lost > max(1, MAX_LOST * rows):
             raise DataError(
                 f"{self.bad_rows[0].path}: {lost} of {rows} rows are bad, and more than {MAX_LOST:.0%} may not be; "
                 "mend them or take them out of the file"
@@ -457,6 +460,7 @@ def _csv_rows(path: Path, file: Iterable[str], names: _Columns) -> Iterator[_Row
 
     reader = csv.reader(noted(), strict=True)
     header: list[str] | None = None
+    spaced = False
     while True:
         start = reader.line_num + 1
         lines.clear()
@@ -472,29 +476,31 @@ def _csv_rows(path: Path, file: Iterable[str], names: _Columns) -> Iterator[_Row
             if problem:
                 raise DataError(f"{path}:{start}: the header is {problem}")
             header = _csv_header(path, cells, names) if cells else None
-        elif problem:
-            yield from _lost(start, lines, problem)
-        elif cells and len(cells) != len(header):
+            spaced = any(cell[:1].isspace() for cell in cells[1:])
+            continue
+        inner = [(number, line) for number, line in enumerate(lines[1:], start=start + 1) if line.strip()]
+        rows_inside = sum(_is_row(line, len(header), spaced=spaced) for _, line in inner)
+        if cells and len(cells) != len(header):
             problem = f"the number of fields is {len(cells)}, in the header {len(header)}"
-            yield from _lost(start, lines if _rows_among(lines[1:], len(header)) else lines[:1], problem)
-        elif len(lines) > 3 and _rows_among(lines[1:], len(header)) == len(lines) - 1:
-            yield from _lost(start, lines, "each of its lines is a row by itself")
+        elif rows_inside == len(lines) - 1 > 2:
+            problem = problem or "each of its lines is a row by itself"
+        if problem:
+            yield start, problem
+            for number, _ in inner if rows_inside else ():
+                yield number, f"within a quoted field of line {start}; is a quotation mark missing or too many?"
         elif cells:
             yield start, dict(zip(header, cells, strict=True))
 
 
-def _rows_among(lines: Sequence[str], fields: int) -> int:
-    """How many lines of a quoted field would be rows by themselves: all, where a quotation mark is one too many."""
-    rows = (next(csv.reader([line]), []) for line in lines)
-    return sum(len(cells) == fields and sum(map(bool, map(str.strip, cells))) > 1 for cells in rows)
+def _is_row(line: str, fields: int, *, spaced: bool) -> bool:
+    """Whether a line of a quoted field would be a row by itself, as those that a stray quotation mark has swallowed.
 
-
-def _lost(start: int, lines: Sequence[str], problem: str) -> Iterator[_Row]:
-    """A bad row for each line of one; what a stray quotation mark has swallowed are rows of the file too."""
-    yield start, problem
-    for number, line in enumerate(lines[1:], start=start + 1):
-        if line.strip():
-            yield number, f"within a quoted field that begins at line {start}; is a quotation mark missing or too many?"
+    Prose has spaces behind its commas; ``spaced`` says that the file has them between its cells too.
+    """
+    cells = next(csv.reader([line]), [])
+    if len(cells) != fields or sum(map(bool, map(str.strip, cells))) < 2:
+        return False
+    return spaced or not any(cell[:1].isspace() for cell in cells[1:])
 
 
 def _csv_header(path: Path, cells: list[str], names: _Columns) -> list[str]:

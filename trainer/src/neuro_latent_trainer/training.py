@@ -26,7 +26,7 @@ from neuro_latent_trainer.card import model_card
 from neuro_latent_trainer.checkpoint import Position
 from neuro_latent_trainer.choices import INSTRUCTIONS
 from neuro_latent_trainer.config import LossWeights, TrainConfig
-from neuro_latent_trainer.data import Record, sample_records
+from neuro_latent_trainer.data import FEEDBACK, Record, sample_records
 from neuro_latent_trainer.embeddings import EmbeddingCache
 from neuro_latent_trainer.examples import Batch, Examples, all_texts
 from neuro_latent_trainer.frequent import frequent_sentences
@@ -193,7 +193,9 @@ class Run:
         if not len(self.train_examples) or not len(self.validation_examples):
             what = "an enhanced prompt" if form == "rewrite" else "an enhanced prompt that begins with the raw prompt"
             raise ValueError(f"training and validation each need at least one record with {what}")
-        of_prompts = {record.raw_prompt: record.target(form) or "" for record in self.train_examples.records}
+        # Nothing that users wrote: what is purged from the feedback must not be in an adapter folder.
+        written = [record for record in self.train_examples.records if not record.source.startswith(FEEDBACK)]
+        of_prompts = {record.raw_prompt: record.target(form) or "" for record in written}
         self.model.sentences = frequent_sentences(of_prompts.values())
         self.data_digest = f"{self.train_examples.digest()}-{self.validation_examples.digest()}"
         if not config.start_from and not self.model.starts_steered:

@@ -87,8 +87,8 @@ def optimize(
             if not optimize_file(connection, file, output, concurrency, options):
                 raise typer.Exit(1)
             return
+        prompt = _read_stdin() if raw_prompt == "-" else str(raw_prompt)
         with connection.client() as client:
-            prompt = _read_stdin() if raw_prompt == "-" else str(raw_prompt)
             if stream:
                 answer = _show_stream(client, prompt, options, to_stderr=as_json)
             else:

@@ -8,7 +8,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,10 +111,10 @@ class DecodeLoop:
             self._waiting.append(request)
             self.metrics.waiting = len(self._waiting)
 
-    def expect(self, sentences: Mapping[str, int]) -> None:
+    def expect(self, sentences: dict[str, int]) -> None:
         """Draft sentences that are likely to be written, each as if it had been written so often; before the first
-        request."""
-        for text, times in sentences.items():
+        request. The most frequent come first."""
+        for text, times in reversed(sentences.items()):  # the most frequent are remembered longest
             self._history.add(self._detokenizer.encode(text, DRAFT_PROMPT_TOKENS), times)
 
     def calibrate(self) -> None:

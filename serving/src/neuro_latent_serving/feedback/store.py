@@ -67,9 +67,9 @@ UNWRITABLE_FILE = (
     errno.ELOOP,
     errno.ENAMETOOLONG,
 )
-UNWRITABLE_SQLSTATE = ("28", "3D", "42", "25006")
+UNWRITABLE_SQLSTATE = "42"
 """The same for what may not be written: of SQLite, of the file system, and (how its codes begin) of PostgreSQL, which
-knows no such user, database or table, or only reads."""
+knows no such table or right. (It only reads for a moment when another server takes over: that is no such case.)"""
 
 log = logging.getLogger("neuro_latent_serving")
 

@@ -188,10 +188,13 @@ def hold_repository(repository: Path) -> int:
 
     It lasts until the descriptor that is returned is closed.
     """
-    folder = os.open(repository, os.O_RDONLY)
-    with suppress(OSError):  # a file system without locks
-        fcntl.flock(folder, fcntl.LOCK_SH)
-    return folder
+    while True:
+        folder = os.open(repository, os.O_RDONLY)
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(folder, fcntl.LOCK_SH)
+        if os.path.samestat(os.fstat(folder), os.stat(repository)):
+            return folder
+        os.close(folder)  # an export has replaced it meanwhile
 
 
 def read_manifest(repository: Path) -> Manifest | None:

@@ -262,7 +262,7 @@ def test_null_is_the_default_of_every_option(rest: httpx2.Client, triton: FakeSe
     for names in (*([name] for name in options), options):
         assert rest.post(path, json={**PROMPT, **dict.fromkeys(names)}).status_code == 200
     assert {tuple(request.inputs) for request in triton.requests} == {("raw_prompt", "deadline_ms")}
-    assert {request.inputs["deadline_ms"] for request in triton.requests} == {30_000}  # the gateway's own
+    assert all(29_000 < request.inputs["deadline_ms"] <= 30_000 for request in triton.requests)  # the gateway's
     problem(rest.post(path, json={"raw_prompt": None}), 422)
 
 

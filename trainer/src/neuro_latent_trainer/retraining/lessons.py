@@ -16,12 +16,12 @@ from typing import Final
 from neuro_latent_client.form import Form, complement_of, join
 from neuro_latent_client.guard import is_blank, is_degenerate
 from neuro_latent_client.secrets import has_secret
-from neuro_latent_trainer.data import Record
+from neuro_latent_trainer.data import FEEDBACK, Record
 from neuro_latent_trainer.retraining.feedback import Opinion
 
-EDIT: Final = "feedback: edit"
-LIKED: Final = "feedback: liked"
-KNOWN: Final = "feedback: failed"
+EDIT: Final = f"{FEEDBACK}: edit"
+LIKED: Final = f"{FEEDBACK}: liked"
+KNOWN: Final = f"{FEEDBACK}: failed"
 """The ``source`` of a record: where its enhanced prompt is from. KNOWN is the original data's, for a failure."""
 
 REASONS: Final = {
