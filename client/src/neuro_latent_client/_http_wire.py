@@ -96,7 +96,7 @@ def network(failures: Failures) -> Iterator[None]:
     except httpx2.SSEError as error:
         raise failures.server(str(error)) from error
     except httpx2.RemoteProtocolError as error:
-        if "illegal status line" in str(error):  # what it sent is no HTTP/1.1
+        if "illegal request line" in str(error):  # the first bytes of HTTP/2, which gRPC speaks
             raise failures.other_protocol("a gRPC port", "HTTP") from error
         raise failures.unavailable(str(error)) from error
     except (httpx2.TransportError, OSError) as error:
