@@ -28,7 +28,7 @@ def test_a_trained_run_is_exported_served_and_answers_as_torch_does(tmp_path: Pa
         run(
             *("train", "--data-path", str(data), "--output-dir", str(run_dir), "--json"),
             *("--encoder", str(encoder), "--generator", str(generator)),
-            *("--phase1-epochs", "2", "--phase2-epochs", "4", "--batch-size", "8", "--learning-rate", "0.01"),
+            *("--phase1-epochs", "2", "--phase2-epochs", "4", "--batch-size", "8", "--learning-rate", "0.003"),
         ).splitlines()[-1]
     )
     assert trained["validation_loss_end"] < trained["validation_loss_start"]

@@ -39,8 +39,8 @@ def test_drafts_of_every_width_give_the_same_text(
 ) -> None:
     rng, widths = np.random.default_rng(0), set[int]()
 
-    def any_width(offers: list[Any], rows: int, most: int, cost: Any) -> int:
-        longest = max((offer.length for offer in offers), default=0)
+    def any_width(drafts: list[Any], rows: int, most: int, cost: Any) -> int:
+        longest = max((len(draft.tokens) for draft in drafts), default=0)
         widths.add(width := int(rng.integers(1, 2 + min(longest, most - 1))))
         return width
 
