@@ -136,7 +136,7 @@ def test_streams_that_were_left_free_their_slots(narrow: TritonServer, client: C
 def test_unary_requests_whose_client_gave_up_free_their_slots(narrow: TritonServer, client: Client) -> None:
     for _ in range(8):
         with pytest.raises(DeadlineError):
-            client.optimize(PROMPT, max_length=512, timeout=0.03)
+            client.optimize(PROMPT, max_length=512, timeout=0.015)
     client.optimize(PROMPT, max_length=1, timeout=SOON)
 
 
@@ -167,9 +167,9 @@ def test_of_64_clients_at_the_gateway_all_are_answered(rest: httpx2.Client) -> N
 
 @pytest.mark.parametrize("path", ["/optimize", "/optimize/stream"])
 def test_who_leaves_the_gateway_frees_the_slot(rest: httpx2.Client, path: str) -> None:
-    body = {"raw_prompt": PROMPT, "max_length": 512, "temperature": 1.0}  # sampled, so that no draft makes it short
+    body = {"raw_prompt": PROMPT, "max_length": 512}
     for _ in range(8):
-        with suppress(httpx2.ReadTimeout), rest.stream("POST", path, json=body, timeout=0.05) as response:
+        with suppress(httpx2.ReadTimeout), rest.stream("POST", path, json=body, timeout=0.015) as response:
             assert path == "/optimize/stream", "the whole text takes longer"
             next(response.iter_raw())
     assert rest.post("/optimize", json={"raw_prompt": PROMPT, "max_length": 1}, timeout=SOON).status_code == 200
