@@ -44,31 +44,27 @@ class BaseClient(Generic[T]):
 
     def __copy__(self) -> Self:
         """Another client with the same settings and connections of its own."""
-        settings = self._settings
-        return type(self)(
-            self._url,
-            timeout=settings.timeout_s,
-            retries=settings.retries,
-            headers=settings.headers,
-            tls=settings.tls,
-            transport=self._given_transport,
-        )
+        return self._again(headers=self._settings.headers)()
 
     def __deepcopy__(self, memo: object) -> Self:
         return self.__copy__()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For pickle: settings without the headers, for the API key is among them and must not get into a file."""
+        return self._again(), ()
+
+    def _again(self, **others: Any) -> "partial[Self]":
+        """What makes a client with the settings of this one, its headers left out, and with ``others``."""
         settings = self._settings
-        make = partial(
+        return partial(
             type(self),
             self._url,
             timeout=settings.timeout_s,
             retries=settings.retries,
             tls=settings.tls,
             transport=self._given_transport,
+            **others,
         )
-        return make, ()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._settings})"

@@ -92,9 +92,13 @@ class GrpcResponseStream:
             while True:
                 try:
                     response = next(self._call)
+                except StopIteration:
+                    self._closed = True  # there is nothing left to close
+                    raise
                 except grpc.RpcError as error:
                     if self._closed:
                         raise StopIteration from None
+                    self._closed = True
                     raise error_of(error, self._failures) from error
                 if not self._closed:  # else only its end is waited for
                     break

@@ -517,7 +517,7 @@ class Run:
         """A few held-out prompts, each with what the model writes for it now."""
         raw = [r.raw_prompt for r in self.validation_examples.records[:SAMPLES]]
         self.model.eval()
-        written = self.model.generate(raw, SAMPLE_TOKENS) if raw else []
+        written = self.model.generate(raw, SAMPLE_TOKENS)
         self.model.train()
         return list(zip(raw, written, strict=True))
 
