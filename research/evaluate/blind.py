@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from neuro_latent_client.language import is_english
+from neuro_latent_core.guard.language import is_english
 from neuro_latent_trainer.gate_fit import write_scored
 from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.written import served

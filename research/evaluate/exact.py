@@ -14,7 +14,7 @@ import urllib.request
 from pathlib import Path
 
 from neuro_latent_client import Client
-from neuro_latent_client.form import SEPARATOR
+from neuro_latent_core.form import SEPARATOR
 from research.pretrain.grammar import kinds
 
 ODD = (

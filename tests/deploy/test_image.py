@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from neuro_latent_client.protocol import OWN_HEADER
+from neuro_latent_core.protocol import OWN_HEADER
 from tests.deploy.conftest import ROOT
 from tests.deploy.container import Container, container
 from tests.deploy.image import Build, BuildError, Image
@@ -71,7 +71,7 @@ def build(bases: dict[str, Image], memory: Path, tmp_path_factory: pytest.TempPa
     """From a context with what is sent to the builder, and a repository to bring along."""
     context = tmp_path_factory.mktemp("context")
     shutil.copy(ROOT / "constraints.txt", context)
-    for folder in ("client", "serving"):
+    for folder in ("core", "client", "serving"):
         shutil.copytree(ROOT / folder, context / folder, ignore=shutil.ignore_patterns("__pycache__"))
     (context / "exported" / "encoder").mkdir(parents=True)
     (context / "exported" / "encoder" / "config.pbtxt").touch()
@@ -162,8 +162,8 @@ def test_a_repository_can_be_brought_along(build: Build) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("COPY client client", "COPY clients client", "line 17: clients is not in the build context"),
-        ("COPY client client", "COPY trainer client", "line 17: trainer is not in the build context"),
+        ("COPY client client", "COPY clients client", "line 18: clients is not in the build context"),
+        ("COPY client client", "COPY trainer client", "line 18: trainer is not in the build context"),
         ("COPY constraints.txt ./\n", "", "constraints.txt"),
         ('"./serving[gateway,postgresql]"', '"./serve[gateway,postgresql]"', "serve"),
         ("tritonserver:26.08-py3", "tritonserver:26.08", "no image nvcr.io/nvidia/tritonserver:26.08"),

@@ -14,9 +14,9 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-from neuro_latent_client.form import Form
-from neuro_latent_client.protocol import STREAM_MODEL, UNARY_MODEL
 from neuro_latent_client.testing import FakeServer
+from neuro_latent_core.form import Form
+from neuro_latent_core.protocol import STREAM_MODEL, UNARY_MODEL
 from neuro_latent_serving.feedback import FeedbackStore
 from neuro_latent_serving.gateway.access import add_key
 from neuro_latent_serving.gateway.config import GatewayConfig

@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from neuro_latent_client import Client, Optimization
-from neuro_latent_client.form import join
+from neuro_latent_core.form import join
 from neuro_latent_export.repository import export_repository
 from neuro_latent_serving.server import FREE_PORTS, ServerConfig, TritonServer
 from neuro_latent_serving.settings import FEEDBACK_VARIABLE

@@ -23,7 +23,7 @@ import pytest
 from typer.testing import CliRunner
 
 from neuro_latent_client import Client, InvalidRequestError
-from neuro_latent_client.protocol import OWN_HEADER
+from neuro_latent_core.protocol import OWN_HEADER
 from neuro_latent_export.repository import export_adapter
 from neuro_latent_serving.adapters.cli import app
 from neuro_latent_serving.adapters.promotion import promote

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from neuro_latent_client import Client
-from neuro_latent_client.form import SEPARATOR
+from neuro_latent_core.form import SEPARATOR
 from neuro_latent_export.repository import export_adapter
 from neuro_latent_serving.adapters.store import AdapterStore
 from neuro_latent_serving.server import FREE_PORTS, ServerConfig, TritonServer

@@ -17,7 +17,7 @@ import tritonclient.grpc
 import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
-from neuro_latent_client.protocol import FEEDBACK_INPUT_TYPES, FEEDBACK_MODEL, FEEDBACK_OUTPUT_TYPES
+from neuro_latent_core.protocol import FEEDBACK_INPUT_TYPES, FEEDBACK_MODEL, FEEDBACK_OUTPUT_TYPES
 from neuro_latent_serving.feedback import FeedbackStore
 from neuro_latent_serving.feedback.store import TIMEOUT_S
 from neuro_latent_serving.server import FREE_PORTS, ServerConfig, TritonServer

@@ -16,7 +16,7 @@ import tritonclient.grpc
 import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
-from neuro_latent_client.protocol import INPUT_TYPES, STREAM_MODEL, UNARY_MODEL
+from neuro_latent_core.protocol import INPUT_TYPES, STREAM_MODEL, UNARY_MODEL
 from neuro_latent_serving.server import TritonServer
 from neuro_latent_serving.settings import GUARD_VARIABLE
 

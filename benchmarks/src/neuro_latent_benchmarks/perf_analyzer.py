@@ -15,7 +15,7 @@ from typing import Any
 from neuro_latent_benchmarks.report import BenchError
 from neuro_latent_benchmarks.shapes import cache_folder, prompt_texts
 from neuro_latent_benchmarks.statistics import percentile, significant
-from neuro_latent_client.protocol import STREAM_MODEL, UNARY_MODEL
+from neuro_latent_core.protocol import STREAM_MODEL, UNARY_MODEL
 from neuro_latent_serving.server.binary import wheel_program
 
 Log = Callable[[str], None]

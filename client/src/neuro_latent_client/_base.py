@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Generic, Self, TypeVar
 
-from . import protocol
+from neuro_latent_core import protocol
+
 from ._answers import MODEL_VERSION, first, sequences_of
 from ._endpoint import DEFAULT_URL
 from ._failures import Failures

@@ -3,7 +3,8 @@
 import re
 from dataclasses import dataclass
 
-from . import protocol
+from neuro_latent_core import protocol
+
 from ._request import InferRequest
 from .errors import (
     AccessDeniedError,

@@ -7,7 +7,8 @@ from typing import Any
 
 import grpc
 
-from . import protocol
+from neuro_latent_core import protocol
+
 from ._failures import Failures
 from ._grpc_wire import END_S, QUESTIONS, decode, decode_streamed, encode, error_of, make_channel, make_methods
 from ._request import CANCEL_TIMEOUT_S, InferRequest

@@ -14,7 +14,8 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from . import protocol
+from neuro_latent_core import protocol
+
 from ._errands import Errands
 from ._failures import Failures
 from ._grpc_wire import END_S, QUESTIONS, decode, decode_streamed, encode, error_of, make_channel, make_methods

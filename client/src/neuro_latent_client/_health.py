@@ -5,7 +5,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from . import protocol
+from neuro_latent_core import protocol
+
 from ._transport import LIVE, READY, STREAM_READY, UNARY_READY, UNARY_VERSIONS, Question
 from .errors import NeuroLatentError
 from .options import GenerationOptions

@@ -11,7 +11,8 @@ from typing import Any, Final, Generic
 
 import httpx2
 
-from . import protocol
+from neuro_latent_core import protocol
+
 from ._failures import Failures, names_unknown_model
 from ._request import CANCEL_TIMEOUT_S, WIRE_TYPES, InferRequest
 from ._settings import Settings

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from . import protocol
+from neuro_latent_core import protocol
+
 from .errors import InvalidRequestError
 from .options import FeedbackDetails, GenerationOptions
 from .results import Optimization

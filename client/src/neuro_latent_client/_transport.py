@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, Literal, Protocol, TypeVar
 
-from . import protocol
+from neuro_latent_core import protocol
+
 from ._request import InferRequest, Scalar
 from ._settings import Settings
 from .results import ServedModel

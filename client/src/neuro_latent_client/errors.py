@@ -44,4 +44,4 @@ class ModelNotFoundError(NeuroLatentError):
 
 
 class ServerError(NeuroLatentError):
-    """The server failed, or its answer is outside the contract in :mod:`neuro_latent_client.protocol`."""
+    """The server failed, or its answer is outside the contract in :mod:`neuro_latent_core.protocol`."""

@@ -16,14 +16,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, cast
 
-from . import protocol
+from neuro_latent_core import protocol
+from neuro_latent_core.form import Form, join
+
 from ._failures import Failures, names_unknown_model
 from ._request import InferRequest, Scalar
 from ._transport import A, AsyncTransport, Question, Tensors, Transport
 from .async_client import AsyncClient
 from .client import Client
 from .errors import NeuroLatentError
-from .form import Form, join
 from .results import GeneratedSequence, ServedModel
 
 FakeKind = Literal["invalid", "busy", "denied", "internal", "not found"]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from neuro_latent_client.form import join
+from neuro_latent_core.form import join
 from neuro_latent_export import parity
 from neuro_latent_export.graphs import Sizes
 from neuro_latent_export.parity import Sessions

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from neuro_latent_client.guard import is_blank
-from neuro_latent_client.protocol import ADAPTER, MAX_DEADLINE_MS, RAW_PROMPT
+from neuro_latent_core.guard import is_blank
+from neuro_latent_core.protocol import ADAPTER, MAX_DEADLINE_MS, RAW_PROMPT
 from neuro_latent_serving.errors import InvalidInput
 
 MAX_PROMPT_CHARACTERS = 32_768

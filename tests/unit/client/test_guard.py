@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuro_latent_client.form import Form
-from neuro_latent_client.guard import is_blank, is_degenerate, literals, missing, rejects
-from neuro_latent_client.literals import Found
+from neuro_latent_core.form import Form
+from neuro_latent_core.guard import is_blank, is_degenerate, literals, missing, rejects
+from neuro_latent_core.guard.literals import Found
 from tests.cases import case
 
 # Literals -------------------------------------------------------------------------------------------------------------

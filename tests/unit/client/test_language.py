@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuro_latent_client.language import english_words, is_english, language, scripts
+from neuro_latent_core.guard.language import english_words, is_english, language, scripts
 
 ENGLISH = [
     "sql joins",

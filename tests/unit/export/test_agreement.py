@@ -9,7 +9,7 @@ import onnx_ir
 import pytest
 import torch
 
-from neuro_latent_client.form import Form
+from neuro_latent_core.form import Form
 from neuro_latent_export import agreement, parity
 from neuro_latent_export.agreement import (
     Agreement,

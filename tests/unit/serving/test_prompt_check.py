@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuro_latent_client.guard import is_blank
+from neuro_latent_core.guard import is_blank
 from neuro_latent_serving.errors import InvalidInput
 from neuro_latent_serving.options import MAX_PROMPT_CHARACTERS, check_prompt
 

@@ -11,8 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from neuro_latent_client.form import SEPARATOR, Form
-from neuro_latent_client.guard import LANGUAGE, NOT_SURE
+from neuro_latent_core.form import SEPARATOR, Form
+from neuro_latent_core.guard import LANGUAGE, NOT_SURE
 from neuro_latent_serving.engine import sequence
 from neuro_latent_serving.engine.gate import Gate
 from neuro_latent_serving.engine.loop import PREFILL_TOKENS, DecodeLoop, LoopConfig

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from neuro_latent_client.sentences import whole_sentences
+from neuro_latent_core.guard.sentences import whole_sentences
 from neuro_latent_serving.engine import Event, Gate
 from neuro_latent_serving.engine.sequence import DEADLINE, Sequence
 from neuro_latent_serving.tokenization import Detokenizer

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuro_latent_client.form import Form
+from neuro_latent_core.form import Form
 from neuro_latent_trainer import adapter_folder
 from neuro_latent_trainer.adapter import Adapter, AdapterConfig, BlackBox, Standardizer
 from neuro_latent_trainer.adapter_folder import AdapterError

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuro_latent_client.form import join
-from neuro_latent_client.guard import is_blank
+from neuro_latent_core.form import join
+from neuro_latent_core.guard import is_blank
 from neuro_latent_trainer.data import (
     BadRow,
     DataError,

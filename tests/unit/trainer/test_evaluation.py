@@ -13,8 +13,8 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from neuro_latent_client.form import FORMS, Form
-from neuro_latent_client.guard import NOT_SURE
+from neuro_latent_core.form import FORMS, Form
+from neuro_latent_core.guard import NOT_SURE
 from neuro_latent_trainer.backbones import fingerprint
 from neuro_latent_trainer.evaluation import evaluate, latent, measures, paired, report, statistics
 from neuro_latent_trainer.evaluation.baselines import Baselines, Budget

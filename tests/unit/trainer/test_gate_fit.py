@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from neuro_latent_client.form import join
-from neuro_latent_client.guard import NOT_SURE
+from neuro_latent_core.form import join
+from neuro_latent_core.guard import NOT_SURE
 from neuro_latent_trainer import gate_fit
 from neuro_latent_trainer.adapter import AdapterConfig
 from neuro_latent_trainer.backbones import load_encoder, load_generator

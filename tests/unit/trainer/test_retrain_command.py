@@ -18,7 +18,7 @@ import typer
 from click.testing import Result
 from typer.testing import CliRunner
 
-from neuro_latent_client.form import join
+from neuro_latent_core.form import join
 from neuro_latent_serving.feedback import Feedback, FeedbackStore
 from neuro_latent_trainer import adapter_folder
 from neuro_latent_trainer.cli import train

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from neuro_latent_client.form import Form
-from neuro_latent_client.secrets import has_secret
+from neuro_latent_core.form import Form
+from neuro_latent_core.secrets import has_secret
 from neuro_latent_trainer.data import DataError, Record
 from neuro_latent_trainer.retraining.config import Margins, RetrainConfig, read_config
 from neuro_latent_trainer.retraining.feedback import Opinion, read_feedback

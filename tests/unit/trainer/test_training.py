@@ -13,7 +13,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from neuro_latent_client.form import join
+from neuro_latent_core.form import join
 from neuro_latent_trainer import checkpoint
 from neuro_latent_trainer.adapter_folder import AdapterError
 from neuro_latent_trainer.backbones import fingerprint

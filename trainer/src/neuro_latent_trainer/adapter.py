@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuro_latent_client.form import FORMS, Form
+from neuro_latent_core.form import FORMS, Form
 from neuro_latent_trainer.choices import INSTRUCTIONS, POOLINGS, PROJECTOR_FORMS, Pooling, ProjectorForm
 from neuro_latent_trainer.gate import Gate
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from neuro_latent_client.form import Form
+from neuro_latent_core.form import Form
 from neuro_latent_trainer.adapter import AdapterConfig
 from neuro_latent_trainer.config import TrainConfig
 

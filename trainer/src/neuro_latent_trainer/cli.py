@@ -21,7 +21,7 @@ from neuro_latent_trainer.command_line import (
 from neuro_latent_trainer.config import TrainConfig
 
 if TYPE_CHECKING:
-    from neuro_latent_client.form import Form
+    from neuro_latent_core.form import Form
     from neuro_latent_trainer.data import Dataset
 
 DEFAULTS = TrainConfig()

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
-from neuro_latent_client.form import Form
+from neuro_latent_core.form import Form
 from neuro_latent_trainer.choices import (
     EMBEDDED,
     KL_FORMS,

@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from neuro_latent_client.encoding import check_utf8, decode
-from neuro_latent_client.form import Form, complement_of, join
-from neuro_latent_client.guard import is_blank
+from neuro_latent_core.encoding import check_utf8, decode
+from neuro_latent_core.form import Form, complement_of, join
+from neuro_latent_core.guard import is_blank
 from neuro_latent_trainer.jsonl import parse_json_line
 
 MAX_SHOWN = 20

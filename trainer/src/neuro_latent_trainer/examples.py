@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuro_latent_client.form import Form
+from neuro_latent_core.form import Form
 from neuro_latent_trainer.backbones import Generator, padded
 from neuro_latent_trainer.data import Record
 from neuro_latent_trainer.embeddings import EmbeddingCache

@@ -11,7 +11,7 @@ import torch
 from huggingface_hub import HfApi
 from torch import Tensor, nn
 
-from neuro_latent_client.form import join
+from neuro_latent_core.form import join
 from neuro_latent_trainer import adapter_folder, steering
 from neuro_latent_trainer.adapter import Adapter, AdapterConfig
 from neuro_latent_trainer.adapter_folder import BackboneName, SavedAdapter

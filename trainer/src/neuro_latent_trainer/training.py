@@ -18,7 +18,7 @@ from accelerate import PartialState
 from accelerate.utils import reduce
 from torch import Tensor, nn
 
-from neuro_latent_client.form import Form
+from neuro_latent_core.form import Form
 from neuro_latent_trainer import adapter_folder, checkpoint, gate_fit
 from neuro_latent_trainer.adapter import AdapterConfig
 from neuro_latent_trainer.backbones import Encoder, Generator, load_encoder, load_generator

@@ -13,8 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from neuro_latent_client import sentences
-from neuro_latent_client.guard import NOT_SURE, rejects
+from neuro_latent_core.guard import NOT_SURE, rejects, sentences
 from neuro_latent_trainer.adapter import Adapter
 
 

@@ -11,10 +11,10 @@ from typing import Any, TextIO
 
 import typer
 
-from neuro_latent_client.encoding import decode
 from neuro_latent_client.errors import InvalidRequestError, NeuroLatentError
 from neuro_latent_client.options import GenerationOptions
 from neuro_latent_client.results import Optimization, Progress
+from neuro_latent_core.encoding import decode
 
 from ._options import Connection
 from ._report import note

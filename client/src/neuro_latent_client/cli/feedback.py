@@ -8,9 +8,9 @@ from typing import Annotated, ClassVar, Literal
 
 import typer
 
-from neuro_latent_client.encoding import decode
 from neuro_latent_client.errors import InvalidRequestError
 from neuro_latent_client.options import FeedbackDetails
+from neuro_latent_core.encoding import decode
 
 from ._known import KNOWN_FEEDBACK_COMMANDS, KnownCommand
 from ._lazy import LazyGroup

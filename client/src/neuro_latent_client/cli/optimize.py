@@ -10,11 +10,11 @@ from typing import Annotated
 import typer
 
 from neuro_latent_client.client import Client
-from neuro_latent_client.encoding import decode
 from neuro_latent_client.errors import InvalidRequestError
-from neuro_latent_client.form import SEPARATOR
 from neuro_latent_client.options import GenerationOptions
 from neuro_latent_client.results import GeneratedSequence, Optimization
+from neuro_latent_core.encoding import decode
+from neuro_latent_core.form import SEPARATOR
 
 from ._options import DEFAULT_URL, ApiKey, Ca, Certificate, Connection, Json, Key, Timeout, Url
 from ._report import errors_as_lines, note

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from neuro_latent_client import Client, InvalidRequestError, NeuroLatentError
 from neuro_latent_client._endpoint import DEFAULT_URL
-from neuro_latent_client.protocol import OWN_HEADER, PROJECTOR_MODEL
+from neuro_latent_core.protocol import OWN_HEADER, PROJECTOR_MODEL
 from neuro_latent_serving.adapters.promotion import promote
 from neuro_latent_serving.adapters.records import DEFAULT, RECORD
 from neuro_latent_serving.adapters.store import AdapterStore, Version, checked_name

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from tritonclient.grpc import model_config_pb2 as schema
 
-from neuro_latent_client.protocol import (
+from neuro_latent_core.protocol import (
     CANCEL_INPUT,
     CANCEL_MODEL,
     FEEDBACK_INPUT_TYPES,

@@ -6,7 +6,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from neuro_latent_client.protocol import UNARY_MODEL
+from neuro_latent_core.protocol import UNARY_MODEL
 from neuro_latent_serving.doctor.catalogue import Finding, Outcome
 from neuro_latent_serving.doctor.subject import Subject
 from neuro_latent_serving.server.errors import ServeError, UsageError

@@ -5,7 +5,7 @@ from collections.abc import Sequence as Items
 from dataclasses import dataclass
 from typing import Final
 
-from neuro_latent_client.form import Form
+from neuro_latent_core.form import Form
 
 OPEN_LOGIT = 10.0
 """The logit of an adapter that knows no better: a confidence of almost 1."""

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from neuro_latent_client.guard import LANGUAGE, NOT_SURE
-from neuro_latent_client.protocol import TOO_BUSY
+from neuro_latent_core.guard import LANGUAGE, NOT_SURE
+from neuro_latent_core.protocol import TOO_BUSY
 from neuro_latent_serving.engine.contract import MAX_WIDTH, Decoder
 from neuro_latent_serving.engine.metrics import EngineMetrics
 from neuro_latent_serving.engine.request import Request

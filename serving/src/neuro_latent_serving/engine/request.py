@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from neuro_latent_client.language import is_english
+from neuro_latent_core.guard.language import is_english
 from neuro_latent_serving.engine.contract import Floats, Ids
 from neuro_latent_serving.engine.gate import Gate
 from neuro_latent_serving.engine.sequence import Event

@@ -4,9 +4,9 @@ import logging
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
 
-from neuro_latent_client.form import join
-from neuro_latent_client.guard import BLANK, NOT_SURE, UNFINISHED, rejects
-from neuro_latent_client.sentences import parts, whole_sentences
+from neuro_latent_core.form import join
+from neuro_latent_core.guard import BLANK, NOT_SURE, UNFINISHED, rejects
+from neuro_latent_core.guard.sentences import parts, whole_sentences
 from neuro_latent_serving.engine.gate import OPEN, Gate
 from neuro_latent_serving.tokenization import Detokenizer
 
@@ -57,7 +57,7 @@ class Sequence:
         detokenizer: of the generator.
         eos: the end token.
         guarded: whether a cut text ends with its last whole sentence, and
-            :func:`~neuro_latent_client.guard.rejects` looks at it.
+            :func:`~neuro_latent_core.guard.rejects` looks at it.
         gate: of the prompt.
         min_confidence: the least with which a text that is held back is served.
     """

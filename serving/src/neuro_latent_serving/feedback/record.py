@@ -4,8 +4,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from neuro_latent_client.protocol import FEEDBACK_LIMITS
-from neuro_latent_client.secrets import has_secret
+from neuro_latent_core.protocol import FEEDBACK_LIMITS
+from neuro_latent_core.secrets import has_secret
 from neuro_latent_serving.errors import InvalidInput
 from neuro_latent_serving.options import check_text
 

@@ -41,7 +41,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModu
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateTable
 
-from neuro_latent_client.protocol import FEEDBACK_LIMITS
+from neuro_latent_core.protocol import FEEDBACK_LIMITS
 from neuro_latent_serving.errors import StoreDamaged, StoreUnavailable, StoreUnwritable
 from neuro_latent_serving.feedback.record import Feedback, FeedbackRecord
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from neuro_latent_client.encoding import decode
+from neuro_latent_core.encoding import decode
 from neuro_latent_serving.server.errors import UsageError
 
 NAME = re.compile(r"[\w.@-]{1,64}")

@@ -27,7 +27,7 @@ from neuro_latent_client import (
     Optimization,
     Piece,
 )
-from neuro_latent_client.protocol import FEEDBACK_MODEL
+from neuro_latent_core.protocol import FEEDBACK_MODEL
 from neuro_latent_serving import __version__
 from neuro_latent_serving.gateway import problems
 from neuro_latent_serving.gateway.access import ApiKeys, RateLimit

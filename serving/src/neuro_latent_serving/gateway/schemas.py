@@ -7,7 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from neuro_latent_client import GenerationOptions as SentOptions
 from neuro_latent_client import Optimization, Piece
-from neuro_latent_client.protocol import FEEDBACK_LIMITS, FINISH_REASONS, MAX_DEADLINE_MS
+from neuro_latent_core.protocol import FEEDBACK_LIMITS, FINISH_REASONS, MAX_DEADLINE_MS
 from neuro_latent_serving import options as limits
 from neuro_latent_serving.feedback.record import Feedback
 from neuro_latent_serving.options import GenerationOptions, check_prompt

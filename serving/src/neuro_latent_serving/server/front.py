@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import h11
 
-from neuro_latent_client.protocol import OWN_HEADER
+from neuro_latent_core.protocol import OWN_HEADER
 from neuro_latent_serving.server.access import foreign_page
 from neuro_latent_serving.server.connection import BODY_S, ClientLeft, while_connected
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from neuro_latent_client import Client, NeuroLatentError
-from neuro_latent_client.protocol import STREAM_MODEL, UNARY_MODEL
+from neuro_latent_core.protocol import STREAM_MODEL, UNARY_MODEL
 from neuro_latent_serving.server.access import Access, is_this_machine
 from neuro_latent_serving.server.asgi import AsgiServer
 from neuro_latent_serving.server.backends import prepare_backends

@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from neuro_latent_client.protocol import RAW_PROMPT
+from neuro_latent_core.protocol import RAW_PROMPT
 from neuro_latent_serving.engine import Engine, EngineConfig, Event, Gate, Request
 from neuro_latent_serving.engine.opening import DeviceName
 from neuro_latent_serving.errors import InvalidInput, ServingError

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from neuro_latent_client.protocol import FEEDBACK_INPUT_TYPES
+from neuro_latent_core.protocol import FEEDBACK_INPUT_TYPES
 from neuro_latent_serving.errors import InvalidInput, StoreDamaged, StoreUnavailable
 from neuro_latent_serving.feedback import Feedback, FeedbackStore
 from neuro_latent_serving.feedback.store import Stored

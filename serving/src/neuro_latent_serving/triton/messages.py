@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
-from neuro_latent_client.protocol import INPUT_TYPES, OPTION_TYPES
+from neuro_latent_core.protocol import INPUT_TYPES, OPTION_TYPES
 from neuro_latent_serving.errors import InvalidInput, ServingError, StoreUnwritable, Unavailable
 from neuro_latent_serving.options import GenerationOptions
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
-from neuro_latent_client.protocol import ADAPTER
+from neuro_latent_core.protocol import ADAPTER
 from neuro_latent_serving.adapters.records import ADAPTERS, GRAPH, read_adapters
 from neuro_latent_serving.options import check_adapter, unknown_adapter
 from neuro_latent_serving.sessions import open_session

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from neuro_latent_client.protocol import ADAPTER, RAW_PROMPT
+from neuro_latent_core.protocol import ADAPTER, RAW_PROMPT
 from neuro_latent_serving.adapters.records import DEFAULT
 from neuro_latent_serving.errors import InvalidInput
 from neuro_latent_serving.options import check_adapter, check_prompt, unknown_adapter

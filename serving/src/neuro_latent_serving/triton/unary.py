@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
-from neuro_latent_client.protocol import RAW_PROMPT
+from neuro_latent_core.protocol import RAW_PROMPT
 from neuro_latent_serving.engine import Event
 from neuro_latent_serving.errors import EngineBusy
 from neuro_latent_serving.options import check_prompt

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from neuro_latent_client.protocol import STREAM_MODEL, UNARY_MODEL
+from neuro_latent_core.protocol import STREAM_MODEL, UNARY_MODEL
 from neuro_latent_serving.adapters.store import AdapterStore
 from neuro_latent_serving.doctor.catalogue import KINDS, Severity
 from tests.unit.serving.doctor.conftest import TENSORRT, Examine

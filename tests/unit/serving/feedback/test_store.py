@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event
 
-from neuro_latent_client.protocol import FEEDBACK_INPUT_TYPES, FEEDBACK_LIMITS
+from neuro_latent_core.protocol import FEEDBACK_INPUT_TYPES, FEEDBACK_LIMITS
 from neuro_latent_serving.errors import InvalidInput, StoreDamaged, StoreUnavailable, StoreUnwritable
 from neuro_latent_serving.feedback import Feedback, FeedbackStore
 from neuro_latent_serving.feedback import store as stores

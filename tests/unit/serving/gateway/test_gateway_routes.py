@@ -13,8 +13,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from neuro_latent_client.protocol import FEEDBACK_MODEL, FINISH_REASONS
 from neuro_latent_client.testing import FakeServer
+from neuro_latent_core.protocol import FEEDBACK_MODEL, FINISH_REASONS
 from neuro_latent_serving.errors import NEEDS_OPERATOR, StoreDamaged
 from neuro_latent_serving.gateway import app
 from neuro_latent_serving.gateway.config import GatewayConfig

@@ -22,7 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from neuro_latent_client.form import Form
+from neuro_latent_core.form import Form
 from neuro_latent_trainer.backbones import Generator, autocast, freeze, resolve
 from neuro_latent_trainer.choices import Precision
 from neuro_latent_trainer.data import Record

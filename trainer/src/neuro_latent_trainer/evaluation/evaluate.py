@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from neuro_latent_client.form import Form
+from neuro_latent_core.form import Form
 from neuro_latent_trainer.backbones import Generator
 from neuro_latent_trainer.data import Record, sample_records
 from neuro_latent_trainer.evaluation import latent, measures, statistics

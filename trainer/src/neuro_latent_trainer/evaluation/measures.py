@@ -13,8 +13,8 @@ import numpy as np
 from rapidfuzz.distance import LCSseq
 from sacrebleu.metrics import BLEU, CHRF
 
-from neuro_latent_client.form import Form
-from neuro_latent_client.guard import rejects
+from neuro_latent_core.form import Form
+from neuro_latent_core.guard import rejects
 from neuro_latent_trainer.evaluation import statistics
 from neuro_latent_trainer.evaluation.served import whole
 from neuro_latent_trainer.evaluation.statistics import Floats, Interval

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from neuro_latent_client.form import Form, join
+from neuro_latent_core.form import Form, join
 from neuro_latent_trainer.evaluation.systems import Conditioned, embeddings
 from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.written import Part, served

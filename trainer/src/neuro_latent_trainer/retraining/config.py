@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from neuro_latent_client.encoding import decode
+from neuro_latent_core.encoding import decode
 
 
 @dataclass(frozen=True)

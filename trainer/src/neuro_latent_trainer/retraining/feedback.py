@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from neuro_latent_client.encoding import check_utf8
+from neuro_latent_core.encoding import check_utf8
 from neuro_latent_trainer.data import DataError, check_text
 from neuro_latent_trainer.jsonl import parse_json_line
 

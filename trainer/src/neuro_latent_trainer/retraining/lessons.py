@@ -13,9 +13,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from neuro_latent_client.form import Form, complement_of, join
-from neuro_latent_client.guard import is_blank, is_degenerate
-from neuro_latent_client.secrets import has_secret
+from neuro_latent_core.form import Form, complement_of, join
+from neuro_latent_core.guard import is_blank, is_degenerate
+from neuro_latent_core.secrets import has_secret
 from neuro_latent_trainer.data import FEEDBACK, Record
 from neuro_latent_trainer.retraining.feedback import Opinion
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from neuro_latent_client.form import Form
+from neuro_latent_core.form import Form
 from neuro_latent_trainer.data import Record, place, sample_records
 from neuro_latent_trainer.retraining.config import RetrainConfig
 from neuro_latent_trainer.retraining.lessons import EDIT, key

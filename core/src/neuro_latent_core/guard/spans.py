@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Final, Literal
 
-from neuro_latent_client.language import is_english
+from neuro_latent_core.guard.language import is_english
 
 Span = tuple[int, int]
 Kind = Literal["code", "url", "quoted text", "placeholder", "number"]

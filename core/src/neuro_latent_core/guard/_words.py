@@ -2,7 +2,7 @@
 
 A word may stand in several lists and then tells nothing between them, so English words that another language has too
 ("die", "son", "was") belong into the English list as well. Accents may be missing where people type in a hurry:
-:mod:`neuro_latent_client.language` looks words up with and without them.
+:mod:`neuro_latent_core.guard.language` looks words up with and without them.
 """
 
 from typing import Final

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from neuro_latent_client import spans
-from neuro_latent_client.numbers import Amounts, amounts
-from neuro_latent_client.spans import Kind
+from neuro_latent_core.guard import spans
+from neuro_latent_core.guard.numbers import Amounts, amounts
+from neuro_latent_core.guard.spans import Kind
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Final
 
-from neuro_latent_client import _words
+from neuro_latent_core.guard import _words
 
 _SCRIPTS: Final = (
     ("latin", "A-Za-zªºÀ-ÖØ-öø-ʯ\u1e00-\u1eff\u2c60-\u2c7f\ua722-\ua787\uff21-\uff5a"),

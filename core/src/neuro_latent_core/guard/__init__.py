@@ -13,14 +13,14 @@ import unicodedata
 from collections.abc import Callable
 from typing import Final
 
-from neuro_latent_client.answers import only_states, opens_as_an_answer
-from neuro_latent_client.form import Form
-from neuro_latent_client.language import english_words, is_english, language, languages, scripts
-from neuro_latent_client.literals import Found, Text, literals, missing
-from neuro_latent_client.loops import loops
-from neuro_latent_client.numbers import amounts
-from neuro_latent_client.repeats import repeats
-from neuro_latent_client.subject import FUNCTION_WORDS, lost_negation, lost_subject
+from neuro_latent_core.form import Form
+from neuro_latent_core.guard.answers import only_states, opens_as_an_answer
+from neuro_latent_core.guard.language import english_words, is_english, language, languages, scripts
+from neuro_latent_core.guard.literals import Found, Text, literals, missing
+from neuro_latent_core.guard.loops import loops
+from neuro_latent_core.guard.numbers import amounts
+from neuro_latent_core.guard.repeats import repeats
+from neuro_latent_core.guard.subject import FUNCTION_WORDS, lost_negation, lost_subject
 
 __all__ = ["Found", "is_blank", "is_degenerate", "literals", "missing", "rejects"]
 

@@ -9,8 +9,8 @@ import math
 import re
 from typing import Final
 
-from neuro_latent_client import _words
-from neuro_latent_client.language import UNSPACED, language, scripts
+from neuro_latent_core.guard import _words
+from neuro_latent_core.guard.language import UNSPACED, language, scripts
 
 _WORD: Final = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*+")
 _SENTENCE_END: Final = frozenset(["", *'.!?:\n"“(*-#>'])

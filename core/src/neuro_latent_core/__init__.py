@@ -1,0 +1,3 @@
+"""What client, server, trainer and export agree on: request options, tensors, limits, files, the form, the guard."""
+
+__version__ = "0.1.0"
