@@ -18,6 +18,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from typer.testing import CliRunner
 
 from neuro_latent_benchmarks import shapes
+from neuro_latent_core.limits import BUCKETS
 from neuro_latent_export.backends import GRAPH_MODELS
 from neuro_latent_export.cli import export
 from neuro_latent_export.decoder_graphs import build_prefill, build_step
@@ -28,7 +29,6 @@ from neuro_latent_export.precision import FP16, FP32, Precision
 from neuro_latent_export.templates import fill_templates, template_values
 from neuro_latent_export.tensorrt.engines import write_engines
 from neuro_latent_export.tensorrt.library import open_tensorrt_rtx
-from neuro_latent_serving.tokenization import BUCKETS
 from neuro_latent_trainer.backbones import resolve
 from neuro_latent_trainer.choices import EMBEDDED
 from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer

@@ -16,7 +16,8 @@ import pytest
 import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
 
-from neuro_latent_client import Client, InvalidRequestError, protocol
+from neuro_latent_client import Client, InvalidRequestError
+from neuro_latent_core import protocol
 from neuro_latent_serving.server import TritonServer
 from neuro_latent_serving.server.access import find_access
 from tests.triton import wire

@@ -8,7 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from neuro_latent_client import Client, protocol
+from neuro_latent_client import Client
+from neuro_latent_core import protocol
 from neuro_latent_serving.server import TritonServer
 from neuro_latent_trainer.model import PromptOptimizer
 from tests.triton import wire

@@ -312,12 +312,12 @@ def _session() -> Iterator[None]:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Imported late in the commands, so that --help does not wait; here only for the names of what can go wrong.
     from neuro_latent_client import NeuroLatentError
-    from neuro_latent_serving.errors import ServingError
+    from neuro_latent_core.errors import PublicError
     from neuro_latent_serving.server import ServeError
 
     try:
         yield
-    except (BenchError, NeuroLatentError, ServingError, ServeError, OSError, ValueError) as error:
+    except (BenchError, NeuroLatentError, PublicError, ServeError, OSError, ValueError) as error:
         report.console.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         if hint := getattr(error, "hint", ""):
             report.console.print(hint, highlight=False, markup=False, soft_wrap=True)

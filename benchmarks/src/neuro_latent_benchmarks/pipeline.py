@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from neuro_latent_benchmarks.report import BenchError
+from neuro_latent_core.errors import PublicError
+from neuro_latent_core.options import RequestOptions
 from neuro_latent_serving.adapters.records import DEFAULT, GRAPH, PROJECTOR, adapter_folders, versions
 from neuro_latent_serving.engine import Engine, EngineConfig, Event, Request
 from neuro_latent_serving.engine.opening import DeviceName
-from neuro_latent_serving.errors import ServingError
-from neuro_latent_serving.options import GenerationOptions
 from neuro_latent_serving.sessions import open_session
 from neuro_latent_serving.threads import default_threads
 from neuro_latent_serving.tokenization import TextTokenizer
@@ -94,14 +94,14 @@ class Flight:
         self._first: float | None = None
         self._end = 0.0
         self._last: Event | None = None
-        self._error: ServingError | None = None
+        self._error: PublicError | None = None
         self._start = time.perf_counter()
         engine.submit(
             Request(
                 raw_prompt=raw_prompt,
                 hidden_QD=hidden_QD,
                 mask_Q=np.ones(len(hidden_QD), dtype=np.int64),
-                options=GenerationOptions(max_length=new_tokens),
+                options=RequestOptions(max_length=new_tokens),
                 on_event=self._take,
                 on_end=self._finish,
             )
@@ -111,7 +111,7 @@ class Flight:
         """Wait for the text.
 
         Raises:
-            ServingError: the engine could not make it.
+            PublicError: the engine could not make it.
         """
         self._ended.wait()
         if self._error is not None:
@@ -125,7 +125,7 @@ class Flight:
             self._first = time.perf_counter()
         self._last = event
 
-    def _finish(self, error: ServingError | None) -> None:
+    def _finish(self, error: PublicError | None) -> None:
         self._end, self._error = time.perf_counter(), error
         self._ended.set()
 

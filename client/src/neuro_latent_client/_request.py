@@ -1,7 +1,7 @@
 """A request as every transport sends it: named scalars, checked for what the wire can carry.
 
 Limits of optimizing (how many tokens, which temperature) belong to the server, which says them in its errors. Those of
-``min_confidence`` and of feedback are part of the contract, and checked here too.
+feedback are checked here too.
 """
 
 import math
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from neuro_latent_core import protocol
+from neuro_latent_core.limits import MAX_DEADLINE_MS
 
 from .errors import InvalidRequestError
 from .options import FeedbackDetails, GenerationOptions
@@ -76,7 +77,7 @@ class InferRequest:
         asked_ms = int(self.inputs.get("deadline_ms", 0))
         if asked_ms > 0:
             asked_ms = max(1, math.ceil(asked_ms - self.elapsed_ms))
-        if not asked_ms and left_ms > protocol.MAX_DEADLINE_MS:
+        if not asked_ms and left_ms > MAX_DEADLINE_MS:
             return self
         return replace(self, inputs={**self.inputs, "deadline_ms": min(asked_ms or left_ms, left_ms)})
 
@@ -101,7 +102,7 @@ def make_inputs(raw_prompt: str, options: GenerationOptions) -> dict[str, Scalar
             case "BYTES":
                 inputs[name] = _text(name, value)
             case "FP32":
-                inputs[name] = check_confidence(value) if name == "min_confidence" else _real(name, value)
+                inputs[name] = _real(name, value)
             case triton_type:
                 inputs[name] = _integer(name, value, triton_type)
     return inputs
@@ -153,14 +154,6 @@ def check_timeout(seconds: float) -> float:
     if not 0 < seconds <= _LONGEST_TIMEOUT_S:
         raise InvalidRequestError(f"timeout: {seconds:g} is not above 0 and at most {_LONGEST_TIMEOUT_S:g} seconds")
     return seconds
-
-
-def check_confidence(value: object) -> float:
-    """Return ``value`` when it is a ``min_confidence``; raise InvalidRequestError otherwise."""
-    confidence = _real("min_confidence", value)
-    if not 0 <= confidence <= 1:
-        raise InvalidRequestError(f"min_confidence: {confidence:g} is not in 0 to 1")
-    return confidence
 
 
 def check_count(name: str, value: int, least: int) -> int:

@@ -3,7 +3,10 @@
 Shapes: ``B`` rows of a request, ``n`` sequences a row. Every tensor has the row axis first.
 """
 
-from typing import Final, Literal
+from typing import Final
+
+from neuro_latent_core.limits import MAX_PROMPT_CHARACTERS
+from neuro_latent_core.options import OPTIONS, TritonType
 
 UNARY_MODEL: Final = "neuro_latent_optimizer"
 """Ensemble, one response a request: outputs are [B, n]."""
@@ -11,26 +14,10 @@ UNARY_MODEL: Final = "neuro_latent_optimizer"
 STREAM_MODEL: Final = "neuro_latent_optimizer_stream"
 """Ensemble, decoupled: one row a request, a response a piece of text; outputs are [1, 1]."""
 
-TritonType = Literal["BYTES", "INT32", "INT64", "FP32", "BOOL"]
-
 RAW_PROMPT: Final = "raw_prompt"
 
-OPTION_TYPES: Final[dict[str, TritonType]] = {
-    "max_length": "INT32",  # the most tokens written
-    "num_return_sequences": "INT32",
-    "temperature": "FP32",  # 0 is greedy
-    "top_k": "INT32",  # 0 is off
-    "top_p": "FP32",  # 1 is off
-    "num_beams": "INT32",  # 1 is no search
-    "length_penalty": "FP32",  # of the beam search
-    "seed": "INT64",
-    "deadline_ms": "INT32",  # 0 is none
-    "min_confidence": "FP32",  # in [0, 1]; 0 switches the gate off, absent is the adapter's own
-}
+OPTION_TYPES: Final[dict[str, TritonType]] = {name: option.type for name, option in OPTIONS.items()}
 """Optional inputs, each [B, 1]."""
-
-MAX_DEADLINE_MS: Final = 600_000
-"""The longest ``deadline_ms`` that the server takes."""
 
 ADAPTER: Final = "adapter"
 """Optional input, [B, 1]: the name of the adapter that answers; absent or "" is the server's default."""
@@ -98,9 +85,9 @@ FEEDBACK_OUTPUT_TYPES: Final[dict[str, TritonType]] = {
 
 FEEDBACK_LIMITS: Final = {
     "request_id": 128,
-    "raw_prompt": 32768,
-    "enhanced_prompt": 32768,
-    "edited_prompt": 32768,
+    "raw_prompt": MAX_PROMPT_CHARACTERS,
+    "enhanced_prompt": MAX_PROMPT_CHARACTERS,
+    "edited_prompt": MAX_PROMPT_CHARACTERS,
     "comment": 4096,
     "model_version": 128,
     "user": 256,

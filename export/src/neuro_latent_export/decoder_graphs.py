@@ -61,7 +61,7 @@ def build_step(t5: Any, precision: Precision, dialect: Dialect = "onnxruntime") 
         candidates: int64 [1], how many of the best tokens to return; 0 for none.
         past_key_values.I.decoder.key|value: float32 [B, N, T, H].
         past_key_values.I.encoder.key|value: float32 [B, N, Q, H].
-        columns: int64 [1], for TensorRT alone, whose caches always have ``TENSORRT_COLUMNS`` columns: only the first
+        columns: int64 [1], for TensorRT alone, whose caches always have ``CACHE_COLUMNS`` columns: only the first
             so many are looked at, which must be ``cache_lengths + W`` of the longest row or more.
 
     Outputs:

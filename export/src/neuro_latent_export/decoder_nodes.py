@@ -12,15 +12,13 @@ import numpy.typing as npt
 import onnx_ir as ir
 from onnxscript import GraphBuilder
 
+from neuro_latent_core.limits import CACHE_COLUMNS
 from neuro_latent_export.precision import Blocks, Precision, Rows, Storage
 from neuro_latent_export.row_int8 import quantize_rows
 from neuro_latent_export.weight_only import quantize_blocks
 
 OPSET = 24  # the first with TensorScatter, and with an Attention that takes it
 CONTRIB = "com.microsoft"
-TENSORRT_COLUMNS = 520
-"""Columns of the cache in the step graph of TensorRT, whose cache is as wide from the start as it may ever be: 512 new
-tokens, and the up to 8 of one more step."""
 
 Dialect = Literal["onnxruntime", "tensorrt"]
 """Whose operators a graph is made of."""
@@ -173,7 +171,7 @@ class TensorRTBuilder(Builder):
     columns. So the graph has one input more, which says how many of them are looked at.
     """
 
-    columns = TENSORRT_COLUMNS
+    columns = CACHE_COLUMNS
 
     def attend(self, q_BWX: ir.Value, k_BNTH: ir.Value, v_BNTH: ir.Value, bias: ir.Value) -> ir.Value:
         return self.join_heads(self.op.Attention(self.split_heads(q_BWX), k_BNTH, v_BNTH, bias, scale=1.0))

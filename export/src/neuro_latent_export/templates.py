@@ -4,6 +4,7 @@ import json
 import string
 from pathlib import Path
 
+from neuro_latent_core.options import OPTIONS
 from neuro_latent_export.backends import GRAPH_MODELS, BackendName, DeviceName, backend_values, config_template
 from neuro_latent_export.errors import ExportError
 from neuro_latent_export.graphs import Sizes
@@ -46,6 +47,11 @@ def template_values(
         "decoder_start_id": str(t5.decoder_start_token_id),
         "eos_id": str(model.generator.eos_id),
         "model_version": model_version,
+        "option_inputs": ",\n  ".join(
+            f'{{ name: "{name}", data_type: TYPE_{option.type}, dims: [ 1 ], optional: true }}'
+            for name, option in OPTIONS.items()
+        ),
+        "option_maps": "\n      ".join(f'input_map {{ key: "{name}", value: "{name}" }}' for name in OPTIONS),
         "encoder_warm_up": warm_up(TOKENS, model.encoder.max_tokens),
         "encoder_full_batch": full_batch(TOKENS, model.encoder.max_tokens),
         "t5_encoder_warm_up": warm_up(t5_inputs, MAX_SOURCE_TOKENS),

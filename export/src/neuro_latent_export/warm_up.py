@@ -6,10 +6,8 @@ choice of kernels. What is in the tensors does not matter to either, so it is ze
 
 from collections.abc import Mapping, Sequence
 
+from neuro_latent_core.limits import BUCKETS
 from neuro_latent_export.tensorrt.profiles import ROWS, USUAL_TOKENS
-
-BUCKETS = (*range(16, 64, 8), *range(64, 128, 16), *range(128, 256, 32), *range(256, 513, 64))
-"""The lengths to which the tokenizer pads prompts (``neuro_latent_serving.tokenization``; a test compares them)."""
 
 LONGEST = 128
 """The longest prompt of the warm-up: a longer one's own time makes up for the allocations."""

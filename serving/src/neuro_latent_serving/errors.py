@@ -1,7 +1,7 @@
 """Errors of the serving library, as the caller's interface should tell them apart.
 
-ServingError
-├── InvalidInput(ValueError)   the request is wrong: INVALID_ARGUMENT, HTTP 400
+PublicError
+├── InvalidInput(ValueError)   of core, as PublicError is: the request is wrong: INVALID_ARGUMENT, HTTP 400
 ├── DeviceMissing              the decoder cannot be opened on its device; at the start only
 ├── StoreDamaged               the database of the feedback is damaged: INTERNAL, HTTP 500; trying again is no use
 └── Unavailable                not now: UNAVAILABLE, HTTP 503; try again later
@@ -11,20 +11,14 @@ ServingError
         └── StoreUnwritable    nor will it be until somebody mends it: INTERNAL, HTTP 500
 """
 
-
-class ServingError(Exception):
-    """Base of the errors that a caller is meant to see; the text is safe to send to a client."""
+from neuro_latent_core.errors import PublicError
 
 
-class InvalidInput(ServingError, ValueError):
-    """A field of a request is wrong; the text names the field, the limit and the value."""
-
-
-class DeviceMissing(ServingError):
+class DeviceMissing(PublicError):
     """The device that the decoder is meant for, or what drives it, is not there; the text says what to do."""
 
 
-class Unavailable(ServingError):
+class Unavailable(PublicError):
     """The request is right, but cannot be served now."""
 
 
@@ -52,7 +46,7 @@ class StoreUnwritable(StoreUnavailable):
         super().__init__(self.TEXT)
 
 
-class StoreDamaged(ServingError):
+class StoreDamaged(PublicError):
     """The database of the feedback is damaged; nothing was stored, and nothing will be until somebody mends it."""
 
     TEXT = "the database of the feedback is damaged: nothing was stored, and its operator has to restore it"

@@ -12,12 +12,9 @@ import numpy.typing as npt
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.decoders import DecodeStream
 
+from neuro_latent_core.limits import BUCKETS
+
 Ids = npt.NDArray[np.int64]
-
-BUCKETS = (*range(16, 64, 8), *range(64, 128, 16), *range(128, 256, 32), *range(256, 513, 64))
-"""Rows are padded to one of these lengths, so that requests of similar length have one shape and batch. They are close
-together, because an encoder's time grows with every token, real or not."""
-
 
 UNKNOWN = ("<unk>", "[UNK]")
 

@@ -21,8 +21,8 @@ from neuro_latent_client import (
     Piece,
     ServerError,
     ServerUnavailableError,
-    protocol,
 )
+from neuro_latent_core import protocol
 from tests.unit.client.blocking import BlockingClient
 
 

@@ -13,8 +13,8 @@ import pytest
 from stamina import instrumentation
 
 import neuro_latent_client
-from neuro_latent_client import protocol
 from neuro_latent_client.testing import FakeServer
+from neuro_latent_core import protocol
 from tests.unit.client import user_program
 
 ROOT = Path(__file__).parents[3]

@@ -22,7 +22,6 @@ from neuro_latent_export.repository import export_repository
 from neuro_latent_export.row_int8 import CONTRIB, quantize_rows
 from neuro_latent_export.sixteen_bits import narrow_products
 from neuro_latent_export.templates import fill_templates, template_values
-from neuro_latent_serving import tokenization
 from neuro_latent_serving.graph_config import check_config
 from neuro_latent_trainer.model import PromptOptimizer
 from tests import tiny
@@ -90,7 +89,6 @@ def test_a_gpu_repository_asks_for_the_gpu(optimizer: PromptOptimizer, tmp_path:
 
 
 def test_the_warm_up_has_the_lengths_that_the_tokenizer_makes() -> None:
-    assert warm_up.BUCKETS == tokenization.BUCKETS
     assert warm_up.lengths(tiny.ENCODER_TOKENS) == [16, 24, 32, 40, 48]
     assert warm_up.lengths(512)[-1] == warm_up.LONGEST
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 from transformers import DynamicCache, EncoderDecoderCache, T5Config, T5ForConditionalGeneration
 
+from neuro_latent_core.limits import CACHE_COLUMNS
 from neuro_latent_export.decoder_graphs import build_prefill, build_step, cache_names
-from neuro_latent_export.decoder_nodes import CONTRIB, OPSET, TENSORRT_COLUMNS, Dialect, UnsupportedModel
+from neuro_latent_export.decoder_nodes import CONTRIB, OPSET, Dialect, UnsupportedModel
 from neuro_latent_export.precision import FP32, INT4, INT8, Precision
 from tests.conftest import Pair
 from tests.tiny import enliven
@@ -43,7 +44,7 @@ class Graphs:
 
     def cache(self, rows: int, columns: int, fill: float = 7.0) -> dict[str, Array]:
         if self.dialect == "tensorrt":
-            columns = TENSORRT_COLUMNS
+            columns = CACHE_COLUMNS
         shape = (rows, self.config.num_heads, columns, self.config.d_kv)
         return {name: np.full(shape, fill, "f4") for name in cache_names("past_key_values", "decoder", self.layers)}
 
@@ -321,7 +322,7 @@ def test_tensorrt_gets_standard_operators_a_cache_of_fixed_width_and_a_number_of
 ) -> None:
     ours, usual = ({t.name: t.shape for t in spoken["plain", d]._step.get_inputs()} for d in DIALECTS[::-1])
     assert ours.pop("columns") == [1]
-    fixed = {name: [TENSORRT_COLUMNS if axis == "columns" else axis for axis in axes] for name, axes in usual.items()}
+    fixed = {name: [CACHE_COLUMNS if axis == "columns" else axis for axis in axes] for name, axes in usual.items()}
     assert ours == fixed
     assert spoken["plain", "tensorrt"].outputs == spoken["plain", "onnxruntime"].outputs
     assert {n.domain for n in build_step(spoken["plain", "tensorrt"].t5, FP32, "tensorrt").graph} == {""}

@@ -14,11 +14,9 @@ import pytest
 from neuro_latent_export.agreement import read_check_data
 from neuro_latent_export.backends import GRAPH_MODELS
 from neuro_latent_export.decoder_graphs import build_step
-from neuro_latent_export.decoder_nodes import TENSORRT_COLUMNS
 from neuro_latent_export.errors import ExportError
 from neuro_latent_export.precision import BF16, FP32, MIN_ROWS, PRECISIONS
 from neuro_latent_export.repository import export_repository
-from neuro_latent_export.tensorrt import profiles
 from neuro_latent_export.tensorrt.engines import build_engine
 from neuro_latent_export.tensorrt.library import (
     CAPABILITY_MAJOR,
@@ -27,8 +25,6 @@ from neuro_latent_export.tensorrt.library import (
     open_tensorrt,
     open_tensorrt_rtx,
 )
-from neuro_latent_serving import options
-from neuro_latent_serving.engine import decoder
 from neuro_latent_trainer.model import PromptOptimizer
 from tests.unit.export.test_agreement import lenient
 
@@ -156,8 +152,3 @@ def test_a_graph_that_tensorrt_does_not_take_is_an_error_with_its_words(
     ir.save(build_step(optimizer.generator_model, FP32), path)
     with pytest.raises(TensorRTError, match=r"cannot read step\.onnx: .*static sequence length dimension"):
         build_engine(open_tensorrt_rtx("8.9"), path, [])
-
-
-def test_the_sizes_are_those_of_serving() -> None:
-    assert TENSORRT_COLUMNS == options.MAX_NEW_TOKENS + decoder.MAX_WIDTH
-    assert (profiles.WIDTH, profiles.CANDIDATES) == (decoder.MAX_WIDTH, decoder.CANDIDATES)

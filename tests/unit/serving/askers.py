@@ -3,9 +3,9 @@
 import threading
 from dataclasses import dataclass, field
 
+from neuro_latent_core.errors import PublicError
+from neuro_latent_core.options import RequestOptions
 from neuro_latent_serving.engine import Event, Request
-from neuro_latent_serving.errors import ServingError
-from neuro_latent_serving.options import GenerationOptions
 
 PATIENCE_S = 60
 
@@ -15,13 +15,13 @@ class Asker:
     """One request and all that it is told."""
 
     text: str
-    options: GenerationOptions
+    options: RequestOptions
     request: Request = field(init=False)
     cancel_after: int | None = None
     """Ask to be cancelled after so many events."""
     cancelled: bool = False
     events: list[Event] = field(default_factory=list)
-    ends: list[ServingError | None] = field(default_factory=list)
+    ends: list[PublicError | None] = field(default_factory=list)
     late: list[Event] = field(default_factory=list)
     done: threading.Event = field(default_factory=threading.Event)
 
@@ -30,7 +30,7 @@ class Asker:
         if self.cancel_after is not None and len(self.events) >= self.cancel_after:
             self.cancelled = True
 
-    def on_end(self, error: ServingError | None) -> None:
+    def on_end(self, error: PublicError | None) -> None:
         self.ends.append(error)
         self.done.set()
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from neuro_latent_core.options import RequestOptions
 from neuro_latent_serving.engine import Engine, EngineConfig, Request
 from neuro_latent_serving.engine.gate import OPEN, Gate
-from neuro_latent_serving.options import GenerationOptions
 from neuro_latent_trainer.sample import sample_rows
 from tests.unit.serving.askers import Asker
 
@@ -67,7 +67,7 @@ def ask(encoded: Callable[..., tuple[Any, Any]]) -> Callable[..., Asker]:
         **options: Any,
     ) -> Asker:
         hidden, mask = known[text] if not padding and text in known else encoded(text, padding)
-        asker = Asker(text, GenerationOptions(**{"max_length": LENGTH, **options}), cancel_after=cancel_after)
+        asker = Asker(text, RequestOptions(**{"max_length": LENGTH, **options}), cancel_after=cancel_after)
         asker.request = Request(
             text, hidden, mask, asker.options, asker.on_event, asker.on_end, lambda: asker.cancelled, gate
         )

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from neuro_latent_core.options import RequestOptions
 from neuro_latent_serving.engine.beams import BeamSearch, Hypothesis
 from neuro_latent_serving.engine.cache import SlotCache
 from neuro_latent_serving.engine.contract import StepResult
 from neuro_latent_serving.engine.sampling import Sampler
-from neuro_latent_serving.options import GenerationOptions
 
 START, EOS, VOCABULARY = 0, 1, 24
 SELF, CROSS = "past_key_values.0.decoder.key", "past_key_values.0.encoder.key"
@@ -42,7 +42,7 @@ def greedy(prompt: Prompt, max_length: int) -> list[int]:
     return text
 
 
-def sampled(prompt: Prompt, options: GenerationOptions, index: int) -> list[int]:
+def sampled(prompt: Prompt, options: RequestOptions, index: int) -> list[int]:
     """The text of one of a request's sequences."""
     assert options.seed is not None
     sampler, text = Sampler(options, options.seed, index), list[int]()
@@ -57,7 +57,7 @@ def best(rows: Sequence[np.ndarray[Any, Any]], count: int) -> tuple[np.ndarray[A
     return tokens, np.take_along_axis(np.stack(rows), tokens, axis=-1)
 
 
-def searched(prompt: Prompt, options: GenerationOptions) -> list[Hypothesis]:
+def searched(prompt: Prompt, options: RequestOptions) -> list[Hypothesis]:
     """What a beam search finds."""
     search = BeamSearch(
         num_beams=options.num_beams,
@@ -73,7 +73,7 @@ def searched(prompt: Prompt, options: GenerationOptions) -> list[Hypothesis]:
     return search.hypotheses()
 
 
-def right_texts(prompt: Prompt, options: GenerationOptions) -> list[list[int]]:
+def right_texts(prompt: Prompt, options: RequestOptions) -> list[list[int]]:
     """The tokens of all texts that a request must get."""
     if options.num_beams > 1:
         return [list(hypothesis.tokens) for hypothesis in searched(prompt, options)]

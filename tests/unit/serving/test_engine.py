@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neuro_latent_core.errors import InvalidInput, PublicError
+from neuro_latent_core.options import RequestOptions
 from neuro_latent_serving.engine import Engine, EngineConfig
 from neuro_latent_serving.engine import Gate as AdapterGate
 from neuro_latent_serving.engine.loop import DecodeLoop
-from neuro_latent_serving.errors import EngineBusy, EngineClosed, InvalidInput, ServingError
-from neuro_latent_serving.options import GenerationOptions
+from neuro_latent_serving.errors import EngineBusy, EngineClosed
 from tests.unit.serving.askers import PATIENCE_S, Asker
 from tests.unit.serving.conftest import LENGTH, PROMPTS
 
@@ -562,7 +563,7 @@ def test_a_request_whose_prefill_fails_gets_an_error_and_the_others_go_on(
     engine.submit(after.request)
     gate.open()
     (error,) = failing.wait().ends
-    assert isinstance(error, ServingError)
+    assert isinstance(error, PublicError)
     assert "internal error" in str(error)
     assert "secret" not in str(error)
     for asker in (running, after):
@@ -577,7 +578,7 @@ def test_one_request_that_cannot_be_told_of_a_failure_does_not_keep_it_from_the_
     deaf, other = ask(), ask(PROMPTS[1])
     gate = Gate(engine)
 
-    def cannot(error: ServingError | None) -> None:
+    def cannot(error: PublicError | None) -> None:
         raise OSError("broken pipe")
 
     deaf.request.on_end = cannot
@@ -638,10 +639,10 @@ def test_an_idle_engine_closes_at_once(start: Callable[..., Engine]) -> None:
         ({"mask_Q": np.ones(3, np.int64)}, "one entry a token"),
         ({"mask_Q": np.zeros(4, np.int64)}, "at least one 1"),
         (
-            {"options": GenerationOptions(num_return_sequences=5, temperature=1.0)},
+            {"options": RequestOptions(num_return_sequences=5, temperature=1.0)},
             r"num_return_sequences must be at most 4 \(the server's slots\), not 5",
         ),
-        ({"options": GenerationOptions(num_beams=5)}, r"num_beams must be at most 4 \(the server's slots\), not 5"),
+        ({"options": RequestOptions(num_beams=5)}, r"num_beams must be at most 4 \(the server's slots\), not 5"),
         ({"hidden_QD": np.zeros((2049, 24), np.float32)}, r"has 2049 tokens; the limit is 2048"),
     ],
 )

@@ -12,12 +12,13 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from neuro_latent_core.errors import InvalidInput
 from neuro_latent_serving.engine import Engine, EngineConfig
 from neuro_latent_serving.engine import engine as engine_module
 from neuro_latent_serving.engine.device.decoder import DeviceDecoder
 from neuro_latent_serving.engine.device.onnx import OnnxRuntime
 from neuro_latent_serving.engine.opening import open_decoder
-from neuro_latent_serving.errors import DeviceMissing, InvalidInput
+from neuro_latent_serving.errors import DeviceMissing
 from neuro_latent_serving.sessions import CUDA
 from tests.unit.serving.askers import Asker
 from tests.unit.serving.conftest import PROMPTS

@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from neuro_latent_core.errors import InvalidInput
 from neuro_latent_core.guard import is_blank
-from neuro_latent_serving.errors import InvalidInput
-from neuro_latent_serving.options import MAX_PROMPT_CHARACTERS, check_prompt
+from neuro_latent_core.limits import MAX_PROMPT_CHARACTERS
+from neuro_latent_serving.checks import check_prompt
 
 
 @pytest.mark.parametrize(

@@ -11,15 +11,16 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from neuro_latent_core.errors import PublicError
 from neuro_latent_core.form import SEPARATOR, Form
 from neuro_latent_core.guard import LANGUAGE, NOT_SURE
+from neuro_latent_core.options import RequestOptions
 from neuro_latent_serving.engine import sequence
 from neuro_latent_serving.engine.gate import Gate
 from neuro_latent_serving.engine.loop import PREFILL_TOKENS, DecodeLoop, LoopConfig
 from neuro_latent_serving.engine.request import Request
 from neuro_latent_serving.engine.sequence import DEADLINE, NOT_CHECKED, UNCHANGED, WITHHELD, Event
-from neuro_latent_serving.errors import EngineBusy, EngineClosed, ServingError
-from neuro_latent_serving.options import GenerationOptions
+from neuro_latent_serving.errors import EngineBusy, EngineClosed
 from tests.unit.serving.askers import Asker
 from tests.unit.serving.fakes import EOS, START, FakeDecoder, FakeDetokenizer, Prompt, right_texts
 
@@ -51,7 +52,7 @@ class Bench:
         text = " ".join(map(str, prompt))
         values = [*prompt[:1], *[9] * (padding // 2), *prompt[1:], *[9] * (padding - padding // 2)]
         mask = [1, *[0] * (padding // 2), *[1] * (len(prompt) - 1), *[0] * (padding - padding // 2)]
-        asker = Asker(text, GenerationOptions(**{"max_length": 9, "seed": 3, **options}), cancel_after=cancel_after)
+        asker = Asker(text, RequestOptions(**{"max_length": 9, "seed": 3, **options}), cancel_after=cancel_after)
         asker.request = Request(
             text,
             np.array(values, dtype=np.float32)[:, None],
@@ -269,7 +270,7 @@ class LoopMachine(RuleBasedStateMachine):
 
     def check_answer(self, asker: Asker) -> None:
         if asker.request.hidden_QD[0, 0] < 0 and asker.ends != [None]:
-            assert isinstance(asker.ends[0], ServingError)
+            assert isinstance(asker.ends[0], PublicError)
             assert "internal error" in str(asker.ends[0])
             assert not asker.last
         elif asker.options.deadline_ms:
@@ -347,7 +348,7 @@ def test_a_request_that_cannot_start_is_answered_takes_no_slot_and_the_others_go
     after = bench.submit((6, 7))
     bench.drain()
     (error,) = failing.ends
-    assert isinstance(error, ServingError)
+    assert isinstance(error, PublicError)
     assert "internal error" in str(error)
     for asker in (before, after):
         assert_right(asker)

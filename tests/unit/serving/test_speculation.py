@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neuro_latent_core.options import RequestOptions
 from neuro_latent_serving.engine.request import Request
 from neuro_latent_serving.engine.sequence import Event
 from neuro_latent_serving.engine.sequence import Sequence as Text
@@ -22,7 +23,6 @@ from neuro_latent_serving.engine.speculation import (
     best_width,
 )
 from neuro_latent_serving.engine.writing import StepCounts, Texts
-from neuro_latent_serving.options import GenerationOptions
 from tests.unit.serving.fakes import EOS, START, FakeDecoder, FakeDetokenizer, Prompt, greedy
 
 # Where drafts come from ---------------------------------------------------------------------------------------------
@@ -335,7 +335,7 @@ def test_with_any_drafts_and_any_widths_the_texts_are_the_greedy_ones(
     for prompt, length in zip(prompts, lengths, strict=False):
         hidden = np.array(prompt, dtype=np.float32)[:, None]
         (row,) = decoder.join(hidden, np.ones(len(prompt), dtype=np.int64), 1)
-        request = Request("raw", hidden, np.ones(len(prompt)), GenerationOptions(), lambda e: None, lambda e: None)
+        request = Request("raw", hidden, np.ones(len(prompt)), RequestOptions(), lambda e: None, lambda e: None)
         text = Text(len(running), "raw", length, FakeDetokenizer(), EOS)  # type: ignore[arg-type]
         guesses: Any = Guesses(rng, greedy(prompt, 40), share)
         running.append((Texts(request, [text], [row], START, [None], guesses), text))
@@ -375,7 +375,7 @@ def test_drafts_that_are_all_right_are_all_taken() -> None:
     decoder, counts = FakeDecoder(slots=1), StepCounts()
     hidden = np.array(prompt, dtype=np.float32)[:, None]
     decoder.join(hidden, np.ones(2, dtype=np.int64), 1)
-    request = Request("raw", hidden, np.ones(2), GenerationOptions(), lambda e: None, lambda e: None)
+    request = Request("raw", hidden, np.ones(2), RequestOptions(), lambda e: None, lambda e: None)
     text = Text(0, "raw", 32, FakeDetokenizer(), EOS)  # type: ignore[arg-type]
     drafter: Any = Guesses(np.random.default_rng(0), greedy(prompt, 33), 1.0)
     drafter.draft = lambda most: equally_sure_of(drafter.right[drafter.at : drafter.at + most])

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from neuro_latent_serving.tokenization import BUCKETS, Detokenizer, TextTokenizer, both_ends
+from neuro_latent_core.limits import BUCKETS
+from neuro_latent_serving.tokenization import Detokenizer, TextTokenizer, both_ends
 from neuro_latent_trainer.backbones import ids_of
 
 REFERENCES = {"roberta-base": (512, 1), "t5-small": (512, 0)}

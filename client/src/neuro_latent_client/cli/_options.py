@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +11,7 @@ import typer
 from neuro_latent_client._endpoint import DEFAULT_URL as DEFAULT_URL
 from neuro_latent_client.client import Client
 from neuro_latent_client.tls import TlsConfig
+from neuro_latent_core.options import OPTIONS, Option
 
 from ._interrupt import cancelled_by_interrupt
 
@@ -23,6 +25,28 @@ Ca = Annotated[str | None, typer.Option(help="PEM file of the authorities to tru
 Certificate = Annotated[str | None, typer.Option(help="PEM file of this client's certificate, for mutual TLS.")]
 Key = Annotated[str | None, typer.Option(help="PEM file of its private key.")]
 Timeout = Annotated[float, typer.Option(help="Seconds after which to give up.")]
+
+
+def takes_request_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for each of the request's, before ``adapter``; its ``**given`` gets them."""
+    known = list(inspect.signature(command, eval_str=True).parameters.values())[:-1]
+    place = [parameter.name for parameter in known].index("adapter")
+    added = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            default=None,
+            annotation=Annotated[option.kind | None, typer.Option(help=_help(option))],
+        )
+        for name, option in OPTIONS.items()
+    ]
+    command.__signature__ = inspect.Signature([*known[:place], *added, *known[place:]])  # type: ignore[attr-defined]
+    return command
+
+
+def _help(option: Option) -> str:
+    default = f" Server's default: {option.default:g}." if option.default else ""
+    return f"{option.help[0].upper()}{option.help[1:]}.{default}"
 
 
 @dataclass(frozen=True, slots=True)

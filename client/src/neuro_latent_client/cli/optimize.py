@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -16,10 +16,11 @@ from neuro_latent_client.results import GeneratedSequence, Optimization
 from neuro_latent_core.encoding import decode
 from neuro_latent_core.form import SEPARATOR
 
-from ._options import DEFAULT_URL, ApiKey, Ca, Certificate, Connection, Json, Key, Timeout, Url
+from ._options import DEFAULT_URL, ApiKey, Ca, Certificate, Connection, Json, Key, Timeout, Url, takes_request_options
 from ._report import errors_as_lines, note
 
 
+@takes_request_options
 def optimize(
     raw_prompt: Annotated[
         str | None, typer.Argument(help="The prompt to make better; - reads it from stdin.", show_default=False)
@@ -35,18 +36,6 @@ def optimize(
         typer.Option(help="Where their answers go, as JSON lines; what is there is not asked again."),
     ] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="How many of them are asked at a time.")] = 8,
-    max_length: Annotated[int | None, typer.Option(help="The most tokens written. Server's default: 200.")] = None,
-    num_return_sequences: Annotated[int | None, typer.Option(help="How many answers. Server's default: 1.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 is greedy, above it samples.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Sample from the k likeliest tokens; 0 is off.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Sample from this much probability; 1 is off.")] = None,
-    num_beams: Annotated[int | None, typer.Option(help="Width of the beam search; 1 is off.")] = None,
-    length_penalty: Annotated[float | None, typer.Option(help="Of the beam search; above 0 likes length.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
-    deadline_ms: Annotated[int | None, typer.Option(help="The server answers with what it has by then.")] = None,
-    min_confidence: Annotated[
-        float | None, typer.Option(help="Change nothing with less confidence, 0 to 1. Default: the adapter's.")
-    ] = None,
     adapter: Annotated[str | None, typer.Option(help="Name of the adapter that answers.")] = None,
     timeout: Timeout = 30.0,
     as_json: Json = False,
@@ -54,6 +43,7 @@ def optimize(
     ca: Ca = None,
     certificate: Certificate = None,
     key: Key = None,
+    **given: Any,
 ) -> None:
     """Make a raw prompt better."""
     if (raw_prompt is None) == (file is None):
@@ -64,21 +54,9 @@ def optimize(
         raise typer.BadParameter("--output is for --file: leave it out, or write > FILE")
     if diff and (stream or as_json):
         raise typer.BadParameter("--diff shows whole answers: leave out --stream and --json")
-    if stream and num_return_sequences not in (None, 1):
+    if stream and given["num_return_sequences"] not in (None, 1):
         raise typer.BadParameter("--stream shows one answer: leave out --stream or --num-return-sequences")
-    options: GenerationOptions = {
-        "max_length": max_length,
-        "num_return_sequences": num_return_sequences,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "num_beams": num_beams,
-        "length_penalty": length_penalty,
-        "seed": seed,
-        "deadline_ms": deadline_ms,
-        "min_confidence": min_confidence,
-        "adapter": adapter,
-    }
+    options = cast(GenerationOptions, {**given, "adapter": adapter})
     connection = Connection(url, api_key, ca, certificate, key, timeout)
     with errors_as_lines():
         if file:

@@ -8,16 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from neuro_latent_export.decoder_nodes import TENSORRT_COLUMNS
+from neuro_latent_core.limits import CACHE_COLUMNS, CANDIDATES, MAX_STEP_TOKENS
 from neuro_latent_export.graphs import PROJECTOR_PATH, Sizes
 from neuro_latent_export.parity import DECODER_PATHS
 from neuro_latent_trainer.model import MAX_SOURCE_TOKENS
 
 ROWS: Final = 16
 """``max_batch_size`` of the templates, and the decoder's slots."""
-WIDTH: Final = 8
-"""The most tokens that a row feeds to the decoder in one step."""
-CANDIDATES: Final = 64
 USUAL_TOKENS: Final = 32
 USUAL_COLUMNS: Final = 64
 
@@ -54,8 +51,8 @@ def profiles(sizes: Sizes, encoder_max_tokens: int) -> dict[str, tuple[Profile, 
         prefill: {"encoder_tokens": encoder_tokens},
         step: {
             "encoder_tokens": encoder_tokens,
-            "width": Range(1, 1, WIDTH),
-            "columns": Range(1, USUAL_COLUMNS, TENSORRT_COLUMNS),
+            "width": Range(1, 1, MAX_STEP_TOKENS),
+            "columns": Range(1, USUAL_COLUMNS, CACHE_COLUMNS),
             "candidates": Range(1, 1, CANDIDATES),
         },
     }

@@ -20,6 +20,7 @@ from typing import IO, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from neuro_latent_core.errors import InvalidInput
 from neuro_latent_serving.adapters.records import (
     ADAPTERS,
     DEFAULT,
@@ -35,8 +36,7 @@ from neuro_latent_serving.adapters.records import (
     read_record,
     versions,
 )
-from neuro_latent_serving.errors import InvalidInput
-from neuro_latent_serving.options import check_adapter
+from neuro_latent_serving.checks import check_adapter
 from neuro_latent_serving.server.errors import ServeError, UsageError
 from neuro_latent_serving.server.repository import model_names, sha256
 from neuro_latent_serving.sessions import open_session

@@ -6,12 +6,12 @@ import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from neuro_latent_core.limits import BUCKETS
 from neuro_latent_serving.doctor.catalogue import Finding, Outcome
 from neuro_latent_serving.doctor.repository import PYTHON, Model
 from neuro_latent_serving.doctor.subject import Subject
 from neuro_latent_serving.settings import guard_is_on, min_confidence, refuses_secrets
 from neuro_latent_serving.threads import THREADS_VARIABLE, available_cores, default_threads
-from neuro_latent_serving.tokenization import BUCKETS
 
 MIB = 2**20
 SHARED_MEMORY = Path("/dev/shm")

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import get_args
 
+from neuro_latent_core.limits import MAX_SEQUENCES
 from neuro_latent_serving.doctor.catalogue import Finding, Outcome
 from neuro_latent_serving.doctor.repository import CONFIG, PYTHON, Model
 from neuro_latent_serving.doctor.subject import Subject
 from neuro_latent_serving.engine import EngineConfig
 from neuro_latent_serving.engine.opening import DeviceName
-from neuro_latent_serving.options import MAX_SEQUENCES
 from neuro_latent_serving.threads import available_cores
 
 Reader = Callable[[str], object]

@@ -14,13 +14,6 @@ import numpy.typing as npt
 Ids = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
-CANDIDATES = 64
-"""How many of the best tokens the graph returns where a row samples or searches: a constant, because a row's result
-may not depend on what its mates asked for."""
-
-MAX_WIDTH = 8
-"""The most tokens a row may feed in one step."""
-
 
 @dataclass(frozen=True)
 class StepResult:

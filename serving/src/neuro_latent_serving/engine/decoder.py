@@ -11,17 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from neuro_latent_core.limits import CANDIDATES, MAX_ENCODER_TOKENS, MAX_STEP_TOKENS
 from neuro_latent_serving.engine.cache import SlotCache
-from neuro_latent_serving.engine.contract import (
-    CANDIDATES,
-    MAX_WIDTH,
-    DecoderSizes,
-    Floats,
-    Ids,
-    StepResult,
-    present,
-)
-from neuro_latent_serving.options import MAX_ENCODER_TOKENS
+from neuro_latent_serving.engine.contract import DecoderSizes, Floats, Ids, StepResult, present
 from neuro_latent_serving.sessions import graph_shapes, open_session
 
 CACHE_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -53,12 +45,12 @@ class HostDecoder:
         )
         self._candidates = min(CANDIDATES, self.vocabulary)
 
-        self._tokens = np.zeros(slots * MAX_WIDTH, dtype=np.int64)
+        self._tokens = np.zeros(slots * MAX_STEP_TOKENS, dtype=np.int64)
         self._candidates_wanted = np.zeros(1, dtype=np.int64)
-        self._next_token = np.zeros(slots * MAX_WIDTH, dtype=np.int64)
-        self._next_logprob = np.zeros(slots * MAX_WIDTH, dtype=np.float32)
-        self._candidate_tokens = np.zeros(slots * MAX_WIDTH * self._candidates, dtype=np.int64)
-        self._candidate_logprobs = np.zeros(slots * MAX_WIDTH * self._candidates, dtype=np.float32)
+        self._next_token = np.zeros(slots * MAX_STEP_TOKENS, dtype=np.int64)
+        self._next_logprob = np.zeros(slots * MAX_STEP_TOKENS, dtype=np.float32)
+        self._candidate_tokens = np.zeros(slots * MAX_STEP_TOKENS * self._candidates, dtype=np.int64)
+        self._candidate_logprobs = np.zeros(slots * MAX_STEP_TOKENS * self._candidates, dtype=np.float32)
         self._logprobs: Floats | None = None  # megabytes, and few requests ask for it
         self._slots = slots
         self._bindings: dict[tuple[int, int, bool, bool], _Binding] = {}
@@ -121,7 +113,7 @@ class HostDecoder:
 
     def _all_logprobs(self) -> Floats:
         if self._logprobs is None:
-            self._logprobs = np.zeros(self._slots * MAX_WIDTH * self.vocabulary, dtype=np.float32)
+            self._logprobs = np.zeros(self._slots * MAX_STEP_TOKENS * self.vocabulary, dtype=np.float32)
         return self._logprobs
 
 

@@ -11,12 +11,13 @@ from typing import get_args
 
 import numpy as np
 
+from neuro_latent_core.errors import InvalidInput, PublicError
+from neuro_latent_core.options import RequestOptions
 from neuro_latent_serving.engine.loop import DecodeLoop, LoopConfig
 from neuro_latent_serving.engine.metrics import EngineMetrics
 from neuro_latent_serving.engine.opening import DeviceName, open_decoder
 from neuro_latent_serving.engine.request import Request
-from neuro_latent_serving.errors import EngineClosed, InvalidInput, ServingError
-from neuro_latent_serving.options import GenerationOptions
+from neuro_latent_serving.errors import EngineClosed
 from neuro_latent_serving.threads import default_threads
 from neuro_latent_serving.tokenization import Detokenizer
 
@@ -124,7 +125,7 @@ class Engine:
                     raw_prompt="warm up",
                     hidden_QD=np.zeros((length, self._decoder.width), dtype=np.float32),
                     mask_Q=np.ones(length, dtype=np.int64),
-                    options=GenerationOptions(max_length=WARM_UP_TOKENS),
+                    options=RequestOptions(max_length=WARM_UP_TOKENS),
                     on_event=lambda event: None,
                     on_end=partial(_set, done),
                 )
@@ -219,5 +220,5 @@ class Engine:
             calibration.set_result(None)
 
 
-def _set(done: threading.Event, error: ServingError | None) -> None:
+def _set(done: threading.Event, error: PublicError | None) -> None:
     done.set()

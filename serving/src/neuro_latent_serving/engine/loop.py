@@ -13,15 +13,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from neuro_latent_core.errors import PublicError
 from neuro_latent_core.guard import LANGUAGE, NOT_SURE
+from neuro_latent_core.limits import MAX_STEP_TOKENS
 from neuro_latent_core.protocol import TOO_BUSY
-from neuro_latent_serving.engine.contract import MAX_WIDTH, Decoder
+from neuro_latent_serving.engine.contract import Decoder
 from neuro_latent_serving.engine.metrics import EngineMetrics
 from neuro_latent_serving.engine.request import Request
 from neuro_latent_serving.engine.sequence import DEADLINE, UNCHANGED, WITHHELD, Event, Sequence
 from neuro_latent_serving.engine.speculation import Copying, Drafter, History, StepCost, best_width
 from neuro_latent_serving.engine.writing import StepCounts, Writing, start_writing
-from neuro_latent_serving.errors import EngineBusy, ServingError
+from neuro_latent_serving.errors import EngineBusy
 from neuro_latent_serving.tokenization import Detokenizer
 
 log = logging.getLogger(__name__)
@@ -33,7 +35,7 @@ wait for new ones."""
 DRAFT_PROMPT_TOKENS = 512
 
 CALIBRATION_TOKENS = 64
-CALIBRATION_WIDTHS = (1, 2, 3, 4, 6, MAX_WIDTH)
+CALIBRATION_WIDTHS = (1, 2, 3, 4, 6, MAX_STEP_TOKENS)
 CALIBRATION_ROUNDS = 5
 
 
@@ -140,7 +142,7 @@ class DecodeLoop:
             self._step()
         self.metrics.slots_used = self._cache.rows
 
-    def abandon(self, error: ServingError) -> None:
+    def abandon(self, error: PublicError) -> None:
         """Answer every request that is left with an error."""
         with self._lock:
             left = [*(writing.request for writing in self._running), *self._waiting]
@@ -228,7 +230,7 @@ class DecodeLoop:
                 self._start(request)
             except Exception:
                 log.exception("a request could not be started")
-                request.on_end(ServingError("internal error; the server's log has the details"))
+                request.on_end(PublicError("internal error; the server's log has the details"))
 
     def _start(self, request: Request) -> None:
         real = int(np.flatnonzero(request.mask_Q)[-1]) + 1  # padding at the end costs time in every step
@@ -277,8 +279,8 @@ class DecodeLoop:
     def _step(self) -> None:
         """At least one token for every row."""
         rows = self._cache.rows
-        drafts = [draft for writing in self._running for draft in writing.drafts(MAX_WIDTH - 1)]
-        width = best_width(drafts, rows, MAX_WIDTH, self._cost)
+        drafts = [draft for writing in self._running for draft in writing.drafts(MAX_STEP_TOKENS - 1)]
+        width = best_width(drafts, rows, MAX_STEP_TOKENS, self._cost)
         tokens_BW = np.zeros((rows, width), dtype=np.int64)
         for writing in self._running:
             for row, feed in zip(writing.rows, writing.feeds(width), strict=True):

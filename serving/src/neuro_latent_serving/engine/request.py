@@ -5,12 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from neuro_latent_core.errors import PublicError
 from neuro_latent_core.guard.language import is_english
+from neuro_latent_core.options import RequestOptions
 from neuro_latent_serving.engine.contract import Floats, Ids
 from neuro_latent_serving.engine.gate import Gate
 from neuro_latent_serving.engine.sequence import Event
-from neuro_latent_serving.errors import ServingError
-from neuro_latent_serving.options import GenerationOptions
 
 
 @dataclass(eq=False)  # a request is itself only; comparing arrays has no one answer
@@ -34,9 +34,9 @@ class Request:
     raw_prompt: str
     hidden_QD: Floats
     mask_Q: Ids
-    options: GenerationOptions
+    options: RequestOptions
     on_event: Callable[[Event], None]
-    on_end: Callable[[ServingError | None], None]
+    on_end: Callable[[PublicError | None], None]
     is_cancelled: Callable[[], bool] = lambda: False
     gate: Gate = field(default_factory=Gate)
     arrived: float = field(default_factory=time.monotonic)

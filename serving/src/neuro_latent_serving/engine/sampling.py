@@ -6,7 +6,7 @@ Shape letters: ``V`` vocabulary, ``C`` best candidates, ``N`` either, ``M`` thos
 import numpy as np
 import numpy.typing as npt
 
-from neuro_latent_serving.options import GenerationOptions
+from neuro_latent_core.options import RequestOptions
 
 Floats = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int64]
@@ -20,7 +20,7 @@ def log_softmax(logits_V: Floats) -> npt.NDArray[np.float64]:
     return result
 
 
-def filter_logits(logits_V: Floats, options: GenerationOptions) -> npt.NDArray[np.float64]:
+def filter_logits(logits_V: Floats, options: RequestOptions) -> npt.NDArray[np.float64]:
     """Temperature, then top-k, then top-p, in the order of Hugging Face ``generate``; -inf where cut."""
     kept, scores = _keep(logits_V, options)
     filtered: npt.NDArray[np.float64] = np.full(len(logits_V), -np.inf)
@@ -28,7 +28,7 @@ def filter_logits(logits_V: Floats, options: GenerationOptions) -> npt.NDArray[n
     return filtered
 
 
-def _keep(logits_N: Floats, options: GenerationOptions) -> tuple[Indices, npt.NDArray[np.float64]]:
+def _keep(logits_N: Floats, options: RequestOptions) -> tuple[Indices, npt.NDArray[np.float64]]:
     """What is not cut, in ascending order [M], and its logits over the temperature [M]."""
     kept = _largest(logits_N, options.top_k or len(logits_N))
     scores = logits_N[kept].astype(np.float64) / options.temperature
@@ -66,7 +66,7 @@ class Sampler:
         candidates: how many of the best tokens :meth:`draw_from` is given.
     """
 
-    def __init__(self, options: GenerationOptions, seed: int, sequence_index: int, candidates: int = 0) -> None:
+    def __init__(self, options: RequestOptions, seed: int, sequence_index: int, candidates: int = 0) -> None:
         self._options = options
         self._rng = np.random.default_rng((seed, sequence_index))
         self.needs_all = not 0 < options.top_k <= candidates

@@ -8,8 +8,9 @@ from collections.abc import Sequence as Items
 from dataclasses import dataclass
 from typing import Protocol
 
+from neuro_latent_core.limits import CANDIDATES
 from neuro_latent_serving.engine.beams import BeamSearch
-from neuro_latent_serving.engine.contract import CANDIDATES, Cache, StepResult
+from neuro_latent_serving.engine.contract import Cache, StepResult
 from neuro_latent_serving.engine.request import Request
 from neuro_latent_serving.engine.sampling import Sampler
 from neuro_latent_serving.engine.sequence import DEADLINE, LENGTH, STOP, Event, Sequence

@@ -4,10 +4,10 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+from neuro_latent_core.errors import InvalidInput
 from neuro_latent_core.protocol import FEEDBACK_LIMITS
 from neuro_latent_core.secrets import has_secret
-from neuro_latent_serving.errors import InvalidInput
-from neuro_latent_serving.options import check_text
+from neuro_latent_serving.checks import check_text
 
 NOT_BLANK = ("request_id", "raw_prompt")
 """An enhanced prompt may be empty: a server without guard can answer so, and that deserves its -1."""

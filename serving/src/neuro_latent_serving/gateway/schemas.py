@@ -1,22 +1,15 @@
 """What the routes take and give. Limits and defaults are the server's own."""
 
-from dataclasses import fields
-from typing import Annotated, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 
-from neuro_latent_client import GenerationOptions as SentOptions
 from neuro_latent_client import Optimization, Piece
-from neuro_latent_core.protocol import FEEDBACK_LIMITS, FINISH_REASONS, MAX_DEADLINE_MS
-from neuro_latent_serving import options as limits
+from neuro_latent_core.limits import ADAPTER_NAME, MAX_ADAPTER_NAME, MAX_PROMPT_CHARACTERS
+from neuro_latent_core.options import OPTIONS, GenerationOptions, Option, RequestOptions
+from neuro_latent_core.protocol import FEEDBACK_LIMITS, FINISH_REASONS
+from neuro_latent_serving.checks import check_prompt
 from neuro_latent_serving.feedback.record import Feedback
-from neuro_latent_serving.options import GenerationOptions, check_prompt
-
-DEFAULTS = {field.name: field.default for field in fields(GenerationOptions)}
-
-
-def _option(name: str, low: float | None = None, high: float | None = None, **more: Any) -> Any:
-    return Field(DEFAULTS[name], ge=low, le=high, **more)
 
 
 def _whole(value: Any) -> Any:
@@ -42,51 +35,40 @@ class _Body(BaseModel):
         return {name: value for name, value in values.items() if value is not None or name not in optional}
 
 
-class OptimizeRequest(_Body):
+def _field(option: Option) -> Any:
+    low = {"gt" if option.above_low else "ge": option.low}
+    kind: Any = Integer if option.kind is int else float
+    return kind | None, Field(option.default, **low, le=option.high, description=option.help)
+
+
+if TYPE_CHECKING:
+    _Options = _Body
+else:
+    _Options = create_model("_Options", __base__=_Body, **{name: _field(option) for name, option in OPTIONS.items()})
+
+
+class OptimizeRequest(_Options):
     """A raw prompt, and how to write the better one."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"raw_prompt": "Create a function", "max_length": 200}]})
 
-    raw_prompt: str = Field(min_length=1, max_length=limits.MAX_PROMPT_CHARACTERS)
-    max_length: Integer | None = _option("max_length", 1, limits.MAX_NEW_TOKENS, description="the most tokens written")
-    num_return_sequences: Integer | None = _option(
-        "num_return_sequences",
-        1,
-        limits.MAX_SEQUENCES,
-        description="how many answers; more than one needs a temperature above 0, or as many beams",
-    )
-    temperature: float | None = _option("temperature", 0, 100, description="0 is greedy, above it samples")
-    top_k: Integer | None = _option("top_k", 0, 2**31 - 1, description="sample from the k likeliest tokens; 0 is off")
-    top_p: float | None = _option("top_p", None, 1, gt=0, description="sample from this much probability; 1 is off")
-    num_beams: Integer | None = _option(
-        "num_beams", 1, limits.MAX_BEAMS, description="width of the beam search; 1 is off"
-    )
-    length_penalty: float | None = _option(
-        "length_penalty", -2, 10, description="of the beam search; above 0 likes length"
-    )
-    seed: Integer | None = _option("seed", 0, limits.MAX_INT64, description="makes sampling repeatable")
-    deadline_ms: Integer | None = _option(
-        "deadline_ms", 0, MAX_DEADLINE_MS, description="answer with what is written by then; 0 is off"
-    )
-    min_confidence: float | None = _option(
-        "min_confidence", 0, 1, description="below it the raw prompt comes back; 0 is off; by default the adapter's own"
-    )
+    raw_prompt: str = Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS)
     adapter: str | None = Field(
         None,
-        pattern=f"^{limits.ADAPTER_NAME}$",
-        max_length=limits.MAX_ADAPTER_NAME,
+        pattern=f"^{ADAPTER_NAME}$",
+        max_length=MAX_ADAPTER_NAME,
         description="the name of the adapter that answers; the server's default",
     )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         check_prompt(self.raw_prompt)
-        GenerationOptions.from_values({k: v for k, v in self.options().items() if k in DEFAULTS})
+        RequestOptions.from_values({k: v for k, v in self.options().items() if k in OPTIONS})
         return self
 
-    def options(self) -> SentOptions:
+    def options(self) -> GenerationOptions:
         """Those that the caller gave."""
-        return cast(SentOptions, self.model_dump(exclude={"raw_prompt"}, exclude_unset=True))
+        return cast(GenerationOptions, self.model_dump(exclude={"raw_prompt"}, exclude_unset=True))
 
 
 class Sequence(BaseModel):

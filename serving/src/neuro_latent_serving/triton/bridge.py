@@ -23,15 +23,16 @@ from typing import Any
 
 import numpy as np
 
+from neuro_latent_core.errors import InvalidInput, PublicError
 from neuro_latent_serving.engine import Event
 from neuro_latent_serving.engine.contract import Floats, Ids
-from neuro_latent_serving.errors import EngineBusy, EngineClosed, InvalidInput, ServingError
+from neuro_latent_serving.errors import EngineBusy, EngineClosed
 from neuro_latent_serving.triton.messages import log
 
 BACKLOG = 256
 WATCH, BYE = b"watch", b"bye"
 RECONNECT_S = 0.5
-ERRORS: dict[str, type[ServingError]] = {e.__name__: e for e in (InvalidInput, EngineBusy, EngineClosed)}
+ERRORS: dict[str, type[PublicError]] = {e.__name__: e for e in (InvalidInput, EngineBusy, EngineClosed)}
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class DecodeRequest:
     asked: float | None
 
 
-Submit = Callable[[DecodeRequest, Callable[[Event], None], Callable[[ServingError | None], None]], None]
+Submit = Callable[[DecodeRequest, Callable[[Event], None], Callable[[PublicError | None], None]], None]
 
 
 def address() -> str:
@@ -81,14 +82,14 @@ def decode(request: DecodeRequest) -> list[Event]:
     """Have the engine decode a request; waits, and returns the last event of each text, in their order.
 
     Raises:
-        ServingError: what the engine raised, in the same class.
+        PublicError: what the engine raised, in the same class.
         OSError, EOFError: the engine's process is not there, or went away.
     """
     with _connect() as connection:
         connection.send_bytes(_pack(request))
         answer = json.loads(connection.recv_bytes())
     if "error" in answer:
-        raise ERRORS.get(answer["kind"], ServingError)(answer["error"])
+        raise ERRORS.get(answer["kind"], PublicError)(answer["error"])
     return [Event(**event) for event in answer["events"]]
 
 
@@ -164,13 +165,13 @@ def _decode(connection: Connection, message: bytes, submit: Submit) -> None:
     """Hand a request to the engine, wait for its texts and send them back."""
     ended = threading.Event()
     events: list[Event] = []
-    errors: list[ServingError] = []
+    errors: list[PublicError] = []
 
     def on_event(event: Event) -> None:
         if event.finish_reason:
             events.append(event)
 
-    def on_end(error: ServingError | None) -> None:
+    def on_end(error: PublicError | None) -> None:
         if error is not None:
             errors.append(error)
         ended.set()
@@ -179,11 +180,11 @@ def _decode(connection: Connection, message: bytes, submit: Submit) -> None:
         try:
             submit(_unpack(message), on_event, on_end)
             ended.wait()
-        except ServingError as error:
+        except PublicError as error:
             errors.append(error)
         except Exception:
             log.exception("a unary request failed")
-            errors.append(ServingError("internal error; the server's log has the details"))
+            errors.append(PublicError("internal error; the server's log has the details"))
         if errors:
             answer: dict[str, Any] = {"error": str(errors[0]), "kind": type(errors[0]).__name__}
         else:

@@ -10,11 +10,12 @@ from typing import Any, cast
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from neuro_latent_core.errors import InvalidInput, PublicError
+from neuro_latent_core.options import RequestOptions
 from neuro_latent_core.protocol import RAW_PROMPT
+from neuro_latent_serving.checks import check_prompt
 from neuro_latent_serving.engine import Engine, EngineConfig, Event, Gate, Request
 from neuro_latent_serving.engine.opening import DeviceName
-from neuro_latent_serving.errors import InvalidInput, ServingError
-from neuro_latent_serving.options import GenerationOptions, check_prompt
 from neuro_latent_serving.settings import guard_is_on, min_confidence
 from neuro_latent_serving.triton import bridge
 from neuro_latent_serving.triton.messages import (
@@ -23,9 +24,9 @@ from neuro_latent_serving.triton.messages import (
     bytes_tensor,
     error_response,
     gates_of,
-    given_options,
     log,
     model_parameters,
+    read_options,
     required,
     tensor,
 )
@@ -113,7 +114,7 @@ class DecoderModel:
         """A piece a response.
 
         Raises:
-            ServingError: the request is wrong, or the engine does not take it.
+            PublicError: the request is wrong, or the engine does not take it.
         """
         hidden = required(request, "encoder_hidden_states")
         if len(hidden) != 1:
@@ -122,7 +123,7 @@ class DecoderModel:
         made_by = array(request, "made_by")
         version = self._model_version if made_by is None else made_by[0, 0].decode()
 
-        def send_end(error: ServingError | None) -> None:
+        def send_end(error: PublicError | None) -> None:
             final = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
             if error is None:
                 sender.send(flags=final)
@@ -136,7 +137,7 @@ class DecoderModel:
             t5_mask_S=np.array(required(request, "t5_mask")[0]),
             gate_4=gates_of(request, 1)[0],
             raw_prompt=check_prompt(required(request, RAW_PROMPT)[0, 0]),
-            options=given_options(request, 1)[0],
+            options=read_options(request, 1)[0],
             request_id=request.request_id(),
             asked=asked_at(request, 1),
         )
@@ -146,7 +147,7 @@ class DecoderModel:
         self,
         row: bridge.DecodeRequest,
         on_event: Callable[[Event], None],
-        on_end: Callable[[ServingError | None], None],
+        on_end: Callable[[PublicError | None], None],
     ) -> None:
         self._submit(row, on_event, on_end, lambda: False)
 
@@ -154,14 +155,14 @@ class DecoderModel:
         self,
         row: bridge.DecodeRequest,
         on_event: Callable[[Event], None],
-        on_end: Callable[[ServingError | None], None],
+        on_end: Callable[[PublicError | None], None],
         is_cancelled: Callable[[], bool],
     ) -> None:
         soft_tokens = len(row.hidden_QD) - len(row.t5_mask_S)
         if soft_tokens < 0:
             raise InvalidInput("t5_mask is longer than encoder_hidden_states")
 
-        def end(error: ServingError | None) -> None:
+        def end(error: PublicError | None) -> None:
             self._cancelled.pop(row.request_id, None)
             on_end(error)
 
@@ -170,7 +171,7 @@ class DecoderModel:
                 raw_prompt=row.raw_prompt,
                 hidden_QD=row.hidden_QD,
                 mask_Q=np.concatenate([np.ones(soft_tokens, dtype=np.int64), row.t5_mask_S]),
-                options=GenerationOptions.from_values(row.options),
+                options=RequestOptions.from_values(row.options),
                 on_event=on_event,
                 on_end=end,
                 gate=Gate.of_values(row.gate_4),

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from neuro_latent_core.errors import InvalidInput
 from neuro_latent_core.protocol import FEEDBACK_INPUT_TYPES
-from neuro_latent_serving.errors import InvalidInput, StoreDamaged, StoreUnavailable
+from neuro_latent_serving.errors import StoreDamaged, StoreUnavailable
 from neuro_latent_serving.feedback import Feedback, FeedbackStore
 from neuro_latent_serving.feedback.store import Stored
 from neuro_latent_serving.settings import feedback_url, refuses_secrets

@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
-from neuro_latent_serving.errors import InvalidInput
+from neuro_latent_core.errors import InvalidInput
+from neuro_latent_core.limits import BUCKETS
 from neuro_latent_serving.sessions import open_session
 from neuro_latent_serving.threads import default_threads
-from neuro_latent_serving.tokenization import BUCKETS
 from neuro_latent_serving.triton.messages import error_response, model_parameters, required
 
 Array = npt.NDArray[Any]

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
-from neuro_latent_core.protocol import INPUT_TYPES, OPTION_TYPES
-from neuro_latent_serving.errors import InvalidInput, ServingError, StoreUnwritable, Unavailable
-from neuro_latent_serving.options import GenerationOptions
+from neuro_latent_core.errors import InvalidInput, PublicError
+from neuro_latent_core.protocol import INPUT_TYPES
+from neuro_latent_serving.errors import StoreUnwritable, Unavailable
 
 log = logging.getLogger("neuro_latent_serving")
 
@@ -70,13 +70,13 @@ def given_rows(request: Any, names: Iterable[str], rows: int) -> list[dict[str, 
     return [{name: _scalar(column[row]) for name, column in columns.items()} for row in range(rows)]
 
 
-def given_options(request: Any, rows: int) -> list[dict[str, Any]]:
-    """The options that a request gives, by row.
+def read_options(request: Any, rows: int) -> list[dict[str, Any]]:
+    """The options of each row, as the tokenizer has read them ([B, 1], JSON); none where they are missing.
 
     Raises:
-        InvalidInput: an option has not one value a row.
+        InvalidInput: they have not one value a row.
     """
-    return given_rows(request, OPTION_TYPES, rows)
+    return [json.loads(row.get("options", b"{}")) for row in given_rows(request, ["options"], rows)]
 
 
 def gates_of(request: Any, rows: int) -> list[list[float]]:
@@ -111,15 +111,6 @@ def _scalar(value: Any) -> Any:
     return value if isinstance(value, bytes) else value.item()
 
 
-def row_options(request: Any, rows: int) -> list[GenerationOptions]:
-    """The checked options of each row of a request.
-
-    Raises:
-        InvalidInput: an option is out of its limits, or has not one value a row.
-    """
-    return [GenerationOptions.from_values(values) for values in given_options(request, rows)]
-
-
 def bytes_tensor(name: str, values: list[list[str]]) -> Any:
     """A BYTES tensor from rows of texts."""
     return pb_utils.Tensor(name, np.array([[v.encode() for v in row] for row in values], dtype=np.object_))
@@ -136,7 +127,7 @@ def error_response(error: Exception) -> Any:
         code = pb_utils.TritonError.INVALID_ARG
     elif isinstance(error, Unavailable) and not isinstance(error, StoreUnwritable):
         code = pb_utils.TritonError.UNAVAILABLE
-    elif isinstance(error, ServingError):
+    elif isinstance(error, PublicError):
         code = pb_utils.TritonError.INTERNAL
     else:
         log.error("request failed", exc_info=error)

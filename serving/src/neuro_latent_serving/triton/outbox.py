@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
+from neuro_latent_core.errors import PublicError
 from neuro_latent_serving.engine import Event
-from neuro_latent_serving.errors import ServingError
 from neuro_latent_serving.triton.messages import log
 
 
@@ -33,13 +33,13 @@ class Mailbox:
     """
 
     def __init__(
-        self, outbox: "Outbox", send_event: Callable[[Event], None], send_end: Callable[[ServingError | None], None]
+        self, outbox: "Outbox", send_event: Callable[[Event], None], send_end: Callable[[PublicError | None], None]
     ) -> None:
         self._outbox, self._send_event, self._send_end = outbox, send_event, send_end
         self._lock = threading.Lock()
         self._events: list[Event] = []
         self._ended = False
-        self._error: ServingError | None = None
+        self._error: PublicError | None = None
 
     def put(self, event: Event) -> None:
         """Send this event, joined with what is waiting already."""
@@ -49,7 +49,7 @@ class Mailbox:
         if first:
             self._outbox.carry(self)
 
-    def end(self, error: ServingError | None) -> None:
+    def end(self, error: PublicError | None) -> None:
         """Send the end, after all events."""
         with self._lock:
             self._ended, self._error = True, error

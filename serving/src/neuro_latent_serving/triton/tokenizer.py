@@ -1,5 +1,6 @@
 """The first step of both ensembles: checks the request, makes token ids of the prompt."""
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,11 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from neuro_latent_core.errors import InvalidInput
+from neuro_latent_core.options import OPTIONS, RequestOptions
 from neuro_latent_core.protocol import ADAPTER, RAW_PROMPT
 from neuro_latent_serving.adapters.records import DEFAULT
-from neuro_latent_serving.errors import InvalidInput
-from neuro_latent_serving.options import check_adapter, check_prompt, unknown_adapter
+from neuro_latent_serving.checks import check_adapter, check_prompt, unknown_adapter
 from neuro_latent_serving.tokenization import TextTokenizer
 from neuro_latent_serving.triton.messages import (
     bytes_tensor,
@@ -19,14 +21,14 @@ from neuro_latent_serving.triton.messages import (
     model_parameters,
     refuse_unknown_parameters,
     required,
-    row_options,
     tensor,
 )
 
 
 class TokenizerModel:
-    """``raw_prompt`` -> ids and masks for the encoder and for T5, whether either was cut, the adapter's name, and when
-    the request came, on the machine's monotonic clock: deadlines count from here.
+    """``raw_prompt`` -> ids and masks for the encoder and for T5, whether either was cut, the adapter's name, the
+    options that were given (JSON), and when the request came, on the machine's monotonic clock: deadlines count from
+    here.
 
     The name goes on in every request: where the inputs of waiting requests differ, Triton does not batch them.
     """
@@ -55,7 +57,8 @@ class TokenizerModel:
             refuse_unknown_parameters(request)
             raw = required(request, RAW_PROMPT)
             texts = [check_prompt(value) for value in raw[:, 0]]
-            if len({options.num_return_sequences for options in row_options(request, len(texts))}) > 1:
+            given = given_rows(request, OPTIONS, len(texts))
+            if len({RequestOptions.from_values(options).num_return_sequences for options in given}) > 1:
                 raise InvalidInput("num_return_sequences must be the same for all rows of a request")
             adapters = [
                 self._adapter(row.get(ADAPTER) or DEFAULT) for row in given_rows(request, [ADAPTER], len(texts))
@@ -71,6 +74,7 @@ class TokenizerModel:
                 pb_utils.Tensor("t5_mask", generator.mask_BL),
                 pb_utils.Tensor("truncated", np.array(encoder.truncated_B | generator.truncated_B)[:, None]),
                 bytes_tensor("adapter_name", [[name] for name in adapters]),
+                bytes_tensor("options", [[json.dumps(options)] for options in given]),
                 tensor("arrived_ns", [[arrived_ns]] * len(texts), np.int64),
             ]
         )

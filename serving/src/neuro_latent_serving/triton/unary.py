@@ -13,9 +13,9 @@ import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from neuro_latent_core.protocol import RAW_PROMPT
+from neuro_latent_serving.checks import check_prompt
 from neuro_latent_serving.engine import Event
 from neuro_latent_serving.errors import EngineBusy
-from neuro_latent_serving.options import check_prompt
 from neuro_latent_serving.triton import bridge
 from neuro_latent_serving.triton.messages import (
     array,
@@ -23,9 +23,9 @@ from neuro_latent_serving.triton.messages import (
     bytes_tensor,
     error_response,
     gates_of,
-    given_options,
     log,
     model_parameters,
+    read_options,
     required,
     send_last,
     tensor,
@@ -70,7 +70,7 @@ class UnaryDecoderModel:
     @staticmethod
     def _parse(request: Any) -> list[bridge.DecodeRequest]:
         hidden, mask = required(request, "encoder_hidden_states"), required(request, "t5_mask")
-        prompts, options = required(request, RAW_PROMPT), given_options(request, len(hidden))
+        prompts, options = required(request, RAW_PROMPT), read_options(request, len(hidden))
         gates, asked = gates_of(request, len(hidden)), asked_at(request, len(hidden))
         # Copies: the request's own memory is Triton's.
         return [

@@ -19,8 +19,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event
 
+from neuro_latent_core.errors import InvalidInput
 from neuro_latent_core.protocol import FEEDBACK_INPUT_TYPES, FEEDBACK_LIMITS
-from neuro_latent_serving.errors import InvalidInput, StoreDamaged, StoreUnavailable, StoreUnwritable
+from neuro_latent_serving.errors import StoreDamaged, StoreUnavailable, StoreUnwritable
 from neuro_latent_serving.feedback import Feedback, FeedbackStore
 from neuro_latent_serving.feedback import store as stores
 from neuro_latent_serving.feedback.store import _TABLE, damage

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from neuro_latent_serving.engine.contract import CANDIDATES, Floats, Ids, StepResult, present
+from neuro_latent_core.limits import CANDIDATES
+from neuro_latent_serving.engine.contract import Floats, Ids, StepResult, present
 from neuro_latent_serving.engine.device.cache import DeviceCache, power_of_two
 from neuro_latent_serving.engine.device.runtime import Array, DeviceArray, Runtime, View
 from neuro_latent_serving.errors import DeviceMissing

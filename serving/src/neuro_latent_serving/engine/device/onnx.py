@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from neuro_latent_core.limits import MAX_ENCODER_TOKENS
 from neuro_latent_serving.engine.contract import DecoderSizes, Ids, present
 from neuro_latent_serving.engine.device.runtime import Array, Graph, View
 from neuro_latent_serving.errors import DeviceMissing
-from neuro_latent_serving.options import MAX_ENCODER_TOKENS
 from neuro_latent_serving.sessions import CPU, CUDA, graph_shapes, open_session
 
 log = logging.getLogger(__name__)
