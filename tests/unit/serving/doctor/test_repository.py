@@ -104,6 +104,10 @@ def test_an_export_has_no_fault(repository: Path, onnxruntime_repository: Path) 
     assert found(examined(onnxruntime_repository)) == set()
 
 
+def test_an_export_for_the_tensorrt_backend_wants_its_gpu_and_has_no_fault(tensorrt_repository: Path) -> None:
+    assert found(examined(tensorrt_repository)) == {"gpu-missing", "gpu-driver-missing"}
+
+
 def test_without_hashes_a_size_alone_is_compared(spoilt: Path) -> None:
     flip(ENCODER)(spoilt)
     assert found(examined(spoilt, verify=False)) == set()
