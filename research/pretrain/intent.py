@@ -2,7 +2,8 @@
 
 On cached vectors of the frozen encoder, as phases 1 and 2 of the trainer do it: MSE to the embedding of the whole
 enhanced prompt, and a supervised contrastive loss in which the enhanced prompts of one family are positives and failed
-ones negatives; and a linear head names the family from the intent, which is then thrown away. Writes ``intent.pt``: standardizer and black box, named as in the adapter.
+ones negatives; and a linear head, which is then thrown away, names the family from the intent. Writes ``intent.pt``:
+standardizer and black box, named as in the adapter.
 """
 
 import argparse
@@ -67,7 +68,7 @@ def embed(model: Any, tokenizer: Tokenizer, texts: list[str], device: torch.devi
 
 @torch.no_grad()
 def watched(scores: Callable[[Tensor], Tensor], embed_texts: Callable[[list[str]], Tensor]) -> dict[str, float]:
-    """How often the family that the head scores best for a watched pair is the chosen one: first, of three, or its group."""
+    """How often a watched pair's family has the best score, one of the three best, or a group in common with the best."""
     pairs = watched_pairs()
     best = scores(embed_texts([row.raw for row in pairs]))[:, :-1].topk(3).indices
     right = torch.tensor([row.choice.family for row in pairs if row.choice], device=best.device)[:, None]
