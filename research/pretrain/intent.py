@@ -68,7 +68,7 @@ def embed(model: Any, tokenizer: Tokenizer, texts: list[str], device: torch.devi
 
 @torch.no_grad()
 def watched(scores: Callable[[Tensor], Tensor], embed_texts: Callable[[list[str]], Tensor]) -> dict[str, float]:
-    """How often a watched pair's family has the best score, one of the three best, or a group in common with the best."""
+    """How often a watched pair's family has the best score, one of the best three, or the group of the best one."""
     pairs = watched_pairs()
     best = scores(embed_texts([row.raw for row in pairs]))[:, :-1].topk(3).indices
     right = torch.tensor([row.choice.family for row in pairs if row.choice], device=best.device)[:, None]
