@@ -21,7 +21,6 @@ _BENCHMARKS = ("neuro-latent-benchmarks", "./benchmarks")
 KNOWN_COMMANDS: Final = {
     "train": KnownCommand("Train an adapter on your prompts.", *_TRAINER),
     "evaluate": KnownCommand("Measure an adapter beside baselines.", *_TRAINER),
-    "ablate": KnownCommand("Measure what each choice of the training recipe is worth.", *_TRAINER),
     "retrain": KnownCommand("Train an adapter on feedback, and promote it if it is no worse.", *_TRAINER),
     "export": KnownCommand("Write a Triton model repository from an adapter.", *_EXPORT),
     "serve": KnownCommand("Serve a model repository with Triton.", *_SERVING),
