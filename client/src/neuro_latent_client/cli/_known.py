@@ -28,7 +28,7 @@ KNOWN_COMMANDS: Final = {
     "doctor": KnownCommand("Find what is wrong with an installation and a repository, and how to mend it.", *_SERVING),
     "gateway": KnownCommand("Serve the REST API and the page in front of a Triton elsewhere.", *_SERVING),
     "gateway-key": KnownCommand("Make an API key for the gateway.", *_SERVING),
-    "bench": KnownCommand("Measure latency and throughput, also of other systems.", *_BENCHMARKS),
+    "bench": KnownCommand("Measure latency and throughput.", *_BENCHMARKS),
 }
 
 KNOWN_FEEDBACK_COMMANDS: Final = {

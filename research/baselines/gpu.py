@@ -1,4 +1,4 @@
-"""The decode engine on one GPU beside PyTorch on the same card: ``python benchmarks/gpu/decode.py --out DIR``.
+"""The decode engine on one GPU beside PyTorch on the same card: ``python -m research.baselines.gpu --out DIR``.
 
 T5-small at its true size with random weights, 44 encoder tokens, 64 new tokens, greedy. First the tokens of 64 prompts
 against the CPU's in float32, then time per token and tokens a second in float16, with and without captured CUDA graphs,
