@@ -48,7 +48,7 @@ lint: install  ## ruff, mypy, and the linters of what deploys
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict client/src serving/src
-	$(BIN)/mypy trainer/src export/src benchmarks/src
+	$(BIN)/mypy trainer/src export/src benchmarks/src research/baselines research/synthetic research/evaluate/ablation.py
 	$(BIN)/hadolint Dockerfile.triton
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml deploy/compose.gpu.yaml
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from neuro_latent_benchmarks import report
-from neuro_latent_benchmarks.peers.batching import OURS as OURS_SERVED
-from neuro_latent_benchmarks.peers.compare import identical_tokens, ratio
-from neuro_latent_benchmarks.peers.systems import CT2_INT8, HF, OURS, PEERS, PLAIN, TITLES
+from research.baselines.batching import OURS as OURS_SERVED
+from research.baselines.compare import identical_tokens, ratio
+from research.baselines.systems import BASELINES, CT2_INT8, HF, OURS, PLAIN, TITLES
 
 
 def result_json(
@@ -48,7 +48,7 @@ def show(result: Mapping[str, Any]) -> None:
                 f"{spread['p10']:.3f}–{spread['p90']:.3f}",
                 f"{found['call_ms'][name]['median']:.1f}",
                 f"{spread['median'] / base:.2f}",
-                result["threads"].get(name) if name in PEERS else None,
+                result["threads"].get(name) if name in BASELINES else None,
             )
             for name, spread in found["per_token_ms"].items()
         ]

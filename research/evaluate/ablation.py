@@ -1,4 +1,4 @@
-"""``neuro-latent ablate``: what every choice of the recipe is worth, one change at a time."""
+"""Ablation of the training recipe, one change at a time: ``python -m research.evaluate.ablation --help``."""
 
 import json
 import statistics as numbers
@@ -41,15 +41,11 @@ VARIANTS: dict[str, Callable[[TrainConfig], TrainConfig]] = {
     "KL 0": lambda c: replace(c, kl_weight=0.0),
     "KL 0.001": lambda c: replace(c, kl_weight=0.001),
     "KL 0.1": lambda c: replace(c, kl_weight=0.1),
-    "KL of the vocabulary": lambda c: replace(c, kl_form="vocabulary"),
     "input mask 0": lambda c: replace(c, input_mask=0.0),
     "input mask 0.3": lambda c: replace(c, input_mask=0.3),
-    "intent dropout 0.2": lambda c: replace(c, intent_dropout=0.2),
-    "intent dropout 0.5": lambda c: replace(c, intent_dropout=0.5),
     "5 soft prompts": lambda c: replace(c, soft_prompt_tokens=5),
     "10 soft prompts": lambda c: replace(c, soft_prompt_tokens=10),
     "40 soft prompts": lambda c: replace(c, soft_prompt_tokens=40),
-    "20 memory prompts": lambda c: replace(c, memory_prompts=20),
     "base at the rate of the rest": lambda c: replace(c, base_learning_rate=1e-3),
     "base learning rate 0.03": lambda c: replace(c, base_learning_rate=0.03),
     "base learning rate 0.3": lambda c: replace(c, base_learning_rate=0.3),
@@ -175,3 +171,7 @@ def _cell(rows: list[dict[str, Any]], key: str, digits: int) -> str:
         return "–"
     spread = f" ± {numbers.stdev(values):.{digits}f}" if len(values) > 1 else ""
     return f"{numbers.mean(values):.{digits}f}{spread}"
+
+
+if __name__ == "__main__":
+    typer.run(ablate)

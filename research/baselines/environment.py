@@ -1,4 +1,4 @@
-"""The peers' own Python environment, made on first use."""
+"""The baselines' own Python environment, made on first use."""
 
 import hashlib
 import json
@@ -7,12 +7,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.resources import files
 from pathlib import Path
 
 from neuro_latent_benchmarks.report import BenchError
-from neuro_latent_benchmarks.shapes import cache_folder
+from research.synthetic.shapes import cache_folder
 
+REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 TORCH_INDEX_VARIABLE = "TORCH_INDEX"
 """An index with a CPU build of torch, as for ``make``."""
 
@@ -28,7 +28,7 @@ print(json.dumps(found))
 
 def requirements() -> str:
     """The pins."""
-    return files(__package__).joinpath("requirements.txt").read_text(encoding="utf-8")
+    return REQUIREMENTS.read_text(encoding="utf-8")
 
 
 def pins(text: str) -> dict[str, str | None]:
@@ -48,7 +48,7 @@ def pins(text: str) -> dict[str, str | None]:
 
 def default_folder() -> Path:
     """In the cache folder, by the pins: other pins make another environment."""
-    return cache_folder() / f"peers-{hashlib.sha256(requirements().encode()).hexdigest()[:12]}"
+    return cache_folder() / f"baselines-{hashlib.sha256(requirements().encode()).hexdigest()[:12]}"
 
 
 def python_of(folder: Path) -> Path:
@@ -74,7 +74,7 @@ def differences(folder: Path) -> list[str]:
 
 
 def ready(folder: Path | None, log: Callable[[str], None]) -> Path:
-    """The interpreter of the peers' environment; makes the environment where it is not there or not complete.
+    """The interpreter of the baselines' environment; makes the environment where it is not there or not complete.
 
     Args:
         folder: an environment of the user's, which is never changed; None is :func:`default_folder`.
@@ -85,8 +85,8 @@ def ready(folder: Path | None, log: Callable[[str], None]) -> Path:
     if folder is not None:
         if wrong := differences(folder):
             raise BenchError(
-                f"--peers-env {folder}: {'; '.join(wrong)}. Leave the option out to have an environment made, or make "
-                f"it with: python -m venv {folder} && {folder}/bin/pip install -r {files(__package__)}/requirements.txt"
+                f"--environment {folder}: {'; '.join(wrong)}. Leave the option out to have an environment made, or "
+                f"make it with: python -m venv {folder} && {folder}/bin/pip install -r {REQUIREMENTS}"
             )
         return python_of(folder)
     folder = default_folder()
@@ -96,16 +96,16 @@ def ready(folder: Path | None, log: Callable[[str], None]) -> Path:
 
 
 def _make(folder: Path, log: Callable[[str], None]) -> None:
-    log(f"making the peers' environment in {folder} (a few minutes, about 2 GB; once)")
+    log(f"making the baselines' environment in {folder} (a few minutes, about 2 GB; once)")
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     _run([sys.executable, "-m", "venv", str(folder)], log)
     pip = [str(python_of(folder)), "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off"]
     if index := os.environ.get(TORCH_INDEX_VARIABLE):  # a CPU build, where pip would bring the CUDA one
         _run([*pip, "--index-url", index, f"torch=={pins(requirements())['torch']}"], log)
-    _run([*pip, "--requirement", str(files(__package__).joinpath("requirements.txt"))], log)
+    _run([*pip, "--requirement", str(REQUIREMENTS)], log)
     if wrong := differences(folder):
-        raise BenchError(f"the peers' environment in {folder} is not as pinned: {'; '.join(wrong)}")
+        raise BenchError(f"the baselines' environment in {folder} is not as pinned: {'; '.join(wrong)}")
 
 
 def _run(command: list[str], log: Callable[[str], None]) -> None:
@@ -124,8 +124,8 @@ def _run(command: list[str], log: Callable[[str], None]) -> None:
     if process.returncode:
         errors = [line for line in lines if "ERROR" in line] or lines[-3:]
         raise BenchError(
-            "the peers' environment could not be made; pip said:\n  "
+            "the baselines' environment could not be made; pip said:\n  "
             + "\n  ".join(errors[-4:])
             + "\nIt needs a package index: set PIP_INDEX_URL to one that can be reached, or give a ready environment "
-            "with --peers-env DIR."
+            "with --environment DIR."
         )

@@ -8,21 +8,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from neuro_latent_benchmarks import shapes
-from neuro_latent_benchmarks.peers.process import WorkerProcess
-from neuro_latent_benchmarks.peers.systems import (
+from neuro_latent_benchmarks.statistics import Spread
+from research.baselines.measures import agreement, copied_share, per_token, speed_up
+from research.baselines.process import WorkerProcess
+from research.baselines.systems import (
+    BASELINES,
     CT2_FLOAT,
     CT2_INT8,
     EXACT,
     HF,
     OPTIMUM,
     OURS,
-    PEERS,
     PLAIN,
     Systems,
 )
-from neuro_latent_benchmarks.shapes import Models, Style
-from neuro_latent_benchmarks.statistics import Spread, agreement, copied_share, per_token, speed_up
+from research.synthetic import shapes
+from research.synthetic.shapes import Models, Style
 
 Log = Callable[[str], None]
 
@@ -34,7 +35,7 @@ CALIBRATION_CALLS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
-class PeersConfig:
+class ComparisonConfig:
     """What is compared, and how long.
 
     Attributes:
@@ -62,7 +63,7 @@ class PeersConfig:
     clients_precision: str = "int8"
     workload_rounds: int = 3
 
-    def quick(self) -> "PeersConfig":
+    def quick(self) -> "ComparisonConfig":
         """Enough to see that everything works; not enough to compare."""
         return replace(self, rounds=3, prompts=3, requests=16, workload_rounds=1)
 
@@ -79,7 +80,7 @@ class Turns:
 def take_turns(
     workers: Mapping[str, WorkerProcess],
     prompts: Sequence[list[int]],
-    config: PeersConfig,
+    config: ComparisonConfig,
     log: Log,
     settle_s: float = SETTLE_S,
 ) -> dict[str, Turns]:
@@ -107,7 +108,7 @@ def take_turns(
     return turns
 
 
-def best_threads(systems: Systems, name: str, ids: list[int], config: PeersConfig, log: Log) -> int:
+def best_threads(systems: Systems, name: str, ids: list[int], config: ComparisonConfig, log: Log) -> int:
     """The number of threads, 1 or all, with which a system is faster on one prompt."""
     times: dict[int, float] = {}
     for threads in sorted({1, config.threads}):
@@ -121,7 +122,9 @@ def best_threads(systems: Systems, name: str, ids: list[int], config: PeersConfi
 
 
 @contextmanager
-def opened(models: Models, config: PeersConfig, python: Path, rows: list[list[int]], log: Log) -> Iterator[Systems]:
+def opened(
+    models: Models, config: ComparisonConfig, python: Path, rows: list[list[int]], log: Log
+) -> Iterator[Systems]:
     """The systems of a pair; the encoder states for ours are made before, and removed after."""
     repository = shapes.repository(models, config.precision, log)
     exact = shapes.repository(models, "fp32", log)
@@ -131,21 +134,23 @@ def opened(models: Models, config: PeersConfig, python: Path, rows: list[list[in
         yield Systems(models, python, repository, exact, states)
 
 
-def one_client(style: Style, config: PeersConfig, threads: dict[str, int], python: Path, log: Log) -> dict[str, Any]:
+def one_client(
+    style: Style, config: ComparisonConfig, threads: dict[str, int], python: Path, log: Log
+) -> dict[str, Any]:
     """One client, one text at a time, on the weights of a style.
 
     Args:
-        threads: of each peer; those that are missing are measured and filled in.
-        python: interpreter of the peers' environment.
+        threads: of each baseline; those that are missing are measured and filled in.
+        python: interpreter of the baselines' environment.
     """
     models = shapes.prepare(config.shape, style, log)
     prompts = shapes.prompt_ids(models, config.prompts, config.input_tokens)
-    names = [OURS, PLAIN, *([] if config.precision == "fp32" else [EXACT]), *PEERS]
+    names = [OURS, PLAIN, *([] if config.precision == "fp32" else [EXACT]), *BASELINES]
     if style == "copying":
         names = [name for name in names if name != OPTIMUM]  # slower than the others whatever is written
     with opened(models, config, python, prompts, log) as systems, ExitStack() as stack:
         for name in names:
-            if name in PEERS and name not in threads:
+            if name in BASELINES and name not in threads:
                 threads[name] = best_threads(systems, name, prompts[0], config, log)
         workers = {}
         for name in names:

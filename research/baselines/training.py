@@ -1,4 +1,4 @@
-"""Training speed beside PEFT's prompt tuning, on the same frozen T5 and the same records."""
+"""Training beside PEFT's prompt tuning, on the same T5 and records: ``python -m research.baselines.training``."""
 
 import itertools
 import time
@@ -6,10 +6,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from neuro_latent_benchmarks.shapes import Models
+import typer
+
+from neuro_latent_benchmarks import hardware, report
+from neuro_latent_benchmarks.cli import Json, Plot, Quick, finish, session
 from neuro_latent_benchmarks.statistics import Spread, significant
+from research.synthetic import shapes
+from research.synthetic.shapes import Models
 
 OURS: Final = "adapter"
 PEFT_SHUFFLED: Final = "PEFT prompt tuning"
@@ -128,6 +133,46 @@ def _systems(
         yield name, theirs
 
 
-def settings(config: TrainingConfig) -> dict[str, Any]:
-    """The settings as JSON types."""
-    return {**asdict(config), "data": str(config.data) if config.data else "sample"}
+def training(
+    shape: Annotated[shapes.ShapeName, typer.Option(help="Models to train: see research/synthetic/shapes.py.")] = (
+        "embedded"
+    ),
+    data: Annotated[
+        Path | None, typer.Option(help="Records to train on; the sample data without it.", metavar="FILE", exists=True)
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Records a step.", min=1)] = 32,
+    rounds: Annotated[int, typer.Option(help="Repetitions of each measurement.", min=1)] = 5,
+    quick: Quick = False,
+    plot: Plot = None,
+    as_json: Json = False,
+) -> None:
+    """Records a second of adapter training, beside PEFT's prompt tuning of the same T5 on the same records.
+
+    The adapter's steps are those of phase 2, with all losses. PEFT gets shuffled batches, as a trainer makes them by
+    default, and in another turn our batches of records of similar length. The frozen encoder's embeddings are cached
+    before the clock starts: a training run computes them once.
+    """
+    with session():
+        from research.baselines import plots
+
+        config = TrainingConfig(batch_size=batch_size, rounds=rounds, data=data)
+        config = config.quick() if quick else config
+        models = shapes.prepare(shape, "lively", report.progress)
+        settings = {
+            "shape": shape,
+            "weights": shapes.summary(shape),
+            **asdict(config),
+            "data": str(data) if data else "sample",
+        }
+        result = report.heading("training", settings, hardware.versions("torch", "transformers", "peft"))
+        result |= run_training(models, config, report.progress)
+        rows = [
+            (name, *(spread[key] for key in ("median", "p10", "p90")), result["times_as_fast"].get(name, 1.0))
+            for name, spread in result["records_per_second"].items()
+        ]
+        report.table("training", ("", "records/s", "p10", "p90", "the adapter is … times as fast"), rows)
+        finish(result, plots.training, plot, as_json)
+
+
+if __name__ == "__main__":
+    typer.run(training)

@@ -1,4 +1,4 @@
-"""``neuro-latent ablate``: one change at a time, resumable."""
+"""The ablation: one change at a time, resumable."""
 
 import json
 from pathlib import Path
@@ -9,8 +9,8 @@ import typer
 from typer.testing import CliRunner
 
 from neuro_latent_trainer.config import TrainConfig
-from neuro_latent_trainer.evaluation import ablation
 from neuro_latent_trainer.sample import sample_rows
+from research.evaluate import ablation
 
 app = typer.Typer()
 app.command()(ablation.ablate)

@@ -37,7 +37,7 @@ def enliven(t5: Weights, strength: float = LIVELY) -> None:
 def mute_end(t5: Weights) -> None:
     """Give ``</s>`` a score of almost 0, which never is the best: texts then have exactly the length asked for.
 
-    Peers have other ways to say "no end before n tokens", we have none; weights that never end mean the same for all.
+    Baselines can be told "no end before n tokens", our engine cannot; weights that never end mean the same for all.
     Not exactly 0, which a quantiser would divide by.
     """
     t5.shared.weight[t5.config.eos_token_id].mul_(1e-3)

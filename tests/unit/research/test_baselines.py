@@ -1,4 +1,4 @@
-"""Turns, ratios and the JSON of `bench peers`, with systems that are made up; the protocol with a real process."""
+"""The comparison with baselines: turns, ratios and JSON of made-up systems; the protocol with a real process."""
 
 import json
 import sys
@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from neuro_latent_benchmarks import report
-from neuro_latent_benchmarks.peers import batching, compare, environment, systems
-from neuro_latent_benchmarks.peers import report as tables
-from neuro_latent_benchmarks.peers.process import WorkerProcess
 from neuro_latent_benchmarks.report import BenchError
+from research.baselines import batching, compare, environment, systems
+from research.baselines import report as tables
+from research.baselines.process import WorkerProcess
 
 PROMPTS = [[7, 8, 9, 1], [4, 5, 6, 1]]
 MILLISECONDS = {"ours": 1.0, "ours_plain": 2.0, "hf_eager": 30.0, "ct2_float32": 7.0, "ct2_int8": 5.0}
@@ -33,8 +33,8 @@ class FakeWorker:
         return {"seconds": 0.1 + count * MILLISECONDS[self._name] / 1000, "tokens": tokens}
 
 
-def config(**more: Any) -> compare.PeersConfig:
-    return compare.PeersConfig("tiny", "fp32", 2, rounds=3, **more)
+def config(**more: Any) -> compare.ComparisonConfig:
+    return compare.ComparisonConfig("tiny", "fp32", 2, rounds=3, **more)
 
 
 def scenario(told: list[str] | None = None) -> dict[str, Any]:
@@ -178,7 +178,7 @@ def test_pins_are_read() -> None:
 
 
 def test_an_environment_that_is_not_as_pinned_is_refused_with_the_way_out(tmp_path: Path) -> None:
-    with pytest.raises(BenchError, match=r"--peers-env .*no working Python.*python -m venv"):
+    with pytest.raises(BenchError, match=r"--environment .*no working Python.*python -m venv"):
         environment.ready(tmp_path, lambda text: None)
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
@@ -197,7 +197,7 @@ def test_an_environment_that_pip_cannot_make_says_so(monkeypatch: pytest.MonkeyP
             real([sys.executable, "-c", "print('Collecting a'); print('ERROR: no index'); raise SystemExit(1)"], log)
 
     monkeypatch.setattr(environment, "_run", run)
-    with pytest.raises(BenchError, match=r"ERROR: no index\n.*PIP_INDEX_URL.*--peers-env"):
+    with pytest.raises(BenchError, match=r"ERROR: no index\n.*PIP_INDEX_URL.*--environment"):
         environment.ready(None, told.append)
     assert any("Collecting a" in line for line in told)
     assert str(tmp_path) in told[0]

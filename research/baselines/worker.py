@@ -1,4 +1,4 @@
-"""One system as a process: JSON lines in, JSON lines out. Runs in the peers' environment; imports what it is told to.
+"""One system as a process: JSON lines in and out. Runs in the baselines' environment; imports what it is told to.
 
 =============  =============================================  ==========================================
 op             fields                                         answer

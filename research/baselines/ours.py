@@ -7,17 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from neuro_latent_benchmarks.peers.worker import serve
 from neuro_latent_benchmarks.pipeline import Flight, open_engine
 from neuro_latent_serving.sessions import open_session
+from research.baselines.worker import serve
 
 
 class OurEngine:
     """The engine on the graphs of a repository.
 
-    The peers know no soft prompts. So that all decode the same, the engine gets the encoder states of the bare token
-    ids, made beforehand (``states``, an .npz of ``ids_N`` and ``hidden_N``). The work of encoding is done and timed all
-    the same, with the soft prompts that the peers do without; its outcome is not used.
+    The baselines know no soft prompts. So that all decode the same, the engine gets the encoder states of the bare
+    token ids, made beforehand (``states``, an .npz of ``ids_N`` and ``hidden_N``). The work of encoding is done and
+    timed all the same, with the soft prompts that the baselines do without; its outcome is not used.
     """
 
     def __init__(self, folder: str, threads: int, states: str, numbers: str, speculation: bool) -> None:

@@ -1,4 +1,4 @@
-"""What is done to random weights, and what is read of a repository."""
+"""Random weights that behave, and the shapes they have."""
 
 from pathlib import Path
 
@@ -6,10 +6,9 @@ import pytest
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
-from neuro_latent_benchmarks import hardware, pipeline, report, shapes, weights
-from neuro_latent_benchmarks.statistics import copied_share
-
-ROOT = Path(__file__).parents[3]
+from neuro_latent_benchmarks.report import BenchError
+from research.baselines.measures import copied_share
+from research.synthetic import shapes, weights
 
 
 @pytest.fixture(scope="module")
@@ -41,16 +40,8 @@ def test_heads_that_are_too_narrow_are_refused() -> None:
         weights.wire_copying(narrow)
 
 
-def test_parameters_of_a_model_are_read_from_its_config() -> None:
-    found = pipeline.parameters(ROOT / "model_repository", "t5_decoder")
-    assert found["slots"].isdigit()
-    assert found["eos_id"] == "${eos_id}"
-    with pytest.raises(report.BenchError, match=r"no nothing/config\.pbtxt"):
-        pipeline.parameters(ROOT / "model_repository", "nothing")
-
-
 def test_an_unknown_shape_is_refused() -> None:
-    with pytest.raises(report.BenchError, match="known are t5-small, embedded, tiny"):
+    with pytest.raises(BenchError, match="known are t5-small, embedded, tiny"):
         shapes.prepare("huge", "lively", print)
 
 
@@ -60,14 +51,3 @@ def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatc
     assert shapes.cache_folder() == tmp_path / "neuro-latent"
     monkeypatch.setenv("NEURO_LATENT_CACHE", str(tmp_path / "mine"))
     assert shapes.cache_folder() == tmp_path / "mine"
-
-
-def test_a_heading_tells_machine_and_versions(capsys: pytest.CaptureFixture[str]) -> None:
-    found = report.heading("decode", {"rounds": 3})
-    assert found["hardware"]["cores"] >= 1
-    assert found["hardware"]["cpu"]
-    assert found["versions"]["onnxruntime"][0].isdigit()
-    assert found["settings"] == {"rounds": 3}
-    assert hardware.hardware()["memory_gib"] > 0
-    captured = capsys.readouterr()
-    assert captured.out == ""

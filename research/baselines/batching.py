@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from neuro_latent_benchmarks import metrics, shapes
+from neuro_latent_benchmarks import metrics
 from neuro_latent_benchmarks.load import LoadProcess
-from neuro_latent_benchmarks.peers.compare import PeersConfig
-from neuro_latent_benchmarks.peers.process import WorkerProcess
-from neuro_latent_benchmarks.peers.systems import CT2_INT8, Systems
+from neuro_latent_benchmarks.prompts import prompt_texts
 from neuro_latent_benchmarks.report import BenchError
 from neuro_latent_benchmarks.statistics import Spread
+from research.baselines.compare import ComparisonConfig
+from research.baselines.process import WorkerProcess
+from research.baselines.systems import CT2_INT8, Systems
+from research.synthetic import shapes
 
 Log = Callable[[str], None]
 Row = tuple[list[int], int]  # token ids of a prompt, and how many tokens its text has
@@ -83,7 +85,7 @@ def decode_static(worker: WorkerProcess, strategy: Strategy, rows: Sequence[Row]
     return float(sum(length for _, length in rows) / seconds)
 
 
-def many_clients(config: PeersConfig, threads: int, python: Path, log: Log) -> dict[str, Any]:
+def many_clients(config: ComparisonConfig, threads: int, python: Path, log: Log) -> dict[str, Any]:
     """Useful tokens a second of ``config.clients`` clients, each asking again when it has its answer.
 
     Ours is the whole request: over gRPC through a real Triton, tokenizers, RoBERTa, soft prompts and 20 more encoder
@@ -92,12 +94,12 @@ def many_clients(config: PeersConfig, threads: int, python: Path, log: Log) -> d
 
     Args:
         threads: of CTranslate2.
-        python: interpreter of the peers' environment.
+        python: interpreter of the baselines' environment.
     """
     from neuro_latent_serving.server import FREE_PORTS, ServerConfig, TritonServer
 
     models = shapes.prepare(config.shape, "lively", log)
-    texts, wanted = shapes.prompt_texts(config.requests), lengths(config.requests)
+    texts, wanted = prompt_texts(config.requests), lengths(config.requests)
     rows = list(zip(shapes.text_ids(models, texts), wanted, strict=True))
     tried = strategies(config.threads)
     results: dict[str, list[float]] = {name: [] for name in (OURS, *tried)}

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from neuro_latent_benchmarks.peers import worker
-from neuro_latent_benchmarks.peers.process import WorkerProcess
-from neuro_latent_benchmarks.shapes import Models
+from research.baselines import worker
+from research.baselines.process import WorkerProcess
+from research.synthetic.shapes import Models
 
 OURS, PLAIN, EXACT = "ours", "ours_plain", "ours_fp32"
 HF, OPTIMUM, CT2_FLOAT, CT2_INT8 = "hf_eager", "optimum_onnx", "ct2_float32", "ct2_int8"
 
-PEERS: Final = (HF, OPTIMUM, CT2_FLOAT, CT2_INT8)
+BASELINES: Final = (HF, OPTIMUM, CT2_FLOAT, CT2_INT8)
 ENGINES: Final = (OURS, PLAIN, EXACT)
 
 TITLES: Final = {
@@ -31,14 +31,14 @@ class Systems:
     """Starts workers for one pair of models.
 
     Attributes:
-        peers_python: interpreter of the peers' environment.
+        baselines_python: interpreter of the baselines' environment.
         repository: exported with the precision that is compared.
         exact_repository: exported with fp32.
         states: encoder states for our engine, see :func:`shapes.encoder_states`.
     """
 
     models: Models
-    peers_python: Path
+    baselines_python: Path
     repository: Path
     exact_repository: Path
     states: Path
@@ -51,14 +51,14 @@ class Systems:
     def _command(self, name: str, threads: int) -> tuple[list[str], dict[str, Any]]:
         if name in ENGINES:
             repository = self.exact_repository if name == EXACT else self.repository
-            return [sys.executable, "-m", "neuro_latent_benchmarks.peers.ours"], {
+            return [sys.executable, "-m", "research.baselines.ours"], {
                 "folder": str(repository),
                 "threads": threads,
                 "states": str(self.states),
                 "numbers": str(self.models.numbers),
                 "speculation": name == OURS,
             }
-        python = sys.executable if name == HF else str(self.peers_python)
+        python = sys.executable if name == HF else str(self.baselines_python)
         load: dict[str, Any] = {"folder": str(self.models.numbered), "threads": threads}
         if name in (CT2_FLOAT, CT2_INT8):
             quantization = name.removeprefix("ct2_")

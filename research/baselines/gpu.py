@@ -1,4 +1,4 @@
-"""The decode engine on one GPU beside PyTorch on the same card: ``python benchmarks/gpu/decode.py --out DIR``.
+"""The decode engine on one GPU beside PyTorch on the same card: ``python -m research.baselines.gpu --out DIR``.
 
 T5-small at its true size with random weights, 44 encoder tokens, 64 new tokens, greedy. First the tokens of 64 prompts
 against the CPU's in float32, then time per token and tokens a second in float16, with and without captured CUDA graphs,
@@ -24,6 +24,7 @@ from neuro_latent_export.decoder_graphs import build_prefill, build_step
 from neuro_latent_export.move_graph import build_move
 from neuro_latent_export.precision import PRECISIONS
 from neuro_latent_serving.engine import Engine, EngineConfig
+from neuro_latent_serving.engine.opening import DeviceName
 
 import onnx_ir  # isort: skip
 
@@ -56,11 +57,11 @@ def write_decoder(t5: Any, precision: str, folder: Path) -> Path:
     return folder
 
 
-def open_engine(folder: Path, device: str, slots: int, graphs: bool = True) -> Engine:
+def open_engine(folder: Path, device: DeviceName, slots: int, graphs: bool = True) -> Engine:
     """An engine whose texts never end by themselves."""
     config = EngineConfig(
         decoder_start_id=0, eos_id=NEVER, slots=slots, queue=256, speculation=False, device=device, cuda_graphs=graphs
-    )  # type: ignore[arg-type]
+    )
     engine = Engine(folder, folder / "generator_tokenizer.json", config)
     engine.warm_up()
     return engine

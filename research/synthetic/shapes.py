@@ -1,4 +1,6 @@
-"""The models that are measured: made here, written in hub format, exported once, kept in a cache folder.
+"""Synthetic models for measurements: made here, written in hub format, exported once, kept in a cache folder.
+
+``python -m research.synthetic.shapes t5-small --precision int4`` prints the folder of the exported repository.
 
 Nothing is downloaded. ``t5-small`` has the reference pair's sizes and random weights (:mod:`weights` says what is done
 to them), ``embedded`` is the trained pair of this repository, ``tiny`` is for trying the commands.
@@ -15,10 +17,14 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from neuro_latent_benchmarks.report import BenchError
+import typer
 
+from neuro_latent_benchmarks.cli import session
+from neuro_latent_benchmarks.report import BenchError, progress
+
+ShapeName = Literal["t5-small", "embedded", "tiny"]
 Style = Literal["lively", "copying"]
 Log = Callable[[str], None]
 
@@ -78,7 +84,7 @@ class Models:
     Attributes:
         folder: holds all of it, and what others make of it.
         generator: the T5 in hub format, with its text tokenizer.
-        numbered: the same T5, with a tokenizer whose tokens are called by their ids (for peers that take tokens).
+        numbered: the same T5, with a tokenizer whose tokens are called by their ids (for baselines that take tokens).
         numbers: that tokenizer alone, for our engine: its text is the ids, so that tokens can be compared.
     """
 
@@ -115,7 +121,7 @@ def prepare(name: str, style: Style, log: Log) -> Models:
         style = "lively"
     import transformers
 
-    from neuro_latent_benchmarks import weights
+    from research.synthetic import weights
 
     made_by = _digest([inspect.getsource(weights).encode(), Path(__file__).read_bytes()])
     folder = _fresh(cache_folder() / "models", f"{name}-{style}", made_by)
@@ -157,7 +163,7 @@ def repository(models: Models, precision: str, log: Log) -> Path:
         wanted = PRECISIONS[precision]
         if SHAPES[models.shape].t5 and precision != "fp32":
             # What a precision may cost is a bound for models that say something; random ones are measured whatever it
-            # is, and `bench peers` tells how far they agree.
+            # is, and `research.baselines` tells how far they agree.
             wanted = dataclasses.replace(wanted, max_cross_entropy_change=math.inf, min_next_token_agreement=0.0)
         try:
             export_repository(
@@ -188,12 +194,6 @@ def prompt_ids(models: Models, count: int, tokens: int) -> list[list[int]]:
                 break
         rows.append([*ids[: tokens - 1], 1])
     return rows
-
-
-def prompt_texts(count: int) -> list[str]:
-    """``count`` prompts of the sample data set, raw prompts and complements mixed, in a fixed order."""
-    texts = _sample_texts()
-    return [texts[(i * 7) % len(texts)] for i in range(count)]
 
 
 def text_ids(models: Models, texts: list[str]) -> list[list[int]]:
@@ -263,9 +263,9 @@ def _write_pair(models: Models) -> None:
     import torch
     from transformers import RobertaConfig, RobertaModel, T5Config, T5ForConditionalGeneration
 
-    from neuro_latent_benchmarks import weights
     from neuro_latent_trainer.backbones import resolve
     from neuro_latent_trainer.choices import EMBEDDED
+    from research.synthetic import weights
 
     shape = SHAPES[models.shape]
     if not shape.t5:
@@ -298,7 +298,7 @@ def _write_tokenizers(models: Models) -> None:
     """Byte-level tokenizers learned from the sample prompts, filled up to the size of T5's vocabulary."""
     from tokenizers import Tokenizer
 
-    from neuro_latent_benchmarks import tokenizers
+    from research.pretrain import tokenizers
 
     shape = SHAPES[models.shape]
     size = shape.t5["vocab_size"]
@@ -343,7 +343,7 @@ def _write_adapter(models: Models) -> None:
 
 
 def _write_numbered(models: Models) -> None:
-    """The same T5 with tokens called ``0``, ``1``, …: peers that want tokens get ids, and ids come back."""
+    """The same T5 with tokens called ``0``, ``1``, …: baselines that want tokens get ids, and ids come back."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import WhitespaceSplit
@@ -361,8 +361,28 @@ def _write_numbered(models: Models) -> None:
 
     names = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
     tokenizer({0: "<pad>", 1: "</s>", 2: "<unk>"}).save(str(models.numbered / "tokenizer.json"))
-    # By hand: the transformers here writes a class that the peers' older one does not know.
+    # By hand: the transformers here writes a class that the baselines' older one does not know.
     (models.numbered / "tokenizer_config.json").write_text(
         json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **names}), encoding="utf-8"
     )
     tokenizer({}).save(str(models.numbers))
+
+
+def summary(shape: str) -> str:
+    """What the weights of a shape are, for the settings of a result."""
+    return f"{'random' if SHAPES[shape].t5 else 'trained'}, </s> muted"
+
+
+def made(
+    shape: ShapeName,
+    precision: Annotated[str, typer.Option(help="Of the export: fp32, int8 or int4.")] = "int4",
+    copying: Annotated[bool, typer.Option("--copying", help="Random weights that copy their prompt.")] = False,
+) -> None:
+    """Make the models of a shape, export them, and print the folder of the repository."""
+    with session():
+        models = prepare(shape, "copying" if copying else "lively", progress)
+        typer.echo(repository(models, precision, progress))
+
+
+if __name__ == "__main__":
+    typer.run(made)
