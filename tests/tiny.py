@@ -6,12 +6,13 @@ from pathlib import Path
 import torch
 from transformers import RobertaConfig, RobertaModel, T5Config, T5ForConditionalGeneration
 
-from neuro_latent_benchmarks import tokenizers, weights
 from neuro_latent_trainer import adapter_folder
 from neuro_latent_trainer.adapter import AdapterConfig
 from neuro_latent_trainer.backbones import load_encoder, load_generator
 from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.sample import sample_rows
+from research.pretrain import tokenizers
+from research.synthetic import weights
 
 VOCABULARY = 600
 ENCODER_TOKENS = 48

@@ -22,6 +22,8 @@ ROWS_A_KIND = 8
 NEW_KINDS, NEW_ROWS, NEW_HELD_OUT = 20, 50, 10
 ADAPTER_COUNTS = (2, 2, 3)
 """How many details a complement has: a generator that has seen one to three tends to write one."""
+EMPTY_SHARE = 0.15
+"""Least share of the training rows to which nothing is to be added, as far as there are so many."""
 LICENCE = "Apache-2.0"
 
 
@@ -82,7 +84,11 @@ def main() -> None:
         pairs += () if held_out else written_requests()
         lines = [record(row) for row in (*grammar_rows(held_out, count), *pairs)]
         if not held_out:
-            lines = random.Random(17).sample(lines, min(options.rows, len(lines)))
+            rng = random.Random(17)
+            empty = [record(row) for row in pairs if not row.complement]
+            empty = rng.sample(empty, min(len(empty), round(EMPTY_SHARE * options.rows)))
+            lines = [*rng.sample(lines, min(options.rows - len(empty), len(lines))), *empty]
+            lines = rng.sample([*dict.fromkeys(lines)], len({*lines}))
         (options.output / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
         print(f"{name}.jsonl: {len(lines)} rows")
     for name, rows in zip(("new_kinds", "new_kinds_held_out"), new_kind_rows(), strict=True):

@@ -2,7 +2,8 @@
 
 On cached vectors of the frozen encoder, as phases 1 and 2 of the trainer do it: MSE to the embedding of the whole
 enhanced prompt, and a supervised contrastive loss in which the enhanced prompts of one family are positives and failed
-ones negatives. Writes ``intent.pt``: standardizer and black box, named as in the adapter.
+ones negatives; and a linear head, which is then thrown away, names the family from the intent. Writes ``intent.pt``:
+standardizer and black box, named as in the adapter.
 """
 
 import argparse
@@ -21,11 +22,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from neuro_latent_trainer.adapter import AdapterConfig, BlackBox, Standardizer
-from research.pretrain.encoder import MOST_TOKENS, WIDTH, student, vectors_of
+from research.pretrain.encoder import MOST_TOKENS, NO_FAMILY, WIDTH, student, vectors_of
 from research.pretrain.families import families, group_sentences
-from research.pretrain.rows import Row, empty_row, grammar_row, teacher_row, watched_pairs
+from research.pretrain.rows import Row, empty_row, every_pair, grammar_row, teacher_row, watched_pairs
 
 HEAD, TEMPERATURE = 128, 0.1
+CONTRASTIVE_WEIGHT, FAMILY_WEIGHT, SMOOTHING = 0.3, 0.5, 0.1
 
 
 def draw_rows(prose: list[str], count: int, seed: int) -> list[Row]:
@@ -58,31 +60,20 @@ def load_encoder(work: Path, device: torch.device) -> tuple[Any, Tokenizer]:
     return model.half().float().to(device).eval().requires_grad_(False), tokenizer
 
 
-def embed(model: Any, tokenizer: Tokenizer, texts: list[str], device: torch.device, batch: int = 2048) -> Tensor:
+def embed(model: Any, tokenizer: Tokenizer, texts: list[str], device: torch.device, batch: int = 256) -> Tensor:
     """Raw embeddings [N, E], float32."""
     tokenizer.enable_truncation(MOST_TOKENS)
     return vectors_of(model, [encoding.ids for encoding in tokenizer.encode_batch_fast(texts)], device, batch)
 
 
 @torch.no_grad()
-def watched(
-    ask: Callable[[Tensor], Tensor],
-    key: nn.Module,
-    enhanced_NE: Tensor,
-    groups: Tensor,
-    embed_texts: Callable[[list[str]], Tensor],
-) -> dict[str, float]:
-    """How often the family whose mean enhanced prompt is nearest is the chosen one: first, of three, or its group."""
-    told = F.normalize(key(enhanced_NE), dim=-1)
-    centres = torch.zeros(len(families()) + 1, told.shape[1], device=told.device)
-    of_family = groups <= len(families())
-    centres.index_add_(0, groups[of_family], told[of_family])
+def watched(scores: Callable[[Tensor], Tensor], embed_texts: Callable[[list[str]], Tensor]) -> dict[str, float]:
+    """How often a watched pair's family has the best score, one of the best three, or the group of the best one."""
     pairs = watched_pairs()
-    scores = F.normalize(ask(embed_texts([row.raw for row in pairs])), dim=-1) @ F.normalize(centres, dim=-1).T
-    right = torch.tensor([row.choice.family for row in pairs if row.choice], device=told.device)[:, None]
-    best = scores.topk(3).indices
+    best = scores(embed_texts([row.raw for row in pairs]))[:, :-1].topk(3).indices
+    right = torch.tensor([row.choice.family for row in pairs if row.choice], device=best.device)[:, None]
     told_apart = {sentence: number for number, sentence in enumerate(dict.fromkeys(group_sentences()))}
-    group_of = torch.tensor([*(told_apart[sentence] for sentence in group_sentences()), -1], device=told.device)
+    group_of = torch.tensor([told_apart[sentence] for sentence in group_sentences()], device=best.device)
     return {"pairs": len(pairs), "first": (best[:, :1] == right).float().mean().item(),
             "three": (best == right).any(1).float().mean().item(),
             "group": (group_of[best[:, :1]] == group_of[right]).float().mean().item()}  # fmt: skip
@@ -92,7 +83,9 @@ def main() -> None:
     """Read the options, draw the rows, embed them, train."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--rows", type=int, default=300_000)
+    parser.add_argument(
+        "--rows", type=int, default=300_000, help="drawn besides the teacher's pairs, each of which is one"
+    )
     parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--batch", type=int, default=2048)
     parser.add_argument("--start-from", type=Path, help="an intent.pt to go on from")
@@ -103,7 +96,7 @@ def main() -> None:
     workers = os.cpu_count() or 1
     with ProcessPoolExecutor(workers) as pool:
         parts = pool.map(partial(draw_rows, prose, options.rows // workers), range(workers))
-        rows = [row for part in parts for row in part]
+        rows = [row.advised() for row in every_pair()] + [row for part in parts for row in part]
     encoder, tokenizer = load_encoder(options.work, device)
     raw_NE = embed(encoder, tokenizer, [row.raw for row in rows], device)
     enhanced_NE = embed(encoder, tokenizer, [row.enhanced for row in rows], device)
@@ -124,7 +117,9 @@ def main() -> None:
         standardizer.load_state_dict(
             {k.removeprefix("standardizer."): v for k, v in state.items() if k.startswith("standardizer.")}
         )
-    learned = [*box.parameters(), *query.parameters(), *key.parameters()]
+    name_family = nn.Linear(WIDTH, len(families()) + 1).to(device)  # the last: nothing to add
+    learned = [*box.parameters(), *query.parameters(), *key.parameters(), *name_family.parameters()]
+    named = groups.masked_fill(groups > len(families()), NO_FAMILY)
     optimizer = torch.optim.AdamW(learned, lr=1e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=options.steps, pct_start=0.05)
     raw_NE, enhanced_NE, failed_KE = map(standardizer, (raw_NE, enhanced_NE, failed_KE))
@@ -140,7 +135,8 @@ def main() -> None:
         log_share = torch.cat([scores, own_failed], 1).log_softmax(1)[:, : len(some)]
         contrastive = -((log_share * same).sum(1) / same.sum(1)).mean()
         distillation = F.mse_loss(intent, enhanced_NE[some])
-        (distillation + 0.3 * contrastive).backward()
+        by_family = F.cross_entropy(name_family(intent), named[some], ignore_index=NO_FAMILY, label_smoothing=SMOOTHING)
+        (distillation + CONTRASTIVE_WEIGHT * contrastive + FAMILY_WEIGHT * by_family).backward()
         optimizer.step()
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
@@ -149,8 +145,11 @@ def main() -> None:
             right = (groups[some][nearest] == groups[some])[same.sum(1) > 1].float().mean()
             print(json.dumps({"step": step + 1, "mse": distillation.item(), "contrastive": contrastive.item(),
                               "family_of_nearest": right.item()}), flush=True)  # fmt: skip
-    print(json.dumps({"watched pairs whose family is named": watched(lambda raw_NE: query(box(standardizer(raw_NE))),
-                      key, enhanced_NE, groups, lambda texts: embed(encoder, tokenizer, texts, device))}))  # fmt: skip
+    box.eval()
+    found = watched(
+        lambda raw_NE: name_family(box(standardizer(raw_NE))), lambda texts: embed(encoder, tokenizer, texts, device)
+    )
+    print(json.dumps({"watched pairs whose family is named": found}))
     state = {f"standardizer.{name}": value.cpu() for name, value in standardizer.state_dict().items()}
     state |= {f"black_box.{name}": value.detach().cpu() for name, value in box.state_dict().items()}
     torch.save(state, options.work / "intent.pt")

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from neuro_latent_benchmarks.tokenizers import encoder_tokenizer, generator_tokenizer
 from research.pretrain.rows import grammar_row, teacher_split
+from research.pretrain.tokenizers import encoder_tokenizer, generator_tokenizer
 
 VOCABULARY = 8192
 KINDS = ("prompt", "instruction_response", "prose", "qa")

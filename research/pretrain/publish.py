@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
-from neuro_latent_benchmarks.tokenizers import save_encoder_tokenizer, save_generator_tokenizer
 from neuro_latent_trainer import steering
 from neuro_latent_trainer.adapter import Adapter, AdapterConfig
 from neuro_latent_trainer.backbones import load_encoder
 from research.pretrain.encoder import ENCODER_TOKENS, student
 from research.pretrain.generator import INSTRUCTION, SOFT, make_t5
+from research.pretrain.tokenizers import save_encoder_tokenizer, save_generator_tokenizer
 
 
 def main() -> None:

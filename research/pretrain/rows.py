@@ -138,6 +138,11 @@ def teacher_row(rng: random.Random) -> Row:
     return row if rng.random() < 0.5 else replace(row, raw=hasty(row.raw, rng))
 
 
+def every_pair() -> tuple[Row, ...]:
+    """The pairs that are learned from: with a choice, or with nothing to add."""
+    return (*(row for row in _learned_pairs() if row.choice), *_empty_pairs())
+
+
 @cache
 def _empty_pairs() -> tuple[Row, ...]:
     return tuple(row for row in teacher_split()[0] if not row.complement)

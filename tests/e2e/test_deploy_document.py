@@ -18,8 +18,7 @@ NOT_RUN_HERE = {
     "neuro-latent export": "test_readme",
     "pip install": "TensorRT, for a machine with a GPU",
     "neuro-latent doctor": "its own tests",
-    "neuro-latent bench perf-analyzer --repository": "test_bench",
-    "neuro-latent bench perf-analyzer --url": "test_bench",
+    "neuro-latent bench serve": "test_bench",
 }
 """What a command contains that is not run here, and where it is tested."""
 

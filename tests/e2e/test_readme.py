@@ -27,7 +27,6 @@ NOT_RUN_HERE = {
     "neuro-latent serve --run": "test_train_to_answer",
     "neuro-latent evaluate --adapter": "trains two baselines; tests/unit/trainer",
     "neuro-latent evaluate --compare": "wants two runs; tests/unit/trainer",
-    "neuro-latent ablate": "many runs; tests/unit/trainer",
 }
 """What a command contains that is not run here, and where it is tested."""
 
@@ -47,7 +46,7 @@ def test_git_ignores_every_file_that_the_readme_makes() -> None:
     text = "\n".join(readme_commands())
     names = set(re.findall(rf"--(?:{options}) (\S+)", text)) | {"keys"}
     made = sorted(name for name in names if not name.startswith("models/"))
-    assert {"repository", "faster", "sample.jsonl", "feedback.jsonl", "ablation", "runs/first"} <= set(made)
+    assert {"repository", "faster", "sample.jsonl", "feedback.jsonl", "runs/first"} <= set(made)
     ignored = subprocess.run(
         [
             "git",

@@ -17,8 +17,6 @@ from google.protobuf import json_format, text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 from typer.testing import CliRunner
 
-from neuro_latent_benchmarks import shapes
-from neuro_latent_core.limits import BUCKETS
 from neuro_latent_export.backends import GRAPH_MODELS
 from neuro_latent_export.cli import export
 from neuro_latent_export.decoder_graphs import build_prefill, build_step
@@ -32,6 +30,7 @@ from neuro_latent_export.tensorrt.library import open_tensorrt_rtx
 from neuro_latent_trainer.backbones import resolve
 from neuro_latent_trainer.choices import EMBEDDED
 from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
+from research.synthetic import shapes
 
 pytest.importorskip("tensorrt_rtx_bindings", reason="the wheels of TensorRT-RTX are not installed")
 

@@ -2,14 +2,15 @@
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from neuro_latent_benchmarks import report
 from neuro_latent_benchmarks.pipeline import Flight, Floats, Pipeline, open_engine
+from neuro_latent_benchmarks.prompts import prompt_texts
 from neuro_latent_benchmarks.report import BenchError
-from neuro_latent_benchmarks.shapes import prompt_texts
 from neuro_latent_benchmarks.statistics import Spread, significant
 from neuro_latent_serving.engine import Engine
 from neuro_latent_serving.engine.opening import DeviceName
@@ -41,16 +42,6 @@ class DecodeConfig:
     def quick(self) -> "DecodeConfig":
         """Enough to see that everything works."""
         return DecodeConfig((1, 4), (44,), (8, 24), 2, self.threads, self.device)
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One point of the measurement; :func:`measure` says what is in the JSON."""
-
-    speculation: bool
-    rows: int
-    input_tokens: int
-    new_tokens: int
 
 
 def prompts(repository: Path, count: int, input_tokens: int, threads: int) -> list[Prompt]:
@@ -98,8 +89,8 @@ def run_cells(repository: Path, config: DecodeConfig, log: Log) -> dict[str, Any
                         if number:  # the first turn warms up
                             taken[on].append(point)
                 for on, points in taken.items():
-                    cell = Cell(on, rows, width, new_tokens)
-                    cells.append(cell_json(cell, points))
+                    cell = {"speculation": on, "rows": rows, "input_tokens": width, "new_tokens": new_tokens}
+                    cells.append(cell | spreads(points))
         return {"first_token_ms": first, "cells": cells}
     finally:
         for engine in engines.values():
@@ -136,14 +127,29 @@ def measure(engine: Engine, inputs: list[Prompt], new_tokens: int) -> dict[str, 
     }
 
 
-def cell_json(cell: Cell, points: list[dict[str, float]]) -> dict[str, Any]:
-    """A cell with the spread of each measurement."""
-    spreads = {name: Spread.of([point[name] for point in points]) for name in points[0]}
-    return {
-        "speculation": cell.speculation,
-        "rows": cell.rows,
-        "input_tokens": cell.input_tokens,
-        "new_tokens": cell.new_tokens,
-        **{name: spread.as_json() for name, spread in spreads.items() if name != "tokens_per_step"},
-        "tokens_per_step": significant(spreads["tokens_per_step"].median, 3),
+def spreads(points: list[dict[str, float]]) -> dict[str, Any]:
+    """The spread of each measurement, and the median of the tokens a step."""
+    found = {name: Spread.of([point[name] for point in points]) for name in points[0]}
+    return {name: spread.as_json() for name, spread in found.items()} | {
+        "tokens_per_step": significant(found["tokens_per_step"].median, 3)
     }
+
+
+def show(result: Mapping[str, Any]) -> None:
+    """The result as tables."""
+    rows = [
+        (
+            f"{cell['rows']} × {cell['new_tokens']}, input {cell['input_tokens']}",
+            "yes" if cell["speculation"] else "no",
+            cell["tokens_per_second"]["median"],
+            f"{cell['token_ms']['median']:.3f} ({cell['token_ms']['p10']:.3f}–{cell['token_ms']['p90']:.3f})",
+            cell["step_ms"]["median"],
+            cell["tokens_per_step"],
+        )
+        for cell in result["cells"]
+    ]
+    columns = ("texts × tokens", "speculation", "tokens/s", "ms per token (p10–p90)", "ms per step", "tokens per step")
+    report.table("decode engine", columns, rows)
+    first = result["first_token_ms"].items()
+    widths = [(f"{width} input tokens", spread["median"], spread["p90"]) for width, spread in first]
+    report.table("first token, ms", ("", "median", "p90"), widths)

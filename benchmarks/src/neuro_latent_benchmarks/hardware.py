@@ -9,7 +9,7 @@ from typing import Any
 FLAGS = ("avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 """Instruction sets that the speed of matrix products depends on."""
 
-DISTRIBUTIONS = ("neuro-latent-serving", "onnxruntime", "numpy", "tokenizers", "torch", "transformers")
+DISTRIBUTIONS = ("neuro-latent-serving", "nvidia-pytriton", "onnxruntime", "numpy", "tokenizers")
 
 BUSY = 0.5
 """A load (processes that wanted to run in the last minute) above which other work disturbs the measurement."""
@@ -36,10 +36,10 @@ def hardware() -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str]:
-    """Python and the distributions that do the work."""
+def versions(*more: str) -> dict[str, str]:
+    """Python and the distributions that do the work, ``more`` among them."""
     found = {"python": platform.python_version()}
-    for name in DISTRIBUTIONS:
+    for name in (*DISTRIBUTIONS, *more):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -9,10 +9,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLORS = ("#2563eb", "#ea580c", "#16a34a", "#9333ea", "#64748b", "#dc2626", "#0891b2")
-OURS_COLOR, OTHERS_COLOR = COLORS[0], "#94a3b8"
 
 
-def _figure(columns: int, title: str, subtitle: str) -> "tuple[Figure, list[Axes]]":
+def figure_of(columns: int, title: str, subtitle: str) -> "tuple[Figure, list[Axes]]":
+    """A figure of ``columns`` empty axes side by side."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -28,7 +28,8 @@ def _figure(columns: int, title: str, subtitle: str) -> "tuple[Figure, list[Axes
     return figure, list(axes[0])
 
 
-def _save(figure: "Figure", path: Path) -> Path:
+def save(figure: "Figure", path: Path) -> Path:
+    """Write the figure as a PNG file."""
     from matplotlib import pyplot as plt
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,15 +38,16 @@ def _save(figure: "Figure", path: Path) -> Path:
     return path
 
 
-def _subtitle(result: Mapping[str, Any]) -> str:
+def subtitle_of(result: Mapping[str, Any]) -> str:
+    """What was measured, and on what machine."""
     machine, settings = result["hardware"], result["settings"]
-    what = settings.get("shape") or settings.get("repository")
+    what = settings.get("shape") or settings.get("repository") or settings.get("url")
     return f"{what}, {settings.get('precision', 'as exported')} · {machine['cpu']}, {machine['cores']} cores"
 
 
 def decode(result: Mapping[str, Any], folder: Path) -> list[Path]:
     """Time of a token and throughput against the rows, a line a text length, dashed without speculation."""
-    figure, (left, right) = _figure(2, "Decode engine", _subtitle(result))
+    figure, (left, right) = figure_of(2, "Decode engine", subtitle_of(result))
     width = result["cells"][0]["input_tokens"]
     cells = [cell for cell in result["cells"] if cell["input_tokens"] == width]
     for number, new_tokens in enumerate(sorted({cell["new_tokens"] for cell in cells})):
@@ -69,12 +71,12 @@ def decode(result: Mapping[str, Any], folder: Path) -> list[Path]:
     left.set_ylabel("time per token of a text (ms)")
     right.set_ylabel("tokens per second, all texts")
     left.legend(frameon=False, fontsize=8, title=f"length ({width} input tokens)", title_fontsize=8)
-    return [_save(figure, folder / "decode.png")]
+    return [save(figure, folder / "decode.png")]
 
 
 def serve(result: Mapping[str, Any], folder: Path) -> list[Path]:
     """Latency against throughput of the closed loops, and the open loops beside them."""
-    figure, (left, right) = _figure(2, "Through Triton over gRPC", _subtitle(result))
+    figure, (left, right) = figure_of(2, "Through Triton over gRPC", subtitle_of(result))
     points = [point for point in result["closed_loop"] if "latency_ms" in point]
     x = [point["tokens_per_second"] for point in points]
     for number, percent in enumerate(("p50", "p95", "p99")):
@@ -109,63 +111,4 @@ def serve(result: Mapping[str, Any], folder: Path) -> list[Path]:
     right.set_xticks(range(len(bars)), [name.replace(" client", "\nclient") for name, _ in bars], fontsize=8)
     right.set_ylabel("time to first text (ms)")
     right.legend(frameon=False, fontsize=8)
-    return [_save(figure, folder / "serve.png")]
-
-
-def peers(result: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Bars: time of a token with one client, the same where the prompt is copied, and many clients' throughput."""
-    from neuro_latent_benchmarks.peers.systems import ENGINES, TITLES
-
-    figure, axes = _figure(3, "Same weights, same token ids, same lengths, in turns", _subtitle(result))
-    for axis, scenario, title in (
-        (axes[0], "one_client", "one client, varied text"),
-        (axes[1], "copy_heavy", "one client, text that copies its prompt"),
-    ):
-        spreads = result["scenarios"][scenario]["per_token_ms"]
-        bars = [(TITLES[name], spread, name in ENGINES) for name, spread in spreads.items()]
-        _bars(axis, bars, title, "time per token (ms), shorter is better")
-    if static := result.get("many_clients"):
-        bars = [(name, spread, name.startswith("ours")) for name, spread in static["tokens_per_second"].items()]
-        settings = result["settings"]
-        title = f"{settings['clients']} clients (ours {settings.get('clients_precision', settings.get('precision'))})"
-        _bars(axes[2], bars, title, "useful tokens per second, longer is better")
-    return [_save(figure, folder / "peers.png")]
-
-
-def _bars(axis: "Axes", bars: list[tuple[str, Mapping[str, float], bool]], title: str, label: str) -> None:
-    """Horizontal bars with whiskers from p10 to p90."""
-    medians = [spread["median"] for _, spread, _ in bars]
-    whiskers = [
-        [max(spread["median"] - spread["p10"], 0) for _, spread, _ in bars],
-        [max(spread["p90"] - spread["median"], 0) for _, spread, _ in bars],
-    ]
-    colors = [OURS_COLOR if ours else OTHERS_COLOR for _, _, ours in bars]
-    axis.barh(range(len(bars)), medians, xerr=whiskers, color=colors, ecolor="#334155", error_kw={"linewidth": 1})
-    axis.set_yticks(range(len(bars)), [name for name, _, _ in bars], fontsize=8)
-    axis.invert_yaxis()
-    axis.grid(axis="x", color="#e2e8f0", linewidth=0.8)
-    axis.grid(axis="y", visible=False)
-    for place, (median, spread) in enumerate(zip(medians, (s for _, s, _ in bars), strict=True)):
-        axis.annotate(
-            f"{median:.3g}" if median < 100 else f"{median:,.0f}",
-            (max(spread["p90"], median), place),
-            textcoords="offset points",
-            xytext=(4, 0),
-            va="center",
-            fontsize=8,
-        )
-    axis.margins(x=0.14)
-    axis.set_title(title, fontsize=10)
-    axis.set_xlabel(label)
-
-
-def training(result: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Records a second of each system."""
-    figure, (axis,) = _figure(1, "Training", _subtitle(result))
-    speeds = result["records_per_second"]
-    medians = [spread["median"] for spread in speeds.values()]
-    reach = [[s["median"] - s["p10"] for s in speeds.values()], [s["p90"] - s["median"] for s in speeds.values()]]
-    colors = [OURS_COLOR, *[OTHERS_COLOR] * (len(speeds) - 1)]
-    axis.bar([name.replace(", ", ",\n") for name in speeds], medians, color=colors, yerr=reach, capsize=4)
-    axis.set_ylabel("records/s")
-    return [_save(figure, folder / "training.png")]
+    return [save(figure, folder / "serve.png")]

@@ -25,7 +25,7 @@ def heading(
 ) -> dict[str, Any]:
     """Print machine, versions and settings; they are also the start of the JSON line."""
     machine, versions = hardware.hardware(), hardware.versions() | dict(extra_versions or {})
-    table = Table(title=f"neuro-latent bench {benchmark}", show_header=False, title_justify="left")
+    table = Table(title=f"benchmark: {benchmark}", show_header=False, title_justify="left")
     table.add_row("processor", f"{machine['cpu']} (family/model {machine['family_model']}), {machine['cores']} cores")
     table.add_row("flags", " ".join(machine["flags"]) or "none of those that matter")
     table.add_row("memory", f"{machine['memory_gib']} GiB; load {machine['load']}")

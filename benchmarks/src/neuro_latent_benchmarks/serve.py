@@ -1,15 +1,16 @@
 """``neuro-latent bench serve``: a real Triton over gRPC, closed and open loop, and what Triton itself costs."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neuro_latent_benchmarks import metrics
+from neuro_latent_benchmarks import metrics, report
 from neuro_latent_benchmarks.load import Job, LoadProcess, Run
 from neuro_latent_benchmarks.pipeline import Pipeline
-from neuro_latent_benchmarks.shapes import prompt_texts
+from neuro_latent_benchmarks.prompts import prompt_texts
+from neuro_latent_benchmarks.report import BenchError
 from neuro_latent_benchmarks.statistics import Spread, percentile, poisson_schedule, significant
 from neuro_latent_client import Client
 from neuro_latent_serving.server import FREE_PORTS, ServerConfig, TritonServer
@@ -62,15 +63,25 @@ def run_server(repository: Path, config: ServeConfig, log: Log) -> dict[str, Any
             added = what_triton_adds(server.grpc_url, repository, jobs, config.alternations)
             with LoadProcess(server.grpc_url) as load:
                 load.closed(jobs[:4], clients=2, stream=True)
-                closed, opened = loops(load, server.metrics_url, jobs, config, log)
+                found = loops(load, server.metrics_url, jobs, config, log)
             version = server.version
-    return {
-        "triton": version,
-        "first_requests": first_json(firsts),
-        "triton_adds": added,
-        "closed_loop": closed,
-        "open_loop": opened,
-    }
+    return {"triton": version, "first_requests": first_json(firsts), "triton_adds": added, **found}
+
+
+def load_running(url: str, config: ServeConfig, log: Log) -> dict[str, Any]:
+    """The loops on a server that runs already.
+
+    Raises:
+        BenchError: it is not ready.
+    """
+    with Client(url) as client:
+        health = client.health()
+    if not health.ready:
+        raise BenchError(f"--url {url}: {health.problem}")
+    jobs = [(text, config.max_length) for text in prompt_texts(COUNT)]
+    with LoadProcess(url) as load:
+        load.closed(jobs[:4], clients=2, stream=True)
+        return loops(load, "", jobs, config, log)
 
 
 def first_requests(url: str, max_length: int) -> list[float]:
@@ -124,14 +135,18 @@ def what_triton_adds(url: str, repository: Path, jobs: Sequence[Job], alternatio
 
 def loops(
     load: LoadProcess, metrics_url: str, jobs: Sequence[Job], config: ServeConfig, log: Log
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The closed loops, then the open ones at shares of what the closed ones reached."""
+) -> dict[str, list[dict[str, Any]]]:
+    """The closed loops, then the open ones at shares of what the closed ones reached.
+
+    Args:
+        metrics_url: of the engine's counters, which are left out where it is "".
+    """
     closed = []
     for clients in config.concurrency:
         log(f"  closed loop, {clients} clients, {config.seconds:g} s")
-        before = metrics.counters(metrics_url)
+        before = metrics.counters(metrics_url) if metrics_url else {}
         run = load.closed(jobs, clients=clients, seconds=config.seconds, stream=True)
-        engine = metrics.between(before, metrics.counters(metrics_url), run.seconds)
+        engine = metrics.between(before, metrics.counters(metrics_url), run.seconds) if metrics_url else {}
         closed.append({"clients": clients, **run_json(run), "engine": engine})
     capacity = max(point["requests_per_second"] for point in closed)
     opened = []
@@ -140,7 +155,7 @@ def loops(
         log(f"  open loop, {rate:.2f} requests/s ({share:.0%} of the most), {config.seconds:g} s")
         run = load.open(jobs, poisson_schedule(rate, config.seconds, SEED))
         opened.append({"share_of_capacity": share, "rate": significant(rate), **run_json(run)})
-    return closed, opened
+    return {"closed_loop": closed, "open_loop": opened}
 
 
 def run_json(run: Run) -> dict[str, Any]:
@@ -168,3 +183,44 @@ def run_json(run: Run) -> dict[str, Any]:
 def percentiles(values: Sequence[float]) -> dict[str, float]:
     """p50, p95 and p99."""
     return {f"p{percent}": significant(percentile(values, percent)) for percent in (50, 95, 99)}
+
+
+COLUMNS = {
+    "p50 ms": ("latency_ms", "p50"),
+    "p95": ("latency_ms", "p95"),
+    "p99": ("latency_ms", "p99"),
+    "first text p50 ms": ("first_piece_ms", "p50"),
+    "first p95": ("first_piece_ms", "p95"),
+    "ms/token": ("token_ms", "p50"),
+    "tokens/s": ("tokens_per_second",),
+    "requests/s": ("requests_per_second",),
+    "rows/step": ("engine", "rows_per_step"),
+    "errors": ("errors",),
+}
+"""Of the table of the loops: where in a point each figure is."""
+
+
+def show(result: Mapping[str, Any]) -> None:
+    """The result as tables."""
+    rows = []
+    for point in [*result["closed_loop"], *result["open_loop"]]:
+        row: list[Any] = [f"{point['clients']} clients" if "clients" in point else f"Poisson {point['rate']:.3g}/s"]
+        for place in COLUMNS.values():
+            value: Any = point
+            for key in place:
+                value = (value or {}).get(key)
+            row.append(value)
+        rows.append(row)
+    report.table("over gRPC, streamed", ("", *COLUMNS), rows)
+    if "triton_adds" not in result:
+        return
+    names = {"through Triton": "through_triton_ms", "in one process": "in_one_process_ms", "difference": "added_ms"}
+    spreads = {name: result["triton_adds"][key] for name, key in names.items()}
+    rows = [[name, spread["median"], spread["p10"], spread["p90"]] for name, spread in spreads.items()]
+    report.table("what Triton adds, one client, in turns", ("", "median ms", "p10", "p90"), rows)
+    first = result["first_requests"]
+    report.console.print(
+        f"first request after ready {first['first_ms']:.1f} ms, tenth {first['tenth_ms']:.1f} ms: "
+        f"{first['first_over_tenth']:.2f}x ({first['starts']} starts)",
+        highlight=False,
+    )

@@ -1,5 +1,7 @@
 """Text that arrives piece by piece, in an event loop."""
 
+import asyncio
+from collections.abc import Callable
 from types import TracebackType
 
 from ._errands import Errands
@@ -7,6 +9,7 @@ from ._request import InferRequest
 from ._retry import retried_async
 from ._stream import Stream, StreamPlan
 from ._transport import AsyncResponseStream, AsyncTransport, Tensors
+from .errors import InvalidRequestError
 from .results import Piece
 
 
@@ -14,7 +17,7 @@ class AsyncOptimizationStream(Stream):
     """An asynchronous iterator of :class:`Piece`, and a context manager that cancels what is left when left early.
 
     The request is sent when it is first iterated. Iterating raises the errors of :meth:`Client.optimize`. One task
-    iterates; any task may :meth:`close`.
+    iterates; any task of its event loop, which is the one that it is first iterated in, may :meth:`close`.
 
     >>> async def main():
     ...     async with async_client, async_client.stream("Create a function") as stream:
@@ -27,10 +30,13 @@ class AsyncOptimizationStream(Stream):
     In Python.'stop'
     """
 
-    def __init__(self, transport: AsyncTransport, plan: StreamPlan, errands: Errands) -> None:
+    _transport: AsyncTransport
+    _errands: Errands
+
+    def __init__(self, plan: StreamPlan, connect: Callable[[], tuple[AsyncTransport, Errands]]) -> None:
         super().__init__(plan)
-        self._transport = transport
-        self._errands = errands
+        self._connect = connect  # to what belongs to the running event loop
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._responses: AsyncResponseStream | None = None
 
     def __aiter__(self) -> "AsyncOptimizationStream":
@@ -59,7 +65,8 @@ class AsyncOptimizationStream(Stream):
         """Stop. What the server has not written yet is cancelled there, also if the caller is cancelled meanwhile."""
         left_early = not self._over
         self._over = True
-        await self._errands.run(self._close(left_early))
+        if self._loop is asyncio.get_running_loop():  # else nothing was sent, or it went with its loop
+            await self._errands.run(self._close(left_early))
 
     async def _close(self, left_early: bool) -> None:
         if left_early:
@@ -68,6 +75,12 @@ class AsyncOptimizationStream(Stream):
             await self._responses.close()
 
     async def _next(self) -> Tensors | None:
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._transport, self._errands = self._connect()
+            self._loop = loop
+        if self._loop is not loop:
+            raise InvalidRequestError("the stream began in another event loop; make one for each loop")
         if self._answered and self._responses is not None:
             return await anext(self._responses, None)
         return await retried_async(self._first, self._plan.request, self._plan.retries)

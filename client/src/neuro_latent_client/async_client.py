@@ -57,6 +57,11 @@ class AsyncClient(BaseClient[AsyncTransport]):
             vars(self).pop("_errands", None)
         self._loop = loop
 
+    def _connections(self) -> tuple[AsyncTransport, Errands]:
+        """Those of the running event loop."""
+        self._check_open()
+        return self._transport, self._errands
+
     async def __aenter__(self) -> "AsyncClient":
         return self
 
@@ -127,7 +132,7 @@ class AsyncClient(BaseClient[AsyncTransport]):
     ) -> AsyncOptimizationStream:
         """As :meth:`Client.stream`, but the request is sent when the stream is first iterated."""
         plan = self._stream_plan(raw_prompt, options, timeout, traceparent)
-        return AsyncOptimizationStream(self._transport, plan, self._errands)
+        return AsyncOptimizationStream(plan, self._connections)
 
     async def feedback(
         self,
@@ -161,7 +166,7 @@ class AsyncClient(BaseClient[AsyncTransport]):
         request = self._optimize_request(PROBE_PROMPT, probe_options(timeout), timeout, None)
         self._optimization(request, await self._infer(request, retries=0))
         plan = self._stream_plan(PROBE_PROMPT, probe_options(timeout), timeout, None, retries=0)
-        async with AsyncOptimizationStream(self._transport, plan, self._errands) as stream:
+        async with AsyncOptimizationStream(plan, self._connections) as stream:
             async for _piece in stream:
                 pass
 

@@ -21,7 +21,7 @@ SETTINGS = ("optional", "allow_ragged_batch")
 
 
 class Node(Protocol):
-    """An input or output of a graph, as ONNX Runtime describes it; ``type`` may be Triton's name too."""
+    """An input or output of a graph, as ONNX Runtime describes it."""
 
     @property
     def name(self) -> str: ...

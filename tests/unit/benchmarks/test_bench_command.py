@@ -16,36 +16,35 @@ def run(monkeypatch: pytest.MonkeyPatch):
     return lambda *arguments: CliRunner().invoke(app, arguments)
 
 
-@pytest.mark.parametrize("command", ["decode", "serve", "peers"])
+@pytest.mark.parametrize("command", ["decode", "serve"])
 def test_help_teaches_by_examples(run, command: str) -> None:
     done = run(command, "--help")
     assert done.exit_code == 0
     assert f"neuro-latent bench {command} --" in done.output
-    for option in ("--json", "--plot", "--quick", "--shape", "--precision"):
+    for option in ("--json", "--plot", "--quick", "--repository"):
         assert option in done.output
 
 
 def test_help_is_fast_because_torch_is_not_loaded() -> None:
     code = (
         "import sys; from neuro_latent_client.cli import app\n"
-        "try: app(['bench', 'peers', '--help'])\n"
+        "try: app(['bench', 'serve', '--help'])\n"
         "except SystemExit: pass\n"
         "assert not {'torch', 'onnxruntime', 'matplotlib'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert "CTranslate2" in done.stdout
+    assert "Triton" in done.stdout
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["decode"], "--repository REPO or --shape"),
-        (["serve", "--shape", "tiny", "--repository", "x"], "--repository REPO or --shape"),
-        (["decode", "--shape", "huge"], "known are t5-small"),
-        (["peers", "--shape", "huge"], "known are t5-small"),
-        (["decode", "--shape", "tiny", "--rows", "1,zero"], "--rows 1,zero"),
-        (["serve", "--shape", "tiny", "--concurrency", "0"], "--concurrency 0"),
+        (["decode"], "Missing option '--repository'"),
+        (["serve"], "--repository REPO or --url"),
+        (["serve", "--url", "grpc://here", "--repository", "x"], "--repository REPO or --url"),
+        (["decode", "--repository", "x", "--rows", "1,zero"], "--rows 1,zero"),
+        (["serve", "--repository", "x", "--concurrency", "0"], "--concurrency 0"),
     ],
 )
 def test_wrong_usage_is_exit_code_2_and_names_the_option(run, arguments: list[str], said: str) -> None:

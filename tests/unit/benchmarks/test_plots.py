@@ -46,10 +46,3 @@ def test_serve(tmp_path: Path) -> None:
     closed = [point(clients=1), point(clients=4), {"clients": 8, "tokens_per_second": 0.0, "errors": 9}]
     opened = [point(share_of_capacity=0.5, rate=3.0)]
     check(plots.serve(HEAD | {"closed_loop": closed, "open_loop": opened}, tmp_path))
-
-
-def test_peers(tmp_path: Path) -> None:
-    scenario = {"per_token_ms": {name: spread(5.0) for name in ("ours", "ours_plain", "hf_eager", "ct2_int8")}}
-    static = {"tokens_per_second": {"ours, through Triton": spread(900.0), "sorted, 8": spread(500.0)}}
-    result = HEAD | {"scenarios": {"one_client": scenario, "copy_heavy": scenario}, "many_clients": static}
-    check(plots.peers(result, tmp_path))

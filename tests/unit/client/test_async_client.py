@@ -175,6 +175,35 @@ def test_a_client_closed_in_another_event_loop(url, collected):
         asyncio.run(client.optimize("x"))
 
 
+async def text_of(stream):
+    return "".join([piece.text async for piece in stream])
+
+
+@SOCKETS_OF_A_LOOP
+def test_a_stream_belongs_to_the_event_loop_it_is_first_iterated_in(async_client, collected):
+    client = async_client()
+    made_before, left, closed = (client.stream("x") for _ in range(3))
+    for ask in (client.optimize, lambda prompt: text_of(client.stream(prompt))):
+        asyncio.run(ask("x"))
+    assert asyncio.run(text_of(made_before)) == made_before.result.text == "Write a\u2028test."
+    asyncio.run(anext(left))
+    with pytest.raises(InvalidRequestError, match="the stream began in another event loop"):
+        asyncio.run(text_of(left))
+    asyncio.run(closed.close())
+    assert asyncio.run(text_of(closed)) == ""
+    asyncio.run(client.close())
+
+
+@SOCKETS_OF_A_LOOP
+@pytest.mark.parametrize("ask", [optimize, stream])
+def test_a_client_whose_stream_was_made_outside_goes_on_in_another_event_loop(async_client, collected, ask):
+    client = async_client()
+    first = client.stream("x")
+    asyncio.run(text_of(first))
+    asyncio.run(ask(client))
+    asyncio.run(client.close())
+
+
 @SOCKETS_OF_A_LOOP
 def test_two_event_loops_at_a_time_are_refused(url, collected):
     client, first = AsyncClient(url), asyncio.new_event_loop()

@@ -24,6 +24,7 @@ def would_install(folder: str) -> set[str]:
     [
         ("client", {"torch", "transformers", "onnxruntime", "onnx", "nvidia-pytriton", "numpy", "tritonclient"}),
         ("serving", {"torch", "transformers", "onnx"}),
+        ("benchmarks", {"torch", "transformers", "onnx"}),
     ],
 )
 def test_a_distribution_does_not_bring_what_it_must_not(folder: str, forbidden: set[str]) -> None:

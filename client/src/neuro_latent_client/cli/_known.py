@@ -21,7 +21,6 @@ _BENCHMARKS = ("neuro-latent-benchmarks", "./benchmarks")
 KNOWN_COMMANDS: Final = {
     "train": KnownCommand("Train an adapter on your prompts.", *_TRAINER),
     "evaluate": KnownCommand("Measure an adapter beside baselines.", *_TRAINER),
-    "ablate": KnownCommand("Measure what each choice of the training recipe is worth.", *_TRAINER),
     "retrain": KnownCommand("Train an adapter on feedback, and promote it if it is no worse.", *_TRAINER),
     "export": KnownCommand("Write a Triton model repository from an adapter.", *_EXPORT),
     "serve": KnownCommand("Serve a model repository with Triton.", *_SERVING),
@@ -29,7 +28,7 @@ KNOWN_COMMANDS: Final = {
     "doctor": KnownCommand("Find what is wrong with an installation and a repository, and how to mend it.", *_SERVING),
     "gateway": KnownCommand("Serve the REST API and the page in front of a Triton elsewhere.", *_SERVING),
     "gateway-key": KnownCommand("Make an API key for the gateway.", *_SERVING),
-    "bench": KnownCommand("Measure latency and throughput, also of other systems.", *_BENCHMARKS),
+    "bench": KnownCommand("Measure latency and throughput.", *_BENCHMARKS),
 }
 
 KNOWN_FEEDBACK_COMMANDS: Final = {

@@ -1,4 +1,4 @@
-"""``neuro-latent doctor``: what is wrong with an installation and a model repository, and how to mend it.
+"""``neuro-latent doctor``: faults of an installation and a model repository that a server does not report itself.
 
-A module a group of checks. Nothing here changes anything; :mod:`catalogue` names all that can be found.
+Nothing here changes anything; ``docs/doctor.md`` lists every finding.
 """

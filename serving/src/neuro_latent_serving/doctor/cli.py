@@ -1,16 +1,16 @@
 """``neuro-latent doctor``."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from neuro_latent_serving.doctor.catalogue import Severity
-from neuro_latent_serving.doctor.examine import examine
-from neuro_latent_serving.doctor.report import counts, facts, show
-from neuro_latent_serving.doctor.subject import Options, Subject
+from neuro_latent_serving.doctor import installation
+from neuro_latent_serving.doctor.findings import ERROR, WARNING, Outcome, count, examine, facts, show
+from neuro_latent_serving.doctor.repository import check_device, check_files, python_models
 from neuro_latent_serving.gateway.config import GatewayConfig
 from neuro_latent_serving.gateway.options import DEFAULTS as GATEWAY_DEFAULTS
 from neuro_latent_serving.gateway.options import GatewayHost, GatewayPort
@@ -35,9 +35,6 @@ def doctor(
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Compare the hash of every exported file, or its size alone.")
     ] = True,
-    graphs: Annotated[
-        bool, typer.Option("--graphs/--no-graphs", help="Open the graphs and compare them with the configurations.")
-    ] = True,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings count as errors for the exit code.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON line on stdout; the list goes to stderr.")
@@ -50,20 +47,20 @@ def doctor(
     Exit codes: 0 no error (with --strict: no warning either), 1 errors, 2 wrong usage.
     """
     with reported_errors():
-        options = Options(
-            repository=repository,
-            host=host,
-            ports=Ports(http_port, grpc_port, metrics_port),
-            gateway_host=gateway_host,
-            gateway_port=GatewayConfig(port=gateway_port).port,
-            tritonserver=tritonserver,
-            verify=verify,
-            graphs=graphs,
-        )
-        sections = examine(Subject(options))
-    found = counts(sections)
-    exit_code = int(bool(found[Severity.ERROR] or (strict and found[Severity.WARNING])))
-    show(sections, Console(stderr=as_json, highlight=False, soft_wrap=False))
+        ports, gateway_port = Ports(http_port, grpc_port, metrics_port), GatewayConfig(port=gateway_port).port
+        root = repository.absolute() if repository else None
+        checks: dict[str, Iterator[Outcome]] = {
+            "versions": installation.check_versions(),
+            "server": installation.check_server(tritonserver, host),
+            "machine": installation.check_shared_memory(python_models(root).values() if root else ()),
+            "ports": installation.check_ports(host, ports, gateway_host, gateway_port),
+        }
+        if root is not None:
+            checks |= {"device": check_device(root), "files": check_files(root, verify=verify)}
+        groups = {name: list(examine(name, outcomes)) for name, outcomes in checks.items()}
+    found = count(groups)
+    exit_code = int(bool(found[ERROR] or (strict and found[WARNING])))
+    show(groups, Console(stderr=as_json, highlight=False, soft_wrap=False))
     if as_json:
-        typer.echo(json.dumps(facts(sections, exit_code)))
+        typer.echo(json.dumps(facts(groups, exit_code)))
     raise typer.Exit(exit_code)

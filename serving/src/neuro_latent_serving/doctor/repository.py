@@ -1,193 +1,129 @@
-"""A model repository as far as it can be read: configurations by Triton's own schema, manifest, files."""
+"""An exported model repository: its files against the manifest, and the device that it needs."""
 
+import ctypes
+import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import onnxruntime as ort
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as schema
 
-from neuro_latent_serving.adapters.records import PROJECTOR, versions
-from neuro_latent_serving.doctor.catalogue import Finding
-from neuro_latent_serving.server.errors import ServeError
+from neuro_latent_core.protocol import FEEDBACK_MODEL, STREAM_MODEL, UNARY_MODEL
+from neuro_latent_serving.adapters.records import PROJECTOR, File, versions
+from neuro_latent_serving.doctor.findings import ERROR, NOTE, WARNING, Finding, Outcome
+from neuro_latent_serving.server.errors import ServeError, UsageError
 from neuro_latent_serving.server.repository import (
     EXPORT_COMMAND,
-    Manifest,
+    GPU_ONLY,
+    MANIFEST,
     adapter_artifacts,
     file_problem,
     model_names,
     read_manifest,
 )
+from neuro_latent_serving.sessions import CUDA, CUDA_INSTALL
 
-CONFIG = "config.pbtxt"
-PYTHON, ONNXRUNTIME, TENSORRT, ENSEMBLE = "python", "onnxruntime", "tensorrt", "ensemble"
-
-MODEL_FILES = {PYTHON: "model.py", ONNXRUNTIME: "model.onnx", TENSORRT: "model.plan"}
-"""What each backend reads in a version's folder."""
-
-PYTHON_FILES: dict[str, tuple[str, ...]] = {
-    "tokenizer": ("encoder_tokenizer.json", "generator_tokenizer.json"),
-    "encoder": ("model.onnx",),
-    "t5_encoder": ("model.onnx",),
-    "t5_decoder": ("prefill.onnx", "step.onnx", "generator_tokenizer.json"),
-}
-"""What the python models read beside their ``model.py``; adapters have records of their own."""
+FIRST_WITH = {"bf16": 8.0, "fp16": 5.3}
+"""The CUDA compute capability from which on a GPU has products of that precision."""
 
 
-@dataclass(frozen=True)
-class Tensor:
-    """An input or an output as a configuration lists it; ``dims`` without the batch."""
-
-    name: str
-    type: str
-    dims: tuple[int, ...]
-    optional: bool = False
-
-
-@dataclass(frozen=True)
-class Model:
-    """A folder of the repository with a configuration that can be read (``config``: Triton's ``ModelConfig``)."""
-
-    folder: Path
-    config: Any
-
-    @property
-    def name(self) -> str:
-        return self.folder.name
-
-    @property
-    def is_ensemble(self) -> bool:
-        return bool(self.config.platform == ENSEMBLE)
-
-    @property
-    def backend(self) -> str:
-        return str(self.config.backend)
-
-    @property
-    def inputs(self) -> dict[str, Tensor]:
-        return {tensor.name: tensor for tensor in _tensors(self.config.input)}
-
-    @property
-    def outputs(self) -> dict[str, Tensor]:
-        return {tensor.name: tensor for tensor in _tensors(self.config.output)}
-
-    @property
-    def parameters(self) -> dict[str, str]:
-        return {name: value.string_value for name, value in self.config.parameters.items()}
-
-    @property
-    def instances(self) -> int:
-        """How many Triton starts."""
-        return sum(max(1, group.count) for group in self.config.instance_group) or 1
-
-    @property
-    def on_gpu(self) -> bool:
-        return any(group.kind == schema.ModelInstanceGroup.KIND_GPU for group in self.config.instance_group)
-
-    @property
-    def served(self) -> Path | None:
-        """The folder of the version that Triton serves; None where there is none."""
-        numbers = versions(self.folder)
-        return self.folder / str(numbers[-1]) if numbers else None
+def python_models(root: Path) -> dict[str, Any]:
+    """Triton's ``ModelConfig`` of each model of the python backend; Triton itself says why one cannot be read."""
+    configs = dict[str, Any]()
+    for file in root.glob("*/config.pbtxt"):
+        with suppress(text_format.ParseError, OSError, UnicodeDecodeError):
+            configs[file.parent.name] = text_format.Parse(file.read_text(encoding="utf-8"), schema.ModelConfig())
+    return {name: config for name, config in configs.items() if config.backend == "python"}
 
 
-class Repository:
-    """A model repository; every part is read when it is first asked for.
+def check_files(root: Path, *, verify: bool) -> Iterator[Outcome]:
+    """Models, versions and files that are not those that were exported.
 
     Raises:
         UsageError: there is no such folder.
     """
-
-    def __init__(self, root: Path, *, verify: bool = True) -> None:
-        self.root, self._verify = root, verify
-        self.problem: ServeError | None = None
-        try:
-            self.names = model_names(root)
-        except ServeError as error:
-            if error.exit_code == 2:
-                raise
-            self.names, self.problem = (), error
-
-    @property
-    def export_again(self) -> str:
-        """The way out of most."""
-        return f"Export again: {EXPORT_COMMAND.format(repository=self.root)}"
-
-    @cached_property
-    def _read(self) -> tuple[dict[str, Model], dict[str, str]]:
-        models, unreadable = {}, {}
-        for name in self.names:
-            try:
-                text = (self.root / name / CONFIG).read_text(encoding="utf-8")
-                models[name] = Model(self.root / name, text_format.Parse(text, schema.ModelConfig()))
-            except (text_format.ParseError, OSError, UnicodeDecodeError) as error:
-                unreadable[name] = str(error)
-        return models, unreadable
-
-    @property
-    def models(self) -> dict[str, Model]:
-        """Those whose configuration can be read, by folder."""
-        return self._read[0]
-
-    @property
-    def unreadable(self) -> dict[str, str]:
-        """Why the configurations of the others cannot be read, by folder."""
-        return self._read[1]
-
-    def ensembles(self) -> Iterator[Model]:
-        return (model for model in self.models.values() if model.is_ensemble)
-
-    @cached_property
-    def manifest(self) -> Manifest | ServeError | None:
-        """The manifest; what is wrong with it; None where there is none."""
-        try:
-            return read_manifest(self.root)
-        except ServeError as error:
-            return error
-
-    @property
-    def has_one_adapter(self) -> bool:
-        """Whether the projector is Triton's own backend over one graph, and no set of adapters."""
-        projector = self.models.get(PROJECTOR)
-        return projector is not None and projector.backend in (ONNXRUNTIME, TENSORRT)
-
-    @cached_property
-    def broken_files(self) -> dict[str, Finding]:
-        """Files that are missing or not those that were exported, by their path in the repository."""
-        artifacts = self.manifest.artifacts if isinstance(self.manifest, Manifest) else {}
-        if PROJECTOR in self.models and not self.has_one_adapter:
-            with suppress(ServeError, OSError, IndexError):  # the check of the adapters tells
-                artifacts = artifacts | adapter_artifacts(self.root)
-        broken = {}
-        for name, artifact in artifacts.items():
-            problem = file_problem(self.root, name, artifact, verify=self._verify)
-            if problem is not None:
-                broken[name] = Finding(f"file-{problem.kind}", name, problem.text, self.export_again)
-        for name in self._needed_files():
-            if name not in broken and not (self.root / name).is_file():
-                broken[name] = Finding("file-missing", name, "the model's backend reads it", self.export_again)
-        return broken
-
-    def _needed_files(self) -> Iterator[str]:
-        for model in self.models.values():
-            if model.served is None or model.backend not in MODEL_FILES:
-                continue
-            files = [model.config.default_model_filename or MODEL_FILES[model.backend]]
-            if model.backend == PYTHON:
-                files += PYTHON_FILES.get(model.name, ())
-            for file in files:
-                if not (file.endswith(".onnx") and (model.served / file).with_suffix(".plan").is_file()):
-                    yield (model.served / file).relative_to(self.root).as_posix()
-
-    def is_sound(self, file: Path) -> bool:
-        """Whether a file is there and nothing is known against it."""
-        return file.is_file() and file.relative_to(self.root).as_posix() not in self.broken_files
+    again, in_python = f"Export again: {EXPORT_COMMAND.format(repository=root)}", python_models(root)
+    names, artifacts = tuple[str, ...](), dict[str, File]()
+    try:
+        names, manifest = model_names(root), read_manifest(root)
+        artifacts |= manifest.artifacts if manifest else {}
+        if manifest is None:
+            yield Finding(ERROR, "manifest-missing", MANIFEST, "is not there: the export was not finished", again)
+        if PROJECTOR in names and versions(root / PROJECTOR):
+            artifacts |= adapter_artifacts(root)
+    except UsageError:
+        raise
+    except ServeError as error:
+        yield Finding(ERROR, "repository-incomplete", str(root), error.message, error.hint)
+    exported = {PurePosixPath(file).parts[:2] for file in artifacts if not file.startswith(f"{PROJECTOR}/")}
+    for name in names:
+        number = str(max(versions(root / name), default=""))
+        if not number:
+            yield Finding(ERROR, "version-missing", name, f"no version folder (such as {name}/1/)", again)
+        elif name in in_python and not (root / name / number / "model.py").is_file():
+            what = "is not there, and Triton waits for it without a word"
+            yield Finding(ERROR, "file-missing", f"{name}/{number}/model.py", what, again)
+        elif name in {model for model, *_ in exported} and (name, number) not in exported:
+            what, mend = f"version {number} is served, and was not exported", f"Remove {name}/{number}/."
+            yield Finding(WARNING, "version-unknown", name, what, mend)
+    for name in (UNARY_MODEL, STREAM_MODEL, FEEDBACK_MODEL):
+        if names and name not in names:
+            yield Finding(ERROR, "model-missing", name, "callers ask for it", again)
+    for name, artifact in artifacts.items():
+        if problem := file_problem(root, name, artifact, verify=verify):
+            yield Finding(ERROR, f"file-{problem.kind}", name, problem.text, again)
+    yield f"{len(artifacts)} files, compared with the manifest by {'size and hash' if verify else 'size'}"
 
 
-def _tensors(listed: Any) -> Iterator[Tensor]:
-    for tensor in listed:
-        optional = getattr(tensor, "optional", False)
-        yield Tensor(tensor.name, schema.DataType.Name(tensor.data_type), tuple(tensor.dims), optional)
+def find_gpus() -> list[tuple[str, float]]:
+    """What nvidia-smi lists, and the CUDA compute capability of each; nothing where it is not there or fails."""
+    command = ["nvidia-smi", "--query-gpu=compute_cap,name,driver_version,memory.total", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    gpus = list[tuple[str, float]]()
+    for capability, _, name in (line.partition(", ") for line in done.stdout.splitlines()):
+        with suppress(ValueError):
+            gpus.append((name, float(capability)))
+    return gpus
+
+
+def check_device(root: Path) -> Iterator[Outcome]:
+    """The GPU, its driver and the ONNX Runtime that the manifest asks for, and the precision on the device."""
+    manifest = None
+    with suppress(ServeError):  # check_files says why it cannot be read
+        manifest = read_manifest(root)
+    if manifest is None:
+        return
+    gpus, precision, export = find_gpus(), manifest.precision, EXPORT_COMMAND.format(repository=root)
+    if manifest.device != "gpu" and manifest.backend != "tensorrt":
+        yield "the repository needs no GPU"
+        mend = f"Export for the CPU: {export} --precision int8"
+        if precision in GPU_ONLY:
+            yield Finding(ERROR, "precision-unsupported", precision, "the CPU has no kernels for it", mend)
+        elif precision == "fp16":
+            yield Finding(WARNING, "precision-slow", precision, "the CPU converts it to float32 and back", mend)
+        if gpus:
+            mend = f"Export for it: {export} --device gpu"
+            yield Finding(NOTE, "gpu-unused", gpus[0][0], "is here, and the repository is for the CPU", mend)
+        return
+    if not gpus:
+        mend = "Start the container with --gpus all, install the driver, or export with --device cpu."
+        yield Finding(ERROR, "gpu-missing", "GPU", "nvidia-smi is not there, fails, or lists none", mend)
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError as error:
+        mend = "Install NVIDIA's driver; in a container it comes with --gpus all."
+        yield Finding(ERROR, "gpu-driver-missing", "GPU", f"its driver cannot be loaded: {error}", mend)
+    if manifest.backend != "tensorrt" and CUDA not in ort.get_available_providers():
+        mend = f"Install the one for GPUs in its place: {CUDA_INSTALL}"
+        yield Finding(ERROR, "cuda-provider-missing", "onnxruntime", f"has no {CUDA}, which the decoder needs", mend)
+    for name, capability in gpus:
+        yield f"{name}, compute capability {capability:g}"
+        if capability < (least := FIRST_WITH.get(precision, 0)):
+            what = f"{name} has compute capability {capability:g}; {precision} needs {least:g}"
+            yield Finding(ERROR, "precision-unsupported", precision, what, "Export with --precision fp32.")

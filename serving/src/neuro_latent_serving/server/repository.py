@@ -37,14 +37,6 @@ class Adapter(BaseModel):
     sha256: str
 
 
-class Backbone(BaseModel):
-    """A frozen model."""
-
-    model_config = ConfigDict(frozen=True)
-
-    sha256: str
-
-
 class Manifest(BaseModel):
     """``manifest.json`` of an exported repository, as far as serving reads it; export may write more."""
 
@@ -58,8 +50,6 @@ class Manifest(BaseModel):
     precision: str = "fp32"
     backend: str = "python"
     device: str = "cpu"
-    backbones: dict[str, Backbone] = {}
-    sizes: dict[str, int] = {}
 
 
 @dataclass(frozen=True)

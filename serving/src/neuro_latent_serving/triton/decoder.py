@@ -28,7 +28,9 @@ from neuro_latent_serving.triton.messages import (
     model_parameters,
     read_options,
     required,
+    switch,
     tensor,
+    whole_number,
 )
 from neuro_latent_serving.triton.metrics import EngineReport
 from neuro_latent_serving.triton.outbox import Mailbox, Outbox
@@ -62,15 +64,15 @@ class DecoderModel:
             folder,
             folder / "generator_tokenizer.json",
             EngineConfig(
-                decoder_start_id=int(parameters["decoder_start_id"]),
-                eos_id=int(parameters["eos_id"]),
-                slots=int(parameters["slots"]),
-                queue=int(parameters["queue"]),
-                threads=int(parameters["threads"]),
+                decoder_start_id=whole_number(parameters, "decoder_start_id"),
+                eos_id=whole_number(parameters, "eos_id"),
+                slots=whole_number(parameters, "slots"),
+                queue=whole_number(parameters, "queue"),
+                threads=whole_number(parameters, "threads"),
                 device=cast(DeviceName, parameters.get("device", "cpu")),
-                cuda_graphs=parameters.get("cuda_graphs", "true") == "true",
-                speculation=parameters["speculation"] == "true",
-                guard=parameters.get("guard", "true") == "true" and guard_is_on(),
+                cuda_graphs=switch(parameters, "cuda_graphs", "true"),
+                speculation=switch(parameters, "speculation"),
+                guard=switch(parameters, "guard", "true") and guard_is_on(),
                 min_confidence=min_confidence(),
             ),
             on_failure=self._fail,

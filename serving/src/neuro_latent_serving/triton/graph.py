@@ -11,7 +11,7 @@ from neuro_latent_core.errors import InvalidInput
 from neuro_latent_core.limits import BUCKETS
 from neuro_latent_serving.sessions import open_session
 from neuro_latent_serving.threads import default_threads
-from neuro_latent_serving.triton.messages import error_response, model_parameters, required
+from neuro_latent_serving.triton.messages import error_response, model_parameters, required, whole_number
 
 Array = npt.NDArray[Any]
 
@@ -36,7 +36,7 @@ class GraphModel:
     """Runs ``model.onnx``."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        self._open(args, int(model_parameters(args)["threads"]))
+        self._open(args, whole_number(model_parameters(args), "threads"))
         self._warm_up()
 
     def _open(self, args: dict[str, str], threads: int) -> None:

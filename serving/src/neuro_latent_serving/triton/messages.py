@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,30 @@ def model_parameters(args: dict[str, str]) -> dict[str, str]:
     """The ``parameters`` of a model's ``config.pbtxt``."""
     config = json.loads(args["model_config"])
     return {name: value["string_value"] for name, value in config.get("parameters", {}).items()}
+
+
+def whole_number(parameters: Mapping[str, str], name: str, default: str = "") -> int:
+    """A parameter that is a whole number from 0 on.
+
+    Raises:
+        ValueError: it is none, or is not given and has no default.
+    """
+    text = parameters.get(name, default)
+    if not text.isdecimal():
+        raise ValueError(f"parameter {name} of config.pbtxt must be a whole number from 0 on, not {text!r}")
+    return int(text)
+
+
+def switch(parameters: Mapping[str, str], name: str, default: str = "") -> bool:
+    """A parameter that is ``true`` or ``false``.
+
+    Raises:
+        ValueError: it is neither, or is not given and has no default.
+    """
+    text = parameters.get(name, default)
+    if text not in ("true", "false"):
+        raise ValueError(f"parameter {name} of config.pbtxt must be true or false, not {text!r}")
+    return text == "true"
 
 
 def array(request: Any, name: str) -> npt.NDArray[Any] | None:

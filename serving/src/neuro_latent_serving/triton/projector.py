@@ -12,7 +12,7 @@ from neuro_latent_serving.adapters.records import ADAPTERS, GRAPH, read_adapters
 from neuro_latent_serving.checks import check_adapter, unknown_adapter
 from neuro_latent_serving.sessions import open_session
 from neuro_latent_serving.threads import default_threads
-from neuro_latent_serving.triton.messages import bytes_tensor, error_response, model_parameters, required
+from neuro_latent_serving.triton.messages import bytes_tensor, error_response, model_parameters, required, whole_number
 
 Floats = npt.NDArray[np.float32]
 
@@ -29,7 +29,7 @@ class ProjectorModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         version = Path(args["model_repository"]) / args["model_version"]
-        threads = int(model_parameters(args)["threads"]) or default_threads()
+        threads = whole_number(model_parameters(args), "threads") or default_threads()
         records = read_adapters(version)
         self._versions = {name: record.model_version for name, record in records.items()}
         self._sessions = {name: open_session(version / ADAPTERS / name / GRAPH, threads) for name in records}

@@ -11,7 +11,7 @@ import triton_python_backend_utils as pb_utils
 
 from neuro_latent_serving.graph_config import ConfigError, check_config
 from neuro_latent_serving.triton.graph import GraphModel
-from neuro_latent_serving.triton.messages import model_parameters
+from neuro_latent_serving.triton.messages import model_parameters, whole_number
 
 
 class OnnxRuntimeModel(GraphModel):
@@ -20,7 +20,7 @@ class OnnxRuntimeModel(GraphModel):
     def initialize(self, args: dict[str, str]) -> None:
         if args["model_instance_kind"] == "GPU":
             raise ConfigError("the stand-in runs on the CPU; use NVIDIA's image, or export with --device cpu")
-        self._open(args, int(model_parameters(args).get("intra_op_thread_count", "0")))
+        self._open(args, whole_number(model_parameters(args), "intra_op_thread_count", "0"))
         check_config(json.loads(args["model_config"]), self._session.get_inputs(), self._session.get_outputs())
         pb_utils.Logger.log_warn(
             f"{args['model_name']}: this Triton has no onnxruntime backend, so Python's ONNX Runtime "

@@ -21,7 +21,9 @@ from neuro_latent_serving.triton.messages import (
     model_parameters,
     refuse_unknown_parameters,
     required,
+    switch,
     tensor,
+    whole_number,
 )
 
 
@@ -35,17 +37,17 @@ class TokenizerModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         parameters = model_parameters(args)
-        self._several_adapters = parameters.get("several_adapters", "true") == "true"
+        self._several_adapters = switch(parameters, "several_adapters", "true")
         folder = Path(args["model_repository"]) / args["model_version"]
         self._encoder = TextTokenizer(
             folder / "encoder_tokenizer.json",
-            int(parameters["encoder_max_tokens"]),
-            int(parameters["encoder_pad_id"]),
+            whole_number(parameters, "encoder_max_tokens"),
+            whole_number(parameters, "encoder_pad_id"),
         )
         self._generator = TextTokenizer(
             folder / "generator_tokenizer.json",
-            int(parameters["source_max_tokens"]),
-            int(parameters["source_pad_id"]),
+            whole_number(parameters, "source_max_tokens"),
+            whole_number(parameters, "source_pad_id"),
         )
 
     def execute(self, requests: list[Any]) -> list[Any]:

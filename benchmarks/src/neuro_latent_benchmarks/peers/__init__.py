@@ -1,6 +1,0 @@
-"""``neuro-latent bench peers``: other systems on the same weights, token ids and lengths, turn by turn in one run.
-
-``environment.py`` makes the Python environment of the others, ``worker.py`` runs one of them there as a process,
-``ours.py`` runs our engine behind the same protocol, ``process.py`` is the other end of it, ``systems.py`` says which
-there are, ``compare.py`` lets them take turns, ``batching.py`` is the comparison with many clients.
-"""
