@@ -44,7 +44,6 @@ def test_a_fresh_adapter_starts_from_the_generators(tmp_path: Path) -> None:
         {"soft_prompt_tokens": 7},
         {"bottleneck_width": 4},
         {"black_box_width": 32},
-        {"memory_prompts": 2},
         {"projector": "dense"},
         {"pooling": "cls"},
         {"form": "rewrite"},

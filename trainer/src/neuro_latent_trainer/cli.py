@@ -63,21 +63,12 @@ def train(
         typer.Option(help="The rate of what all soft prompts have in common, in spreads of T5's embeddings a step."),
     ] = DEFAULTS.base_learning_rate,
     kl_weight: Annotated[float, typer.Option(help="Weight of the KL penalty on soft prompts.")] = DEFAULTS.kl_weight,
-    kl_form: Annotated[
-        str, typer.Option(help="moments (of soft prompts and T5's tokens) or vocabulary (what soft prompts read as).")
-    ] = DEFAULTS.kl_form,
     projector: Annotated[str, typer.Option(help="residual or dense.")] = DEFAULTS.projector,
     soft_prompt_tokens: Annotated[int, typer.Option(help="Number of soft prompts.")] = DEFAULTS.soft_prompt_tokens,
-    memory_prompts: Annotated[
-        int, typer.Option(help="Further soft prompts, that T5's decoder sees and its encoder does not.")
-    ] = DEFAULTS.memory_prompts,
     pooling: Annotated[str, typer.Option(help="mean or cls.")] = DEFAULTS.pooling,
     input_mask: Annotated[
         float, typer.Option(help="Share of the prompt's tokens hidden from T5 in training.")
     ] = DEFAULTS.input_mask,
-    intent_dropout: Annotated[
-        float, typer.Option(help="Share of the prompts whose soft prompts are made of the mean intent in training.")
-    ] = DEFAULTS.intent_dropout,
     max_source_tokens: Annotated[
         int, typer.Option(help="Longest raw prompt in training.")
     ] = DEFAULTS.max_source_tokens,
@@ -153,13 +144,10 @@ def train(
             learning_rate=learning_rate,
             base_learning_rate=base_learning_rate,
             kl_weight=kl_weight,
-            kl_form=kl_form,  # type: ignore[arg-type]  # checked by TrainConfig
             projector=projector,  # type: ignore[arg-type]  # checked by TrainConfig
             soft_prompt_tokens=soft_prompt_tokens,
-            memory_prompts=memory_prompts,
             pooling=pooling,  # type: ignore[arg-type]  # checked by TrainConfig
             input_mask=input_mask,
-            intent_dropout=intent_dropout,
             max_source_tokens=max_source_tokens,
             max_target_tokens=max_target_tokens,
             validation_share=validation_share,

@@ -8,12 +8,10 @@ from typing import Any, Literal
 from neuro_latent_client.form import Form
 from neuro_latent_trainer.choices import (
     EMBEDDED,
-    KL_FORMS,
     POOLINGS,
     PRECISIONS,
     PROJECTOR_FORMS,
     TRAINING_FORMS,
-    KlForm,
     Pooling,
     Precision,
     ProjectorForm,
@@ -39,9 +37,7 @@ class TrainConfig:
         form: what the generator learns to write: the ``complement`` of a raw prompt or a ``rewrite``; ``auto`` is
             resolved by the data before a run begins.
         batch_size: records a step, over all processes.
-        intent_dropout: share of the rows whose soft prompts are made of the mean intent in training.
         base_learning_rate: of what all soft prompts have in common (S0), in spreads of T5's embeddings a step.
-        kl_form: ``moments`` or ``vocabulary``: see :mod:`neuro_latent_trainer.losses`.
         instruction: what the soft prompts start as; "" is the one of the form.
         gate_share: share of the groups of prompts that are kept out of training, for the gate to be fitted on; 0 fits
             none.
@@ -69,13 +65,10 @@ class TrainConfig:
     warmup_share: float = 0.05
     clip_norm: float = 1.0
     kl_weight: float = 0.01
-    kl_form: KlForm = "moments"
     contrastive_temperature: float = 0.07
     input_mask: float = 0.15
-    intent_dropout: float = 0.0
     projector: ProjectorForm = "residual"
     soft_prompt_tokens: int = 20
-    memory_prompts: int = 0
     black_box_width: int = 1024
     bottleneck_width: int = 128
     dropout: float = 0.1
@@ -103,7 +96,6 @@ class TrainConfig:
             ("batch_size", 1),
             ("micro_batch_size", 0),
             ("soft_prompt_tokens", 1),
-            ("memory_prompts", 0),
             ("black_box_width", 1),
             ("bottleneck_width", 1),
             ("max_source_tokens", 2),
@@ -117,7 +109,7 @@ class TrainConfig:
                 raise ValueError(f"{name} must be at least {low}, not {getattr(self, name)}")
         if self.phase1_epochs + self.phase2_epochs == 0:
             raise ValueError("phase1_epochs and phase2_epochs are both 0: there is nothing to train")
-        for name in ("dropout", "input_mask", "intent_dropout", "warmup_share", "gate_share"):
+        for name in ("dropout", "input_mask", "warmup_share", "gate_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}")
         if not 0 < self.validation_share < 1:
@@ -132,8 +124,6 @@ class TrainConfig:
             raise ValueError(f"form must be one of {', '.join(TRAINING_FORMS)}, not {self.form!r}")
         if self.projector not in PROJECTOR_FORMS:
             raise ValueError(f"projector must be one of {', '.join(PROJECTOR_FORMS)}, not {self.projector!r}")
-        if self.kl_form not in KL_FORMS:
-            raise ValueError(f"kl_form must be one of {', '.join(KL_FORMS)}, not {self.kl_form!r}")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
         if self.pooling not in POOLINGS:

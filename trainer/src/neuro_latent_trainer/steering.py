@@ -15,6 +15,7 @@ from torch import Tensor
 
 from neuro_latent_trainer.adapter import Adapter, AdapterConfig
 from neuro_latent_trainer.backbones import Encoder
+from neuro_latent_trainer.choices import without_removed
 
 STEERING_FILE = "steering.safetensors"
 """In the generator's folder: the tensors of an adapter, under its names."""
@@ -30,7 +31,6 @@ class SteeringConfig:
     soft_prompt_tokens: int
     black_box_width: int
     bottleneck_width: int
-    memory_prompts: int
     pooling: str
     projector: str = "residual"
     form: str = "complement"
@@ -45,7 +45,6 @@ class SteeringConfig:
             soft_prompt_tokens=config.soft_prompt_tokens,
             black_box_width=config.black_box_width,
             bottleneck_width=config.bottleneck_width,
-            memory_prompts=config.memory_prompts,
             pooling=config.pooling,
             projector=config.projector,
             form=config.form,
@@ -67,6 +66,6 @@ def read(folder: Path, config: AdapterConfig, encoder: Encoder) -> dict[str, Ten
     if not path.is_file():
         return None
     with safe_open(path, "pt") as file:
-        if json.loads(file.metadata()["config"]) != vars(SteeringConfig.of(config, encoder)):
+        if without_removed(json.loads(file.metadata()["config"])) != vars(SteeringConfig.of(config, encoder)):
             return None
         return {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a dictionary)

@@ -24,21 +24,14 @@ from neuro_latent_trainer.adapter import AdapterConfig
 from neuro_latent_trainer.backbones import Encoder, Generator, load_encoder, load_generator
 from neuro_latent_trainer.card import model_card
 from neuro_latent_trainer.checkpoint import Position
-from neuro_latent_trainer.choices import INSTRUCTIONS
+from neuro_latent_trainer.choices import INSTRUCTIONS, without_removed
 from neuro_latent_trainer.config import LossWeights, TrainConfig
 from neuro_latent_trainer.data import FEEDBACK, Record, sample_records
 from neuro_latent_trainer.embeddings import EmbeddingCache
 from neuro_latent_trainer.examples import Batch, Examples, all_texts
 from neuro_latent_trainer.frequent import frequent_sentences
 from neuro_latent_trainer.generation import generation_gradient
-from neuro_latent_trainer.losses import (
-    ContrastiveHead,
-    distillation_loss,
-    generation_loss,
-    info_nce,
-    soft_prompt_kl,
-    vocabulary_kl,
-)
+from neuro_latent_trainer.losses import ContrastiveHead, distillation_loss, generation_loss, info_nce, soft_prompt_kl
 from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.schedule import warmup_then_cosine
 
@@ -121,7 +114,6 @@ def _start(config: TrainConfig, encoder: Encoder, generator: Generator) -> Promp
         bottleneck_width=config.bottleneck_width,
         pooling=config.pooling,
         instruction=config.instruction or INSTRUCTIONS[config.resolved_form],
-        memory_prompts=config.memory_prompts,
         form=config.resolved_form,
     )
     model = PromptOptimizer.create(encoder, generator, wanted, steered=config.steered)
@@ -288,7 +280,10 @@ class Run:
             CheckpointError: it was made with other settings or other data.
         """
         state = checkpoint.load(path)
-        ours, theirs = self.config.to_dict(), state["config"]
+        try:
+            ours, theirs = self.config.to_dict(), without_removed(state["config"])
+        except ValueError as error:
+            raise checkpoint.CheckpointError(f"{path} was {error}") from None
         # JSON round trip: tuples and lists must compare equal.
         different = sorted(k for k in ours if json.dumps(ours[k]) != json.dumps(theirs.get(k)))
         if different:
@@ -322,7 +317,7 @@ class Run:
         weights = self.config.weights(1 if phase == 1 else 2)
         adapter = self.model.adapter
         intent_BE = adapter.intent(batch.raw_BE)
-        soft_BPD = adapter.soft_prompts(self._drop_intents(intent_BE))
+        soft_BPD = adapter.projector(intent_BE)
         losses: dict[str, Tensor] = {}
         roots: list[Tensor] = []
         gradients: list[Tensor] = []
@@ -334,14 +329,12 @@ class Run:
                 batch.source_ids_BS,
                 mask_BS,
                 batch.labels_BT,
-                self.config.memory_prompts,
                 self.config.micro_batch_size,
                 self.config.precision,
             )
             roots.append(soft_BPD)
             gradients.append(weights.generation * gradient_BPD)
-        # Memory prompts lie among hidden states, not among embeddings: the KL is not for them.
-        latent = self._latent_losses(batch, intent_BE, soft_BPD[:, self.config.memory_prompts :], weights)
+        latent = self._latent_losses(batch, intent_BE, soft_BPD, weights)
         if latent:
             losses |= latent
             roots.append(sum((getattr(weights, name) * value for name, value in latent.items()), torch.tensor(0.0)))
@@ -375,20 +368,8 @@ class Run:
                 batch.kind_B,
             )
         if weights.kl:
-            losses["kl"] = (
-                soft_prompt_kl(soft_BPD, self.table_mean, self.table_variance)
-                if self.config.kl_form == "moments"
-                else vocabulary_kl(soft_BPD, self.model.generator.embeddings.weight)
-            )
+            losses["kl"] = soft_prompt_kl(soft_BPD, self.table_mean, self.table_variance)
         return losses
-
-    def _drop_intents(self, intent_BE: Tensor) -> Tensor:
-        """Put the mean intent, 0, in place of a share of the rows', so that the soft prompts learn what to be where
-        the intent says nothing."""
-        if not self.model.training or not self.config.intent_dropout:
-            return intent_BE
-        kept_B1 = torch.rand(len(intent_BE), 1) >= self.config.intent_dropout  # on the CPU, as the masks of inputs
-        return intent_BE * kept_B1.to(intent_BE.device)
 
     def _mask_inputs(self, mask_BS: Tensor) -> Tensor:
         """Hide a share of the prompt's tokens in training, so that T5 must use the soft prompts."""
@@ -409,10 +390,8 @@ class Run:
         for start in range(64 * self.processes.process_index, len(examples), 64 * self.processes.num_processes):
             batch = examples.batch(list(range(start, min(start + 64, len(examples))))).to(self.device)
             intent_BE = self.model.adapter.intent(batch.raw_BE)
-            soft_BPD = self.model.adapter.soft_prompts(intent_BE)
-            hidden_BQD, mask_BQ = self.model.generator.encode_soft(
-                soft_BPD, batch.source_ids_BS, batch.source_mask_BS, self.config.memory_prompts
-            )
+            soft_BPD = self.model.adapter.projector(intent_BE)
+            hidden_BQD, mask_BQ = self.model.generator.encode_soft(soft_BPD, batch.source_ids_BS, batch.source_mask_BS)
             count = int((batch.labels_BT >= 0).sum())
             nats += (
                 count

@@ -357,14 +357,13 @@ def _usage(
     """How much worse the loss is with another row's soft prompts, and with the mean ones."""
     soft_NPD = torch.cat([model.adapter(part) for part in raw_NE.split(256)])
     other: dict[str, Tensor] = {prompt: soft_NPD[row] for prompt, row in zip(raw, _others(len(raw)), strict=True)}
-    generator, memory = model.generator, model.adapter.config.memory_prompts
     changes = {
-        "shuffled": softly_prompted(generator, lambda prompts: torch.stack([other[p] for p in prompts]), memory),
-        "mean": prompted(generator, soft_NPD.mean(0), memory),
+        "shuffled": softly_prompted(model.generator, lambda prompts: torch.stack([other[p] for p in prompts])),
+        "mean": prompted(model.generator, soft_NPD.mean(0)),
     }
     gaps = {}
     for name, condition in changes.items():
-        changed = conditioned(generator, condition, config).losses(raw, gold)
+        changed = conditioned(model.generator, condition, config).losses(raw, gold)
         gaps[name] = statistics.mean(changed.per_token - own.per_token, own.tokens).as_json()
     return {
         "usage_gap": {ADAPTER: gaps["shuffled"]},

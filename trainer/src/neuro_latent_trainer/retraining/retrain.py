@@ -116,7 +116,6 @@ def base_settings(saved: SavedAdapter) -> TrainConfig:
         form=shape.form,
         projector=shape.projector,
         soft_prompt_tokens=shape.soft_prompt_tokens,
-        memory_prompts=shape.memory_prompts,
         black_box_width=shape.black_box_width,
         bottleneck_width=shape.bottleneck_width,
         dropout=shape.dropout,
