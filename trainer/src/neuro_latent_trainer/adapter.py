@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from neuro_latent_client.form import FORMS, Form
+from neuro_latent_trainer.checks import check_one_of
 from neuro_latent_trainer.choices import (
     INSTRUCTIONS,
     POOLINGS,
@@ -46,23 +47,15 @@ class AdapterConfig:
     form: Form = "rewrite"
 
     def __post_init__(self) -> None:
-        for name in (
-            "encoder_width",
-            "generator_width",
-            "black_box_width",
-            "soft_prompt_tokens",
-            "bottleneck_width",
-        ):
+        sizes = ("encoder_width", "generator_width", "black_box_width", "soft_prompt_tokens", "bottleneck_width")
+        for name in sizes:
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise ValueError(f"{name} must be a positive integer, not {getattr(self, name)!r}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), not {self.dropout!r}")
-        if self.form not in FORMS:
-            raise ValueError(f"form must be one of {', '.join(FORMS)}, not {self.form!r}")
-        if self.projector not in PROJECTOR_FORMS:
-            raise ValueError(f"projector must be one of {', '.join(PROJECTOR_FORMS)}, not {self.projector!r}")
-        if self.pooling not in POOLINGS:
-            raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, not {self.pooling!r}")
+        check_one_of(self, "form", FORMS)
+        check_one_of(self, "projector", PROJECTOR_FORMS)
+        check_one_of(self, "pooling", POOLINGS)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "AdapterConfig":

@@ -28,6 +28,7 @@ DEFAULTS = TrainConfig()
 
 
 def train(
+    context: typer.Context,
     data_path: DataOption,
     output_dir: Annotated[
         Path, typer.Option(help="Folder of the run: checkpoints, adapter, curves.", metavar="RUN")
@@ -91,12 +92,12 @@ def train(
         ),
     ] = DEFAULTS.gate_share,
     start_from: Annotated[
-        str | None,
+        str,
         typer.Option(
             help="Adapter to go on training from, with other data or settings: folder, run or Hub name.",
             metavar="ADAPTER",
         ),
-    ] = None,
+    ] = DEFAULTS.start_from,
     steered: Annotated[
         bool,
         typer.Option(help="Start from the adapter that the generator was pre-trained with, where it has one."),
@@ -133,33 +134,8 @@ def train(
         _create_sample(data_path, console, as_json)
         return
     try:
-        config = TrainConfig(
-            encoder=encoder,
-            generator=generator,
-            form=form,  # type: ignore[arg-type]  # checked by TrainConfig
-            phase1_epochs=phase1_epochs,
-            phase2_epochs=phase2_epochs,
-            batch_size=batch_size,
-            micro_batch_size=micro_batch_size,
-            learning_rate=learning_rate,
-            base_learning_rate=base_learning_rate,
-            kl_weight=kl_weight,
-            projector=projector,  # type: ignore[arg-type]  # checked by TrainConfig
-            soft_prompt_tokens=soft_prompt_tokens,
-            pooling=pooling,  # type: ignore[arg-type]  # checked by TrainConfig
-            input_mask=input_mask,
-            max_source_tokens=max_source_tokens,
-            max_target_tokens=max_target_tokens,
-            validation_share=validation_share,
-            sample_every=sample_every,
-            save_every=save_every,
-            seed=seed,
-            gate_share=gate_share,
-            start_from=start_from or "",
-            steered=steered,
-            linear_start=linear_start,
-            precision=precision,  # type: ignore[arg-type]  # checked by TrainConfig
-        )
+        settings = TrainConfig.__dataclass_fields__.keys() & context.params.keys()
+        config = TrainConfig(**{name: context.params[name] for name in settings})
     except ValueError as error:
         fail(console, str(error), code=2)
     _train(config, data_path, val_path, columns, strict, output_dir, embeddings_dir, resume, device, console, as_json)

@@ -1,11 +1,11 @@
 """All settings of a training run, in one frozen and validated place; the command line takes its defaults from here."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from neuro_latent_client.form import Form
+from neuro_latent_trainer.checks import check_at_least, check_one_of, check_positive
 from neuro_latent_trainer.choices import (
     EMBEDDED,
     POOLINGS,
@@ -90,23 +90,12 @@ class TrainConfig:
     phase2: LossWeights = field(default=LossWeights(distillation=0.1, contrastive=0.1))
 
     def __post_init__(self) -> None:
-        for name, low in (
-            ("phase1_epochs", 0),
-            ("phase2_epochs", 0),
-            ("batch_size", 1),
-            ("micro_batch_size", 0),
-            ("soft_prompt_tokens", 1),
-            ("black_box_width", 1),
-            ("bottleneck_width", 1),
-            ("max_source_tokens", 2),
-            ("max_target_tokens", 2),
-            ("max_validation_records", 1),
-            ("sample_every", 0),
-            ("save_every", 0),
-            ("seed", 0),
-        ):
-            if getattr(self, name) < low:
-                raise ValueError(f"{name} must be at least {low}, not {getattr(self, name)}")
+        check_at_least(self, 0, "phase1_epochs", "phase2_epochs", "micro_batch_size")
+        check_at_least(self, 0, "sample_every", "save_every", "seed", "kl_weight", "weight_decay")
+        check_at_least(self, 1, "batch_size", "soft_prompt_tokens", "black_box_width", "bottleneck_width")
+        check_at_least(self, 1, "max_validation_records")
+        check_at_least(self, 2, "max_source_tokens", "max_target_tokens")
+        check_positive(self, "learning_rate", "base_learning_rate", "clip_norm", "contrastive_temperature")
         if self.phase1_epochs + self.phase2_epochs == 0:
             raise ValueError("phase1_epochs and phase2_epochs are both 0: there is nothing to train")
         for name in ("dropout", "input_mask", "warmup_share", "gate_share"):
@@ -114,20 +103,10 @@ class TrainConfig:
                 raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}")
         if not 0 < self.validation_share < 1:
             raise ValueError(f"validation_share must be between 0 and 1, not {self.validation_share}")
-        for name in ("learning_rate", "base_learning_rate", "clip_norm", "contrastive_temperature"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
-        for name in ("kl_weight", "weight_decay"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
-        if self.form not in TRAINING_FORMS:
-            raise ValueError(f"form must be one of {', '.join(TRAINING_FORMS)}, not {self.form!r}")
-        if self.projector not in PROJECTOR_FORMS:
-            raise ValueError(f"projector must be one of {', '.join(PROJECTOR_FORMS)}, not {self.projector!r}")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
-        if self.pooling not in POOLINGS:
-            raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, not {self.pooling!r}")
+        check_one_of(self, "form", TRAINING_FORMS)
+        check_one_of(self, "projector", PROJECTOR_FORMS)
+        check_one_of(self, "precision", PRECISIONS)
+        check_one_of(self, "pooling", POOLINGS)
 
     @property
     def resolved_form(self) -> Form:

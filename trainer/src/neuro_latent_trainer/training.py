@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -40,8 +40,8 @@ SAMPLES = 3
 SAMPLE_TOKENS = 64
 
 
-class Observer(Protocol):
-    """What a run tells while it goes (progress bar, TensorBoard, log file)."""
+class Observer:
+    """What a run tells while it goes (progress bar, TensorBoard, log file); this one does nothing with it."""
 
     def begin(self, step: int, validated: bool) -> None:
         """Training begins after ``step``, whose validation was told or will be; what was told of later ones is void."""
@@ -392,20 +392,13 @@ class Run:
             intent_BE = self.model.adapter.intent(batch.raw_BE)
             soft_BPD = self.model.adapter.projector(intent_BE)
             hidden_BQD, mask_BQ = self.model.generator.encode_soft(soft_BPD, batch.source_ids_BS, batch.source_mask_BS)
-            count = int((batch.labels_BT >= 0).sum())
-            nats += (
-                count
-                * generation_loss(
-                    self.model.generator.logits(hidden_BQD, mask_BQ, batch.labels_BT), batch.labels_BT
-                ).item()
-            )
+            logits_BTV = self.model.generator.logits(hidden_BQD, mask_BQ, batch.labels_BT)
+            count, size = int((batch.labels_BT >= 0).sum()), len(batch.raw_BE)
+            nats += count * generation_loss(logits_BTV, batch.labels_BT).item()
             tokens += count
-            size = len(batch.raw_BE)
             target_BE = self.model.adapter.standardizer(batch.enhanced_BE)
             squared += size * distillation_loss(intent_BE, target_BE).item()
-            by_mean += (
-                size * target_BE.square().mean().item()
-            )  # predicting the training set's mean, 0 when standardised
+            by_mean += size * target_BE.square().mean().item()  # the training set's mean is 0 when standardised
             rows += size
         self.model.train()
         sums = torch.tensor([nats, tokens, squared, by_mean, rows], dtype=torch.float64, device=self.device)

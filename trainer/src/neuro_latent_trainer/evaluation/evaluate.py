@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from neuro_latent_client.form import Form
 from neuro_latent_trainer.backbones import Generator
+from neuro_latent_trainer.checks import check_at_least
 from neuro_latent_trainer.data import Record, sample_records
 from neuro_latent_trainer.evaluation import latent, measures, statistics
 from neuro_latent_trainer.evaluation.baselines import Baselines
@@ -69,9 +70,8 @@ class EvaluationConfig:
     max_target_tokens: int = 128
 
     def __post_init__(self) -> None:
-        for name, least in (("rows", 2), ("max_length", 1), ("max_target_tokens", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        check_at_least(self, 2, "rows")
+        check_at_least(self, 1, "max_length", "max_target_tokens")
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,7 +159,7 @@ def retrain(
     except KeyboardInterrupt:
         fail(console, "interrupted; go on with --resume", code=130)
     if as_json:
-        summary: dict[str, Any] = {**decision.as_json(), "adapter": str(new), "output_dir": str(output_dir)}
+        summary: dict[str, Any] = {**asdict(decision), "adapter": str(new), "output_dir": str(output_dir)}
         typer.echo(json.dumps({**summary, "promoted": promoted and asdict(promoted)}))
     if not decision.promote:
         raise typer.Exit(REFUSED)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -62,10 +62,6 @@ class Decision:
     reason: str
     counts: dict[str, int]
     figures: tuple[Figure, ...] = ()
-
-    def as_json(self) -> dict[str, Any]:
-        """JSON types only."""
-        return asdict(self)
 
 
 def too_few(original: Sequence[Record], feedback: Sequence[Record], config: RetrainConfig) -> Decision | None:

@@ -12,7 +12,6 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -52,10 +51,6 @@ class Start:
     sources: Sources
     config: RetrainConfig
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON types only."""
-        return asdict(self)
-
 
 def begin(folder: Path, start: Start, resume: bool) -> None:
     """Make the folder of a retraining, or check that it is of the one that is gone on with.
@@ -65,7 +60,7 @@ def begin(folder: Path, start: Start, resume: bool) -> None:
         OSError: it cannot be written.
     """
     file = folder / START_FILE
-    values = start.to_dict()
+    values = asdict(start)
     if resume and file.is_file():
         try:
             there = json.loads(file.read_text(encoding="utf-8"))
@@ -98,7 +93,7 @@ def known_decision(folder: Path) -> Decision | None:
 
 def keep_decision(folder: Path, decision: Decision) -> None:
     """Write the decision, and delete the copy of the feedback: what is purged shall be nowhere."""
-    files.write(folder / DECISION_FILE, (json.dumps(decision.as_json(), indent=2) + "\n").encode())
+    files.write(folder / DECISION_FILE, (json.dumps(asdict(decision), indent=2) + "\n").encode())
     (folder / FEEDBACK_FILE).unlink(missing_ok=True)
 
 
