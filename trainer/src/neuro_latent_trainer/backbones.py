@@ -28,12 +28,13 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 
 from neuro_latent_trainer.choices import EMBEDDED, Pooling, Precision
+from neuro_latent_trainer.errors import TrainerError
 
 UNKNOWN = ("<unk>", "[UNK]")
 MODELS_VARIABLE = "NEURO_LATENT_MODELS"
 
 
-class BackboneError(RuntimeError):
+class BackboneError(TrainerError):
     """A frozen model cannot be loaded or does not fit."""
 
 
@@ -160,11 +161,7 @@ def without_control(ids: list[int], added: Mapping[int, AddedToken]) -> list[int
     """Ids of a text, the unknown token in place of control tokens.
 
     T5's own tokenizer has these among its ordinary pieces, so it writes ``</s>`` in a text as the end token though the
-    text is not split at special tokens.
-
-    Args:
-        ids: without the special tokens at the ends.
-        added: the tokenizer's added tokens by id.
+    text is not split at special tokens. ``added`` are the tokenizer's added tokens by id.
     """
     control = {token for token, piece in added.items() if piece.special}
     unknown = next((token for token, piece in added.items() if piece.content in UNKNOWN), None)

@@ -19,6 +19,7 @@ from neuro_latent_trainer.command_line import (
     stopping_with_a_checkpoint,
 )
 from neuro_latent_trainer.config import TrainConfig
+from neuro_latent_trainer.errors import TrainerError
 
 if TYPE_CHECKING:
     from neuro_latent_client.form import Form
@@ -174,9 +175,7 @@ def _train(
 ) -> None:
     # Imported here so that --help and --create-sample do not wait for torch.
     from neuro_latent_trainer import checkpoint
-    from neuro_latent_trainer.adapter_folder import AdapterError
-    from neuro_latent_trainer.backbones import BackboneError
-    from neuro_latent_trainer.data import DataError, describe_unused, parse_columns, split_records
+    from neuro_latent_trainer.data import describe_unused, parse_columns, split_records
     from neuro_latent_trainer.progress import RunLog, Unobserved
     from neuro_latent_trainer.sources import Sources
     from neuro_latent_trainer.training import Observer, Run
@@ -240,15 +239,7 @@ def _train(
             with stopping_with_a_checkpoint(run, console):
                 summary = run.execute()
             after = run.sample() if before and not summary.interrupted else []
-    except (
-        AdapterError,
-        BackboneError,
-        DataError,
-        checkpoint.CheckpointError,
-        FloatingPointError,
-        ValueError,
-        OSError,
-    ) as error:
+    except (TrainerError, FloatingPointError, ValueError, OSError) as error:
         fail(console, explain(error), code=2 if isinstance(error, ValueError) else 1)
     if summary.interrupted:
         fail(console, f"stopped at step {summary.steps}; go on with --resume last", code=130)

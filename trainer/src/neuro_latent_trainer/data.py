@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, NamedTuple
 from neuro_latent_client.encoding import check_utf8, decode
 from neuro_latent_client.form import Form, complement_of, join
 from neuro_latent_client.guard import is_blank
+from neuro_latent_trainer.errors import TrainerError
 
 MAX_SHOWN = 20
 """The most bad rows that :func:`render_bad_rows` spells out."""
@@ -35,7 +36,7 @@ MAX_CSV_FIELD = 2**31 - 1
 """Characters of one CSV field: the largest limit that the csv module takes on every platform."""
 
 
-class DataError(Exception):
+class DataError(TrainerError):
     """A data file that cannot be trained on: unreadable, empty, or with rows that are wrong."""
 
 
@@ -170,10 +171,9 @@ def parse_columns(text: str) -> dict[str, str]:
 
 
 def read_records(path: Path, columns: Mapping[str, str] | None = None, strict: bool = False) -> Dataset:
-    """Read a .json, .jsonl (also .jsonl.gz and .jsonl.xz), .csv or .parquet file.
+    """Read a .json, .jsonl (also .jsonl.gz and .jsonl.xz), .csv or .parquet file, as its name ends.
 
     Args:
-        path: the file; its name's ending tells the format.
         columns: the file's names of the columns ``raw``, ``enhanced``, ``complement``, ``failed`` and ``kind``; those
             not named keep ``raw_prompt``, ``enhanced_prompt``, ``complement``, ``failed_prompts`` and ``kind``. Where a
             row has a complement, its failed texts are complements too; an empty one says that there is nothing to add.

@@ -34,8 +34,7 @@ def generation_gradient(
     Args:
         generator: the frozen T5.
         soft_BPD: soft prompts; nothing flows back through them here.
-        source_ids_BS, source_mask_BS: raw prompts.
-        labels_BT: targets, IGNORE where padded.
+        source_ids_BS, source_mask_BS, labels_BT: raw prompts and targets, IGNORE where padded.
         micro_batch_size: the most rows that T5 sees at once; 0 is all of this process's.
         precision: of T5's products.
     """

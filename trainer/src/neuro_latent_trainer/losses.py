@@ -57,7 +57,6 @@ def info_nce(
         positive_BH: unit vectors of the successful prompts; row i is the positive of query i.
         hard_BKH: unit vectors of the failed prompts of the same raw prompt.
         hard_mask_BK: True where there is one.
-        temperature: divides the cosine similarities.
         alike_BB: True where the row's and the column's raw or enhanced prompts are the same: what is right for a row is
             no wrong answer of it, though it stands in the batch again.
         kind_B: int64, the kind of each row's request; below 0 where it is unknown.

@@ -119,10 +119,6 @@ class PromptOptimizer(nn.Module):
     def load_adapter(self, saved: SavedAdapter, name: str) -> None:
         """Take over the weights, the card, the frequent sentences and the facts of a saved adapter.
 
-        Args:
-            saved: of the same form and sizes.
-            name: for the error's message.
-
         Raises:
             AdapterError: the weights do not fit.
         """
@@ -150,16 +146,9 @@ class PromptOptimizer(nn.Module):
     def push_to_hub(
         self, repo_id: str, *, private: bool = False, token: str | None = None, message: str = "Upload adapter"
     ) -> str:
-        """Upload the adapter to the Hugging Face Hub.
+        """Upload the adapter to the repository ``owner/name`` of the Hugging Face Hub, made where there is none.
 
-        Args:
-            repo_id: ``owner/name``; it is made where there is none.
-            private: whether a new repository is.
-            token: of the Hub; by default the one that ``hf auth login`` has stored.
-            message: of the commit.
-
-        Returns:
-            The URL of the commit.
+        By default with the token that ``hf auth login`` has stored. Returns the URL of the commit.
 
         Raises:
             ValueError: a frozen model is a local folder, which nobody else could load.

@@ -132,11 +132,7 @@ class Run:
     """One training run in one folder.
 
     Args:
-        config: all settings.
         train, validation: records; those that have nothing to write in the form of the settings are not used.
-        output_dir: folder of the run.
-        observer: told what happens.
-        device: where the models are.
         data_name: as the model card names the data.
         embeddings_dir: cache of the encoder's embeddings, that runs can share; by default in ``output_dir``.
 

@@ -40,11 +40,8 @@ class Budget:
     """How long the baselines learn, and how: as the adapter did, but at their own learning rates.
 
     Attributes:
-        steps, batch_size: of the adapter's run.
-        max_source_tokens, max_target_tokens: where texts are cut.
         soft_prompt_tokens: how many virtual tokens prompt tuning has.
         instruction: stands before the prompt in full fine-tuning, and is what virtual tokens start from.
-        form: what they learn to write.
         prompt_tuning_rate, finetune_rate: AdamW's peak rates, each the best of the ones tried (docs/quality.md).
     """
 
@@ -111,7 +108,6 @@ class Baselines:
         folder: where they are kept; one trained for anything else there is trained anew.
         generator: the frozen T5; it is not changed.
         records: what the adapter was trained on.
-        budget: how long to train.
 
     Raises:
         ValueError: no record has an enhanced prompt.

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from neuro_latent_trainer.command_line import fail, read_data
+from neuro_latent_trainer.errors import TrainerError
 from neuro_latent_trainer.evaluation import tables
 
 DEFAULT_ROWS = 2000
@@ -105,9 +106,7 @@ def evaluate(
     from rich.progress import Progress
 
     from neuro_latent_trainer import adapter_folder
-    from neuro_latent_trainer.adapter_folder import AdapterError
-    from neuro_latent_trainer.backbones import BackboneError
-    from neuro_latent_trainer.data import DataError, Record, describe_unused, parse_columns
+    from neuro_latent_trainer.data import Record, describe_unused, parse_columns
     from neuro_latent_trainer.evaluation.baselines import Baselines, Budget
     from neuro_latent_trainer.evaluation.evaluate import EvaluationConfig, is_triple
     from neuro_latent_trainer.evaluation.evaluate import evaluate as evaluate_adapter
@@ -165,7 +164,7 @@ def evaluate(
                     target = report or folder.parent / "report.html"
                     write_report(target, model, found, run)
                     console.print(f"report: {target}", highlight=False, markup=False, soft_wrap=True)
-    except (AdapterError, BackboneError, DataError, OSError, ValueError) as error:
+    except (TrainerError, OSError, ValueError) as error:
         fail(console, str(error))
     for table in tables.of_two(figures) if compare is not None else tables.of_one(figures):
         console.print(table)

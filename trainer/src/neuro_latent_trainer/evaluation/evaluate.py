@@ -60,9 +60,6 @@ class EvaluationConfig:
         rows: the most rows, chosen by a hash of their raw prompts, so that a file's order does not matter.
         max_length: the most tokens that a system writes.
         max_target_tokens: how much of a gold text counts for the cross-entropy.
-
-    Raises:
-        ValueError: a number is below 2 (rows) or 1.
     """
 
     rows: int = 2000
@@ -80,7 +77,6 @@ class Evaluation:
 
     Attributes:
         figures: JSON types only.
-        form: of all texts.
         raw, gold: prompts and what should be written for them.
         texts: by system.
     """
@@ -137,8 +133,6 @@ def evaluate(
         train: what the adapter was trained on, for the nearest neighbour.
         preferences: rows with an enhanced and a failed prompt each.
         baselines: prompt tuning and full fine-tuning, trained here if they are not yet.
-        config: sizes.
-        stage: told what happens.
 
     Raises:
         ValueError: there are too few rows.
@@ -166,7 +160,7 @@ def evaluate(
         figures: dict[str, Any] = {
             "rows": len(rows),
             "form": form,
-            "ce": {name: _cross_entropy(found).as_json() for name, found in losses.items()},
+            "ce": {name: statistics.mean(found.per_token, found.tokens).as_json() for name, found in losses.items()},
             **{
                 name: {system: getattr(found, name).as_json() for system, found in measured.items()}
                 for name in ("chrf", "rouge_l", "served", "unchanged", "unneeded", "rejected", "repetition")
@@ -206,7 +200,7 @@ def score(
     system = conditioned(model.generator, adapted(model), config)
     own = system.losses([r.raw_prompt for r in rows], targets(rows, form))
     return {
-        "ce": {ADAPTER: _cross_entropy(own).as_json()},
+        "ce": {ADAPTER: statistics.mean(own.per_token, own.tokens).as_json()},
         **_of_adapter(model, config, rows, own),
         **_preferences(model, {ADAPTER: system}, preferences),
     }
@@ -301,13 +295,7 @@ def is_comparable(record: Record, form: Form) -> bool:
 
 
 def prefers_success(system: Conditioned, preferences: Sequence[Record], form: Form) -> Floats:
-    """For each row, 1 where a system finds what succeeded likelier, token for token, than what failed.
-
-    Args:
-        system: scores the texts.
-        preferences: rows that are comparable.
-        form: of the texts.
-    """
+    """For each comparable row, 1 where a system finds what succeeded likelier, token for token, than what failed."""
     raw = [record.raw_prompt for record in preferences]
     failed = [record.failed_target(form) or "" for record in preferences]
     success_loss, failed_loss = system.losses(raw, targets(preferences, form)), system.losses(raw, failed)
@@ -340,10 +328,6 @@ def _above(success: Floats, failed: Floats) -> Floats:
     """1 where the first is larger, a half where they are equal."""
     above: Floats = (success > failed) + 0.5 * (success == failed)
     return above
-
-
-def _cross_entropy(losses: Losses) -> Interval:
-    return statistics.mean(losses.per_token, losses.tokens)
 
 
 def _usage(

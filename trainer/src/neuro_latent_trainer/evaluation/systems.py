@@ -76,8 +76,7 @@ class Conditioned:
     """A T5 behind some encoder states.
 
     Args:
-        generator: the T5 and its tokenizer.
-        condition: makes the encoder states.
+        generator, condition: the T5, and what makes the encoder states.
         max_length: the most tokens it writes.
         max_target_tokens: how much of a text counts in :meth:`losses`.
     """
@@ -151,12 +150,7 @@ def instructed(generator: Generator, instruction: str) -> Condition:
 
 
 def softly_prompted(generator: Generator, soft_prompts: Callable[[list[str]], Tensor]) -> Condition:
-    """Soft prompts before the raw prompt.
-
-    Args:
-        generator: the T5.
-        soft_prompts: raw prompts -> their soft prompts [N, P, D].
-    """
+    """Soft prompts before the raw prompt; ``soft_prompts`` makes those of some prompts, [N, P, D]."""
 
     def condition(prompts: list[str]) -> tuple[Tensor, Tensor]:
         tokens = generator.tokenize(prompts, MAX_SOURCE_TOKENS, generator.device)

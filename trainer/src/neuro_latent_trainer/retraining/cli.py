@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from neuro_latent_trainer.command_line import ColumnsOption, explain, fail, stopping_with_a_checkpoint
+from neuro_latent_trainer.errors import TrainerError
 from neuro_latent_trainer.retraining.config import RetrainConfig, read_config
 
 if TYPE_CHECKING:
@@ -94,10 +95,6 @@ def retrain(
         fail(console, str(error), code=2)
     # Imported here so that --help does not wait for torch.
     from neuro_latent_trainer import adapter_folder
-    from neuro_latent_trainer.adapter_folder import AdapterError
-    from neuro_latent_trainer.backbones import BackboneError
-    from neuro_latent_trainer.checkpoint import CheckpointError
-    from neuro_latent_trainer.data import DataError
     from neuro_latent_trainer.retraining import commands
     from neuro_latent_trainer.retraining import retrain as retraining
     from neuro_latent_trainer.sources import Sources, read_sources
@@ -144,15 +141,7 @@ def retrain(
                 markup=False,
                 soft_wrap=True,
             )
-    except (
-        AdapterError,
-        BackboneError,
-        CheckpointError,
-        DataError,
-        FloatingPointError,
-        OSError,
-        commands.CommandError,
-    ) as error:
+    except (TrainerError, FloatingPointError, OSError) as error:
         fail(console, explain(error))
     except ValueError as error:
         fail(console, str(error), code=2)

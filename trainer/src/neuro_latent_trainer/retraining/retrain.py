@@ -43,7 +43,6 @@ class Start:
         base: adapter folder that is served now.
         candidate: adapter to judge in place of one that is trained here; "" is none.
         sources: the original data.
-        config: all settings.
     """
 
     base: str
