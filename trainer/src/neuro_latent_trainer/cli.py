@@ -16,6 +16,7 @@ from neuro_latent_trainer.command_line import (
     explain,
     fail,
     read_data,
+    say,
     stopping_with_a_checkpoint,
 )
 from neuro_latent_trainer.config import TrainConfig
@@ -149,13 +150,8 @@ def _create_sample(path: Path, console: Console, as_json: bool) -> None:
         count = write_sample(path)
     except (OSError, ValueError) as error:
         fail(console, str(error))
-    console.print(f"{count} sample records written to {path}. Train on them with:", markup=False, soft_wrap=True)
-    console.print(
-        f"  neuro-latent train --data-path {path} --output-dir runs/first",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+    say(console, f"{count} sample records written to {path}. Train on them with:")
+    say(console, f"  neuro-latent train --data-path {path} --output-dir runs/first")
     if as_json:
         typer.echo(json.dumps({"data_path": str(path), "records": count}))
 
@@ -196,7 +192,7 @@ def _train(
         mapping = parse_columns(columns) if columns else None
 
         def warn(text: str) -> None:
-            console.print(f"warning: {text}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+            say(console, f"warning: {text}", "yellow")
 
         def read(path: Path) -> "Dataset":
             report = output_dir / f"bad_rows_{path.name}.txt" if processes.is_main_process else None
@@ -207,12 +203,12 @@ def _train(
             train_records, val_records = split_records(data.records, config.validation_share, config.seed)
         else:
             train_records, val_records = list(data.records), list(read(val_path).records)
-        console.print(f"{len(train_records)} training records, {len(val_records)} held out", highlight=False)
+        say(console, f"{len(train_records)} training records, {len(val_records)} held out")
         form, reason = _form(config, data)
         config = replace(config, form=form)
-        console.print(f"form: {form} ({reason})", highlight=False, markup=False)
+        say(console, f"form: {form} ({reason})")
         if unused := describe_unused(train_records + val_records, form):
-            console.print(unused, style="yellow", highlight=False)
+            say(console, unused, "yellow")
         checkpoint_path = checkpoint.newest(output_dir, warn) if resume == "last" else resume and Path(resume)
         with ExitStack() as closing:
             observer: Observer = Unobserved()
@@ -230,9 +226,7 @@ def _train(
             )
             if checkpoint_path:
                 run.restore(checkpoint_path)
-                console.print(
-                    f"resumed from {checkpoint_path} at step {run.position.step}", highlight=False, markup=False
-                )
+                say(console, f"resumed from {checkpoint_path} at step {run.position.step}")
             if processes.is_main_process:
                 Sources.of(data_path, val_path, columns).write(output_dir)
             before = run.sample() if config.sample_every else []
@@ -246,13 +240,10 @@ def _train(
     for (raw, first), (_, last) in zip(before[:1], after, strict=False):
         start = "before" if not checkpoint_path else "when resumed"
         for name, text in (("held-out prompt", raw), (f"written {start}", first), ("written now", last)):
-            console.print(f"{name}: {text or '(nothing)'}", highlight=False, markup=False, soft_wrap=True)
-    console.print(
-        f"validation loss {summary.validation_loss_start:.4f} → {summary.validation_loss_end:.4f} nats a token, "
-        f"{summary.steps} steps in {summary.seconds:.0f} s. Serve it with:",
-        highlight=False,
-    )
-    console.print(f"  neuro-latent serve --run {output_dir}", highlight=False, markup=False, soft_wrap=True)
+            say(console, f"{name}: {text or '(nothing)'}")
+    losses = f"{summary.validation_loss_start:.4f} → {summary.validation_loss_end:.4f} nats a token"
+    say(console, f"validation loss {losses}, {summary.steps} steps in {summary.seconds:.0f} s. Serve it with:")
+    say(console, f"  neuro-latent serve --run {output_dir}")
     if as_json and processes.is_main_process:
         typer.echo(json.dumps(asdict(summary)))
 

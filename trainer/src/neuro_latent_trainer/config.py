@@ -1,5 +1,6 @@
 """All settings of a training run, in one frozen and validated place; the command line takes its defaults from here."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
@@ -17,6 +18,16 @@ from neuro_latent_trainer.choices import (
     ProjectorForm,
     TrainingForm,
 )
+
+SHAPE = ("black_box_width", "soft_prompt_tokens", "dropout", "projector", "bottleneck_width", "pooling")
+"""Settings that an adapter keeps."""
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """Which settings are not the same, and how; "" where all are."""
+    # As JSON: tuples and lists must compare equal.
+    names = sorted(name for name in here if json.dumps(here[name]) != json.dumps(there.get(name)))
+    return ", ".join(f"{name} {there.get(name)!r} there, {here[name]!r} here" for name in names)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ Phase 2 (contrastive): the same cross-entropy, a little MSE, InfoNCE towards the
 prompts, KL.
 """
 
-import json
 import math
 import time
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from neuro_latent_trainer.backbones import Encoder, Generator, load_encoder, loa
 from neuro_latent_trainer.card import model_card
 from neuro_latent_trainer.checkpoint import Position
 from neuro_latent_trainer.choices import INSTRUCTIONS, without_removed
-from neuro_latent_trainer.config import LossWeights, TrainConfig
+from neuro_latent_trainer.config import SHAPE, LossWeights, TrainConfig, differences
 from neuro_latent_trainer.data import FEEDBACK, Record, sample_records
 from neuro_latent_trainer.embeddings import EmbeddingCache
 from neuro_latent_trainer.examples import Batch, Examples, all_texts
@@ -107,22 +106,15 @@ def _start(config: TrainConfig, encoder: Encoder, generator: Generator) -> Promp
     wanted = AdapterConfig(
         encoder_width=encoder.width,
         generator_width=generator.width,
-        black_box_width=config.black_box_width,
-        soft_prompt_tokens=config.soft_prompt_tokens,
-        dropout=config.dropout,
-        projector=config.projector,
-        bottleneck_width=config.bottleneck_width,
-        pooling=config.pooling,
+        **{name: getattr(config, name) for name in SHAPE},
         instruction=config.instruction or INSTRUCTIONS[config.resolved_form],
         form=config.resolved_form,
     )
     model = PromptOptimizer.create(encoder, generator, wanted, steered=config.steered)
     if config.start_from:
         saved = adapter_folder.read(adapter_folder.fetch(config.start_from))
-        there, here = saved.config.to_dict(), wanted.to_dict()
-        if different := sorted(name for name in here if there[name] != here[name]):
-            details = ", ".join(f"{name} {there[name]!r} there, {here[name]!r} here" for name in different)
-            raise adapter_folder.AdapterError(f"cannot start from {config.start_from}, which differs: {details}")
+        if different := differences(saved.config.to_dict(), wanted.to_dict()):
+            raise adapter_folder.AdapterError(f"cannot start from {config.start_from}, which differs: {different}")
         model.load_adapter(saved, config.start_from)
         model.adapter.gate = None  # of other data
     return model
@@ -277,14 +269,11 @@ class Run:
         """
         state = checkpoint.load(path)
         try:
-            ours, theirs = self.config.to_dict(), without_removed(state["config"])
+            different = differences(without_removed(state["config"]), self.config.to_dict())
         except ValueError as error:
             raise checkpoint.CheckpointError(f"{path} was {error}") from None
-        # JSON round trip: tuples and lists must compare equal.
-        different = sorted(k for k in ours if json.dumps(ours[k]) != json.dumps(theirs.get(k)))
         if different:
-            details = ", ".join(f"{k} {theirs.get(k)!r} there, {ours[k]!r} here" for k in different)
-            raise checkpoint.CheckpointError(f"{path} was made with other settings: {details}")
+            raise checkpoint.CheckpointError(f"{path} was made with other settings: {different}")
         if state["records"] != len(self.train_examples):
             raise checkpoint.CheckpointError(
                 f"{path} was made on {state['records']} training records; there are {len(self.train_examples)} now"

@@ -18,7 +18,7 @@ import torch
 from neuro_latent_trainer import adapter_folder, checkpoint, files
 from neuro_latent_trainer.adapter import Adapter
 from neuro_latent_trainer.adapter_folder import AdapterError, SavedAdapter
-from neuro_latent_trainer.config import TrainConfig
+from neuro_latent_trainer.config import SHAPE, TrainConfig
 from neuro_latent_trainer.data import DataError, Record
 from neuro_latent_trainer.evaluation.evaluate import Stage, silent
 from neuro_latent_trainer.model import PromptOptimizer
@@ -108,12 +108,7 @@ def base_settings(saved: SavedAdapter) -> TrainConfig:
         encoder=saved.encoder.name,
         generator=saved.generator.name,
         form=shape.form,
-        projector=shape.projector,
-        soft_prompt_tokens=shape.soft_prompt_tokens,
-        black_box_width=shape.black_box_width,
-        bottleneck_width=shape.bottleneck_width,
-        dropout=shape.dropout,
-        pooling=shape.pooling,
+        **{name: getattr(shape, name) for name in SHAPE},
         instruction=shape.instruction,
         precision="auto",  # the base may have been trained on another machine
     )
