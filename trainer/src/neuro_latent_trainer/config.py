@@ -42,22 +42,12 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Settings of a training run.
+    """Settings of a training run; ``neuro-latent train --help`` says what most of them mean.
 
     Attributes:
-        form: what the generator learns to write: the ``complement`` of a raw prompt or a ``rewrite``; ``auto`` is
-            resolved by the data before a run begins.
-        batch_size: records a step, over all processes.
-        base_learning_rate: of what all soft prompts have in common (S0), in spreads of T5's embeddings a step.
+        form: ``auto`` is resolved by the data before a run begins.
         instruction: what the soft prompts start as; "" is the one of the form.
-        gate_share: share of the groups of prompts that are kept out of training, for the gate to be fitted on; 0 fits
-            none.
         start_from: adapter whose weights, and whose form, a run starts with; "" is a fresh one.
-        steered: whether a fresh adapter starts with the projector that the generator was pre-trained with, if any.
-        linear_start: whether the black box starts as the best linear guess of the enhanced prompt's embedding.
-        precision: of T5's products: ``auto`` (bf16 on a GPU, else fp32), ``fp32`` or ``bf16``.
-        micro_batch_size: the most records that T5 sees at once; 0 is all that a process has. Less memory, the same
-            step.
 
     Raises:
         ValueError: a setting is out of its range; the message names it, its value and the range.

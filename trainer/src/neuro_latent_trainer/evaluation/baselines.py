@@ -27,12 +27,11 @@ from neuro_latent_trainer import files
 from neuro_latent_trainer.backbones import Generator, autocast, freeze, resolve
 from neuro_latent_trainer.choices import Precision
 from neuro_latent_trainer.data import Record
+from neuro_latent_trainer.evaluation.systems import Progress
 from neuro_latent_trainer.examples import TokenizedPairs
 from neuro_latent_trainer.losses import generation_loss
 from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.schedule import warmup_then_cosine
-
-Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)

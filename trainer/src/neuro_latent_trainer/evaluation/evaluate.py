@@ -29,6 +29,7 @@ from neuro_latent_trainer.evaluation.systems import (
     Constant,
     Losses,
     Nearest,
+    Progress,
     System,
     adapted,
     embeddings,
@@ -43,11 +44,11 @@ RAW, NEAREST, CONSTANT, INSTRUCTION, PROMPT_TUNING = "raw", "nearest", "constant
 ADAPTER, FULL_FINETUNE = "adapter", "full fine-tune"
 SHUFFLED, SERVED = "adapter, shuffled", "adapter, as served"
 
-Stage = Callable[[str, int], Callable[[int], None]]
+Stage = Callable[[str, int], Progress]
 """Begins a stage with so many rows; returns what to call with the rows that are done."""
 
 
-def silent(name: str, rows: int) -> Callable[[int], None]:
+def silent(name: str, rows: int) -> Progress:
     """A :data:`Stage` that tells nobody."""
     return lambda done: None
 
