@@ -44,7 +44,7 @@ def main() -> None:
     adapter.load_state_dict(torch.load(work / "intent.pt", weights_only=True) | projector)
     t5.half().save_pretrained(output / "generator")
     save_generator_tokenizer(text, output / "generator")
-    steering.write(output / "generator", steering.SteeringConfig.of(config, encoder), adapter)
+    steering.write(output / "generator", encoder, adapter)
     print(f"{output / 'encoder'}\n{output / 'generator'}")
 
 

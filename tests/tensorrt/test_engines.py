@@ -17,6 +17,7 @@ from google.protobuf import json_format, text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 from typer.testing import CliRunner
 
+from neuro_latent_core.limits import BUCKETS
 from neuro_latent_export.backends import GRAPH_MODELS
 from neuro_latent_export.cli import export
 from neuro_latent_export.decoder_graphs import build_prefill, build_step

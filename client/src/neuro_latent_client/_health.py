@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from neuro_latent_core import protocol
+from neuro_latent_core.limits import MAX_DEADLINE_MS
 
 from ._transport import LIVE, READY, STREAM_READY, UNARY_READY, UNARY_VERSIONS, Question
 from .errors import NeuroLatentError
@@ -22,7 +23,7 @@ def probe_options(timeout_s: float) -> GenerationOptions:
 
     What is late is answered without being decoded, so that a busy server answers it too.
     """
-    return {"max_length": 1, "deadline_ms": min(protocol.MAX_DEADLINE_MS, math.ceil(timeout_s * 500))}
+    return {"max_length": 1, "deadline_ms": min(MAX_DEADLINE_MS, math.ceil(timeout_s * 500))}
 
 
 class HealthCheck:

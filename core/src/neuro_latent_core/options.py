@@ -21,13 +21,13 @@ class Option:
     """The declaration of one option.
 
     Attributes:
-        type: of its tensor, [B, 1].
+        triton_type: of its tensor, [B, 1].
         default: None leaves it to the server.
         low, high: the least and the greatest value; ``low`` itself is not allowed with ``above_low``.
         help: what it does, in a few words.
     """
 
-    type: TritonType
+    triton_type: TritonType
     default: float | None
     low: float
     high: float
@@ -37,7 +37,7 @@ class Option:
     @property
     def kind(self) -> type[int] | type[float]:
         """The Python type of a value."""
-        return float if self.type == "FP32" else int
+        return float if self.triton_type == "FP32" else int
 
 
 def _option(

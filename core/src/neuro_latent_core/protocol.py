@@ -16,7 +16,7 @@ STREAM_MODEL: Final = "neuro_latent_optimizer_stream"
 
 RAW_PROMPT: Final = "raw_prompt"
 
-OPTION_TYPES: Final[dict[str, TritonType]] = {name: option.type for name, option in OPTIONS.items()}
+OPTION_TYPES: Final[dict[str, TritonType]] = {name: option.triton_type for name, option in OPTIONS.items()}
 """Optional inputs, each [B, 1]."""
 
 ADAPTER: Final = "adapter"

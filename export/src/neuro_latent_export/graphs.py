@@ -95,7 +95,7 @@ class Sizes:
         return cls(
             encoder_width=model.encoder.width,
             generator_width=t5.d_model,
-            soft_prompt_tokens=model.adapter.config.soft_prompt_tokens + model.adapter.config.memory_prompts,
+            soft_prompt_tokens=model.adapter.config.soft_prompt_tokens,
             decoder_layers=t5.num_decoder_layers,
             heads=t5.num_heads,
             head_width=t5.d_kv,
@@ -129,7 +129,7 @@ def graph_specs(model: PromptOptimizer) -> list[GraphSpec]:
         ),
         GraphSpec(
             "t5_encoder/1/model.onnx",
-            T5EncoderGraph(t5, model.adapter.config.memory_prompts),
+            T5EncoderGraph(t5),
             (
                 TensorSpec("soft_prompts", ("batch", sizes.soft_prompt_tokens, sizes.generator_width)),
                 TensorSpec("input_ids", ("batch", "tokens"), ids),

@@ -117,7 +117,6 @@ def write_adapter_record(loaded: Loaded, graph: Path) -> None:
             "encoder_width": sizes.encoder_width,
             "generator_width": sizes.generator_width,
             "soft_prompt_tokens": sizes.soft_prompt_tokens,
-            "memory_prompts": config.memory_prompts,
             "pooling": config.pooling,
             "precision": loaded.precision.name,
         },

@@ -48,18 +48,12 @@ def position_table(attention: Any, bidirectional: bool) -> Tensor:
 
 
 class T5EncoderGraph(nn.Module):
-    """Soft prompts and prompt tokens -> encoder hidden states.
-
-    Args:
-        t5: of Hugging Face.
-        memory_prompts: how many of the soft prompts are hidden states already, and go past the encoder.
-    """
+    """Soft prompts and prompt tokens -> encoder hidden states, with the weights of Hugging Face's ``t5``."""
 
     bias_table: Tensor
 
-    def __init__(self, t5: Any, memory_prompts: int = 0) -> None:
+    def __init__(self, t5: Any) -> None:
         super().__init__()
-        self.memory_prompts = memory_prompts
         self.embed: nn.Embedding = t5.get_input_embeddings()
         self.blocks: Any = t5.encoder.block
         self.final_norm: nn.Module = t5.encoder.final_layer_norm
@@ -68,9 +62,8 @@ class T5EncoderGraph(nn.Module):
 
     def forward(self, soft_prompts: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """``soft_prompts`` [B, P, D], ``input_ids`` and ``attention_mask`` int64 [B, S] -> [B, P+S, D]."""
-        memory_BMD, input_BPD = soft_prompts[:, : self.memory_prompts], soft_prompts[:, self.memory_prompts :]
-        x_BQD = torch.cat([input_BPD, self.embed(input_ids)], dim=1)
-        mask_BQ = torch.cat([torch.ones_like(input_BPD[..., 0], dtype=attention_mask.dtype), attention_mask], dim=1)
+        x_BQD = torch.cat([soft_prompts, self.embed(input_ids)], dim=1)
+        mask_BQ = torch.cat([torch.ones_like(soft_prompts[..., 0], dtype=attention_mask.dtype), attention_mask], dim=1)
         most = (self.bias_table.shape[0] - 1) // 2
         position_Q = torch.arange(x_BQD.shape[1], device=x_BQD.device)
         offset_QQ = (position_Q[None, :] - position_Q[:, None]).clamp(-most, most) + most
@@ -82,4 +75,4 @@ class T5EncoderGraph(nn.Module):
             x_BQD = x_BQD + attention.o(attend(q, k, v, bias))
             x_BQD = x_BQD + block.layer[1].DenseReluDense(block.layer[1].layer_norm(x_BQD))
         hidden_BQD: Tensor = self.final_norm(x_BQD)
-        return torch.cat([memory_BMD, hidden_BQD], dim=1) if self.memory_prompts else hidden_BQD
+        return hidden_BQD

@@ -48,7 +48,7 @@ def template_values(
         "eos_id": str(model.generator.eos_id),
         "model_version": model_version,
         "option_inputs": ",\n  ".join(
-            f'{{ name: "{name}", data_type: TYPE_{option.type}, dims: [ 1 ], optional: true }}'
+            f'{{ name: "{name}", data_type: TYPE_{option.triton_type}, dims: [ 1 ], optional: true }}'
             for name, option in OPTIONS.items()
         ),
         "option_maps": "\n      ".join(f'input_map {{ key: "{name}", value: "{name}" }}' for name in OPTIONS),

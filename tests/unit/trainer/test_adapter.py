@@ -127,6 +127,10 @@ def test_unknown_settings_are_refused() -> None:
         AdapterConfig.from_dict({**SIZES, "layers": 2, "heads": 1})
 
 
+def test_a_configuration_of_an_earlier_version_is_read() -> None:
+    assert AdapterConfig.from_dict({**SIZES, "memory_prompts": 0}) == AdapterConfig(**SIZES)
+
+
 def test_a_configuration_survives_its_dictionary() -> None:
     config = AdapterConfig(**SIZES, projector="dense", pooling="cls", instruction="Improve: ")
     assert AdapterConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
@@ -197,6 +201,7 @@ def drop_the_encoder(folder: Path) -> None:
         (lambda folder: edit(folder, format=2), "format 2, expected 1"),
         (lambda folder: edit(folder, adapter={**SIZES, "layers": 2}), "unknown adapter settings: layers"),
         (lambda folder: edit(folder, adapter={**SIZES, "dropout": 2}), "dropout must be"),
+        (lambda folder: edit(folder, adapter={**SIZES, "memory_prompts": 3}), "memory_prompts 3, an option that has"),
     ],
 )
 def test_a_damaged_adapter_is_one_clear_error(copy: Path, damage: Any, words: str) -> None:
@@ -211,16 +216,6 @@ def test_weights_that_do_not_fit_their_configuration_are_an_adapter_error(copy: 
     edit(copy, adapter={**config, "bottleneck_width": 3})
     with pytest.raises(AdapterError, match="do not fit its configuration"):
         PromptOptimizer.from_pretrained(copy)
-
-
-def test_memory_prompts_start_as_what_t5_makes_of_the_instruction(frozen: tuple[Encoder, Generator]) -> None:
-    model = fresh(frozen, memory_prompts=2)
-    soft = model.adapter(model.embed(["Create a function"]))
-    assert soft.shape[1] == model.adapter.config.soft_prompt_tokens + 2
-    generator = frozen[1]
-    ids = generator.tokenizer(model.adapter.config.instruction, add_special_tokens=False, return_tensors="pt")
-    read = generator.model.encoder(input_ids=ids["input_ids"]).last_hidden_state[0]
-    assert torch.equal(model.adapter.memory.base, read[:2])
 
 
 def test_a_black_box_can_start_as_a_linear_map() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -131,7 +132,7 @@ def test_adapters_are_judged_as_they_are_served(optimizer: PromptOptimizer) -> N
         *(f"{name} {rows}" for name in ("ce", "preference_accuracy") for rows in ("original", "feedback")),
         *("chrf original", "withheld both", "unchanged both", "repetition both"),
     }
-    json.dumps(decision.as_json(), allow_nan=False)
+    json.dumps(asdict(decision), allow_nan=False)
     assert table(decision).row_count == len(decision.figures)
 
 

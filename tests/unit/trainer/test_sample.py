@@ -77,14 +77,12 @@ def test_each_format_holds_all_of_the_sample(tmp_path: Path, suffix: str) -> Non
         assert list(records) == sample_records()
 
 
-def test_a_file_is_only_overwritten_on_request(tmp_path: Path) -> None:
+def test_a_file_is_never_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "sample.jsonl"
     path.write_text("mine")
     with pytest.raises(FileExistsError, match=r"sample\.jsonl already exists"):
         write_sample(path)
     assert path.read_text() == "mine"
-    assert write_sample(path, force=True) == len(ROWS)
-    assert len(read_records(path, strict=True).records) == len(ROWS)
 
 
 def test_another_ending_is_refused_before_anything_is_written(tmp_path: Path) -> None:

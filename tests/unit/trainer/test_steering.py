@@ -11,7 +11,6 @@ from neuro_latent_trainer import steering
 from neuro_latent_trainer.adapter import Adapter, AdapterConfig
 from neuro_latent_trainer.backbones import load_encoder, load_generator
 from neuro_latent_trainer.model import PromptOptimizer
-from neuro_latent_trainer.steering import SteeringConfig
 from tests import tiny
 
 SETTINGS: dict[str, Any] = {"bottleneck_width": 8, "form": "complement"}
@@ -21,7 +20,7 @@ def written(folder: Path, encoder: Any, config: AdapterConfig) -> Adapter:
     torch.manual_seed(4)
     adapter = Adapter(config).eval()
     adapter.standardizer.fit(torch.randn(50, config.encoder_width))
-    steering.write(folder, SteeringConfig.of(config, encoder), adapter)
+    steering.write(folder, encoder, adapter)
     return adapter
 
 
@@ -44,7 +43,6 @@ def test_a_fresh_adapter_starts_from_the_generators(tmp_path: Path) -> None:
         {"soft_prompt_tokens": 7},
         {"bottleneck_width": 4},
         {"black_box_width": 32},
-        {"memory_prompts": 2},
         {"projector": "dense"},
         {"pooling": "cls"},
         {"form": "rewrite"},

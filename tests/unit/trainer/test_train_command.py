@@ -83,7 +83,7 @@ def test_a_run_ends_with_one_json_line_and_says_how_to_serve_it(options: dict[st
 def test_settings_of_other_versions_are_read_as_far_as_they_are_known() -> None:
     config = TrainConfig(batch_size=5, phase1=LossWeights(distillation=0.7))
     values = {**json.loads(json.dumps(config.to_dict())), "of_the_future": 1}
-    del values["intent_dropout"]
+    del values["input_mask"]
     assert TrainConfig.from_dict(values) == config
 
 

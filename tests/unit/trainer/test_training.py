@@ -229,6 +229,22 @@ def test_resuming_with_other_settings_or_data_is_refused(make_run: MakeRun, chan
     assert "in_progress.pt" in str(caught.value)
 
 
+def test_a_checkpoint_of_an_earlier_version_is_resumed_unless_it_used_what_is_gone(make_run: MakeRun) -> None:
+    first = make_run("run", Recorder(stop_after=2))
+    first.execute()
+    path = checkpoint.newest(first.output_dir)
+    state = checkpoint.load(path)
+    state["config"] |= {"memory_prompts": 0, "kl_form": "moments", "intent_dropout": 0.0}
+    checkpoint.save(path, state)
+    run = make_run("run")
+    run.restore(path)
+    assert run.position.step == 2
+    state["config"]["kl_form"] = "vocabulary"
+    checkpoint.save(path, state)
+    with pytest.raises(CheckpointError, match="made with kl_form 'vocabulary', an option that has been removed"):
+        run.restore(path)
+
+
 def test_a_checkpoint_that_is_missing_damaged_or_something_else_is_one_clear_error(
     make_run: MakeRun, tmp_path: Path
 ) -> None:

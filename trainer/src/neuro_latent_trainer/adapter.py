@@ -5,14 +5,22 @@ Shape letters: ``B`` batch, ``E`` encoder width, ``P`` soft prompts, ``D`` gener
     raw embedding [B, E] -> standardised [B, E] -> black box -> optimized intent [B, E] -> projector -> [B, P, D]
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from neuro_latent_core.form import FORMS, Form
-from neuro_latent_trainer.choices import INSTRUCTIONS, POOLINGS, PROJECTOR_FORMS, Pooling, ProjectorForm
+from neuro_latent_trainer.checks import check_one_of
+from neuro_latent_trainer.choices import (
+    INSTRUCTIONS,
+    POOLINGS,
+    PROJECTOR_FORMS,
+    Pooling,
+    ProjectorForm,
+    without_removed,
+)
 from neuro_latent_trainer.gate import Gate
 
 
@@ -22,8 +30,6 @@ class AdapterConfig:
 
     Attributes:
         form: what the generator writes behind the soft prompts: the ``complement`` of the raw prompt, or a ``rewrite``.
-        memory_prompts: soft prompts that T5's decoder sees beside the hidden states of the encoder, which does not read
-            them; 0 is none.
 
     Raises:
         ValueError: a field is out of its range or unknown; the message names it.
@@ -38,33 +44,23 @@ class AdapterConfig:
     bottleneck_width: int = 128
     pooling: Pooling = "mean"
     instruction: str = INSTRUCTIONS["rewrite"]
-    memory_prompts: int = 0
     form: Form = "rewrite"
 
     def __post_init__(self) -> None:
-        for name in (
-            "encoder_width",
-            "generator_width",
-            "black_box_width",
-            "soft_prompt_tokens",
-            "bottleneck_width",
-        ):
+        sizes = ("encoder_width", "generator_width", "black_box_width", "soft_prompt_tokens", "bottleneck_width")
+        for name in sizes:
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise ValueError(f"{name} must be a positive integer, not {getattr(self, name)!r}")
-        if not isinstance(self.memory_prompts, int) or self.memory_prompts < 0:
-            raise ValueError(f"memory_prompts must be an integer of at least 0, not {self.memory_prompts!r}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), not {self.dropout!r}")
-        if self.form not in FORMS:
-            raise ValueError(f"form must be one of {', '.join(FORMS)}, not {self.form!r}")
-        if self.projector not in PROJECTOR_FORMS:
-            raise ValueError(f"projector must be one of {', '.join(PROJECTOR_FORMS)}, not {self.projector!r}")
-        if self.pooling not in POOLINGS:
-            raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, not {self.pooling!r}")
+        check_one_of(self, "form", FORMS)
+        check_one_of(self, "projector", PROJECTOR_FORMS)
+        check_one_of(self, "pooling", POOLINGS)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "AdapterConfig":
         """Build from a dictionary; unknown keys are refused."""
+        values = without_removed(values)
         unknown = sorted(set(values) - set(cls.__dataclass_fields__))
         if unknown:
             raise ValueError(f"unknown adapter settings: {', '.join(unknown)}")
@@ -191,11 +187,6 @@ class Adapter(nn.Module):
         self.standardizer = Standardizer(config.encoder_width)
         self.black_box = BlackBox(config)
         self.projector = (ResidualProjector if config.projector == "residual" else DenseProjector)(config)
-        self.memory = (
-            ResidualProjector(replace(config, soft_prompt_tokens=config.memory_prompts))
-            if config.memory_prompts
-            else None
-        )
         self.gate: Gate | None = None
 
     def gate_values(self, embedding_BE: Tensor) -> Tensor:
@@ -236,11 +227,6 @@ class Adapter(nn.Module):
         """The optimized intent [B, E], in standardised coordinates."""
         return self.black_box(self.standardizer(embedding_BE))
 
-    def soft_prompts(self, intent_BE: Tensor) -> Tensor:
-        """Intent [B, E] -> soft prompts [B, P, D], those of the decoder's memory first."""
-        soft_BPD = self.projector(intent_BE)
-        return soft_BPD if self.memory is None else torch.cat([self.memory(intent_BE), soft_BPD], dim=1)
-
     def forward(self, embedding_BE: Tensor) -> Tensor:
         """Raw embedding [B, E] -> soft prompts [B, P, D]."""
-        return self.soft_prompts(self.intent(embedding_BE))
+        return self.projector(self.intent(embedding_BE))

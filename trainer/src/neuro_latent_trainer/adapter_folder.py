@@ -15,6 +15,7 @@ from torch import Tensor
 
 from neuro_latent_trainer import files
 from neuro_latent_trainer.adapter import Adapter, AdapterConfig
+from neuro_latent_trainer.errors import TrainerError
 
 CONFIG_FILE = "adapter_config.json"
 CARD_FILE = "README.md"
@@ -24,7 +25,7 @@ FORMAT = 1
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
-class AdapterError(RuntimeError):
+class AdapterError(TrainerError):
     """A folder holds no adapter, or one that cannot be read."""
 
 

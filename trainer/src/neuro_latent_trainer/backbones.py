@@ -28,12 +28,13 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 
 from neuro_latent_trainer.choices import EMBEDDED, Pooling, Precision
+from neuro_latent_trainer.errors import TrainerError
 
 UNKNOWN = ("<unk>", "[UNK]")
 MODELS_VARIABLE = "NEURO_LATENT_MODELS"
 
 
-class BackboneError(RuntimeError):
+class BackboneError(TrainerError):
     """A frozen model cannot be loaded or does not fit."""
 
 
@@ -102,19 +103,11 @@ class Generator:
         """The text of token ids, special tokens left out."""
         return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
-    def encode_soft(
-        self, soft_BPD: Tensor, ids_BS: Tensor, mask_BS: Tensor, memory_prompts: int = 0
-    ) -> tuple[Tensor, Tensor]:
-        """Run T5's encoder over soft prompts and prompt: hidden states [B, Q, D] and their mask [B, Q].
-
-        The first ``memory_prompts`` of ``soft_BPD`` go past the encoder: they are hidden states already.
-        """
-        memory_BMD, input_BPD = soft_BPD[:, :memory_prompts], soft_BPD[:, memory_prompts:]
-        inputs_BQD = torch.cat([input_BPD, self.embeddings(ids_BS)], dim=1)
-        read_BQ = torch.cat([mask_BS.new_ones(input_BPD.shape[:2]), mask_BS], dim=1)
-        hidden_BQD = self.model.encoder(inputs_embeds=inputs_BQD, attention_mask=read_BQ).last_hidden_state
-        mask_BQ = torch.cat([mask_BS.new_ones(memory_BMD.shape[:2]), read_BQ], dim=1)
-        return torch.cat([memory_BMD.to(hidden_BQD.dtype), hidden_BQD], dim=1), mask_BQ
+    def encode_soft(self, soft_BPD: Tensor, ids_BS: Tensor, mask_BS: Tensor) -> tuple[Tensor, Tensor]:
+        """Run T5's encoder over soft prompts and prompt: hidden states [B, Q, D] and their mask [B, Q]."""
+        inputs_BQD = torch.cat([soft_BPD, self.embeddings(ids_BS)], dim=1)
+        mask_BQ = torch.cat([mask_BS.new_ones(soft_BPD.shape[:2]), mask_BS], dim=1)
+        return self.model.encoder(inputs_embeds=inputs_BQD, attention_mask=mask_BQ).last_hidden_state, mask_BQ
 
     def logits(self, hidden_BQD: Tensor, mask_BQ: Tensor, labels_BT: Tensor) -> Tensor:
         """Teacher-forced logits [B, T, V] of ``labels_BT`` (IGNORE where padded)."""
@@ -168,11 +161,7 @@ def without_control(ids: list[int], added: Mapping[int, AddedToken]) -> list[int
     """Ids of a text, the unknown token in place of control tokens.
 
     T5's own tokenizer has these among its ordinary pieces, so it writes ``</s>`` in a text as the end token though the
-    text is not split at special tokens.
-
-    Args:
-        ids: without the special tokens at the ends.
-        added: the tokenizer's added tokens by id.
+    text is not split at special tokens. ``added`` are the tokenizer's added tokens by id.
     """
     control = {token for token, piece in added.items() if piece.special}
     unknown = next((token for token, piece in added.items() if piece.content in UNKNOWN), None)

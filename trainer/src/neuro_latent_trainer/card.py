@@ -16,11 +16,7 @@ WRITES: dict[Form, str] = {
 def model_card(config: TrainConfig, adapter: AdapterConfig, training: dict[str, Any]) -> str:
     """Markdown with what the adapter is, what it was trained on, its figures and its limits.
 
-    Args:
-        config: of the run.
-        adapter: its shape and form.
-        training: what the adapter folder keeps of the run; where it has ``gate``, a list of ``threshold``, ``served``
-            and ``apt`` (shares, 0 to 1), the card shows it.
+    ``training`` is what the adapter folder keeps of the run; where it has a ``gate``, the card shows its curve.
     """
     width = adapter.encoder_width
     return f"""---

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 
 from neuro_latent_trainer import files
+from neuro_latent_trainer.errors import TrainerError
 
 FINAL = "neuro_final_model.pt"
 PARTIAL = "in_progress.pt"
 _EPOCH_NAME = re.compile(r"phase(\d)_epoch_(\d+)\.pt")
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(TrainerError):
     """A checkpoint is missing, damaged, or belongs to other settings."""
 
 

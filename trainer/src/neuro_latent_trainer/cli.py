@@ -16,9 +16,11 @@ from neuro_latent_trainer.command_line import (
     explain,
     fail,
     read_data,
+    say,
     stopping_with_a_checkpoint,
 )
 from neuro_latent_trainer.config import TrainConfig
+from neuro_latent_trainer.errors import TrainerError
 
 if TYPE_CHECKING:
     from neuro_latent_core.form import Form
@@ -28,6 +30,7 @@ DEFAULTS = TrainConfig()
 
 
 def train(
+    context: typer.Context,
     data_path: DataOption,
     output_dir: Annotated[
         Path, typer.Option(help="Folder of the run: checkpoints, adapter, curves.", metavar="RUN")
@@ -63,21 +66,12 @@ def train(
         typer.Option(help="The rate of what all soft prompts have in common, in spreads of T5's embeddings a step."),
     ] = DEFAULTS.base_learning_rate,
     kl_weight: Annotated[float, typer.Option(help="Weight of the KL penalty on soft prompts.")] = DEFAULTS.kl_weight,
-    kl_form: Annotated[
-        str, typer.Option(help="moments (of soft prompts and T5's tokens) or vocabulary (what soft prompts read as).")
-    ] = DEFAULTS.kl_form,
     projector: Annotated[str, typer.Option(help="residual or dense.")] = DEFAULTS.projector,
     soft_prompt_tokens: Annotated[int, typer.Option(help="Number of soft prompts.")] = DEFAULTS.soft_prompt_tokens,
-    memory_prompts: Annotated[
-        int, typer.Option(help="Further soft prompts, that T5's decoder sees and its encoder does not.")
-    ] = DEFAULTS.memory_prompts,
     pooling: Annotated[str, typer.Option(help="mean or cls.")] = DEFAULTS.pooling,
     input_mask: Annotated[
         float, typer.Option(help="Share of the prompt's tokens hidden from T5 in training.")
     ] = DEFAULTS.input_mask,
-    intent_dropout: Annotated[
-        float, typer.Option(help="Share of the prompts whose soft prompts are made of the mean intent in training.")
-    ] = DEFAULTS.intent_dropout,
     max_source_tokens: Annotated[
         int, typer.Option(help="Longest raw prompt in training.")
     ] = DEFAULTS.max_source_tokens,
@@ -100,12 +94,12 @@ def train(
         ),
     ] = DEFAULTS.gate_share,
     start_from: Annotated[
-        str | None,
+        str,
         typer.Option(
             help="Adapter to go on training from, with other data or settings: folder, run or Hub name.",
             metavar="ADAPTER",
         ),
-    ] = None,
+    ] = DEFAULTS.start_from,
     steered: Annotated[
         bool,
         typer.Option(help="Start from the adapter that the generator was pre-trained with, where it has one."),
@@ -142,36 +136,8 @@ def train(
         _create_sample(data_path, console, as_json)
         return
     try:
-        config = TrainConfig(
-            encoder=encoder,
-            generator=generator,
-            form=form,  # type: ignore[arg-type]  # checked by TrainConfig
-            phase1_epochs=phase1_epochs,
-            phase2_epochs=phase2_epochs,
-            batch_size=batch_size,
-            micro_batch_size=micro_batch_size,
-            learning_rate=learning_rate,
-            base_learning_rate=base_learning_rate,
-            kl_weight=kl_weight,
-            kl_form=kl_form,  # type: ignore[arg-type]  # checked by TrainConfig
-            projector=projector,  # type: ignore[arg-type]  # checked by TrainConfig
-            soft_prompt_tokens=soft_prompt_tokens,
-            memory_prompts=memory_prompts,
-            pooling=pooling,  # type: ignore[arg-type]  # checked by TrainConfig
-            input_mask=input_mask,
-            intent_dropout=intent_dropout,
-            max_source_tokens=max_source_tokens,
-            max_target_tokens=max_target_tokens,
-            validation_share=validation_share,
-            sample_every=sample_every,
-            save_every=save_every,
-            seed=seed,
-            gate_share=gate_share,
-            start_from=start_from or "",
-            steered=steered,
-            linear_start=linear_start,
-            precision=precision,  # type: ignore[arg-type]  # checked by TrainConfig
-        )
+        settings = TrainConfig.__dataclass_fields__.keys() & context.params.keys()
+        config = TrainConfig(**{name: context.params[name] for name in settings})
     except ValueError as error:
         fail(console, str(error), code=2)
     _train(config, data_path, val_path, columns, strict, output_dir, embeddings_dir, resume, device, console, as_json)
@@ -184,13 +150,8 @@ def _create_sample(path: Path, console: Console, as_json: bool) -> None:
         count = write_sample(path)
     except (OSError, ValueError) as error:
         fail(console, str(error))
-    console.print(f"{count} sample records written to {path}. Train on them with:", markup=False, soft_wrap=True)
-    console.print(
-        f"  neuro-latent train --data-path {path} --output-dir runs/first",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+    say(console, f"{count} sample records written to {path}. Train on them with:")
+    say(console, f"  neuro-latent train --data-path {path} --output-dir runs/first")
     if as_json:
         typer.echo(json.dumps({"data_path": str(path), "records": count}))
 
@@ -210,9 +171,7 @@ def _train(
 ) -> None:
     # Imported here so that --help and --create-sample do not wait for torch.
     from neuro_latent_trainer import checkpoint
-    from neuro_latent_trainer.adapter_folder import AdapterError
-    from neuro_latent_trainer.backbones import BackboneError
-    from neuro_latent_trainer.data import DataError, describe_unused, parse_columns, split_records
+    from neuro_latent_trainer.data import describe_unused, parse_columns, split_records
     from neuro_latent_trainer.progress import RunLog, Unobserved
     from neuro_latent_trainer.sources import Sources
     from neuro_latent_trainer.training import Observer, Run
@@ -233,7 +192,7 @@ def _train(
         mapping = parse_columns(columns) if columns else None
 
         def warn(text: str) -> None:
-            console.print(f"warning: {text}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+            say(console, f"warning: {text}", "yellow")
 
         def read(path: Path) -> "Dataset":
             report = output_dir / f"bad_rows_{path.name}.txt" if processes.is_main_process else None
@@ -244,12 +203,12 @@ def _train(
             train_records, val_records = split_records(data.records, config.validation_share, config.seed)
         else:
             train_records, val_records = list(data.records), list(read(val_path).records)
-        console.print(f"{len(train_records)} training records, {len(val_records)} held out", highlight=False)
+        say(console, f"{len(train_records)} training records, {len(val_records)} held out")
         form, reason = _form(config, data)
         config = replace(config, form=form)
-        console.print(f"form: {form} ({reason})", highlight=False, markup=False)
+        say(console, f"form: {form} ({reason})")
         if unused := describe_unused(train_records + val_records, form):
-            console.print(unused, style="yellow", highlight=False)
+            say(console, unused, "yellow")
         checkpoint_path = checkpoint.newest(output_dir, warn) if resume == "last" else resume and Path(resume)
         with ExitStack() as closing:
             observer: Observer = Unobserved()
@@ -267,37 +226,24 @@ def _train(
             )
             if checkpoint_path:
                 run.restore(checkpoint_path)
-                console.print(
-                    f"resumed from {checkpoint_path} at step {run.position.step}", highlight=False, markup=False
-                )
+                say(console, f"resumed from {checkpoint_path} at step {run.position.step}")
             if processes.is_main_process:
                 Sources.of(data_path, val_path, columns).write(output_dir)
             before = run.sample() if config.sample_every else []
             with stopping_with_a_checkpoint(run, console):
                 summary = run.execute()
             after = run.sample() if before and not summary.interrupted else []
-    except (
-        AdapterError,
-        BackboneError,
-        DataError,
-        checkpoint.CheckpointError,
-        FloatingPointError,
-        ValueError,
-        OSError,
-    ) as error:
+    except (TrainerError, FloatingPointError, ValueError, OSError) as error:
         fail(console, explain(error), code=2 if isinstance(error, ValueError) else 1)
     if summary.interrupted:
         fail(console, f"stopped at step {summary.steps}; go on with --resume last", code=130)
     for (raw, first), (_, last) in zip(before[:1], after, strict=False):
         start = "before" if not checkpoint_path else "when resumed"
         for name, text in (("held-out prompt", raw), (f"written {start}", first), ("written now", last)):
-            console.print(f"{name}: {text or '(nothing)'}", highlight=False, markup=False, soft_wrap=True)
-    console.print(
-        f"validation loss {summary.validation_loss_start:.4f} → {summary.validation_loss_end:.4f} nats a token, "
-        f"{summary.steps} steps in {summary.seconds:.0f} s. Serve it with:",
-        highlight=False,
-    )
-    console.print(f"  neuro-latent serve --run {output_dir}", highlight=False, markup=False, soft_wrap=True)
+            say(console, f"{name}: {text or '(nothing)'}")
+    losses = f"{summary.validation_loss_start:.4f} → {summary.validation_loss_end:.4f} nats a token"
+    say(console, f"validation loss {losses}, {summary.steps} steps in {summary.seconds:.0f} s. Serve it with:")
+    say(console, f"  neuro-latent serve --run {output_dir}")
     if as_json and processes.is_main_process:
         typer.echo(json.dumps(asdict(summary)))
 

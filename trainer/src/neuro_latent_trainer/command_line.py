@@ -2,7 +2,7 @@
 
 import errno
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -12,7 +12,10 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from neuro_latent_trainer.data import Dataset
+    from neuro_latent_trainer.evaluation.evaluate import Stage
     from neuro_latent_trainer.training import Run
 
 DataOption = Annotated[
@@ -35,9 +38,14 @@ EmbeddingsOption = Annotated[
 ]
 
 
+def say(console: Console, text: str, style: str = "") -> None:
+    """Print a text as it is, in one piece."""
+    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
 def fail(console: Console, message: str, code: int = 1) -> NoReturn:
-    """Print an error in one piece and end the command."""
-    console.print(f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
+    """Print an error and end the command."""
+    say(console, f"error: {message}", "red")
     raise typer.Exit(code)
 
 
@@ -64,9 +72,19 @@ def read_data(
         if report:
             report.parent.mkdir(parents=True, exist_ok=True)
             report.write_text("".join(f"{row}\n" for row in data.bad_rows), encoding="utf-8")
-        console.print(render_bad_rows(data.bad_rows), style="yellow", highlight=False, markup=False)
+        say(console, render_bad_rows(data.bad_rows), "yellow")
     data.check_lost()
     return data
+
+
+def told_by(bars: "Progress") -> "Stage":
+    """Progress bars as the :data:`~neuro_latent_trainer.evaluation.evaluate.Stage` of an evaluation."""
+
+    def stage(name: str, total: int) -> Callable[[int], None]:
+        task = bars.add_task(name, total=total)
+        return lambda done: bars.advance(task, done)
+
+    return stage
 
 
 @contextmanager

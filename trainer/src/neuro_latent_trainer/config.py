@@ -1,24 +1,33 @@
 """All settings of a training run, in one frozen and validated place; the command line takes its defaults from here."""
 
-import math
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from neuro_latent_core.form import Form
+from neuro_latent_trainer.checks import check_at_least, check_one_of, check_positive
 from neuro_latent_trainer.choices import (
     EMBEDDED,
-    KL_FORMS,
     POOLINGS,
     PRECISIONS,
     PROJECTOR_FORMS,
     TRAINING_FORMS,
-    KlForm,
     Pooling,
     Precision,
     ProjectorForm,
     TrainingForm,
 )
+
+SHAPE = ("black_box_width", "soft_prompt_tokens", "dropout", "projector", "bottleneck_width", "pooling")
+"""Settings that an adapter keeps."""
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """Which settings are not the same, and how; "" where all are."""
+    # As JSON: tuples and lists must compare equal.
+    names = sorted(name for name in here if json.dumps(here[name]) != json.dumps(there.get(name)))
+    return ", ".join(f"{name} {there.get(name)!r} there, {here[name]!r} here" for name in names)
 
 
 @dataclass(frozen=True)
@@ -33,24 +42,12 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Settings of a training run.
+    """Settings of a training run; ``neuro-latent train --help`` says what most of them mean.
 
     Attributes:
-        form: what the generator learns to write: the ``complement`` of a raw prompt or a ``rewrite``; ``auto`` is
-            resolved by the data before a run begins.
-        batch_size: records a step, over all processes.
-        intent_dropout: share of the rows whose soft prompts are made of the mean intent in training.
-        base_learning_rate: of what all soft prompts have in common (S0), in spreads of T5's embeddings a step.
-        kl_form: ``moments`` or ``vocabulary``: see :mod:`neuro_latent_trainer.losses`.
+        form: ``auto`` is resolved by the data before a run begins.
         instruction: what the soft prompts start as; "" is the one of the form.
-        gate_share: share of the groups of prompts that are kept out of training, for the gate to be fitted on; 0 fits
-            none.
         start_from: adapter whose weights, and whose form, a run starts with; "" is a fresh one.
-        steered: whether a fresh adapter starts with the projector that the generator was pre-trained with, if any.
-        linear_start: whether the black box starts as the best linear guess of the enhanced prompt's embedding.
-        precision: of T5's products: ``auto`` (bf16 on a GPU, else fp32), ``fp32`` or ``bf16``.
-        micro_batch_size: the most records that T5 sees at once; 0 is all that a process has. Less memory, the same
-            step.
 
     Raises:
         ValueError: a setting is out of its range; the message names it, its value and the range.
@@ -69,13 +66,10 @@ class TrainConfig:
     warmup_share: float = 0.05
     clip_norm: float = 1.0
     kl_weight: float = 0.01
-    kl_form: KlForm = "moments"
     contrastive_temperature: float = 0.07
     input_mask: float = 0.15
-    intent_dropout: float = 0.0
     projector: ProjectorForm = "residual"
     soft_prompt_tokens: int = 20
-    memory_prompts: int = 0
     black_box_width: int = 1024
     bottleneck_width: int = 128
     dropout: float = 0.1
@@ -97,47 +91,23 @@ class TrainConfig:
     phase2: LossWeights = field(default=LossWeights(distillation=0.1, contrastive=0.1))
 
     def __post_init__(self) -> None:
-        for name, low in (
-            ("phase1_epochs", 0),
-            ("phase2_epochs", 0),
-            ("batch_size", 1),
-            ("micro_batch_size", 0),
-            ("soft_prompt_tokens", 1),
-            ("memory_prompts", 0),
-            ("black_box_width", 1),
-            ("bottleneck_width", 1),
-            ("max_source_tokens", 2),
-            ("max_target_tokens", 2),
-            ("max_validation_records", 1),
-            ("sample_every", 0),
-            ("save_every", 0),
-            ("seed", 0),
-        ):
-            if getattr(self, name) < low:
-                raise ValueError(f"{name} must be at least {low}, not {getattr(self, name)}")
+        check_at_least(self, 0, "phase1_epochs", "phase2_epochs", "micro_batch_size")
+        check_at_least(self, 0, "sample_every", "save_every", "seed", "kl_weight", "weight_decay")
+        check_at_least(self, 1, "batch_size", "soft_prompt_tokens", "black_box_width", "bottleneck_width")
+        check_at_least(self, 1, "max_validation_records")
+        check_at_least(self, 2, "max_source_tokens", "max_target_tokens")
+        check_positive(self, "learning_rate", "base_learning_rate", "clip_norm", "contrastive_temperature")
         if self.phase1_epochs + self.phase2_epochs == 0:
             raise ValueError("phase1_epochs and phase2_epochs are both 0: there is nothing to train")
-        for name in ("dropout", "input_mask", "intent_dropout", "warmup_share", "gate_share"):
+        for name in ("dropout", "input_mask", "warmup_share", "gate_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}")
         if not 0 < self.validation_share < 1:
             raise ValueError(f"validation_share must be between 0 and 1, not {self.validation_share}")
-        for name in ("learning_rate", "base_learning_rate", "clip_norm", "contrastive_temperature"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
-        for name in ("kl_weight", "weight_decay"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
-        if self.form not in TRAINING_FORMS:
-            raise ValueError(f"form must be one of {', '.join(TRAINING_FORMS)}, not {self.form!r}")
-        if self.projector not in PROJECTOR_FORMS:
-            raise ValueError(f"projector must be one of {', '.join(PROJECTOR_FORMS)}, not {self.projector!r}")
-        if self.kl_form not in KL_FORMS:
-            raise ValueError(f"kl_form must be one of {', '.join(KL_FORMS)}, not {self.kl_form!r}")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
-        if self.pooling not in POOLINGS:
-            raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, not {self.pooling!r}")
+        check_one_of(self, "form", TRAINING_FORMS)
+        check_one_of(self, "projector", PROJECTOR_FORMS)
+        check_one_of(self, "precision", PRECISIONS)
+        check_one_of(self, "pooling", POOLINGS)
 
     @property
     def resolved_form(self) -> Form:

@@ -4,6 +4,7 @@ No row is dropped in silence: each row of the file is in ``Dataset.records`` or 
 """
 
 import ast
+import codecs
 import csv
 import gzip
 import hashlib
@@ -20,7 +21,7 @@ from typing import Any, BinaryIO, NamedTuple
 from neuro_latent_core.encoding import check_utf8, decode
 from neuro_latent_core.form import Form, complement_of, join
 from neuro_latent_core.guard import is_blank
-from neuro_latent_trainer.jsonl import parse_json_line
+from neuro_latent_trainer.errors import TrainerError
 
 MAX_SHOWN = 20
 """The most bad rows that :func:`render_bad_rows` spells out."""
@@ -35,7 +36,7 @@ MAX_CSV_FIELD = 2**31 - 1
 """Characters of one CSV field: the largest limit that the csv module takes on every platform."""
 
 
-class DataError(Exception):
+class DataError(TrainerError):
     """A data file that cannot be trained on: unreadable, empty, or with rows that are wrong."""
 
 
@@ -170,10 +171,9 @@ def parse_columns(text: str) -> dict[str, str]:
 
 
 def read_records(path: Path, columns: Mapping[str, str] | None = None, strict: bool = False) -> Dataset:
-    """Read a .json, .jsonl (also .jsonl.gz and .jsonl.xz), .csv or .parquet file.
+    """Read a .json, .jsonl (also .jsonl.gz and .jsonl.xz), .csv or .parquet file, as its name ends.
 
     Args:
-        path: the file; its name's ending tells the format.
         columns: the file's names of the columns ``raw``, ``enhanced``, ``complement``, ``failed`` and ``kind``; those
             not named keep ``raw_prompt``, ``enhanced_prompt``, ``complement``, ``failed_prompts`` and ``kind``. Where a
             row has a complement, its failed texts are complements too; an empty one says that there is nothing to add.
@@ -410,7 +410,7 @@ def _read_json(path: Path, names: _Columns) -> _Table:
 
 def _read_jsonl(path: Path, names: _Columns) -> _Table:
     with _open_binary(path) as file:
-        return _table(_json_lines(path, file), names)
+        return _table(json_lines(file), names)
 
 
 def _open_binary(path: Path) -> BinaryIO:
@@ -420,22 +420,34 @@ def _open_binary(path: Path) -> BinaryIO:
     return lzma.open(path) if suffix == ".xz" else path.open("rb")  # type: ignore[return-value]
 
 
-def _json_lines(path: Path, file: BinaryIO) -> Iterator[_Row]:
+def json_lines(file: BinaryIO) -> Iterator[_Row]:
+    """The objects of a file of JSON lines.
+
+    Raises:
+        ValueError: the file is in another encoding.
+    """
     # Lines of bytes: text lines would also end at the characters like U+2028 that JSON allows inside of strings.
     for number, line in enumerate(file, start=1):
         if number == 1:
             check_utf8(line[:4])
-        if not line.strip():
-            continue
-        try:
-            text = line.rstrip(b"\r\n").decode("utf-8-sig" if number == 1 else "utf-8")
-            yield number, parse_json_line(text, path, number)
-        except UnicodeDecodeError:
-            yield number, "not valid UTF-8"
-        except RecursionError:
-            yield number, "not valid JSON (nested too deeply)"
-        except ValueError as error:
-            yield number, str(error).removeprefix(f"{path}:{number}: ")
+            line = line.removeprefix(codecs.BOM_UTF8)
+        if line.strip():
+            yield number, _json_object(line)
+
+
+def _json_object(line: bytes) -> dict[str, Any] | str:
+    """The object, or why there is none, without any of the line's text."""
+    try:
+        row = json.loads(line.rstrip(b"\r\n").decode())
+    except UnicodeDecodeError:
+        return "not valid UTF-8"
+    except RecursionError:
+        return "not valid JSON (nested too deeply)"
+    except json.JSONDecodeError as error:
+        return f"not valid JSON ({error.msg} at column {error.colno})"
+    except ValueError as error:  # a number of too many digits
+        return str(error)
+    return row if isinstance(row, dict) else f"expected a JSON object, found {type(row).__name__}"
 
 
 def _read_csv(path: Path, names: _Columns) -> _Table:

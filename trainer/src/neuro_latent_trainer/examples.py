@@ -48,7 +48,6 @@ class TokenizedPairs:
     Args:
         records: those that have nothing to write in this form are left out (:meth:`~Record.target`).
         generator: whose tokenizer reads them.
-        form: what is written: complements or whole rewrites.
         max_source_tokens: of a longer raw prompt the beginning and the end are read; it ends with ``</s>``.
         max_target_tokens: where targets are cut, without a ``</s>`` then.
         prefix: text before every raw prompt.

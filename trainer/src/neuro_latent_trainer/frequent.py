@@ -16,9 +16,6 @@ _BETWEEN_SENTENCES = re.compile(r"(?<=[.!?:])\s+")
 def frequent_sentences(texts: Iterable[str]) -> dict[str, int]:
     """The sentences that stand in at least :data:`LEAST_TIMES` texts, and in how many.
 
-    Args:
-        texts: one for each prompt.
-
     >>> frequent_sentences(["Say who it is for. Be brief.", "Say who it is for.", "Say who it is for. Use a table."])
     {'Say who it is for.': 3}
     """

@@ -153,10 +153,7 @@ def write_scored(model: PromptOptimizer, prompts: Sequence[str], max_length: int
 def fit_gate(model: PromptOptimizer, trained: Grouped, held_out: Grouped, max_length: int) -> dict[str, Any] | None:
     """Give the adapter its gate; returns what the card says of it, or None where there is too little to fit one on.
 
-    Args:
-        model: its adapter gets the gate.
-        trained, held_out: what the adapter was trained on, and groups that it was not.
-        max_length: the most tokens of a text.
+    ``trained`` is what the adapter was trained on, ``held_out`` groups that it was not.
     """
     model.adapter.gate = None
     gate = make_gate(model, trained)

@@ -26,7 +26,6 @@ def generation_gradient(
     source_ids_BS: Tensor,
     source_mask_BS: Tensor,
     labels_BT: Tensor,
-    memory_prompts: int = 0,
     micro_batch_size: int = 0,
     precision: Precision = "auto",
 ) -> tuple[Tensor, Tensor]:
@@ -35,9 +34,7 @@ def generation_gradient(
     Args:
         generator: the frozen T5.
         soft_BPD: soft prompts; nothing flows back through them here.
-        source_ids_BS, source_mask_BS: raw prompts.
-        labels_BT: targets, IGNORE where padded.
-        memory_prompts: how many of the soft prompts only the decoder sees.
+        source_ids_BS, source_mask_BS, labels_BT: raw prompts and targets, IGNORE where padded.
         micro_batch_size: the most rows that T5 sees at once; 0 is all of this process's.
         precision: of T5's products.
     """
@@ -54,9 +51,7 @@ def generation_gradient(
         source, target = _longest(mask_bS != 0), _longest(labels_bT != IGNORE)
         labels_bT = labels_bT[:, :target]
         with autocast(soft_BPD.device, precision):
-            hidden, mask = generator.encode_soft(
-                leaf_BPD[some], source_ids_BS[some, :source], mask_bS[:, :source], memory_prompts
-            )
+            hidden, mask = generator.encode_soft(leaf_BPD[some], source_ids_BS[some, :source], mask_bS[:, :source])
             logits = generator.logits(hidden, mask, labels_bT)
         loss = F.cross_entropy(logits.flatten(0, 1).float(), labels_bT.flatten(), ignore_index=IGNORE, reduction="sum")
         (loss / tokens).backward()

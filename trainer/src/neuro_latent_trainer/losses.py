@@ -4,8 +4,6 @@ Shape letters: ``B`` batch, ``E`` encoder width, ``P`` soft prompts, ``T`` targe
 ``V`` vocabulary, ``K`` hard negatives.
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -59,7 +57,6 @@ def info_nce(
         positive_BH: unit vectors of the successful prompts; row i is the positive of query i.
         hard_BKH: unit vectors of the failed prompts of the same raw prompt.
         hard_mask_BK: True where there is one.
-        temperature: divides the cosine similarities.
         alike_BB: True where the row's and the column's raw or enhanced prompts are the same: what is right for a row is
             no wrong answer of it, though it stands in the batch again.
         kind_B: int64, the kind of each row's request; below 0 where it is unknown.
@@ -87,22 +84,3 @@ def soft_prompt_kl(soft_BPD: Tensor, table_mean_D: Tensor, table_variance_D: Ten
     mean, variance = flat.mean(0), flat.var(0, correction=0).clamp(min=1e-8)
     ratio = variance / table_variance_D
     return 0.5 * (ratio + (table_mean_D - mean).square() / table_variance_D - 1 - ratio.log()).mean()
-
-
-def vocabulary_kl(soft_BPD: Tensor, table_VD: Tensor) -> Tensor:
-    """KL of what the soft prompts read as from a uniform vocabulary, plus the entropy of each, in nats.
-
-    A soft prompt reads as the distribution ``softmax(S E' / sqrt(D))`` over tokens. The mean over batch and slots shall
-    use the whole vocabulary, each soft prompt few tokens::
-
-        (ln V - H(mean_s p_s)) + mean_s H(p_s)
-
-    Together the negative mutual information of slots and tokens, but for a constant: again nothing pulls all slots to
-    one point.
-    """
-    flat_ND = soft_BPD.flatten(0, 1).float()
-    log_p_NV = (flat_ND @ table_VD.float().T / table_VD.shape[1] ** 0.5).log_softmax(-1)
-    p_NV = log_p_NV.exp()
-    mean_V = p_NV.mean(0)
-    marginal = math.log(len(mean_V)) + (mean_V * mean_V.clamp(min=1e-20).log()).sum()
-    return marginal - (p_NV * log_p_NV).sum(-1).mean()

@@ -73,20 +73,13 @@ class PromptOptimizer(nn.Module):
         else started from the generator's own embeddings, and its standardizer is still to be fitted."""
         adapter = Adapter(config)
         table_VD = generator.embeddings.weight.detach()
-        ids = generator.tokenizer(config.instruction, add_special_tokens=False)["input_ids"] or [generator.eos_id]
-
-        def slots(states_LD: Tensor, count: int) -> Tensor:
-            return states_LD[[i % len(states_LD) for i in range(count)]]
-
-        if adapter.memory is not None:
-            with torch.no_grad():
-                read = generator.model.encoder(input_ids=torch.tensor([ids], device=table_VD.device))
-            adapter.memory.start_from(table_VD, slots(read.last_hidden_state[0], config.memory_prompts))
         tensors = steering.read(Path(resolve(generator.name)), config, encoder) if steered else None
         if tensors is not None:
             adapter.load_state_dict(tensors)
         else:
-            adapter.projector.start_from(table_VD, slots(table_VD[ids], config.soft_prompt_tokens))
+            ids = generator.tokenizer(config.instruction, add_special_tokens=False)["input_ids"] or [generator.eos_id]
+            repeated = [ids[i % len(ids)] for i in range(config.soft_prompt_tokens)]
+            adapter.projector.start_from(table_VD, table_VD[repeated])
         return cls(encoder, generator, adapter.to(table_VD.device), starts_steered=tensors is not None)
 
     @classmethod
@@ -126,10 +119,6 @@ class PromptOptimizer(nn.Module):
     def load_adapter(self, saved: SavedAdapter, name: str) -> None:
         """Take over the weights, the card, the frequent sentences and the facts of a saved adapter.
 
-        Args:
-            saved: of the same form and sizes.
-            name: for the error's message.
-
         Raises:
             AdapterError: the weights do not fit.
         """
@@ -157,16 +146,9 @@ class PromptOptimizer(nn.Module):
     def push_to_hub(
         self, repo_id: str, *, private: bool = False, token: str | None = None, message: str = "Upload adapter"
     ) -> str:
-        """Upload the adapter to the Hugging Face Hub.
+        """Upload the adapter to the repository ``owner/name`` of the Hugging Face Hub, made where there is none.
 
-        Args:
-            repo_id: ``owner/name``; it is made where there is none.
-            private: whether a new repository is.
-            token: of the Hub; by default the one that ``hf auth login`` has stored.
-            message: of the commit.
-
-        Returns:
-            The URL of the commit.
+        By default with the token that ``hf auth login`` has stored. Returns the URL of the commit.
 
         Raises:
             ValueError: a frozen model is a local folder, which nobody else could load.
@@ -197,8 +179,7 @@ class PromptOptimizer(nn.Module):
 
     def encode(self, embedding_BE: Tensor, ids_BS: Tensor, mask_BS: Tensor) -> tuple[Tensor, Tensor]:
         """Run T5's encoder over soft prompts and prompt: hidden states [B, P+S, D] and their mask [B, P+S]."""
-        soft_BPD = self.adapter(embedding_BE)
-        return self.generator.encode_soft(soft_BPD, ids_BS, mask_BS, self.adapter.config.memory_prompts)
+        return self.generator.encode_soft(self.adapter(embedding_BE), ids_BS, mask_BS)
 
     @torch.no_grad()
     def generate_ids(self, texts: list[str], max_length: int = 200, **options: Any) -> list[list[int]]:

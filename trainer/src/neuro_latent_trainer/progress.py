@@ -10,13 +10,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from torch.utils.tensorboard import SummaryWriter
 
 from neuro_latent_trainer import files
+from neuro_latent_trainer.training import Observer
 
 METRICS_FILE = "metrics.jsonl"
 """In a run's folder: one line a step and a validation."""
 SAMPLES_FILE = "samples.jsonl"
 
 
-class RunLog:
+class RunLog(Observer):
     """Observer of a training run; a context manager that closes what it opened."""
 
     def __init__(self, output_dir: Path, console: Console) -> None:
@@ -103,17 +104,5 @@ def _holds(line: bytes, step: int, validated: bool) -> bool:
     return line.endswith(b"\n") and (row["step"], row.get("kind") == "validation" and not validated) <= (step, False)
 
 
-class Unobserved:
-    """Observer that shows and keeps nothing: of all processes of a run but the first."""
-
-    def begin(self, step: int, validated: bool) -> None: ...
-
-    def stage(self, name: str, total: int) -> None: ...
-
-    def advance(self, n: int, note: str = "") -> None: ...
-
-    def scalars(self, step: int, values: dict[str, float]) -> None: ...
-
-    def validation(self, step: int, values: dict[str, float]) -> None: ...
-
-    def samples(self, step: int, pairs: list[tuple[str, str]]) -> None: ...
+class Unobserved(Observer):
+    """Observer of a run that nobody watches: shows and keeps nothing."""

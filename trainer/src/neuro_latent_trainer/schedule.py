@@ -4,13 +4,7 @@ import math
 
 
 def warmup_then_cosine(step: int, total_steps: int, warmup_share: float) -> float:
-    """Linear warm-up over a share of the steps, then a cosine to 0; as a factor of the peak rate.
-
-    Args:
-        step: steps taken so far.
-        total_steps: of the whole run.
-        warmup_share: 0 to 1.
-    """
+    """Linear warm-up over a share of the steps, then a cosine to 0; as a factor of the peak rate."""
     warmup = max(1, int(warmup_share * total_steps))
     if step < warmup:
         return (step + 1) / warmup

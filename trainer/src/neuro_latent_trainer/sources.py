@@ -43,10 +43,7 @@ class Sources:
 
 
 def read_sources(adapter: Path) -> Sources | None:
-    """The data of the run that made an adapter; None where it is not recorded.
-
-    Args:
-        adapter: the run's folder, or the adapter folder in it.
+    """The data of a training run, by its folder or the adapter folder in it; None where it is not recorded.
 
     Raises:
         DataError: the record cannot be read.

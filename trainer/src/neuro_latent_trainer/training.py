@@ -5,13 +5,12 @@ Phase 2 (contrastive): the same cross-entropy, a little MSE, InfoNCE towards the
 prompts, KL.
 """
 
-import json
 import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -24,21 +23,14 @@ from neuro_latent_trainer.adapter import AdapterConfig
 from neuro_latent_trainer.backbones import Encoder, Generator, load_encoder, load_generator
 from neuro_latent_trainer.card import model_card
 from neuro_latent_trainer.checkpoint import Position
-from neuro_latent_trainer.choices import INSTRUCTIONS
-from neuro_latent_trainer.config import LossWeights, TrainConfig
+from neuro_latent_trainer.choices import INSTRUCTIONS, without_removed
+from neuro_latent_trainer.config import SHAPE, LossWeights, TrainConfig, differences
 from neuro_latent_trainer.data import FEEDBACK, Record, sample_records
 from neuro_latent_trainer.embeddings import EmbeddingCache
 from neuro_latent_trainer.examples import Batch, Examples, all_texts
 from neuro_latent_trainer.frequent import frequent_sentences
 from neuro_latent_trainer.generation import generation_gradient
-from neuro_latent_trainer.losses import (
-    ContrastiveHead,
-    distillation_loss,
-    generation_loss,
-    info_nce,
-    soft_prompt_kl,
-    vocabulary_kl,
-)
+from neuro_latent_trainer.losses import ContrastiveHead, distillation_loss, generation_loss, info_nce, soft_prompt_kl
 from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.schedule import warmup_then_cosine
 
@@ -47,8 +39,8 @@ SAMPLES = 3
 SAMPLE_TOKENS = 64
 
 
-class Observer(Protocol):
-    """What a run tells while it goes (progress bar, TensorBoard, log file)."""
+class Observer:
+    """What a run tells while it goes (progress bar, TensorBoard, log file); this one does nothing with it."""
 
     def begin(self, step: int, validated: bool) -> None:
         """Training begins after ``step``, whose validation was told or will be; what was told of later ones is void."""
@@ -114,23 +106,15 @@ def _start(config: TrainConfig, encoder: Encoder, generator: Generator) -> Promp
     wanted = AdapterConfig(
         encoder_width=encoder.width,
         generator_width=generator.width,
-        black_box_width=config.black_box_width,
-        soft_prompt_tokens=config.soft_prompt_tokens,
-        dropout=config.dropout,
-        projector=config.projector,
-        bottleneck_width=config.bottleneck_width,
-        pooling=config.pooling,
+        **{name: getattr(config, name) for name in SHAPE},
         instruction=config.instruction or INSTRUCTIONS[config.resolved_form],
-        memory_prompts=config.memory_prompts,
         form=config.resolved_form,
     )
     model = PromptOptimizer.create(encoder, generator, wanted, steered=config.steered)
     if config.start_from:
         saved = adapter_folder.read(adapter_folder.fetch(config.start_from))
-        there, here = saved.config.to_dict(), wanted.to_dict()
-        if different := sorted(name for name in here if there[name] != here[name]):
-            details = ", ".join(f"{name} {there[name]!r} there, {here[name]!r} here" for name in different)
-            raise adapter_folder.AdapterError(f"cannot start from {config.start_from}, which differs: {details}")
+        if different := differences(saved.config.to_dict(), wanted.to_dict()):
+            raise adapter_folder.AdapterError(f"cannot start from {config.start_from}, which differs: {different}")
         model.load_adapter(saved, config.start_from)
         model.adapter.gate = None  # of other data
     return model
@@ -140,11 +124,7 @@ class Run:
     """One training run in one folder.
 
     Args:
-        config: all settings.
         train, validation: records; those that have nothing to write in the form of the settings are not used.
-        output_dir: folder of the run.
-        observer: told what happens.
-        device: where the models are.
         data_name: as the model card names the data.
         embeddings_dir: cache of the encoder's embeddings, that runs can share; by default in ``output_dir``.
 
@@ -288,12 +268,12 @@ class Run:
             CheckpointError: it was made with other settings or other data.
         """
         state = checkpoint.load(path)
-        ours, theirs = self.config.to_dict(), state["config"]
-        # JSON round trip: tuples and lists must compare equal.
-        different = sorted(k for k in ours if json.dumps(ours[k]) != json.dumps(theirs.get(k)))
+        try:
+            different = differences(without_removed(state["config"]), self.config.to_dict())
+        except ValueError as error:
+            raise checkpoint.CheckpointError(f"{path} was {error}") from None
         if different:
-            details = ", ".join(f"{k} {theirs.get(k)!r} there, {ours[k]!r} here" for k in different)
-            raise checkpoint.CheckpointError(f"{path} was made with other settings: {details}")
+            raise checkpoint.CheckpointError(f"{path} was made with other settings: {different}")
         if state["records"] != len(self.train_examples):
             raise checkpoint.CheckpointError(
                 f"{path} was made on {state['records']} training records; there are {len(self.train_examples)} now"
@@ -322,7 +302,7 @@ class Run:
         weights = self.config.weights(1 if phase == 1 else 2)
         adapter = self.model.adapter
         intent_BE = adapter.intent(batch.raw_BE)
-        soft_BPD = adapter.soft_prompts(self._drop_intents(intent_BE))
+        soft_BPD = adapter.projector(intent_BE)
         losses: dict[str, Tensor] = {}
         roots: list[Tensor] = []
         gradients: list[Tensor] = []
@@ -334,14 +314,12 @@ class Run:
                 batch.source_ids_BS,
                 mask_BS,
                 batch.labels_BT,
-                self.config.memory_prompts,
                 self.config.micro_batch_size,
                 self.config.precision,
             )
             roots.append(soft_BPD)
             gradients.append(weights.generation * gradient_BPD)
-        # Memory prompts lie among hidden states, not among embeddings: the KL is not for them.
-        latent = self._latent_losses(batch, intent_BE, soft_BPD[:, self.config.memory_prompts :], weights)
+        latent = self._latent_losses(batch, intent_BE, soft_BPD, weights)
         if latent:
             losses |= latent
             roots.append(sum((getattr(weights, name) * value for name, value in latent.items()), torch.tensor(0.0)))
@@ -375,20 +353,8 @@ class Run:
                 batch.kind_B,
             )
         if weights.kl:
-            losses["kl"] = (
-                soft_prompt_kl(soft_BPD, self.table_mean, self.table_variance)
-                if self.config.kl_form == "moments"
-                else vocabulary_kl(soft_BPD, self.model.generator.embeddings.weight)
-            )
+            losses["kl"] = soft_prompt_kl(soft_BPD, self.table_mean, self.table_variance)
         return losses
-
-    def _drop_intents(self, intent_BE: Tensor) -> Tensor:
-        """Put the mean intent, 0, in place of a share of the rows', so that the soft prompts learn what to be where
-        the intent says nothing."""
-        if not self.model.training or not self.config.intent_dropout:
-            return intent_BE
-        kept_B1 = torch.rand(len(intent_BE), 1) >= self.config.intent_dropout  # on the CPU, as the masks of inputs
-        return intent_BE * kept_B1.to(intent_BE.device)
 
     def _mask_inputs(self, mask_BS: Tensor) -> Tensor:
         """Hide a share of the prompt's tokens in training, so that T5 must use the soft prompts."""
@@ -409,24 +375,15 @@ class Run:
         for start in range(64 * self.processes.process_index, len(examples), 64 * self.processes.num_processes):
             batch = examples.batch(list(range(start, min(start + 64, len(examples))))).to(self.device)
             intent_BE = self.model.adapter.intent(batch.raw_BE)
-            soft_BPD = self.model.adapter.soft_prompts(intent_BE)
-            hidden_BQD, mask_BQ = self.model.generator.encode_soft(
-                soft_BPD, batch.source_ids_BS, batch.source_mask_BS, self.config.memory_prompts
-            )
-            count = int((batch.labels_BT >= 0).sum())
-            nats += (
-                count
-                * generation_loss(
-                    self.model.generator.logits(hidden_BQD, mask_BQ, batch.labels_BT), batch.labels_BT
-                ).item()
-            )
+            soft_BPD = self.model.adapter.projector(intent_BE)
+            hidden_BQD, mask_BQ = self.model.generator.encode_soft(soft_BPD, batch.source_ids_BS, batch.source_mask_BS)
+            logits_BTV = self.model.generator.logits(hidden_BQD, mask_BQ, batch.labels_BT)
+            count, size = int((batch.labels_BT >= 0).sum()), len(batch.raw_BE)
+            nats += count * generation_loss(logits_BTV, batch.labels_BT).item()
             tokens += count
-            size = len(batch.raw_BE)
             target_BE = self.model.adapter.standardizer(batch.enhanced_BE)
             squared += size * distillation_loss(intent_BE, target_BE).item()
-            by_mean += (
-                size * target_BE.square().mean().item()
-            )  # predicting the training set's mean, 0 when standardised
+            by_mean += size * target_BE.square().mean().item()  # the training set's mean is 0 when standardised
             rows += size
         self.model.train()
         sums = torch.tensor([nats, tokens, squared, by_mean, rows], dtype=torch.float64, device=self.device)

@@ -30,14 +30,7 @@ class Part(NamedTuple):
 
 
 def parts_of(ids: list[int], logprobs: Sequence[float], eos: int, decode: Callable[[list[int]], str]) -> list[Part]:
-    """The whole text and its parts, the longest first.
-
-    Args:
-        ids: tokens of one text.
-        logprobs: of each.
-        eos: the end token.
-        decode: makes text of tokens.
-    """
+    """The whole text and its parts, the longest first; of its tokens and the log-probability of each."""
     sums = list(accumulate(logprobs))
     tokens = ids[:-1] if ids[-1:] == [eos] else ids
     shorter = sentences.parts(tokens, range(len(tokens) - 1, 0, -1), decode)
@@ -49,13 +42,8 @@ def parts_of(ids: list[int], logprobs: Sequence[float], eos: int, decode: Callab
 
 @torch.no_grad()
 def served(adapter: Adapter, embedding_E: Tensor, raw: str, parts: Sequence[Part]) -> tuple[str, str]:
-    """What of a text is served, and why nothing is.
-
-    Args:
-        adapter: whose gate and form count.
-        embedding_E: raw embedding of the prompt.
-        raw: the prompt.
-        parts: of the text, the longest first; of a rewrite only the first counts.
+    """What of a text is served, and why nothing is; its parts are given the longest first, of a rewrite only the first
+    counts.
 
     Returns:
         The longest part in which the guard finds nothing, of those that the gate is sure enough of to their end and at

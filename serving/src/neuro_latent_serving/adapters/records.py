@@ -129,13 +129,17 @@ def versions(projector: Path) -> list[int]:
     return sorted(int(path.name) for path in projector.iterdir() if path.is_dir() and path.name.isdecimal())
 
 
+FORMER_FITS = {"memory_prompts": 0}
+"""What earlier versions recorded, with the value that adapters have now."""
+
+
 def misfits(record: AdapterRecord, other: AdapterRecord) -> list[str]:
     """What differs from ``other``, which fits the repository, a text each."""
-    names = [*other.fits, *(name for name in record.fits if name not in other.fits)]
+    ours, theirs = ({**FORMER_FITS, **each.fits} for each in (record, other))
     return [
-        f"{name}: {_shown(record.fits.get(name))}, and the repository has {_shown(other.fits.get(name))}"
-        for name in names
-        if record.fits.get(name) != other.fits.get(name)
+        f"{name}: {_shown(ours.get(name))}, and the repository has {_shown(theirs.get(name))}"
+        for name in theirs | ours
+        if ours.get(name) != theirs.get(name)
     ]
 
 

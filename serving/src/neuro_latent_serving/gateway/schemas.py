@@ -36,7 +36,7 @@ class _Body(BaseModel):
 
 
 def _field(option: Option) -> Any:
-    low = {"gt" if option.above_low else "ge": option.low}
+    low: dict[str, Any] = {"gt" if option.above_low else "ge": option.low}
     kind: Any = Integer if option.kind is int else float
     return kind | None, Field(option.default, **low, le=option.high, description=option.help)
 

@@ -33,7 +33,6 @@ FITS = {
     "encoder_width": 3,
     "generator_width": 2,
     "soft_prompt_tokens": 4,
-    "memory_prompts": 0,
     "pooling": "mean",
     "precision": "fp32",
 }
@@ -169,6 +168,7 @@ def test_old_versions_go_and_the_repository_is_still_whole(store: AdapterStore, 
         ({"pooling": "cls"}, 'pooling: "cls", and the repository has "mean"'),
         ({"precision": "int8"}, 'precision: "int8", and the repository has "fp32"'),
         ({"newer": 1}, "newer: 1, and the repository has null"),
+        ({"memory_prompts": 3}, "memory_prompts: 3, and the repository has 0"),  # of an earlier version
     ],
 )
 def test_an_adapter_that_does_not_fit_is_refused(
@@ -178,6 +178,11 @@ def test_an_adapter_that_does_not_fit_is_refused(
         store.add("team", make("other", **fits))
     assert text in caught.value.message
     assert store.numbers() == [1]
+
+
+def test_an_adapter_that_an_earlier_version_exported_fits(store: AdapterStore, make: Make) -> None:
+    store.add("team", make("earlier", memory_prompts=0))
+    assert store.numbers() == [1, 2]
 
 
 def broken_graph(folder: Path) -> None:

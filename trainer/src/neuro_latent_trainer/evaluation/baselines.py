@@ -19,19 +19,19 @@ from typing import Any
 import torch
 from peft import PromptTuningConfig, PromptTuningInit, TaskType, get_peft_model
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from neuro_latent_core.form import Form
+from neuro_latent_trainer import files
 from neuro_latent_trainer.backbones import Generator, autocast, freeze, resolve
 from neuro_latent_trainer.choices import Precision
 from neuro_latent_trainer.data import Record
+from neuro_latent_trainer.evaluation.systems import Progress
 from neuro_latent_trainer.examples import TokenizedPairs
 from neuro_latent_trainer.losses import generation_loss
 from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.schedule import warmup_then_cosine
-
-Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +39,8 @@ class Budget:
     """How long the baselines learn, and how: as the adapter did, but at their own learning rates.
 
     Attributes:
-        steps, batch_size: of the adapter's run.
-        max_source_tokens, max_target_tokens: where texts are cut.
         soft_prompt_tokens: how many virtual tokens prompt tuning has.
         instruction: stands before the prompt in full fine-tuning, and is what virtual tokens start from.
-        form: what they learn to write.
         prompt_tuning_rate, finetune_rate: AdamW's peak rates, each the best of the ones tried (docs/quality.md).
     """
 
@@ -110,7 +107,6 @@ class Baselines:
         folder: where they are kept; one trained for anything else there is trained anew.
         generator: the frozen T5; it is not changed.
         records: what the adapter was trained on.
-        budget: how long to train.
 
     Raises:
         ValueError: no record has an enhanced prompt.
@@ -151,53 +147,38 @@ class Baselines:
                     return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dictionary)
         made = make()
         self._folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        save_file({key: tensor.cpu().contiguous() for key, tensor in made.items()}, partial, {"key": self._key})
-        partial.replace(path)
+        files.write(path, save({key: tensor.cpu().contiguous() for key, tensor in made.items()}, {"key": self._key}))
         return made
 
     def _tune_prompt(self, progress: Progress) -> Tensor:
         budget = self._budget
         tuned = prompt_tuned(self._generator, budget.soft_prompt_tokens, budget.instruction)
-
-        def loss(ids_BS: Tensor, mask_BS: Tensor, labels_BT: Tensor) -> Tensor:
-            return generation_loss(tuned(input_ids=ids_BS, attention_mask=mask_BS, labels=labels_BT).logits, labels_BT)
-
-        trained = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
-        self._descend(trained, loss, self._pairs, budget.prompt_tuning_rate, 0.0, progress)
+        self._descend(tuned, self._pairs, budget.prompt_tuning_rate, 0.0, progress)
         soft_1PD: Tensor = tuned.get_prompt(batch_size=1).detach()
         return soft_1PD[0]
 
     def _finetune(self, model: Any, progress: Progress) -> dict[str, Tensor]:
         budget = self._budget
         model.train().requires_grad_(True)
-
-        def loss(ids_BS: Tensor, mask_BS: Tensor, labels_BT: Tensor) -> Tensor:
-            return generation_loss(model(input_ids=ids_BS, attention_mask=mask_BS, labels=labels_BT).logits, labels_BT)
-
         pairs = TokenizedPairs(self._pairs.records, self._generator, *self._limits, prefix=budget.instruction)
-        self._descend(list(model.parameters()), loss, pairs, budget.finetune_rate, budget.weight_decay, progress)
+        self._descend(model, pairs, budget.finetune_rate, budget.weight_decay, progress)
         return {name: parameter.detach() for name, parameter in model.named_parameters()}  # tied ones once
 
-    def _descend(
-        self,
-        parameters: list[nn.Parameter],
-        loss: Callable[[Tensor, Tensor, Tensor], Tensor],
-        pairs: TokenizedPairs,
-        rate: float,
-        weight_decay: float,
-        progress: Progress,
-    ) -> None:
+    def _descend(self, model: Any, pairs: TokenizedPairs, rate: float, weight_decay: float, progress: Progress) -> None:
+        """Train what of a model is not frozen."""
         budget = self._budget
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=weight_decay)
         device = self._generator.device
         for step, rows in enumerate(itertools.islice(pairs.endless(budget.batch_size, budget.seed), budget.steps)):
             for group in optimizer.param_groups:
                 group["lr"] = rate * warmup_then_cosine(step, budget.steps, budget.warmup_share)
             optimizer.zero_grad(set_to_none=True)
+            ids_BS, mask_BS, labels_BT = (tensor.to(device) for tensor in pairs.tokens(rows))
             with autocast(device, budget.precision):
-                value = loss(*(tensor.to(device) for tensor in pairs.tokens(rows)))
-            value.backward()
+                logits_BTV = model(input_ids=ids_BS, attention_mask=mask_BS, labels=labels_BT).logits
+                loss = generation_loss(logits_BTV, labels_BT)
+            loss.backward()
             nn.utils.clip_grad_norm_(parameters, budget.clip_norm)
             optimizer.step()
             progress(1)

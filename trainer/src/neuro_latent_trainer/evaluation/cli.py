@@ -1,14 +1,14 @@
 """``neuro-latent evaluate``."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from neuro_latent_trainer.command_line import fail, read_data
+from neuro_latent_trainer.command_line import fail, read_data, say, told_by
+from neuro_latent_trainer.errors import TrainerError
 from neuro_latent_trainer.evaluation import tables
 
 DEFAULT_ROWS = 2000
@@ -105,9 +105,7 @@ def evaluate(
     from rich.progress import Progress
 
     from neuro_latent_trainer import adapter_folder
-    from neuro_latent_trainer.adapter_folder import AdapterError
-    from neuro_latent_trainer.backbones import BackboneError
-    from neuro_latent_trainer.data import DataError, Record, describe_unused, parse_columns
+    from neuro_latent_trainer.data import Record, describe_unused, parse_columns
     from neuro_latent_trainer.evaluation.baselines import Baselines, Budget
     from neuro_latent_trainer.evaluation.evaluate import EvaluationConfig, is_triple
     from neuro_latent_trainer.evaluation.evaluate import evaluate as evaluate_adapter
@@ -131,16 +129,13 @@ def evaluate(
         pairs = records(preferences, preference_columns)
         preferred = [record for record in pairs if is_triple(record)]
         if len(preferred) < len(pairs):
-            console.print(f"{len(pairs) - len(preferred)} rows of {preferences} lack a version and do not count")
+            say(console, f"{len(pairs) - len(preferred)} rows of {preferences} lack a version and do not count")
         with Progress(console=console, transient=True) as bars:
-
-            def stage(name: str, total: int) -> Callable[[int], None]:
-                task = bars.add_task(name, total=total)
-                return lambda done: bars.advance(task, done)
+            stage = told_by(bars)
 
             def tell_unused(model: PromptOptimizer) -> None:
                 if unused := describe_unused(on, model.adapter.config.form):
-                    console.print(f"{data}: {unused}", highlight=False, markup=False)
+                    say(console, f"{data}: {unused}")
 
             if compare is not None:
                 first, second = map(load, compare)
@@ -164,8 +159,8 @@ def evaluate(
                 if report is not None or run is not None:
                     target = report or folder.parent / "report.html"
                     write_report(target, model, found, run)
-                    console.print(f"report: {target}", highlight=False, markup=False, soft_wrap=True)
-    except (AdapterError, BackboneError, DataError, OSError, ValueError) as error:
+                    say(console, f"report: {target}")
+    except (TrainerError, OSError, ValueError) as error:
         fail(console, str(error))
     for table in tables.of_two(figures) if compare is not None else tables.of_one(figures):
         console.print(table)

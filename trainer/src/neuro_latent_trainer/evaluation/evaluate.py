@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from neuro_latent_core.form import Form
 from neuro_latent_trainer.backbones import Generator
+from neuro_latent_trainer.checks import check_at_least
 from neuro_latent_trainer.data import Record, sample_records
 from neuro_latent_trainer.evaluation import latent, measures, statistics
 from neuro_latent_trainer.evaluation.baselines import Baselines
@@ -28,6 +29,7 @@ from neuro_latent_trainer.evaluation.systems import (
     Constant,
     Losses,
     Nearest,
+    Progress,
     System,
     adapted,
     embeddings,
@@ -42,11 +44,11 @@ RAW, NEAREST, CONSTANT, INSTRUCTION, PROMPT_TUNING = "raw", "nearest", "constant
 ADAPTER, FULL_FINETUNE = "adapter", "full fine-tune"
 SHUFFLED, SERVED = "adapter, shuffled", "adapter, as served"
 
-Stage = Callable[[str, int], Callable[[int], None]]
+Stage = Callable[[str, int], Progress]
 """Begins a stage with so many rows; returns what to call with the rows that are done."""
 
 
-def silent(name: str, rows: int) -> Callable[[int], None]:
+def silent(name: str, rows: int) -> Progress:
     """A :data:`Stage` that tells nobody."""
     return lambda done: None
 
@@ -59,9 +61,6 @@ class EvaluationConfig:
         rows: the most rows, chosen by a hash of their raw prompts, so that a file's order does not matter.
         max_length: the most tokens that a system writes.
         max_target_tokens: how much of a gold text counts for the cross-entropy.
-
-    Raises:
-        ValueError: a number is below 2 (rows) or 1.
     """
 
     rows: int = 2000
@@ -69,9 +68,8 @@ class EvaluationConfig:
     max_target_tokens: int = 128
 
     def __post_init__(self) -> None:
-        for name, least in (("rows", 2), ("max_length", 1), ("max_target_tokens", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        check_at_least(self, 2, "rows")
+        check_at_least(self, 1, "max_length", "max_target_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +78,6 @@ class Evaluation:
 
     Attributes:
         figures: JSON types only.
-        form: of all texts.
         raw, gold: prompts and what should be written for them.
         texts: by system.
     """
@@ -137,8 +134,6 @@ def evaluate(
         train: what the adapter was trained on, for the nearest neighbour.
         preferences: rows with an enhanced and a failed prompt each.
         baselines: prompt tuning and full fine-tuning, trained here if they are not yet.
-        config: sizes.
-        stage: told what happens.
 
     Raises:
         ValueError: there are too few rows.
@@ -166,7 +161,7 @@ def evaluate(
         figures: dict[str, Any] = {
             "rows": len(rows),
             "form": form,
-            "ce": {name: _cross_entropy(found).as_json() for name, found in losses.items()},
+            "ce": {name: statistics.mean(found.per_token, found.tokens).as_json() for name, found in losses.items()},
             **{
                 name: {system: getattr(found, name).as_json() for system, found in measured.items()}
                 for name in ("chrf", "rouge_l", "served", "unchanged", "unneeded", "rejected", "repetition")
@@ -206,7 +201,7 @@ def score(
     system = conditioned(model.generator, adapted(model), config)
     own = system.losses([r.raw_prompt for r in rows], targets(rows, form))
     return {
-        "ce": {ADAPTER: _cross_entropy(own).as_json()},
+        "ce": {ADAPTER: statistics.mean(own.per_token, own.tokens).as_json()},
         **_of_adapter(model, config, rows, own),
         **_preferences(model, {ADAPTER: system}, preferences),
     }
@@ -301,13 +296,7 @@ def is_comparable(record: Record, form: Form) -> bool:
 
 
 def prefers_success(system: Conditioned, preferences: Sequence[Record], form: Form) -> Floats:
-    """For each row, 1 where a system finds what succeeded likelier, token for token, than what failed.
-
-    Args:
-        system: scores the texts.
-        preferences: rows that are comparable.
-        form: of the texts.
-    """
+    """For each comparable row, 1 where a system finds what succeeded likelier, token for token, than what failed."""
     raw = [record.raw_prompt for record in preferences]
     failed = [record.failed_target(form) or "" for record in preferences]
     success_loss, failed_loss = system.losses(raw, targets(preferences, form)), system.losses(raw, failed)
@@ -342,10 +331,6 @@ def _above(success: Floats, failed: Floats) -> Floats:
     return above
 
 
-def _cross_entropy(losses: Losses) -> Interval:
-    return statistics.mean(losses.per_token, losses.tokens)
-
-
 def _usage(
     model: PromptOptimizer,
     config: EvaluationConfig,
@@ -357,14 +342,13 @@ def _usage(
     """How much worse the loss is with another row's soft prompts, and with the mean ones."""
     soft_NPD = torch.cat([model.adapter(part) for part in raw_NE.split(256)])
     other: dict[str, Tensor] = {prompt: soft_NPD[row] for prompt, row in zip(raw, _others(len(raw)), strict=True)}
-    generator, memory = model.generator, model.adapter.config.memory_prompts
     changes = {
-        "shuffled": softly_prompted(generator, lambda prompts: torch.stack([other[p] for p in prompts]), memory),
-        "mean": prompted(generator, soft_NPD.mean(0), memory),
+        "shuffled": softly_prompted(model.generator, lambda prompts: torch.stack([other[p] for p in prompts])),
+        "mean": prompted(model.generator, soft_NPD.mean(0)),
     }
     gaps = {}
     for name, condition in changes.items():
-        changed = conditioned(generator, condition, config).losses(raw, gold)
+        changed = conditioned(model.generator, condition, config).losses(raw, gold)
         gaps[name] = statistics.mean(changed.per_token - own.per_token, own.tokens).as_json()
     return {
         "usage_gap": {ADAPTER: gaps["shuffled"]},

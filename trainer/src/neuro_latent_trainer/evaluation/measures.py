@@ -56,11 +56,7 @@ def by_row(
 ) -> dict[str, tuple[Floats, Floats]]:
     """What :class:`TextMeasures` are means of: by name, a value and a weight for every row.
 
-    Args:
-        raw: the raw prompts.
-        gold: what a system should write for them.
-        texts: what it wrote.
-        form: whether these are complements or rewrites.
+    ``gold`` is what a system should write for the raw prompts, ``texts`` what it wrote.
     """
     once = np.ones(len(texts))
 

@@ -45,8 +45,6 @@ def compare(
         first, second: models with their adapters, of one form; their generators must split texts alike.
         records: the rows to compare on.
         preferences: rows with an enhanced and a failed prompt each.
-        config: sizes.
-        stage: told what happens.
 
     Returns:
         ``rows``, ``form``, and by figure ``first``, ``second``, ``difference`` (value and interval), ``p`` of a paired
@@ -113,8 +111,6 @@ def figures_by_row(
         model: with the adapter.
         rows: that say what to write in the adapter's form.
         preferences: those count of which the adapter could write both texts.
-        config: sizes.
-        stage: told what happens.
     """
     form = model.adapter.config.form
     raw, gold = [r.raw_prompt for r in rows], targets(rows, form)

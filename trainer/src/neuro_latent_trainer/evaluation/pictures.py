@@ -36,11 +36,7 @@ class Picture:
 
 
 def loss_curves(rows: Sequence[dict[str, Any]]) -> Picture:
-    """Every loss of a run over its steps, and the validation loss.
-
-    Args:
-        rows: of the run's ``metrics.jsonl``.
-    """
+    """Every loss of a run over its steps, and the validation loss; ``rows`` are those of its ``metrics.jsonl``."""
     train = [row for row in rows if row["kind"] == "train"]
     validation = [row for row in rows if row["kind"] == "validation"]
     names = [n for n in ("generation", "distillation", "contrastive", "kl") if any(n in row for row in train)]

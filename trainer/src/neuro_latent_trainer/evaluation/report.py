@@ -38,14 +38,8 @@ class Sample:
 
 
 def write_report(path: Path, model: PromptOptimizer, evaluation: Evaluation, run: Path | None) -> None:
-    """Write the report of an evaluation.
-
-    Args:
-        path: file to write.
-        model: the adapter that was evaluated.
-        evaluation: its figures and texts.
-        run: folder of its training run, for loss curves and the latent space before phase 2; None without one.
-    """
+    """Write the report of an evaluation; with the folder of the training run there are loss curves in it, and the
+    latent space before phase 2."""
     titles, rows = tables.systems_rows(evaluation.figures)
     template = resources.files(__package__).joinpath("report.html.jinja").read_text(encoding="utf-8")
     html = jinja2.Environment(autoescape=True, trim_blocks=True).from_string(template)

@@ -29,13 +29,7 @@ def as_served(
 ) -> tuple[list[str], list[str]]:
     """The texts as they are served, and for each why it is withheld, "" where it is served.
 
-    What is withheld leaves the raw prompt as it is; an empty complement is never withheld.
-
-    Args:
-        model: whose adapter's gate and form count.
-        system: that wrote the texts.
-        raw: their prompts.
-        texts: complements or rewrites, as the model wrote them.
+    What is withheld leaves the raw prompt as it is; an empty complement is never withheld. ``system`` wrote the texts.
     """
     form = model.adapter.config.form
     answers, reasons = [], []

@@ -32,12 +32,8 @@ class Interval:
 def mean(values: npt.ArrayLike, weights: npt.ArrayLike | None = None, seed: int = 0) -> Interval:
     """Weighted mean over rows, with the percentile bootstrap over rows (Efron and Tibshirani 1993, chapter 13).
 
-    Of two systems on the same rows, take the differences row by row: that is the paired bootstrap.
-
-    Args:
-        values: one a row.
-        weights: one a row, as the tokens of a loss; None weighs rows alike.
-        seed: of the draws.
+    Of two systems on the same rows, take the differences row by row: that is the paired bootstrap. Weights are one a
+    row, as the tokens of a loss; None weighs rows alike.
 
     Raises:
         ValueError: there are no rows, or no weight.
@@ -50,12 +46,7 @@ def mean(values: npt.ArrayLike, weights: npt.ArrayLike | None = None, seed: int 
 
 
 def ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike, seed: int = 0) -> Interval:
-    """The ratio of two sums over the same rows, with the percentile bootstrap over rows; nan where nothing divides.
-
-    Args:
-        numerator, denominator: one a row.
-        seed: of the draws.
-    """
+    """The ratio of two sums over the same rows, with the percentile bootstrap over rows; nan where nothing divides."""
     above, below = np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
     rng = np.random.default_rng(seed)
     # How often each row is drawn: the same as drawing rows, in one array.
@@ -72,11 +63,7 @@ def sign_flips(differences: npt.ArrayLike, weights: npt.ArrayLike | None = None,
     """How likely a mean difference at least this large is, if the sign of every row's difference were chance.
 
     The two-sided paired randomization test (Fisher 1935; for text systems Noreen 1989), by DRAWS random flips.
-
-    Args:
-        differences: of two systems on the same rows, one a row.
-        weights: one a row; None weighs rows alike.
-        seed: of the flips.
+    Weights as in :func:`mean`.
     """
     numbers = np.asarray(differences, dtype=np.float64)
     if weights is not None:

@@ -76,8 +76,7 @@ class Conditioned:
     """A T5 behind some encoder states.
 
     Args:
-        generator: the T5 and its tokenizer.
-        condition: makes the encoder states.
+        generator, condition: the T5, and what makes the encoder states.
         max_length: the most tokens it writes.
         max_target_tokens: how much of a text counts in :meth:`losses`.
     """
@@ -150,34 +149,25 @@ def instructed(generator: Generator, instruction: str) -> Condition:
     return condition
 
 
-def softly_prompted(
-    generator: Generator, soft_prompts: Callable[[list[str]], Tensor], memory_prompts: int = 0
-) -> Condition:
-    """Soft prompts before the raw prompt.
-
-    Args:
-        generator: the T5.
-        soft_prompts: raw prompts -> their soft prompts [N, P, D].
-        memory_prompts: how many of them only the decoder sees.
-    """
+def softly_prompted(generator: Generator, soft_prompts: Callable[[list[str]], Tensor]) -> Condition:
+    """Soft prompts before the raw prompt; ``soft_prompts`` makes those of some prompts, [N, P, D]."""
 
     def condition(prompts: list[str]) -> tuple[Tensor, Tensor]:
         tokens = generator.tokenize(prompts, MAX_SOURCE_TOKENS, generator.device)
         soft_NPD = soft_prompts(prompts).to(generator.device)
-        return generator.encode_soft(soft_NPD, tokens["input_ids"], tokens["attention_mask"], memory_prompts)
+        return generator.encode_soft(soft_NPD, tokens["input_ids"], tokens["attention_mask"])
 
     return condition
 
 
-def prompted(generator: Generator, soft_PD: Tensor, memory_prompts: int = 0) -> Condition:
+def prompted(generator: Generator, soft_PD: Tensor) -> Condition:
     """The same soft prompts before every raw prompt, as prompt tuning learns them."""
-    return softly_prompted(generator, lambda prompts: soft_PD.expand(len(prompts), -1, -1), memory_prompts)
+    return softly_prompted(generator, lambda prompts: soft_PD.expand(len(prompts), -1, -1))
 
 
 def adapted(model: PromptOptimizer) -> Condition:
     """The adapter's soft prompts before the raw prompt."""
-    memory = model.adapter.config.memory_prompts
-    return softly_prompted(model.generator, lambda prompts: model.adapter(model.embed(prompts)), memory)
+    return softly_prompted(model.generator, lambda prompts: model.adapter(model.embed(prompts)))
 
 
 def embeddings(model: PromptOptimizer, texts: Sequence[str]) -> Tensor:

@@ -3,7 +3,6 @@
 import json
 import shlex
 import shutil
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from neuro_latent_trainer.command_line import ColumnsOption, explain, fail, stopping_with_a_checkpoint
+from neuro_latent_trainer.command_line import ColumnsOption, explain, fail, say, stopping_with_a_checkpoint, told_by
+from neuro_latent_trainer.errors import TrainerError
 from neuro_latent_trainer.retraining.config import RetrainConfig, read_config
 
 if TYPE_CHECKING:
@@ -94,10 +94,6 @@ def retrain(
         fail(console, str(error), code=2)
     # Imported here so that --help does not wait for torch.
     from neuro_latent_trainer import adapter_folder
-    from neuro_latent_trainer.adapter_folder import AdapterError
-    from neuro_latent_trainer.backbones import BackboneError
-    from neuro_latent_trainer.checkpoint import CheckpointError
-    from neuro_latent_trainer.data import DataError
     from neuro_latent_trainer.retraining import commands
     from neuro_latent_trainer.retraining import retrain as retraining
     from neuro_latent_trainer.sources import Sources, read_sources
@@ -130,36 +126,23 @@ def retrain(
             sources.write(output_dir)
             decision = _decide(output_dir, start, adapter_folder.read(folder), feedback, device, console)
         else:
-            console.print("decided before; the figures are in decision.json", highlight=False)
+            say(console, "decided before; the figures are in decision.json")
         _tell(decision, new, console)
         if promoted_before:
-            console.print(f"{there} is served already", highlight=False, markup=False)
+            say(console, f"{there} is served already")
         elif decision.promote and promote is not None:
             promoted = commands.promote(new, adapter_name, promote, url)
             undo = shlex.join(commands.rollback_command(promote, url))
-            console.print(
-                f"promoted: {promoted.adapter} is now {promoted.model_version}, version {promoted.version} of the "
-                f"repository's adapters; undo with:\n  {undo}",
-                highlight=False,
-                markup=False,
-                soft_wrap=True,
-            )
-    except (
-        AdapterError,
-        BackboneError,
-        CheckpointError,
-        DataError,
-        FloatingPointError,
-        OSError,
-        commands.CommandError,
-    ) as error:
+            place = f"version {promoted.version} of the repository's adapters"
+            say(console, f"promoted: {promoted.adapter} is now {promoted.model_version}, {place}; undo with:\n  {undo}")
+    except (TrainerError, FloatingPointError, OSError) as error:
         fail(console, explain(error))
     except ValueError as error:
         fail(console, str(error), code=2)
     except KeyboardInterrupt:
         fail(console, "interrupted; go on with --resume", code=130)
     if as_json:
-        summary: dict[str, Any] = {**decision.as_json(), "adapter": str(new), "output_dir": str(output_dir)}
+        summary: dict[str, Any] = {**asdict(decision), "adapter": str(new), "output_dir": str(output_dir)}
         typer.echo(json.dumps({**summary, "promoted": promoted and asdict(promoted)}))
     if not decision.promote:
         raise typer.Exit(REFUSED)
@@ -182,7 +165,7 @@ def _decide(
     trained_as = retraining.base_settings(base)
     lessons, mixture = retraining.read_records(output_dir, start, trained_as)
     for line in (lessons.describe(), mixture.describe()):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(console, line)
     # Before the training, which would be for nothing.
     if refusal := too_few(mixture.original, mixture.feedback, start.config):
         retraining.keep_decision(output_dir, refusal)
@@ -198,18 +181,13 @@ def _decide(
             run = retraining.training_run(output_dir, mixture, config, Path(start.sources.data_path).name, log, where)
             if run is not None:
                 if run.position.step:
-                    console.print(f"going on at step {run.position.step}", highlight=False)
+                    say(console, f"going on at step {run.position.step}")
                 with stopping_with_a_checkpoint(run, console):
                     summary = run.execute()
                 if summary.interrupted:
                     fail(console, f"stopped at step {summary.steps}; go on with --resume", code=130)
     with Progress(console=console, transient=True) as bars:
-
-        def stage(name: str, total: int) -> Callable[[int], None]:
-            task = bars.add_task(name, total=total)
-            return lambda done: bars.advance(task, done)
-
-        decision = retraining.decide(output_dir, old, adapter, mixture, start.config, stage)
+        decision = retraining.decide(output_dir, old, adapter, mixture, start.config, told_by(bars))
     console.print(table(decision))
     return decision
 
@@ -236,4 +214,4 @@ def _take_feedback(feedback: str | None, target: Path) -> None:
 
 def _tell(decision: "Decision", new: Path, console: Console) -> None:
     verdict, style = ("may be promoted", "green") if decision.promote else ("refused", "yellow")
-    console.print(f"{new}: {verdict}; {decision.reason}", style=style, highlight=False, markup=False, soft_wrap=True)
+    say(console, f"{new}: {verdict}; {decision.reason}", style)

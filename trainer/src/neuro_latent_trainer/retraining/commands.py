@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from neuro_latent_trainer.errors import TrainerError
+
 SERVING: Final = "neuro_latent_serving"
 FEEDBACK_VARIABLE: Final = "NEURO_LATENT_FEEDBACK_URL"
 """Where serving keeps feedback, for all of its commands."""
 
 
-class CommandError(RuntimeError):
+class CommandError(TrainerError):
     """Another command is not installed, or failed; what it said of that stands on stderr."""
 
 
@@ -36,11 +38,8 @@ def program() -> list[str]:
 
 
 def export_feedback(url: str | None, target: Path) -> None:
-    """Write the feedback of a database as JSON lines to a file that only its owner can read.
-
-    Args:
-        url: of the database; None is where serving keeps it.
-        target: made anew.
+    """Write the feedback of a database (None: where serving keeps it) as JSON lines to a file that only its owner can
+    read.
 
     Raises:
         CommandError: serving is not installed here, or the database cannot be read.
@@ -59,13 +58,7 @@ def export_feedback(url: str | None, target: Path) -> None:
 
 
 def promote(adapter: Path, name: str, repository: Path, url: str) -> Promoted:
-    """Put a version of an adapter into a running repository, loaded and probed.
-
-    Args:
-        adapter: folder or run.
-        name: ``default`` is what requests get that name none.
-        repository: the one that is served.
-        url: of the server.
+    """Put a version of an adapter (a folder or run) into a served repository; it is loaded and probed.
 
     Raises:
         CommandError: the command is not installed or failed; what was served before still is.

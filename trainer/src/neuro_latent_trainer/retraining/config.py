@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from neuro_latent_core.encoding import decode
+from neuro_latent_trainer.checks import check_at_least, check_positive
 
 
 @dataclass(frozen=True)
@@ -74,29 +75,16 @@ class RetrainConfig:
         for name in ("feedback_share", "held_out_share", "significance"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} must be above 0 and below 1, not {getattr(self, name)}")
-        for name, least in (
-            ("most_copies", 1),
-            ("most_characters", 1),
-            ("phase1_epochs", 0),
-            ("phase2_epochs", 0),
-            ("judged_rows", 2),
-            ("least_rows", 2),
-            ("max_length", 1),
-        ):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        check_at_least(self, 0, "phase1_epochs", "phase2_epochs")
+        check_at_least(self, 1, "most_copies", "most_characters", "max_length")
+        check_at_least(self, 2, "judged_rows", "least_rows")
+        check_positive(self, "rate_factor")
         if self.phase1_epochs + self.phase2_epochs == 0:
             raise ValueError("phase1_epochs and phase2_epochs are both 0: there is nothing to train")
-        if not 0 < self.rate_factor < math.inf:
-            raise ValueError(f"rate_factor must be above 0, not {self.rate_factor}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """All fields, as JSON types."""
-        return asdict(self)
 
     def to_toml(self) -> str:
         """The same as :func:`read_config` reads it."""
-        values = self.to_dict()
+        values = asdict(self)
         margins = values.pop("margins")
         lines = [f"{name} = {value}" for name, value in values.items()]
         return "\n".join([*lines, *(f"margins.{name} = {value}" for name, value in margins.items())])

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -53,7 +53,6 @@ class Decision:
     """Whether the new adapter may take the old one's place, and why.
 
     Attributes:
-        reason: one sentence.
         counts: held-out rows by kind.
         figures: empty where there were too few rows to look at.
     """
@@ -62,10 +61,6 @@ class Decision:
     reason: str
     counts: dict[str, int]
     figures: tuple[Figure, ...] = ()
-
-    def as_json(self) -> dict[str, Any]:
-        """JSON types only."""
-        return asdict(self)
 
 
 def too_few(original: Sequence[Record], feedback: Sequence[Record], config: RetrainConfig) -> Decision | None:
@@ -88,14 +83,8 @@ def judge(
     config: RetrainConfig,
     stage: Stage = silent,
 ) -> Decision:
-    """Compare two adapters, as they are served.
-
-    Args:
-        old, new: of one form, with the same generator.
-        original, feedback: held-out rows that say what to write in that form; those with a failed prompt count for the
-            preference accuracy too.
-        config: thresholds and sizes.
-        stage: told what happens.
+    """Compare two adapters of one form, as they are served, on held-out rows that say what to write in that form; those
+    with a failed prompt count for the preference accuracy too.
 
     Raises:
         ValueError: the generators split texts differently.

@@ -133,7 +133,6 @@ def learn(
     Args:
         opinions: oldest first.
         known: records of the original data that say what to write in the form, by :func:`key` of the raw prompt.
-        form: of the adapter.
         most_characters: of a text that is learned from.
         malformed: rows that are no opinions, for the count.
         versions: parts of the model versions whose answers are meant: those of other adapters teach another style. An

@@ -55,14 +55,9 @@ def mix(
 
     An epoch has as many rows of the original data as the share asks for, chosen by a hash, and repeats rows of feedback
     only where there is more original data than that. Where there is too little, it is the original data that is
-    repeated: the feedback's share is a bound.
+    repeated: the feedback's share is a bound. Records that have nothing to write in the form are left aside.
 
-    Args:
-        lessons: records of feedback.
-        original: what the base was trained on.
-        held_out: of the same data.
-        form: of the adapter; records that have nothing to write in it are left aside.
-        config: shares and bounds.
+    ``lessons`` are the records of feedback, ``original`` what the base was trained on, ``held_out`` of the same data.
     """
     never = {key(r.raw_prompt) for r in held_out}
     mine = {key(r.raw_prompt) for r in lessons}

@@ -12,14 +12,13 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from neuro_latent_trainer import adapter_folder, checkpoint, files
 from neuro_latent_trainer.adapter import Adapter
 from neuro_latent_trainer.adapter_folder import AdapterError, SavedAdapter
-from neuro_latent_trainer.config import TrainConfig
+from neuro_latent_trainer.config import SHAPE, TrainConfig
 from neuro_latent_trainer.data import DataError, Record
 from neuro_latent_trainer.evaluation.evaluate import Stage, silent
 from neuro_latent_trainer.model import PromptOptimizer
@@ -44,17 +43,12 @@ class Start:
         base: adapter folder that is served now.
         candidate: adapter to judge in place of one that is trained here; "" is none.
         sources: the original data.
-        config: all settings.
     """
 
     base: str
     candidate: str
     sources: Sources
     config: RetrainConfig
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON types only."""
-        return asdict(self)
 
 
 def begin(folder: Path, start: Start, resume: bool) -> None:
@@ -65,7 +59,7 @@ def begin(folder: Path, start: Start, resume: bool) -> None:
         OSError: it cannot be written.
     """
     file = folder / START_FILE
-    values = start.to_dict()
+    values = asdict(start)
     if resume and file.is_file():
         try:
             there = json.loads(file.read_text(encoding="utf-8"))
@@ -98,7 +92,7 @@ def known_decision(folder: Path) -> Decision | None:
 
 def keep_decision(folder: Path, decision: Decision) -> None:
     """Write the decision, and delete the copy of the feedback: what is purged shall be nowhere."""
-    files.write(folder / DECISION_FILE, (json.dumps(decision.as_json(), indent=2) + "\n").encode())
+    files.write(folder / DECISION_FILE, (json.dumps(asdict(decision), indent=2) + "\n").encode())
     (folder / FEEDBACK_FILE).unlink(missing_ok=True)
 
 
@@ -114,13 +108,7 @@ def base_settings(saved: SavedAdapter) -> TrainConfig:
         encoder=saved.encoder.name,
         generator=saved.generator.name,
         form=shape.form,
-        projector=shape.projector,
-        soft_prompt_tokens=shape.soft_prompt_tokens,
-        memory_prompts=shape.memory_prompts,
-        black_box_width=shape.black_box_width,
-        bottleneck_width=shape.bottleneck_width,
-        dropout=shape.dropout,
-        pooling=shape.pooling,
+        **{name: getattr(shape, name) for name in SHAPE},
         instruction=shape.instruction,
         precision="auto",  # the base may have been trained on another machine
     )

@@ -30,14 +30,14 @@ def sample_records() -> list[Record]:
         return list(read_records(path, strict=True).records)
 
 
-def write_sample(path: Path, force: bool = False) -> int:
+def write_sample(path: Path) -> int:
     """Write the sample as .jsonl, .json, .csv or .parquet, as the name ends, and return the number of records.
 
     The folder is made where it is missing.
 
     Raises:
         ValueError: the name has another ending, or it is .parquet and pyarrow does not load.
-        FileExistsError: the file exists and ``force`` is false.
+        FileExistsError: the file exists.
         OSError: the file cannot be written.
     """
     path = Path(path)
@@ -45,7 +45,7 @@ def write_sample(path: Path, force: bool = False) -> int:
     content = encode_rows(rows, path.suffix)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with path.open("wb" if force else "xb") as file:
+        with path.open("xb") as file:
             file.write(content)
     except FileExistsError:
         raise FileExistsError(f"{path} already exists; choose another name or delete it first") from None

@@ -1,0 +1,5 @@
+"""What the errors of the trainer have in common."""
+
+
+class TrainerError(RuntimeError):
+    """Something that the user can mend: the message says what."""
