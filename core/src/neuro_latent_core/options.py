@@ -154,7 +154,7 @@ def check_option(name: str, value: object) -> float:
     if not isinstance(value, numbers.Integral if is_integer else numbers.Real) or isinstance(value, bool):
         expected = f"a whole number between {option.low} and {option.high}" if is_integer else "a number"
         raise InvalidInput(f"{name} must be {expected}, not {value!r}")
-    number = option.kind(value)
+    number = float(value) if option.kind is float else int(value)
     above = number > option.low if option.above_low else number >= option.low
     if not (math.isfinite(number) and above and number <= option.high):
         limits = f"above {option.low} and at most" if option.above_low else f"between {option.low} and"
