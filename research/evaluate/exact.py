@@ -55,7 +55,7 @@ def over_command_line(asked: list[str]) -> dict[str, str]:
         command = [
             sys.executable,
             "-m",
-            "neuro_latent_client",
+            "neuro_latent_core",
             "optimize",
             "--file",
             str(source),

@@ -27,7 +27,7 @@ def test_help_teaches_by_examples(run, command: str) -> None:
 
 def test_help_is_fast_because_torch_is_not_loaded() -> None:
     code = (
-        "import sys; from neuro_latent_client.cli import app\n"
+        "import sys; from neuro_latent_core.cli import app\n"
         "try: app(['bench', 'serve', '--help'])\n"
         "except SystemExit: pass\n"
         "assert not {'torch', 'onnxruntime', 'matplotlib'} & set(sys.modules)"

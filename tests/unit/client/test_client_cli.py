@@ -16,10 +16,11 @@ from typer.testing import CliRunner
 
 import neuro_latent_client
 from neuro_latent_client import Client
-from neuro_latent_client.cli import _lazy, app
+from neuro_latent_client.cli import optimize as optimize_module
 from neuro_latent_client.cli._diff import added_lines, changed_words, word_diff
 from neuro_latent_client.cli._interrupt import LIMIT_S
-from neuro_latent_client.cli.feedback import FeedbackGroup
+from neuro_latent_core import cli
+from neuro_latent_core.cli import FeedbackGroup, LazyGroup, app
 from tests.cases import case
 
 
@@ -30,13 +31,18 @@ def run(monkeypatch):
     return lambda *args, **kwargs: CliRunner().invoke(app, [str(arg) for arg in args], **kwargs)
 
 
+OWN = {name: f"neuro_latent_client.cli.{name}:{name}" for name in ("optimize", "feedback", "health")}
+"""The client's entry points."""
+
+
 @pytest.fixture
 def installed(monkeypatch):
     """Pretend that these entry points are installed: name -> "module:object"."""
 
     def pretend(**values: str) -> None:
-        found = EntryPoints(EntryPoint(name, value, _lazy.ENTRY_POINT_GROUP) for name, value in values.items())
-        monkeypatch.setattr(_lazy, "entry_points", lambda **select: found.select(**select))
+        all_of_them = OWN | values
+        found = EntryPoints(EntryPoint(*item, LazyGroup.entry_point_group) for item in all_of_them.items())
+        monkeypatch.setattr(cli, "entry_points", lambda **select: found.select(**select))
 
     pretend()
     return pretend
@@ -74,7 +80,7 @@ ADDITION = "\n\nIn C.\n\nWith tests."
 def terminal(monkeypatch):
     """Let the standard output of a run be a terminal."""
     monkeypatch.delenv("NO_COLOR", raising=False)
-    monkeypatch.setattr(sys.modules["neuro_latent_client.cli.optimize"], "_is_terminal", lambda: True)
+    monkeypatch.setattr(optimize_module, "_is_terminal", lambda: True)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +105,7 @@ def test_an_addition_is_marked_on_a_terminal(run, url, script, make_response, te
 @pytest.mark.parametrize("extra", [[], ["--stream"]])
 def test_the_prompt_comes_back_byte_for_byte(grpc_url, script, make_response, prompt, extra):
     script.responses = [make_response(prompt), make_response("\n\nWell: 0", 0, "stop", "Well: 0")]
-    command = [sys.executable, "-m", "neuro_latent_client", "optimize", "-", "--url", grpc_url, *extra]
+    command = [sys.executable, "-m", "neuro_latent_core", "optimize", "-", "--url", grpc_url, *extra]
     done = subprocess.run(command, input=f"{prompt}\n".encode(), capture_output=True, check=True)
     assert done.stdout == f"{prompt}\n\nWell: 0\n".encode()
     assert script.seen_inputs() == [{"raw_prompt": prompt}]
@@ -394,8 +400,13 @@ def test_feedback_by_its_texts(run, url, script):
 
 
 def test_other_distributions_add_commands_to_feedback(run, monkeypatch):
-    found = EntryPoints([EntryPoint("shout", f"{__name__}:shout", FeedbackGroup.entry_point_group)])
-    monkeypatch.setattr(_lazy, "entry_points", lambda **select: found.select(**select))
+    found = EntryPoints(
+        [
+            EntryPoint("feedback", OWN["feedback"], LazyGroup.entry_point_group),
+            EntryPoint("shout", f"{__name__}:shout", FeedbackGroup.entry_point_group),
+        ]
+    )
+    monkeypatch.setattr(cli, "entry_points", lambda **select: found.select(**select))
     assert run("feedback", "shout", "hello").stdout == "HELLO\n"
     assert " shout " in run("feedback", "--help").stdout
 
@@ -407,7 +418,7 @@ def test_the_api_key_may_come_from_the_environment(run, url, script):
 
 def test_retries_are_silent(url, script):
     script.fail("busy", "the queue is full")
-    command = [sys.executable, "-m", "neuro_latent_client", "optimize", "x", "--url", url]
+    command = [sys.executable, "-m", "neuro_latent_core", "optimize", "x", "--url", url]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == "x\n\nWell: 0\n"
     assert "stamina" not in done.stderr
@@ -524,7 +535,7 @@ def interruptible(*arguments):
     """The command, which hears SIGINT."""
     # A shell starts its background jobs with SIGINT ignored, and CI may be one.
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    code += "from neuro_latent_client.cli import main; main()"
+    code += "from neuro_latent_core.cli import main; main()"
     return [sys.executable, "-c", code, *arguments]
 
 

@@ -122,7 +122,7 @@ def test_a_bad_timeout_raises(timeout):
     "code",
     [
         "import neuro_latent_client",
-        "from typer.testing import CliRunner; from neuro_latent_client.cli import app;"
+        "from typer.testing import CliRunner; from neuro_latent_core.cli import app;"
         " assert CliRunner().invoke(app, ['--help']).exit_code == 0",
         "from neuro_latent_client import Client; Client('grpc://127.0.0.1:1').close(); Client('http://[::1]:1').close()",
     ],

@@ -276,7 +276,7 @@ def test_an_interrupted_retraining_goes_on_with_the_feedback_it_began_with(
 ) -> None:
     config = tmp_path / "retrain.toml"
     config.write_text(SETTINGS.replace("phase1_epochs = 1", "phase1_epochs = 15"))
-    program = [sys.executable, "-m", "neuro_latent_client", *map(str, options)]
+    program = [sys.executable, "-m", "neuro_latent_core", *map(str, options)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     new = tmp_path / "new"

@@ -14,10 +14,10 @@ import typer
 from neuro_latent_client.errors import InvalidRequestError, NeuroLatentError
 from neuro_latent_client.options import GenerationOptions
 from neuro_latent_client.results import Optimization, Progress
+from neuro_latent_core.command_line import note
 from neuro_latent_core.encoding import decode
 
 from ._options import Connection
-from ._report import note
 
 Row = dict[str, Any]
 

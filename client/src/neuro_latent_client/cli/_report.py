@@ -1,23 +1,10 @@
-"""How the command line says things: one line on stderr, an exit code, no traceback."""
+"""How the commands tell the client's errors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
-
-import typer
 
 from neuro_latent_client.errors import InvalidRequestError, NeuroLatentError
-
-
-def note(text: str) -> None:
-    """Say something beside the answer, on stderr."""
-    typer.echo(" ".join(text.split()), err=True)
-
-
-def fail(text: str, *, exit_code: int = 1) -> NoReturn:
-    """Say what went wrong in one line on stderr, and stop."""
-    note(text)
-    raise typer.Exit(exit_code)
+from neuro_latent_core.command_line import fail
 
 
 @contextmanager

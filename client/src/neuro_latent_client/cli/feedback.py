@@ -2,29 +2,20 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from neuro_latent_client.errors import InvalidRequestError
 from neuro_latent_client.options import FeedbackDetails
+from neuro_latent_core.cli import FeedbackGroup
 from neuro_latent_core.encoding import decode
 
-from ._known import KNOWN_FEEDBACK_COMMANDS, KnownCommand
-from ._lazy import LazyGroup
 from ._options import DEFAULT_URL, ApiKey, Ca, Certificate, Connection, Json, Key, Timeout, Url
 from ._report import errors_as_lines
 
 _OF_THE_ANSWER = ("request_id", "raw_prompt", "enhanced_prompt", "model_version")
-
-
-class FeedbackGroup(LazyGroup):
-    """Its commands are those of the entry point group ``neuro_latent.feedback_commands``."""
-
-    entry_point_group: ClassVar[str] = "neuro_latent.feedback_commands"
-    known: ClassVar[Mapping[str, KnownCommand]] = KNOWN_FEEDBACK_COMMANDS
 
 
 feedback = typer.Typer(name="feedback", cls=FeedbackGroup, invoke_without_command=True)

@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
+from neuro_latent_core.command_line import note
+
 from ._options import DEFAULT_URL, ApiKey, Ca, Certificate, Connection, Json, Key, Url
-from ._report import errors_as_lines, note
+from ._report import errors_as_lines
 
 
 def health(

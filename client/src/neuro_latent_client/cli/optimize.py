@@ -13,11 +13,12 @@ from neuro_latent_client.client import Client
 from neuro_latent_client.errors import InvalidRequestError
 from neuro_latent_client.options import GenerationOptions
 from neuro_latent_client.results import GeneratedSequence, Optimization
+from neuro_latent_core.command_line import note
 from neuro_latent_core.encoding import decode
 from neuro_latent_core.form import SEPARATOR
 
 from ._options import DEFAULT_URL, ApiKey, Ca, Certificate, Connection, Json, Key, Timeout, Url, takes_request_options
-from ._report import errors_as_lines, note
+from ._report import errors_as_lines
 
 
 @takes_request_options

@@ -61,7 +61,7 @@ def export_command(adapter: Path, output: Path, *options: str) -> list[str]:
             "Install it (pip install ./export), or export elsewhere and use the result.",
         )
     program = Path(sys.executable).parent / "neuro-latent"
-    start = [str(program)] if program.is_file() else [sys.executable, "-m", "neuro_latent_client"]
+    start = [str(program)] if program.is_file() else [sys.executable, "-m", "neuro_latent_core"]
     return [*start, "export", "--adapter", str(adapter), "--output", str(output), *options]
 
 

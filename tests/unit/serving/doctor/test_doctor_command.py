@@ -10,7 +10,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from neuro_latent_client.cli import app
+from neuro_latent_core.cli import app
 from neuro_latent_serving.doctor import installation
 from neuro_latent_serving.doctor.findings import Outcome
 from neuro_latent_serving.server.repository import FileProblem

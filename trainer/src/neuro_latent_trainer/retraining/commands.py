@@ -34,7 +34,7 @@ class Promoted:
 def program() -> list[str]:
     """``neuro-latent`` of this very environment, which need not be the one on the PATH."""
     installed = Path(sys.executable).parent / "neuro-latent"
-    return [str(installed)] if installed.is_file() else [sys.executable, "-m", "neuro_latent_client"]
+    return [str(installed)] if installed.is_file() else [sys.executable, "-m", "neuro_latent_core"]
 
 
 def export_feedback(url: str | None, target: Path) -> None:

@@ -1,0 +1,16 @@
+"""How a command says things beside its output: one line on stderr, an exit code, no traceback."""
+
+from typing import NoReturn
+
+import typer
+
+
+def note(text: str) -> None:
+    """Say something beside the answer, on stderr."""
+    typer.echo(" ".join(text.split()), err=True)
+
+
+def fail(text: str, *, exit_code: int = 1) -> NoReturn:
+    """Say what went wrong in one line on stderr, and stop."""
+    note(text)
+    raise typer.Exit(exit_code)
