@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 import neuro_latent_serving.server as package
-from neuro_latent_serving.adapters.records import FORMAT
+from neuro_latent_core.repository import FORMAT
 from neuro_latent_serving.server import FREE_PORTS, Ports, ServeError, ServerConfig, TritonServer
 
 pytestmark = pytest.mark.triton

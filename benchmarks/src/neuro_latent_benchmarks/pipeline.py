@@ -16,7 +16,8 @@ import numpy.typing as npt
 from neuro_latent_benchmarks.report import BenchError
 from neuro_latent_core.errors import PublicError
 from neuro_latent_core.options import RequestOptions
-from neuro_latent_serving.adapters.records import DEFAULT, GRAPH, PROJECTOR, adapter_folders, versions
+from neuro_latent_core.repository import DEFAULT, GRAPH, PROJECTOR, versions
+from neuro_latent_serving.adapters.records import adapter_folders
 from neuro_latent_serving.engine import Engine, EngineConfig, Event, Request
 from neuro_latent_serving.engine.opening import DeviceName
 from neuro_latent_serving.sessions import open_session

@@ -3,6 +3,7 @@
 from pathlib import PurePosixPath
 from typing import Literal
 
+from neuro_latent_core.repository import ADAPTERS, DEFAULT, PROJECTOR
 from neuro_latent_export.precision import Precision
 
 BackendName = Literal["python", "onnxruntime", "tensorrt"]
@@ -13,8 +14,8 @@ DeviceName = Literal["cpu", "gpu"]
 GRAPH_MODELS = ("encoder", "projector", "t5_encoder")
 """The models that are one graph each. The decoder's loop is python in every repository."""
 
-ONE_ADAPTER = PurePosixPath("projector/1")
-SEVERAL_ADAPTERS = ONE_ADAPTER / "adapters" / "default"
+ONE_ADAPTER = PurePosixPath(PROJECTOR) / "1"
+SEVERAL_ADAPTERS = ONE_ADAPTER / ADAPTERS / DEFAULT
 
 TENSORRT_PRECISIONS = ("fp32", "fp16", "bf16")
 

@@ -1,7 +1,5 @@
 """Writing a model repository: templates filled, graphs exported and checked, manifest last, published by rename."""
 
-import fcntl
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -17,10 +15,10 @@ from typing import Any
 
 import onnx_ir
 
+from neuro_latent_core.repository import FORMAT, MANIFEST, RECORD, added_adapters, held_alone, sha256
 from neuro_latent_export import parity
 from neuro_latent_export.agreement import Agreement, CheckData
 from neuro_latent_export.backends import (
-    ONE_ADAPTER,
     SEVERAL_ADAPTERS,
     BackendName,
     DeviceName,
@@ -40,11 +38,6 @@ from neuro_latent_export.tensorrt.library import Library, open_tensorrt, open_te
 from neuro_latent_trainer import adapter_folder
 from neuro_latent_trainer.model import PromptOptimizer
 
-MANIFEST = "manifest.json"
-FORMAT = 2
-"""Of the manifest and of an adapter's record; 2 since the projector has the output ``gate``."""
-ADAPTER_RECORD = "adapter.json"
-"""Beside the graph of an adapter: what it is, and what it fits."""
 MOVE_PATH = "t5_decoder/1/move.onnx"
 
 
@@ -121,13 +114,12 @@ def write_adapter_record(loaded: Loaded, graph: Path) -> None:
             "precision": loaded.precision.name,
         },
     }
-    graph.with_name(ADAPTER_RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    graph.with_name(RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def file_entry(path: Path) -> dict[str, Any]:
     """Hash and size of a file, for the manifest."""
-    with path.open("rb") as file:
-        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": path.stat().st_size}
+    return {"sha256": sha256(path), "bytes": path.stat().st_size}
 
 
 def pair_name(generator: str) -> str:
@@ -158,40 +150,24 @@ def _publish(building: Path, output: Path) -> None:
 
 @contextmanager
 def _not_served(repository: Path) -> Iterator[None]:
-    """While this lasts no server starts with a repository: `neuro-latent serve` holds a shared lock of its folder.
+    """While this lasts no server starts with a repository.
 
     Raises:
         ExportError: a server runs with it.
     """
-    folder = os.open(repository, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ExportError(
-                f"{repository} is being served. To change one adapter: neuro-latent adapters add NAME --adapter DIR "
-                f"--repository {repository}. To export all of it, stop the server first, or choose another --output"
-            ) from None
-        except OSError:  # a file system without locks
-            pass
-        yield
-    finally:
-        os.close(folder)
-
-
-def _added(repository: Path) -> str:
-    """What `neuro-latent adapters` has added to a repository since its export, in words; "" for nothing."""
-    versions = [folder for folder in (repository / ONE_ADAPTER.parent).glob("*") if folder.name.isdecimal()]
-    names = {path.name for folder in versions for path in folder.glob("adapters/*")} - {"default"}
-    parts = [f"the adapters {', '.join(sorted(names))}" * bool(names)]
-    if len(versions) > 1:
-        parts.append(f"{len(versions)} versions of its adapters, to which a rollback can go")
-    return " and ".join(filter(None, parts))
+        with held_alone(repository):
+            yield
+    except BlockingIOError:
+        raise ExportError(
+            f"{repository} is being served. To change one adapter: neuro-latent adapters add NAME --adapter DIR "
+            f"--repository {repository}. To export all of it, stop the server first, or choose another --output"
+        ) from None
 
 
 def _check_nothing_is_lost(output: Path, adapter: Path) -> None:
     """Raise an ExportError where a new export would delete what was added to a repository."""
-    if added := _added(output):
+    if added := added_adapters(output):
         raise ExportError(
             f"{output} has {added}; a new export would delete them. To change one adapter: neuro-latent adapters add "
             f"NAME --adapter {adapter} --repository {output}. To lose them, --force"
@@ -211,7 +187,7 @@ def _place_adapter(building: Path, backend: BackendName) -> list[Path]:
             file.rename(building / folder / file.name)
         written.rmdir()
         written.parent.rmdir()
-    return [folder / name for name in (Path(PROJECTOR_PATH).name, ADAPTER_RECORD)]
+    return [folder / name for name in (Path(PROJECTOR_PATH).name, RECORD)]
 
 
 @dataclass(frozen=True)
@@ -270,7 +246,7 @@ def _write_engines(
         facts = write_engines(library, model, graphs, building, log)
     adapter = Path(plan_path(PROJECTOR_PATH))
     write_adapter_record(loaded, building / adapter)
-    return _Models([*facts["engines"], str(adapter.with_name(ADAPTER_RECORD))], compared, agreed, facts)
+    return _Models([*facts["engines"], str(adapter.with_name(RECORD))], compared, agreed, facts)
 
 
 def export_repository(
@@ -374,14 +350,14 @@ def export_adapter(
     Raises:
         As :func:`export_repository`.
     """
-    with _published(output, ADAPTER_RECORD) as building:
+    with _published(output, RECORD) as building:
         loaded = load(adapter, encoder, generator, precision, log)
         (spec,) = (spec for spec in graph_specs(loaded.model) if spec.path == PROJECTOR_PATH)
         path = building / Path(PROJECTOR_PATH).name
         write_graph(spec, path, log)
         parity.check_graph(spec, parity.open_session(path))
         write_adapter_record(loaded, path)
-        record: dict[str, Any] = json.loads((building / ADAPTER_RECORD).read_text(encoding="utf-8"))
+        record: dict[str, Any] = json.loads((building / RECORD).read_text(encoding="utf-8"))
     return record
 
 

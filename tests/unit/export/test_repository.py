@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
+from neuro_latent_core.repository import hold
 from neuro_latent_export import decoder_graphs, parity, t5_graphs, templates
 from neuro_latent_export.errors import ExportError
 from neuro_latent_export.parity import ParityError
 from neuro_latent_export.precision import INT8
 from neuro_latent_export.repository import export_adapter, export_repository, pair_name
 from neuro_latent_export.templates import fill_templates, templates_folder
-from neuro_latent_serving.server.repository import hold_repository
 from neuro_latent_trainer.adapter_folder import AdapterError
 from neuro_latent_trainer.backbones import BackboneError, fingerprint
 from neuro_latent_trainer.model import PromptOptimizer
@@ -161,7 +161,7 @@ def test_a_repository_that_is_served_is_never_replaced(
     if linked:
         output = tmp_path / "link"
         output.symlink_to(served)
-    servers = [hold_repository(served) for _ in range(2)]
+    servers = [hold(served) for _ in range(2)]
     with pytest.raises(ExportError, match=r"is being served.*neuro-latent adapters add.*stop the server"):
         export_repository(adapter, output, force=force)
     os.close(servers.pop())
@@ -180,7 +180,7 @@ def test_a_server_that_starts_while_a_repository_is_built_keeps_its_files(
     servers: list[int] = []
 
     def start(text: str) -> None:
-        servers[:] = servers or [hold_repository(output)]
+        servers[:] = servers or [hold(output)]
 
     with pytest.raises(ExportError, match="is being served"):
         export_repository(adapter, output, log=start)

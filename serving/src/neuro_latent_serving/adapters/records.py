@@ -12,24 +12,14 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-PROJECTOR = "projector"
-"""The Triton model whose versions are sets of adapters."""
+from neuro_latent_core.repository import ADAPTERS, DEFAULT, FORMAT, GRAPH, PLAN, RECORD
 
 UNPROBED = ".unprobed"
 """In the projector's folder while a change waits for its probe: the number of the newest version that was probed."""
 
-ADAPTERS = "adapters"
-"""The folder of a version with a folder an adapter."""
 
-DEFAULT = "default"
-"""The adapter of requests that name none; every version has it."""
-
-GRAPH = "model.onnx"
-PLAN = "model.plan"
-RECORD = "adapter.json"
-
-FORMAT = 2
-"""Of the manifest of a repository and of an adapter's record; 2 since projectors have the output ``gate``."""
+FORMER_FITS = {"memory_prompts": 0}
+"""What earlier versions recorded, with the value that adapters have now."""
 
 
 class RecordError(ValueError):
@@ -122,15 +112,6 @@ def read_adapters(version: Path) -> dict[str, AdapterRecord]:
         RecordError: one of them is incomplete, or there is no default.
     """
     return {name: read_record(folder) for name, folder in adapter_folders(version).items()}
-
-
-def versions(projector: Path) -> list[int]:
-    """The version numbers of a model's folder, in order; Triton serves the last. Not those that are being built."""
-    return sorted(int(path.name) for path in projector.iterdir() if path.is_dir() and path.name.isdecimal())
-
-
-FORMER_FITS = {"memory_prompts": 0}
-"""What earlier versions recorded, with the value that adapters have now."""
 
 
 def misfits(record: AdapterRecord, other: AdapterRecord) -> list[str]:

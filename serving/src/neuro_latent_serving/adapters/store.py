@@ -21,12 +21,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from neuro_latent_core.errors import InvalidInput
+from neuro_latent_core.repository import ADAPTERS, DEFAULT, GRAPH, PROJECTOR, RECORD, sha256, versions
 from neuro_latent_serving.adapters.records import (
-    ADAPTERS,
-    DEFAULT,
-    GRAPH,
-    PROJECTOR,
-    RECORD,
     UNPROBED,
     AdapterRecord,
     RecordError,
@@ -34,11 +30,10 @@ from neuro_latent_serving.adapters.records import (
     misfits,
     read_adapters,
     read_record,
-    versions,
 )
 from neuro_latent_serving.checks import check_adapter
 from neuro_latent_serving.server.errors import ServeError, UsageError
-from neuro_latent_serving.server.repository import model_names, sha256
+from neuro_latent_serving.server.repository import model_names
 from neuro_latent_serving.sessions import open_session
 
 CHANGE = "change.json"

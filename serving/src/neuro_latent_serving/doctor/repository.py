@@ -12,13 +12,13 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as schema
 
 from neuro_latent_core.protocol import FEEDBACK_MODEL, STREAM_MODEL, UNARY_MODEL
-from neuro_latent_serving.adapters.records import PROJECTOR, File, versions
+from neuro_latent_core.repository import MANIFEST, PROJECTOR, versions
+from neuro_latent_serving.adapters.records import File
 from neuro_latent_serving.doctor.findings import ERROR, NOTE, WARNING, Finding, Outcome
 from neuro_latent_serving.server.errors import ServeError, UsageError
 from neuro_latent_serving.server.repository import (
     EXPORT_COMMAND,
     GPU_ONLY,
-    MANIFEST,
     adapter_artifacts,
     file_problem,
     model_names,

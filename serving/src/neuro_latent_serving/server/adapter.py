@@ -7,9 +7,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from neuro_latent_serving.adapters.records import DEFAULT, PROJECTOR, RecordError, versions
+from neuro_latent_core.repository import DEFAULT, added_adapters, sha256
+from neuro_latent_serving.adapters.records import RecordError
 from neuro_latent_serving.server.errors import ServeError, UsageError
-from neuro_latent_serving.server.repository import newest_adapters, read_manifest, sha256
+from neuro_latent_serving.server.repository import newest_adapters, read_manifest
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -41,16 +42,13 @@ def is_exported(weights: Path, repository: Path) -> bool:
 
 def refuse_to_drop_adapters(run: Path, repository: Path) -> None:
     """Raise a ServeError where an export would replace a repository to which adapters were added."""
-    with suppress(RecordError, OSError):
-        added = [name for name in newest_adapters(repository) if name != DEFAULT]
-        if added or len(versions(repository / PROJECTOR)) > 1:
-            what = f"other adapters ({', '.join(added)})" if added else "other versions of its adapter"
-            raise ServeError(
-                f"{repository} was exported from other weights than {run} has now, and has {what}, which a new export "
-                "would drop",
-                f"Replace its default adapter only: neuro-latent adapters add {DEFAULT} --adapter {run} --repository "
-                f"{repository} --offline\nor serve the run from another --repository REPO.",
-            )
+    if added := added_adapters(repository):
+        raise ServeError(
+            f"{repository} was exported from other weights than {run} has now, and has {added}, which a new export "
+            "would drop",
+            f"Replace its default adapter only: neuro-latent adapters add {DEFAULT} --adapter {run} --repository "
+            f"{repository} --offline\nor serve the run from another --repository REPO.",
+        )
 
 
 def export_command(adapter: Path, output: Path, *options: str) -> list[str]:

@@ -1,30 +1,23 @@
 """Check an exported model repository before a server is started with it."""
 
-import fcntl
-import hashlib
-import os
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from neuro_latent_core.repository import FORMAT, MANIFEST, PROJECTOR, sha256, versions
 from neuro_latent_serving.adapters.records import (
-    FORMAT,
-    PROJECTOR,
     AdapterRecord,
     File,
     RecordError,
     adapter_folders,
     graph_of,
     read_adapters,
-    versions,
 )
 from neuro_latent_serving.server.errors import ServeError, UsageError
 from neuro_latent_serving.server.process import is_shell_safe
 
-MANIFEST = "manifest.json"
 GPU_ONLY = ("bf16",)
 EXPORT_COMMAND = "neuro-latent export --adapter DIR --output {repository}"
 
@@ -173,20 +166,6 @@ def model_names(repository: Path) -> tuple[str, ...]:
     return names
 
 
-def hold_repository(repository: Path) -> int:
-    """A shared lock of a repository's folder, by which an export sees that it is served.
-
-    It lasts until the descriptor that is returned is closed.
-    """
-    while True:
-        folder = os.open(repository, os.O_RDONLY)
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(folder, fcntl.LOCK_SH)
-        if os.path.samestat(os.fstat(folder), os.stat(repository)):
-            return folder
-        os.close(folder)  # an export has replaced it meanwhile
-
-
 def read_manifest(repository: Path) -> Manifest | None:
     """The manifest at the root of a repository; None when there is none."""
     file = repository / MANIFEST
@@ -220,8 +199,3 @@ def is_inside(name: str) -> bool:
     """Whether an artefact's name stays inside the repository."""
     path = PurePosixPath(name)
     return not path.is_absolute() and ".." not in path.parts
-
-
-def sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

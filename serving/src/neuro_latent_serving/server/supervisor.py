@@ -12,6 +12,7 @@ from pathlib import Path
 
 from neuro_latent_client import Client, NeuroLatentError
 from neuro_latent_core.protocol import STREAM_MODEL, UNARY_MODEL
+from neuro_latent_core.repository import hold
 from neuro_latent_serving.server.access import Access, is_this_machine
 from neuro_latent_serving.server.asgi import AsgiServer
 from neuro_latent_serving.server.backends import prepare_backends
@@ -32,7 +33,7 @@ from neuro_latent_serving.server.process import (
     server_environment,
     temporary_folder,
 )
-from neuro_latent_serving.server.repository import hold_repository, model_names
+from neuro_latent_serving.server.repository import model_names
 
 __all__ = ["ServedModel", "ServerConfig", "TritonServer"]
 
@@ -226,7 +227,7 @@ class TritonServer:
         link = self._run_dir / REPOSITORY
         link.symlink_to(self.repository)
         self._run_fd = os.open(self._run_dir, os.O_PATH)
-        self._repository_fd = hold_repository(self.repository)
+        self._repository_fd = hold(self.repository)
         self._open_http(host)
         backends = prepare_backends(self.binary, self._run_dir)
         shm_prefix = f"{SHM_PREFIX}{uuid.uuid4().hex[:12]}-"

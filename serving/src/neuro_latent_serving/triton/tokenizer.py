@@ -11,7 +11,7 @@ import triton_python_backend_utils as pb_utils
 from neuro_latent_core.errors import InvalidInput
 from neuro_latent_core.options import OPTIONS, RequestOptions
 from neuro_latent_core.protocol import ADAPTER, RAW_PROMPT
-from neuro_latent_serving.adapters.records import DEFAULT
+from neuro_latent_core.repository import DEFAULT
 from neuro_latent_serving.checks import check_adapter, check_prompt, unknown_adapter
 from neuro_latent_serving.tokenization import TextTokenizer
 from neuro_latent_serving.triton.messages import (

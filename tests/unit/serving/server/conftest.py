@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from neuro_latent_serving.adapters.records import FORMAT
+from neuro_latent_core.repository import FORMAT
 
 FAKE_SERVER = """#!{python}
 import http.server, json, os, signal, socketserver, subprocess, sys, time

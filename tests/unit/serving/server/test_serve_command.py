@@ -17,10 +17,10 @@ import psutil
 import pytest
 
 import neuro_latent_serving.server as package
+from neuro_latent_core.repository import sha256
 from neuro_latent_serving.server import ServeError, UsageError, adapter
 from neuro_latent_serving.server.adapter import adapter_weights, export_command, export_run
 from neuro_latent_serving.server.cli import FAILED_STARTS
-from neuro_latent_serving.server.repository import sha256
 
 SOURCE = Path(package.__file__).parents[2]
 FREE = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0", "--gateway-port", "0"]
