@@ -12,9 +12,10 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from neuro_latent_core.tokens import both_ends, without_control
 from neuro_latent_export.decoder_graphs import cache_names
 from neuro_latent_export.graphs import PROJECTOR_PATH, GraphSpec, Sizes, example_inputs
-from neuro_latent_trainer.backbones import both_ends, ids_of, special_ends, without_control
+from neuro_latent_trainer.backbones import ids_of, special_ends
 from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
 
 GRAPH_TOLERANCE = 2e-4

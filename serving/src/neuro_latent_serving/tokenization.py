@@ -3,20 +3,18 @@
 Shape letters: ``B`` rows, ``L`` tokens.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from neuro_latent_core.limits import BUCKETS
+from neuro_latent_core.tokens import both_ends, without_control
 
 Ids = npt.NDArray[np.int64]
-
-UNKNOWN = ("<unk>", "[UNK]")
 
 
 @dataclass(frozen=True)
@@ -54,29 +52,6 @@ class TextTokenizer:
             ids[number, : len(row)] = row
             mask[number, : len(row)] = 1
         return TokenRows(ids, mask, np.array([len(row) > self._room for row in bare]))
-
-
-def without_control(ids: list[int], added: Mapping[int, AddedToken]) -> list[int]:
-    """Ids of a text, the unknown token in place of control tokens.
-
-    T5's own tokenizer has these among its ordinary pieces, so it writes ``</s>`` in a text as the end token though the
-    text is not split at special tokens.
-
-    Args:
-        ids: without the special tokens at the ends.
-        added: the tokenizer's added tokens by id.
-    """
-    control = {token for token, piece in added.items() if piece.special}
-    unknown = next((token for token, piece in added.items() if piece.content in UNKNOWN), None)
-    return ids if unknown is None or control.isdisjoint(ids) else [unknown if i in control else i for i in ids]
-
-
-def both_ends(ids: list[int], room: int) -> list[int]:
-    """The first and the last tokens of a list that is too long, half of the room each."""
-    if len(ids) <= room:
-        return ids
-    tail = room // 2
-    return [*ids[: room - tail], *(ids[-tail:] if tail else [])]
 
 
 def _open(path: Path) -> Tokenizer:

@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 import neuro_latent_client
 from neuro_latent_client import Client
 from neuro_latent_client.cli import optimize as optimize_module
-from neuro_latent_client.cli._diff import added_lines, changed_words, word_diff
 from neuro_latent_client.cli._interrupt import LIMIT_S
 from neuro_latent_core import cli
 from neuro_latent_core.cli import FeedbackGroup, LazyGroup, app
+from neuro_latent_core.diff import added_lines, changed_words, word_diff
 from tests.cases import case
 
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from neuro_latent_core.limits import BUCKETS
-from neuro_latent_serving.tokenization import Detokenizer, TextTokenizer, both_ends
+from neuro_latent_core.tokens import both_ends
+from neuro_latent_serving.tokenization import Detokenizer, TextTokenizer
 from neuro_latent_trainer.backbones import ids_of
 
 REFERENCES = {"roberta-base": (512, 1), "t5-small": (512, 0)}

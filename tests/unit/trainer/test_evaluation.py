@@ -371,13 +371,6 @@ def test_the_better_of_two_is_named(optimizer: PromptOptimizer, baselines: Basel
 # The report -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_word_diff_gives_both_texts_back() -> None:
-    runs = report.word_diff("Create a function", "Write a short function in Python")
-    assert " ".join(text for kind, text in runs if kind != "added") == "Create a function"
-    assert " ".join(text for kind, text in runs if kind != "removed") == "Write a short function in Python"
-    assert report.word_diff("", "") == []
-
-
 def test_the_report_of_complements_shows_whole_prompts(complementing: PromptOptimizer, tmp_path: Path) -> None:
     found = evaluate.evaluate(complementing, SAMPLE, config=CONFIG)
     report.write_report(tmp_path / "report.html", complementing, found, run=None)

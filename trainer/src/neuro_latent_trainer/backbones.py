@@ -6,7 +6,6 @@ tokens, ``E`` encoder width, ``D`` generator width, ``V`` vocabulary.
 
 import hashlib
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
-from tokenizers import AddedToken
 from torch import Tensor, nn
 from transformers import (
     AutoModel,
@@ -27,10 +25,10 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutput
 
+from neuro_latent_core.tokens import both_ends, without_control
 from neuro_latent_trainer.choices import EMBEDDED, Pooling, Precision
 from neuro_latent_trainer.errors import TrainerError
 
-UNKNOWN = ("<unk>", "[UNK]")
 MODELS_VARIABLE = "NEURO_LATENT_MODELS"
 
 
@@ -155,25 +153,6 @@ def ids_of(tokenizer: PreTrainedTokenizerBase, texts: list[str], max_tokens: int
     before, after = special_ends(tokenizer)
     room = None if max_tokens is None else max(1, max_tokens - len(before) - len(after))
     return [[*before, *(ids if room is None else both_ends(ids, room)), *after] for ids in bare]
-
-
-def without_control(ids: list[int], added: Mapping[int, AddedToken]) -> list[int]:
-    """Ids of a text, the unknown token in place of control tokens.
-
-    T5's own tokenizer has these among its ordinary pieces, so it writes ``</s>`` in a text as the end token though the
-    text is not split at special tokens. ``added`` are the tokenizer's added tokens by id.
-    """
-    control = {token for token, piece in added.items() if piece.special}
-    unknown = next((token for token, piece in added.items() if piece.content in UNKNOWN), None)
-    return ids if unknown is None or control.isdisjoint(ids) else [unknown if i in control else i for i in ids]
-
-
-def both_ends(ids: list[int], room: int) -> list[int]:
-    """The first and the last tokens of a list that is too long, half of the room each."""
-    if len(ids) <= room:
-        return ids
-    tail = room // 2
-    return [*ids[: room - tail], *(ids[-tail:] if tail else [])]
 
 
 def special_ends(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:

@@ -82,7 +82,7 @@ def optimize(
 
 def _shown(raw_prompt: str, sequence: GeneratedSequence, *, diff: bool) -> str:
     """The text: an addition is marked on a terminal, and with ``diff`` everywhere, as are the words of a rewrite."""
-    from ._diff import added_lines, changed_words
+    from neuro_latent_core.diff import added_lines, changed_words
 
     if sequence.added and (diff or _is_terminal()):
         return sequence.text.removesuffix(sequence.added) + added_lines(sequence.added, colour=_colour())
@@ -108,7 +108,7 @@ def _read_stdin() -> str:
 
 
 def _show_stream(client: Client, prompt: str, options: GenerationOptions, *, to_stderr: bool) -> Optimization:
-    from ._diff import added_lines
+    from neuro_latent_core.diff import added_lines
 
     marks = _is_terminal() and not to_stderr
     shown = ""

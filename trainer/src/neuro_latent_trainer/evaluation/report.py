@@ -1,7 +1,6 @@
 """The report of an evaluation: one HTML file that needs nothing else."""
 
 import base64
-import difflib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
+from neuro_latent_core.diff import word_diff
 from neuro_latent_trainer import files
 from neuro_latent_trainer.evaluation import measures, pictures, tables
 from neuro_latent_trainer.evaluation.evaluate import SERVED, Evaluation
@@ -87,7 +87,7 @@ def _samples(evaluation: Evaluation) -> list[tuple[str, list[Sample]]]:
         (
             name,
             [
-                Sample(word_diff(evaluation.raw[row], texts[row]), gold[row], scores[row], raw_scores[row])
+                Sample(list(word_diff(evaluation.raw[row], texts[row])), gold[row], scores[row], raw_scores[row])
                 for row in _spread(rows.tolist(), most)
             ],
         )
@@ -100,18 +100,3 @@ def _spread(rows: Sequence[int], most: int) -> list[int]:
     if len(rows) <= most:
         return list(rows)
     return [rows[i] for i in np.linspace(0, len(rows) - 1, most).round().astype(int)]
-
-
-def word_diff(before: str, after: str) -> list[tuple[str, str]]:
-    """Runs of words: ``same``, ``removed`` or ``added``."""
-    old, new = before.split(), after.split()
-    runs: list[tuple[str, str]] = []
-    for kind, a, b, c, d in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        if kind == "equal":
-            runs.append(("same", " ".join(old[a:b])))
-            continue
-        if a < b:
-            runs.append(("removed", " ".join(old[a:b])))
-        if c < d:
-            runs.append(("added", " ".join(new[c:d])))
-    return runs
