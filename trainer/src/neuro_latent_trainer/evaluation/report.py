@@ -10,7 +10,7 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
-from neuro_latent_core.diff import word_diff
+from neuro_latent_core.diff import Change, word_diff
 from neuro_latent_trainer import files
 from neuro_latent_trainer.evaluation import measures, pictures, tables
 from neuro_latent_trainer.evaluation.evaluate import SERVED, Evaluation
@@ -31,7 +31,7 @@ RULE = (
 class Sample:
     """One prompt before and after: word diff of raw and enhanced, chrF of both to the reference."""
 
-    diff: list[tuple[str, str]]
+    diff: list[tuple[Change, str]]
     gold: str
     score: float
     raw_score: float
