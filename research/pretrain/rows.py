@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 
+from neuro_latent_core.guard.language import is_english
 from research.pretrain.families import Choice, choices, requests, text_of
 from research.pretrain.grammar import DATA, HELD_OUT_ROWS, PASTED, Kind, kinds, one_in
 from research.pretrain.noise import around, hasty
@@ -92,6 +93,13 @@ def judged_pairs() -> list[Row]:
     """Held-out pairs with a complement in a hash's order: the first are judged as served, the next for the gate."""
     rows = [row for row in teacher_split()[1] if row.complement]
     return sorted(rows, key=lambda row: hashlib.sha256(b"judge" + row.raw.encode()).digest())
+
+
+def texts_to_leave_alone() -> tuple[list[str], list[str]]:
+    """English held-out texts to which nothing should be added, in halves: to fit the gate on, and to measure it on."""
+    found = [row.raw for row in teacher_split()[1] if not row.complement and is_english(row.raw)]
+    found.sort(key=lambda raw: hashlib.sha256(b"alone" + raw.encode()).digest())
+    return found[::2], found[1::2]
 
 
 @cache

@@ -1,7 +1,7 @@
 """The gate: how sure the model may be that its text is apt, from signals that cost next to nothing.
 
-Before anything is written, the raw embedding says how near the prompt is to the training prompts, and how clearly the
-intent belongs to one group of them; afterwards the text's mean log-probability is added::
+Before anything is written, the intent says how near the prompt is to the training prompts, whether those near it have
+something to add, and how clearly it belongs to one group of them; afterwards the text's mean log-probability is added::
 
     confidence = sigmoid(prior(embedding, intent) + logprob_weight * mean_logprob)
 
@@ -27,7 +27,9 @@ class Gate(nn.Module):
     All are buffers: nothing here is trained by gradients.
 
     Attributes:
-        index: unit vectors of standardised raw embeddings of training prompts [K, E].
+        index: unit vectors of the intents of training prompts [K, E]; of their standardised raw embeddings in adapters
+            of earlier versions (an intent tells twice as well what asks for nothing: docs/experiments.md).
+        of_intents: 1 or 0, which of both [1].
         empty: 1 where a training prompt has nothing to add [K].
         groups: unit vectors, the mean intents of groups of training prompts [G, E].
         weight, bias: of the features [F] and [1].
@@ -43,8 +45,10 @@ class Gate(nn.Module):
     logprob_weight: Tensor
     threshold: Tensor
 
-    def __init__(self, index_KE: Tensor, empty_K: Tensor, groups_GE: Tensor) -> None:
+    def __init__(self, index_KE: Tensor, empty_K: Tensor, groups_GE: Tensor, of_intents: bool = True) -> None:
         super().__init__()
+        self._of_intents = of_intents
+        self.register_buffer("of_intents", torch.tensor([float(of_intents)]))
         self.register_buffer("index", F.normalize(index_KE.float(), dim=-1))
         self.register_buffer("empty", empty_K.float())
         self.register_buffer("groups", F.normalize(groups_GE.float(), dim=-1))
@@ -55,13 +59,14 @@ class Gate(nn.Module):
     @classmethod
     def of_state(cls, tensors: dict[str, Tensor]) -> "Gate":
         """A gate of the sizes of saved tensors (names without a prefix)."""
-        gate = cls(tensors["index"], tensors["empty"], tensors["groups"])
+        tensors = {"of_intents": torch.zeros(1), **tensors}
+        gate = cls(tensors["index"], tensors["empty"], tensors["groups"], bool(tensors["of_intents"]))
         gate.load_state_dict(tensors)
         return gate
 
     def features(self, standard_BE: Tensor, intent_BE: Tensor) -> Tensor:
         """:data:`FEATURES` of standardised raw embeddings and their intents, [B, F]."""
-        near_BK = F.normalize(standard_BE, dim=-1) @ self.index.T
+        near_BK = F.normalize(intent_BE if self._of_intents else standard_BE, dim=-1) @ self.index.T
         empty_B = (near_BK * INDEX_SHARPNESS).softmax(-1) @ self.empty
         group_B = (F.normalize(intent_BE, dim=-1) @ self.groups.T * GROUP_SHARPNESS).softmax(-1).amax(-1)
         return torch.stack([near_BK.amax(-1), empty_B, group_B], dim=-1)

@@ -30,6 +30,8 @@ LEAST_ROWS = 40
 """Of held-out texts."""
 MOST_ROWS = 600
 INDEX_SIZE = 1024
+MOST_EMPTY = 1 / 3
+"""Of the index: prompts to which nothing is to be added."""
 CLUSTERS = 64
 APT_RANK = 0.9
 SERVED = 0.7
@@ -109,12 +111,16 @@ def make_gate(model: PromptOptimizer, trained: Grouped) -> Gate:
     by_group: dict[str, list[int]] = {}
     for row, group in enumerate(groups):
         by_group.setdefault(group, []).append(row)
+    is_empty = [record.target("complement") == "" for record in records]
+    empty_rows = [row for row, empty in enumerate(is_empty) if empty]
+    chosen = sample(empty_rows, int(MOST_EMPTY * INDEX_SIZE))
     # As evenly as it can be over the groups, so that the index knows all of them.
-    share = max(1, INDEX_SIZE // len(by_group))
-    chosen = [row for rows in by_group.values() for row in sample(rows, share)]
-    empty = torch.tensor([records[row].target("complement") == "" for row in chosen], device=standard_NE.device)
+    share = max(1, (INDEX_SIZE - len(chosen)) // len(by_group))
+    for rows in by_group.values():
+        chosen += sample([row for row in rows if not is_empty[row]], share)
+    empty = torch.tensor([is_empty[row] for row in chosen], device=standard_NE.device)
     means_GE = torch.stack([F.normalize(intent_NE[rows], dim=-1).mean(0) for rows in by_group.values()])
-    return Gate(standard_NE[chosen], empty, means_GE).to(standard_NE.device)
+    return Gate(intent_NE[chosen], empty, means_GE).to(standard_NE.device)
 
 
 @torch.no_grad()
@@ -187,6 +193,7 @@ def fit_weights(
     embeddings_NE: Tensor,
     written: Sequence[Sequence[tuple[Part, bool]]],
     served: float = SERVED,
+    left_alone: int = 0,
 ) -> dict[str, Any]:
     """Fit a gate on texts of which it is known whether they are apt, and give it to the adapter.
 
@@ -196,6 +203,7 @@ def fit_weights(
         embeddings_NE: raw embeddings of the prompts.
         written: for each prompt the parts of its text, the longest first, and whether each is apt.
         served: share of these prompts that get a text at the threshold.
+        left_alone: so many prompts at the end should get none; they count for the weights, not for threshold and curve.
 
     Returns:
         Threshold, weights and curve, as the card shows them.
@@ -216,19 +224,20 @@ def fit_weights(
     gate.bias.copy_(bias - weight @ mean)
     confidence_M = (x @ weight + gate.bias.cpu()).sigmoid()
     # A text is served if its first sentence, its shortest part, may be.
-    first_N = torch.stack([confidence_M[of_row == row][-1] for row in range(len(written))])
+    judged = range(len(written) - left_alone)
+    first_N = torch.stack([confidence_M[of_row == row][-1] for row in judged])
     gate.threshold.copy_(first_N.quantile(1 - served).reshape(1))
     model.adapter.gate = gate.to(model.device)
     curve = []
     for withheld in CURVE:
         threshold = first_N.quantile(withheld).item()
         apt = []
-        for number in range(len(written)):
+        for number in judged:
             unsure = (confidence_M[of_row == number] < threshold).nonzero()
             start = int(unsure.max()) + 1 if len(unsure) else 0
             apt.append(apt_M[of_row == number][start : start + 1])  # the longest before the first that is not sure
         kept = torch.cat(apt)
-        row = {"threshold": threshold, "served": len(kept) / len(written), "apt": kept.mean().item()}
+        row = {"threshold": threshold, "served": len(kept) / len(judged), "apt": kept.mean().item()}
         curve.append({name: round(value, 4) for name, value in row.items()})
     names = (*FEATURES, "mean log-probability")
     return {
