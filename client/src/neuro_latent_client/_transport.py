@@ -1,4 +1,4 @@
-"""The seam between the clients and the wire: what a transport does, and which one a URL means."""
+"""The seam between the clients and the wire: what a transport does."""
 
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
@@ -7,7 +7,6 @@ from typing import Generic, Literal, Protocol, TypeVar
 from neuro_latent_core import protocol
 
 from ._request import InferRequest, Scalar
-from ._settings import Settings
 from .results import ServedModel
 
 Tensors = Mapping[str, list[Scalar]]
@@ -84,28 +83,3 @@ class AsyncTransport(Protocol):
     async def ask(self, question: Question[A], timeout_s: float) -> A: ...
 
     async def close(self) -> None: ...
-
-
-# Imported in the functions, because each transport pulls in a network stack.
-
-
-def connect(settings: Settings) -> Transport:
-    """The transport for the URL's scheme."""
-    if settings.endpoint.is_grpc:
-        from ._grpc import GrpcTransport
-
-        return GrpcTransport(settings)
-    from ._http import HttpTransport
-
-    return HttpTransport(settings)
-
-
-def connect_async(settings: Settings) -> AsyncTransport:
-    """The asynchronous transport for the URL's scheme."""
-    if settings.endpoint.is_grpc:
-        from ._grpc_async import AsyncGrpcTransport
-
-        return AsyncGrpcTransport(settings)
-    from ._http_async import AsyncHttpTransport
-
-    return AsyncHttpTransport(settings)

@@ -8,12 +8,13 @@ from typing import Literal, Unpack
 
 from ._async_stream import AsyncOptimizationStream
 from ._base import BaseClient
+from ._connect import connect_async
 from ._errands import Errands
 from ._health import HEALTH_TIMEOUT_S, PROBE_PROMPT, HealthCheck, probe_options
 from ._request import CANCEL_TIMEOUT_S, InferRequest, check_count, check_timeout
 from ._retry import retried_async
 from ._settings import Settings
-from ._transport import INDEX, LOAD_ADAPTERS, LOAD_TIMEOUT_S, AsyncTransport, Tensors, connect_async
+from ._transport import INDEX, LOAD_ADAPTERS, LOAD_TIMEOUT_S, AsyncTransport, Tensors
 from .errors import DeadlineError, InvalidRequestError, NeuroLatentError
 from .options import FeedbackDetails, GenerationOptions
 from .results import Feedback, Health, Optimization, Progress, ServedModel

@@ -5,12 +5,13 @@ from types import TracebackType
 from typing import Literal, Unpack
 
 from ._base import BaseClient
+from ._connect import connect
 from ._health import HEALTH_TIMEOUT_S, PROBE_PROMPT, HealthCheck, probe_options
 from ._request import InferRequest, check_count, check_timeout
 from ._retry import retried
 from ._settings import Settings
 from ._stream import OptimizationStream
-from ._transport import INDEX, LOAD_ADAPTERS, LOAD_TIMEOUT_S, Tensors, Transport, connect
+from ._transport import INDEX, LOAD_ADAPTERS, LOAD_TIMEOUT_S, Tensors, Transport
 from .errors import DeadlineError, NeuroLatentError
 from .options import FeedbackDetails, GenerationOptions
 from .results import Feedback, Health, Optimization, Progress, ServedModel
