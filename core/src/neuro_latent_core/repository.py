@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 MANIFEST: Final = "manifest.json"
-FORMAT: Final = 2
-"""Of the manifest and of an adapter's record; 2 since the projector has the output ``gate``."""
+FORMAT: Final = 3
+"""Of the manifest and of an adapter's record; 3 since a request's options reach the decoder as one tensor."""
 
 PROJECTOR: Final = "projector"
 """The Triton model whose versions are sets of adapters."""
