@@ -5,7 +5,7 @@ In the order in which a request passes them::
     request.py      what a caller submits
     engine.py       the thread
     loop.py         the queue, the slots, the step
-    writing.py      a request in its slots: texts of their own, or the beams of a search
+    running.py      a running request: sampled sequences, or the beams of a search
     contract.py     what the loop asks of a decoder and its cache
     opening.py      which decoder: the CPU's, or the device's
     decoder.py      the two ONNX graphs on the CPU: prefill and step
