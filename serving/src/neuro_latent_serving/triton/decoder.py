@@ -15,7 +15,7 @@ from neuro_latent_core.options import RequestOptions
 from neuro_latent_core.protocol import RAW_PROMPT
 from neuro_latent_serving.checks import check_prompt
 from neuro_latent_serving.engine import Engine, EngineConfig, Event, Gate, Request
-from neuro_latent_serving.engine.opening import DeviceName
+from neuro_latent_serving.engine.decoder_factory import DeviceName
 from neuro_latent_serving.settings import guard_is_on, min_confidence
 from neuro_latent_serving.triton import bridge
 from neuro_latent_serving.triton.messages import (

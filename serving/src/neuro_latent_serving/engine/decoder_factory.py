@@ -17,7 +17,7 @@ DeviceName = Literal["cpu", "gpu"]
 ENGINE = "step.plan"
 
 
-def open_decoder(folder: Path, threads: int, slots: int, device: DeviceName, cuda_graphs: bool) -> Decoder:
+def create_decoder(folder: Path, threads: int, slots: int, device: DeviceName, cuda_graphs: bool) -> Decoder:
     """The decoder of a folder: TensorRT where it holds engines, else ONNX Runtime.
 
     Args:
