@@ -23,7 +23,7 @@ from neuro_latent_serving.triton.messages import (
     send_last,
     tensor,
 )
-from neuro_latent_serving.triton.outbox import Outbox
+from neuro_latent_serving.triton.send_queue import SendQueue
 
 WAITING = 16
 """Requests that wait for the database side by side."""
@@ -39,7 +39,7 @@ class FeedbackModel:
     def initialize(self, args: dict[str, str]) -> None:
         self._store = FeedbackStore(feedback_url())
         self._refuses_secrets, self._refused = refuses_secrets(), 0
-        self._threads, self._outbox = ThreadPoolExecutor(WAITING, "feedback"), Outbox()
+        self._threads, self._send_queue = ThreadPoolExecutor(WAITING, "feedback"), SendQueue()
 
     def execute(self, requests: list[Any]) -> list[None]:
         for request in requests:
@@ -55,7 +55,7 @@ class FeedbackModel:
 
     def finalize(self) -> None:
         self._threads.shutdown()
-        self._outbox.close()
+        self._send_queue.close()
         self._store.close()
 
     def _answer(self, sender: Any, rows: list[dict[str, Any]]) -> None:
@@ -66,7 +66,7 @@ class FeedbackModel:
             if isinstance(error, StoreDamaged | StoreUnavailable):  # its reason is the operator's alone
                 log.error("feedback was not stored", exc_info=error)
             outcome = error
-        self._outbox.carry(_Answer(sender, outcome))
+        self._send_queue.put(_Answer(sender, outcome))
 
     def _checked(self, rows: list[dict[str, Any]]) -> list[Feedback]:
         """The rows as feedback. A wrong row is told only where the store works, so one that is wrong on purpose asks
