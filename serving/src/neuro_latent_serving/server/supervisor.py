@@ -20,7 +20,6 @@ from neuro_latent_serving.server.binary import TritonBinary, find_tritonserver
 from neuro_latent_serving.server.errors import ServeError, ServerEndedError, StartError, UsageError
 from neuro_latent_serving.server.front import Front
 from neuro_latent_serving.server.health import Health, ServedModel
-from neuro_latent_serving.server.keeper import STALLED
 from neuro_latent_serving.server.logs import LogFollower, failure_lines
 from neuro_latent_serving.server.ports import Ports, claim_ports, numeric_host
 from neuro_latent_serving.server.process import (
@@ -34,6 +33,7 @@ from neuro_latent_serving.server.process import (
     temporary_folder,
 )
 from neuro_latent_serving.server.repository import model_names
+from neuro_latent_serving.server.watchdog import STALLED
 
 __all__ = ["ServedModel", "ServerConfig", "TritonServer"]
 
