@@ -163,8 +163,8 @@ def _decide(
 
     _take_feedback(feedback, output_dir / retraining.FEEDBACK_FILE)
     trained_as = retraining.base_settings(base)
-    lessons, mixture = retraining.read_records(output_dir, start, trained_as)
-    for line in (lessons.describe(), mixture.describe()):
+    examples, mixture = retraining.read_records(output_dir, start, trained_as)
+    for line in (examples.describe(), mixture.describe()):
         say(console, line)
     # Before the training, which would be for nothing.
     if refusal := too_few(mixture.original, mixture.feedback, start.config):

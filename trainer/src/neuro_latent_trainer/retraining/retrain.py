@@ -25,7 +25,7 @@ from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.retraining.config import RetrainConfig
 from neuro_latent_trainer.retraining.decision import Decision, judge
 from neuro_latent_trainer.retraining.feedback import read_feedback
-from neuro_latent_trainer.retraining.lessons import Lessons, key, learn
+from neuro_latent_trainer.retraining.feedback_examples import FeedbackExamples, key, learn
 from neuro_latent_trainer.retraining.mixture import Mixture, mix
 from neuro_latent_trainer.sources import Sources
 from neuro_latent_trainer.training import Observer, Run
@@ -128,8 +128,8 @@ def settings(base: TrainConfig, adapter: Path, config: RetrainConfig) -> TrainCo
     )
 
 
-def read_records(folder: Path, start: Start, base: TrainConfig) -> tuple[Lessons, Mixture]:
-    """The feedback's lessons, and all records of the retraining.
+def read_records(folder: Path, start: Start, base: TrainConfig) -> tuple[FeedbackExamples, Mixture]:
+    """The feedback's examples, and all records of the retraining.
 
     Raises:
         DataError, ValueError: the feedback or the original data cannot be used.
@@ -139,8 +139,8 @@ def read_records(folder: Path, start: Start, base: TrainConfig) -> tuple[Lessons
     opinions, malformed = read_feedback(folder / FEEDBACK_FILE)
     form = base.resolved_form
     known = {key(r.raw_prompt): r for r in original if r.target(form) is not None}
-    lessons = learn(opinions, known, form, config.most_characters, len(malformed), lineage(Path(start.base)))
-    return lessons, mix(lessons.records, original, held_out, form, config)
+    examples = learn(opinions, known, form, config.most_characters, len(malformed), lineage(Path(start.base)))
+    return examples, mix(examples.records, original, held_out, form, config)
 
 
 def training_run(

@@ -1,4 +1,4 @@
-"""What feedback teaches: every rule from a row to a record, and which records are trained on and held out."""
+"""Training examples from feedback: every rule from a row to a record, and which records are trained on and held out."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from neuro_latent_core.secrets import has_secret
 from neuro_latent_trainer.data import DataError, Record
 from neuro_latent_trainer.retraining.config import Margins, RetrainConfig, read_config
 from neuro_latent_trainer.retraining.feedback import Opinion, read_feedback
-from neuro_latent_trainer.retraining.lessons import EDIT, KNOWN, LIKED, Lessons, learn
+from neuro_latent_trainer.retraining.feedback_examples import EDIT, KNOWN, LIKED, FeedbackExamples, learn
 from neuro_latent_trainer.retraining.mixture import Mixture, mix
 from tests.cases import case
 
@@ -24,18 +24,18 @@ def opinion(number: int = 0, rating: int = -1, **fields: str) -> Opinion:
     return Opinion(**{"request_id": f"r{number}", **texts, **fields}, rating=rating)
 
 
-def taught(*opinions: Opinion, known: str | None = None, form: Form = "rewrite") -> Lessons:
+def taught(*opinions: Opinion, known: str | None = None, form: Form = "rewrite") -> FeedbackExamples:
     """``known``: an enhanced prompt of the original data."""
     original = {} if known is None else {RAW: Record(RAW, known, (), "", "", 1)}
     return learn(opinions, original, form, 4000)
 
 
-def left_out(lessons: Lessons) -> dict[str, int]:
-    return {name: count for name, count in lessons.left_out.items() if count}
+def left_out(examples: FeedbackExamples) -> dict[str, int]:
+    return {name: count for name, count in examples.left_out.items() if count}
 
 
-def only(lessons: Lessons) -> tuple[str, str | None, tuple[str, ...], str]:
-    (record,) = lessons.records
+def only(examples: FeedbackExamples) -> tuple[str, str | None, tuple[str, ...], str]:
+    (record,) = examples.records
     return record.raw_prompt, record.enhanced_prompt, record.failed_prompts, record.source
 
 
@@ -44,9 +44,9 @@ def only(lessons: Lessons) -> tuple[str, str | None, tuple[str, ...], str]:
 
 @pytest.mark.parametrize("rating", [1, -1])
 def test_an_edit_is_a_pair_and_its_answer_a_failure_whatever_the_thumb(rating: int) -> None:
-    lessons = taught(opinion(rating=rating, edited_prompt=EDITED))
-    assert only(lessons) == (RAW, EDITED, (ANSWER,), EDIT)
-    assert (lessons.rows, lessons.failures, left_out(lessons)) == (1, 1, {})
+    examples = taught(opinion(rating=rating, edited_prompt=EDITED))
+    assert only(examples) == (RAW, EDITED, (ANSWER,), EDIT)
+    assert (examples.rows, examples.failures, left_out(examples)) == (1, 1, {})
 
 
 def test_a_thumb_up_is_a_success() -> None:
@@ -54,8 +54,8 @@ def test_a_thumb_up_is_a_success() -> None:
 
 
 def test_a_thumb_down_joins_the_successes_of_its_prompt() -> None:
-    lessons = taught(opinion(0, rating=1), opinion(1, enhanced_prompt="Rivers?", raw_prompt=" NAME  rivers "))
-    assert only(lessons)[1:] == (ANSWER, ("Rivers?",), LIKED)
+    examples = taught(opinion(0, rating=1), opinion(1, enhanced_prompt="Rivers?", raw_prompt=" NAME  rivers "))
+    assert only(examples)[1:] == (ANSWER, ("Rivers?",), LIKED)
 
 
 def test_a_thumb_down_alone_takes_the_success_of_the_original_data() -> None:
@@ -64,9 +64,9 @@ def test_a_thumb_down_alone_takes_the_success_of_the_original_data() -> None:
 
 @pytest.mark.parametrize("known", [None, ANSWER])
 def test_a_thumb_down_without_any_success_teaches_nothing_and_is_counted(known: str | None) -> None:
-    lessons = taught(opinion(), known=known)
-    assert not lessons.records
-    assert left_out(lessons) == {"no success": 1}
+    examples = taught(opinion(), known=known)
+    assert not examples.records
+    assert left_out(examples) == {"no success": 1}
 
 
 def test_an_empty_answer_is_no_failed_prompt() -> None:
@@ -81,15 +81,15 @@ def test_an_empty_answer_is_no_failed_prompt() -> None:
     [({"user": "ann", "number": 1}, {"user": "ann", "number": 2}), ({"number": 1}, {"number": 1})],
 )
 def test_the_latest_opinion_of_one_person_counts(first: Any, second: Any) -> None:
-    lessons = taught(opinion(**first), opinion(**second, rating=1))
-    assert only(lessons)[1:] == (ANSWER, (), LIKED)
-    assert left_out(lessons) == {"superseded": 1}
+    examples = taught(opinion(**first), opinion(**second, rating=1))
+    assert only(examples)[1:] == (ANSWER, (), LIKED)
+    assert left_out(examples) == {"superseded": 1}
 
 
 def test_opinions_of_different_people_that_disagree_cancel() -> None:
-    lessons = taught(opinion(1, rating=1), opinion(2, rating=-1))
-    assert not lessons.records
-    assert left_out(lessons) == {"disputed": 1}
+    examples = taught(opinion(1, rating=1), opinion(2, rating=-1))
+    assert not examples.records
+    assert left_out(examples) == {"disputed": 1}
 
 
 def test_a_majority_decides() -> None:
@@ -97,16 +97,16 @@ def test_a_majority_decides() -> None:
 
 
 def test_a_disputed_answer_does_not_keep_an_edit_from_teaching() -> None:
-    lessons = taught(opinion(1, rating=1), opinion(2, edited_prompt=EDITED))
-    assert only(lessons)[1:] == (EDITED, (), EDIT)
-    assert left_out(lessons) == {"disputed": 1}
+    examples = taught(opinion(1, rating=1), opinion(2, edited_prompt=EDITED))
+    assert only(examples)[1:] == (EDITED, (), EDIT)
+    assert left_out(examples) == {"disputed": 1}
 
 
 def test_an_edit_that_others_disliked_as_an_answer_is_no_success() -> None:
-    lessons = taught(
+    examples = taught(
         opinion(1, edited_prompt=EDITED), opinion(2, enhanced_prompt=EDITED), opinion(3, enhanced_prompt=EDITED)
     )
-    assert not lessons.records
+    assert not examples.records
 
 
 # What is left out -----------------------------------------------------------------------------------------------
@@ -122,18 +122,18 @@ def test_an_edit_that_others_disliked_as_an_answer_is_no_success() -> None:
     ],
 )
 def test_an_edit_that_teaches_nothing_leaves_its_thumb(edit: str, reason: str) -> None:
-    lessons = taught(opinion(rating=1, edited_prompt=edit))
-    assert only(lessons)[1:] == (ANSWER, (), LIKED)
-    assert left_out(lessons) == {reason: 1}
+    examples = taught(opinion(rating=1, edited_prompt=edit))
+    assert only(examples)[1:] == (ANSWER, (), LIKED)
+    assert left_out(examples) == {reason: 1}
 
 
 @pytest.mark.parametrize(
     ("answer", "reason"), [("Name rivers", "answer is the prompt"), ("\ufffd\ufffd", "answer is degenerate")]
 )
 def test_a_liked_answer_that_nobody_should_learn_is_left_out(answer: str, reason: str) -> None:
-    lessons = taught(opinion(rating=1, enhanced_prompt=answer))
-    assert not lessons.records
-    assert left_out(lessons) == {reason: 1}
+    examples = taught(opinion(rating=1, enhanced_prompt=answer))
+    assert not examples.records
+    assert left_out(examples) == {reason: 1}
 
 
 @pytest.mark.parametrize("name", ["raw_prompt", "enhanced_prompt", "edited_prompt"])
@@ -155,9 +155,9 @@ def test_a_liked_answer_that_nobody_should_learn_is_left_out(answer: str, reason
     ],
 )
 def test_a_row_with_a_secret_is_left_out(name: str, secret: str) -> None:
-    lessons = taught(opinion(**{"edited_prompt": EDITED, name: f"Use {secret} to connect."}))
-    assert not lessons.records
-    assert left_out(lessons) == {"secret": 1}
+    examples = taught(opinion(**{"edited_prompt": EDITED, name: f"Use {secret} to connect."}))
+    assert not examples.records
+    assert left_out(examples) == {"secret": 1}
 
 
 @pytest.mark.parametrize(
@@ -178,10 +178,10 @@ def test_a_row_with_a_secret_is_left_out(name: str, secret: str) -> None:
 )
 def test_a_prompt_with_a_secret_is_left_out(raw: str) -> None:
     edited = f"Explain step by step how to solve this: {raw}"
-    lessons = taught(opinion(rating=1, raw_prompt=raw, edited_prompt=edited))
-    assert not lessons.records
-    assert left_out(lessons) == {"secret": 1}
-    assert raw not in lessons.describe()
+    examples = taught(opinion(rating=1, raw_prompt=raw, edited_prompt=edited))
+    assert not examples.records
+    assert left_out(examples) == {"secret": 1}
+    assert raw not in examples.describe()
 
 
 @pytest.mark.parametrize(
@@ -222,9 +222,9 @@ def test_what_only_speaks_of_passwords_is_no_secret() -> None:
 
 
 def test_a_text_that_is_too_long_is_left_out() -> None:
-    lessons = learn([opinion(edited_prompt=EDITED)], {}, "rewrite", len(EDITED) - 1)
-    assert not lessons.records
-    assert left_out(lessons) == {"too long": 1}
+    examples = learn([opinion(edited_prompt=EDITED)], {}, "rewrite", len(EDITED) - 1)
+    assert not examples.records
+    assert left_out(examples) == {"too long": 1}
 
 
 def test_answers_of_other_adapters_are_left_out_and_counted() -> None:
@@ -233,11 +233,11 @@ def test_answers_of_other_adapters_are_left_out_and_counted() -> None:
 
     mine = [said(0, "mini-aaaaaaaaaaaa"), said(1, "mini-bbbbbbbbbbbb-int8"), said(2, "")]
     others = [said(3, "mini-cccccccccccc"), said(4, "unknown")]
-    lessons = learn([*mine, *others], {}, "rewrite", 4000, versions=["aaaaaaaaaaaa", "bbbbbbbbbbbb"])
-    assert [record.raw_prompt for record in lessons.records] == [f"{RAW} {number}" for number in range(3)]
-    assert left_out(lessons) == {"other adapter": 2}
-    assert "left out: 2 on answers of other adapters" in lessons.describe()
-    assert lessons.rows == 5
+    examples = learn([*mine, *others], {}, "rewrite", 4000, versions=["aaaaaaaaaaaa", "bbbbbbbbbbbb"])
+    assert [record.raw_prompt for record in examples.records] == [f"{RAW} {number}" for number in range(3)]
+    assert left_out(examples) == {"other adapter": 2}
+    assert "left out: 2 on answers of other adapters" in examples.describe()
+    assert examples.rows == 5
 
 
 @pytest.mark.parametrize("edit", ["\u200b", " \u200d\ufeff\n", "\u2060"])
@@ -248,8 +248,8 @@ def test_texts_that_cannot_be_seen_are_none(edit: str) -> None:
 
 def test_the_report_has_every_count_and_no_text() -> None:
     opinions = [opinion(edited_prompt=EDITED), opinion(1, raw_prompt="what", rating=-1)]
-    lessons = learn(opinions, {}, "rewrite", 4000, malformed=3)
-    line = lessons.describe()
+    examples = learn(opinions, {}, "rewrite", 4000, malformed=3)
+    line = examples.describe()
     assert line == (
         "5 rows of feedback: 1 edited answers, 0 liked ones, 1 failed ones to learn from; left out: "
         "3 no rows of feedback, 1 failures of prompts without a success"
@@ -273,31 +273,31 @@ BETTER = f"{RAW}\n\nGive lengths and sources."
     ],
 )
 def test_an_edit_that_keeps_the_prompt_teaches_its_rest(answer: str, edit: str, complement: str) -> None:
-    lessons = taught(opinion(enhanced_prompt=answer, edited_prompt=edit), form="complement")
-    (record,) = lessons.records
+    examples = taught(opinion(enhanced_prompt=answer, edited_prompt=edit), form="complement")
+    (record,) = examples.records
     assert (record.target("complement"), record.failed_prompts, record.source) == (complement, (answer,), EDIT)
-    assert left_out(lessons) == {}
+    assert left_out(examples) == {}
 
 
 def test_an_edit_that_changes_the_prompt_teaches_nothing_and_is_counted() -> None:
-    lessons = taught(opinion(enhanced_prompt=ADDED, edited_prompt=EDITED), form="complement")
-    assert not lessons.records
-    assert left_out(lessons) == {"edit changes the prompt": 1, "no success": 1}
+    examples = taught(opinion(enhanced_prompt=ADDED, edited_prompt=EDITED), form="complement")
+    assert not examples.records
+    assert left_out(examples) == {"edit changes the prompt": 1, "no success": 1}
 
 
 def test_thumbs_on_complements() -> None:
     liked, disliked = opinion(1, rating=1, enhanced_prompt=ADDED), opinion(2, enhanced_prompt=BETTER)
     assert only(taught(liked, disliked, form="complement"))[1:] == (ADDED, (BETTER,), LIKED)
     assert only(taught(opinion(rating=1, enhanced_prompt=RAW), form="complement"))[1] == RAW
-    lessons = taught(opinion(rating=1), form="complement")
-    assert left_out(lessons) == {"answer changes the prompt": 1}
+    examples = taught(opinion(rating=1), form="complement")
+    assert left_out(examples) == {"answer changes the prompt": 1}
 
 
 def test_a_complement_stands_behind_the_prompt_as_it_was_written_last() -> None:
     first = opinion(1, rating=1, enhanced_prompt=ADDED)
     last = opinion(2, raw_prompt="Name Rivers", enhanced_prompt="Name Rivers\n\nIn rhyme.")
-    lessons = taught(first, last, form="complement")
-    assert only(lessons)[:3] == ("Name Rivers", "Name Rivers\n\nGive their lengths.", ("Name Rivers\n\nIn rhyme.",))
+    examples = taught(first, last, form="complement")
+    assert only(examples)[:3] == ("Name Rivers", "Name Rivers\n\nGive their lengths.", ("Name Rivers\n\nIn rhyme.",))
     known = taught(
         opinion(raw_prompt="Name RIVERS", enhanced_prompt="Name RIVERS\n\nBah."), known=ADDED, form="complement"
     )

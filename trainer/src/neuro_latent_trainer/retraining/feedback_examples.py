@@ -1,4 +1,4 @@
-"""What opinions teach: records to train on.
+"""Training examples from feedback: records to train on.
 
 Every opinion is a vote on texts: a thumb on the answer, an edit for the edited text and against the answer. A text
 with more votes for it than against it is a success of its raw prompt, one with more against it a failure; where they
@@ -45,8 +45,8 @@ REASONS: Final = {
 
 
 @dataclass(frozen=True)
-class Lessons:
-    """What feedback teaches.
+class FeedbackExamples:
+    """The training examples that feedback gives.
 
     Attributes:
         records: one a success, with the failures of the same raw prompt; ``source`` is EDIT, LIKED or KNOWN.
@@ -123,7 +123,7 @@ def learn(
     most_characters: int,
     malformed: int = 0,
     versions: Collection[str] | None = None,
-) -> Lessons:
+) -> FeedbackExamples:
     """Make records of opinions.
 
     A failure stands beside the successes of its raw prompt. Where feedback names none, that of the original data is
@@ -185,7 +185,7 @@ def learn(
         failures += len(failed)
         for text, source in pairs:
             records.append(Record(prompt.raw, text, failed, source, "", len(records) + 1))
-    return Lessons(tuple(records), len(opinions) + malformed, dict(left_out), failures)
+    return FeedbackExamples(tuple(records), len(opinions) + malformed, dict(left_out), failures)
 
 
 def _count(opinion: Opinion, prompt: _Prompt, left_out: Counter[str]) -> None:
