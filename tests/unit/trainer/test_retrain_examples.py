@@ -12,7 +12,7 @@ from neuro_latent_trainer.data import DataError, Record
 from neuro_latent_trainer.retraining.config import Margins, RetrainConfig, read_config
 from neuro_latent_trainer.retraining.feedback import Opinion, read_feedback
 from neuro_latent_trainer.retraining.feedback_examples import EDIT, KNOWN, LIKED, FeedbackExamples, learn
-from neuro_latent_trainer.retraining.mixture import Mixture, mix
+from neuro_latent_trainer.retraining.training_mix import TrainingMix, mix
 from tests.cases import case
 
 RAW, ANSWER, EDITED = "name rivers", "List rivers.", "List the rivers of France with their lengths."
@@ -306,8 +306,8 @@ def test_a_complement_stands_behind_the_prompt_as_it_was_written_last() -> None:
 
 def test_rewrites_of_the_original_data_are_not_mixed_with_complements() -> None:
     rewrites, kept = records("old", 5), [Record("a", "a\n\nIn Go.", (), "", "", 1)]
-    mixture = mix(kept, rewrites, [*rewrites, *kept], "complement", RetrainConfig())
-    assert (mixture.original_rows, len(mixture.original)) == (0, 1)
+    training_mix = mix(kept, rewrites, [*rewrites, *kept], "complement", RetrainConfig())
+    assert (training_mix.original_rows, len(training_mix.original)) == (0, 1)
 
 
 # The file -------------------------------------------------------------------------------------------------------
@@ -366,7 +366,7 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
         read_feedback(tmp_path / "none.jsonl")
 
 
-# The mixture ----------------------------------------------------------------------------------------------------
+# The training mix ----------------------------------------------------------------------------------------------
 
 
 def records(name: str, count: int, source: str = "") -> list[Record]:
@@ -377,7 +377,7 @@ def raws(found: tuple[Record, ...]) -> set[str]:
     return {record.raw_prompt for record in found}
 
 
-def mixed(feedback: int, original: int, **settings: Any) -> Mixture:
+def mixed(feedback: int, original: int, **settings: Any) -> TrainingMix:
     old, held_out = records("old", original), records("held", 30)
     return mix(records("new", feedback, EDIT), old, held_out, "rewrite", RetrainConfig(**settings))
 
@@ -386,17 +386,17 @@ def test_held_out_prompts_stay_held_out_when_feedback_grows() -> None:
     few, many = mixed(50, 50), mixed(500, 50)
     assert raws(few.feedback) == raws(many.feedback) & {f"new {i}" for i in range(50)}
     assert 60 < len(many.feedback) < 140
-    for mixture in (few, many):
-        assert not raws(mixture.train) & (raws(mixture.feedback) | raws(mixture.original))
+    for training_mix in (few, many):
+        assert not raws(training_mix.train) & (raws(training_mix.feedback) | raws(training_mix.original))
 
 
 def test_a_prompt_held_out_of_one_kind_is_trained_on_in_neither() -> None:
     feedback = [Record("HELD 3", "Act.", (), EDIT, "", 1), *records("new", 40, EDIT)]
     original = [*records("New", 40), *records("old", 40)]
-    mixture = mix(feedback, original, records("held", 30), "rewrite", RetrainConfig())
-    assert "HELD 3" in raws(mixture.feedback)
-    trained = {raw.lower() for raw in raws(mixture.train)}
-    assert not trained & {raw.lower() for raw in raws(mixture.feedback) | raws(mixture.original)}
+    training_mix = mix(feedback, original, records("held", 30), "rewrite", RetrainConfig())
+    assert "HELD 3" in raws(training_mix.feedback)
+    trained = {raw.lower() for raw in raws(training_mix.train)}
+    assert not trained & {raw.lower() for raw in raws(training_mix.feedback) | raws(training_mix.original)}
 
 
 @pytest.mark.parametrize(
@@ -406,25 +406,25 @@ def test_a_prompt_held_out_of_one_kind_is_trained_on_in_neither() -> None:
 def test_the_share_of_feedback_is_kept_by_repetition_and_bounded(
     original: int, settings: dict[str, Any], copies: int
 ) -> None:
-    mixture = mixed(60, original, **settings)
-    assert mixture.feedback_rows == copies * mixture.distinct
-    share = mixture.feedback_rows / len(mixture.train)
+    training_mix = mixed(60, original, **settings)
+    assert training_mix.feedback_rows == copies * training_mix.distinct
+    share = training_mix.feedback_rows / len(training_mix.train)
     assert share == pytest.approx(settings.get("feedback_share", 0.5), abs=0.01)
-    old = [record.raw_prompt for record in mixture.train if record.raw_prompt.startswith("old")]
+    old = [record.raw_prompt for record in training_mix.train if record.raw_prompt.startswith("old")]
     counts = {old.count(raw) for raw in old}
     assert max(counts) - min(counts) <= 1
 
 
 def test_liked_answers_are_trained_on_but_nothing_is_judged_by_them() -> None:
-    mixture = mix(records("new", 200, LIKED), records("old", 10), [], "rewrite", RetrainConfig())
-    assert mixture.distinct > 100
-    assert not mixture.feedback
+    training_mix = mix(records("new", 200, LIKED), records("old", 10), [], "rewrite", RetrainConfig())
+    assert training_mix.distinct > 100
+    assert not training_mix.feedback
 
 
 def test_without_original_data_feedback_stands_alone() -> None:
-    mixture = mixed(40, 0)
-    assert mixture.original_rows == 0
-    assert mixture.feedback_rows == mixture.distinct
+    training_mix = mixed(40, 0)
+    assert training_mix.original_rows == 0
+    assert training_mix.feedback_rows == training_mix.distinct
 
 
 # Settings -------------------------------------------------------------------------------------------------------

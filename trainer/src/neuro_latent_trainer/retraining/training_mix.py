@@ -14,7 +14,7 @@ SEED = 0
 
 
 @dataclass(frozen=True)
-class Mixture:
+class TrainingMix:
     """The records of a retraining; no raw prompt of a held-out one is trained on.
 
     Attributes:
@@ -47,7 +47,7 @@ def mix(
     held_out: Sequence[Record],
     form: Form,
     config: RetrainConfig,
-) -> Mixture:
+) -> TrainingMix:
     """Mix feedback with original data and hold out a share of its prompts.
 
     Which prompts of the feedback are held out follows from their texts alone, so it is the same in every retraining. A
@@ -71,7 +71,7 @@ def mix(
         feedback_rows = new * copies
         wanted = math.ceil(ratio * len(feedback_rows))
         old = old * (wanted // len(old)) + sample_records(old, wanted % len(old)) if old else []
-    return Mixture(
+    return TrainingMix(
         train=(*feedback_rows, *old),
         original=tuple(sample_records([r for r in held_out if r.target(form) is not None], config.judged_rows)),
         feedback=tuple(
