@@ -136,10 +136,10 @@ def read_records(folder: Path, start: Start, base: TrainConfig) -> tuple[Feedbac
     """
     config = start.config
     original, held_out = start.sources.records(base.validation_share, base.seed)
-    opinions, malformed = read_feedback(folder / FEEDBACK_FILE)
+    ratings, malformed = read_feedback(folder / FEEDBACK_FILE)
     form = base.resolved_form
     known = {key(r.raw_prompt): r for r in original if r.target(form) is not None}
-    examples = learn(opinions, known, form, config.most_characters, len(malformed), lineage(Path(start.base)))
+    examples = learn(ratings, known, form, config.most_characters, len(malformed), lineage(Path(start.base)))
     return examples, mix(examples.records, original, held_out, form, config)
 
 
