@@ -127,8 +127,8 @@ def learn(
     """Make records of ratings.
 
     A failure stands beside the successes of its raw prompt. Where feedback names none, that of the original data is
-    taken; where there is none either, contrastive training has nothing to hold against the failure, and it is counted
-    as ``no success``: to push away from a text without a place to go to would teach no prompt.
+    taken; where there is none either, contrastive training has no positive for the failure, and it is counted as
+    ``no success``: pushing away from a text without a target would teach no prompt.
 
     Args:
         ratings: oldest first.
