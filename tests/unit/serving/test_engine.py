@@ -403,13 +403,13 @@ def test_a_cancelled_request_leaves_and_frees_its_slots(
     assert next_one.answer.generated_tokens <= 3
 
 
-def test_a_cancelled_waiting_request_leaves_without_an_event_though_its_twin_waits_too(
+def test_a_cancelled_waiting_request_leaves_without_an_event_though_an_equal_one_waits_too(
     start: Callable[..., Engine], ask: Callable[..., Asker]
 ) -> None:
     engine = start(slots=1)
     gate = Gate(engine)
-    running, twin, cancelled = ask(), ask(PROMPTS[1], max_length=2), ask(PROMPTS[1], max_length=2)
-    cancelled.request.hidden_QD = twin.request.hidden_QD.copy()  # arrays that cannot be compared with one answer
+    running, equal, cancelled = ask(), ask(PROMPTS[1], max_length=2), ask(PROMPTS[1], max_length=2)
+    cancelled.request.hidden_QD = equal.request.hidden_QD.copy()  # arrays that cannot be compared with one answer
     asked: list[bool] = []
 
     def only_the_first_time() -> bool:  # as a polled flag answers
@@ -419,12 +419,12 @@ def test_a_cancelled_waiting_request_leaves_without_an_event_though_its_twin_wai
     cancelled.request.is_cancelled = only_the_first_time
     engine.submit(running.request)
     gate.reached()
-    engine.submit(twin.request)
+    engine.submit(equal.request)
     engine.submit(cancelled.request)
     gate.open()
     assert cancelled.wait().ends == [None]
     assert not cancelled.events
-    assert twin.answer.generated_tokens <= 2
+    assert equal.answer.generated_tokens <= 2
     assert running.wait().ends == [None]
     assert engine.healthy
 
