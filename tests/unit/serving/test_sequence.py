@@ -8,7 +8,7 @@ import pytest
 
 from neuro_latent_core.guard.sentences import whole_sentences
 from neuro_latent_serving.engine import Event, Gate
-from neuro_latent_serving.engine.sequence import DEADLINE, Sequence
+from neuro_latent_serving.engine.sequence import DEADLINE, OutputSequence
 from neuro_latent_serving.tokenization import Detokenizer
 
 RAW = "write a poem about the sea"
@@ -32,7 +32,7 @@ def write(detokenizer: Detokenizer) -> Write:
         tokens = detokenizer.encode(text, 500)
         assert detokenizer.decode(tokens) == text, "the tiny tokenizer does not know the text"
         most = len(tokens) if cut == "length" else 500
-        sequence = Sequence(0, raw, most, detokenizer, EOS, **{"guarded": True, "gate": COMPLEMENT, **named})
+        sequence = OutputSequence(0, raw, most, detokenizer, EOS, **{"guarded": True, "gate": COMPLEMENT, **named})
         events = [sequence.begin()]
         for token in [*tokens, *([] if cut else [EOS])]:
             events.append(sequence.accept([token], [logprob]))
@@ -96,7 +96,7 @@ def test_a_complement_ends_before_the_first_sentence_of_which_the_model_is_not_s
     first, second, third = (detokenizer.encode(" ".join([GOOD] * count), 100) for count in (1, 2, 3))
     whole = " ".join([GOOD] * 3)
     for least, added, written in ((0.0, whole, len(third)), (0.6, GOOD, len(second)), (0.99, "", len(first))):
-        sequence = Sequence(0, RAW, 500, detokenizer, EOS, gate=COMPLEMENT, min_confidence=least)
+        sequence = OutputSequence(0, RAW, 500, detokenizer, EOS, gate=COMPLEMENT, min_confidence=least)
         logprobs = [-0.1 if i < len(first) else -2.0 if i < len(second) else 0.0 for i in range(len(third) + 1)]
         last = sequence.accept([*third, EOS], logprobs)
         assert last is not None
@@ -128,7 +128,7 @@ def test_a_cut_text_ends_with_its_last_whole_sentence(write: Write, cut: str, fo
 
 def test_a_deadline_before_the_first_token_gives_the_prompt(detokenizer: Detokenizer) -> None:
     for gate in (COMPLEMENT, Gate()):
-        sequence = Sequence(0, RAW, 9, detokenizer, EOS, guarded=True, gate=gate)
+        sequence = OutputSequence(0, RAW, 9, detokenizer, EOS, guarded=True, gate=gate)
         begun = sequence.begin()
         last = sequence.finish(DEADLINE)
         assert (last.text, last.finish_reason, last.reason, last.score) == (RAW, "deadline", "", 0.0)

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from neuro_latent_core.options import RequestOptions
 from neuro_latent_serving.engine.request import Request
 from neuro_latent_serving.engine.running import SampledSequences, StepCounts
-from neuro_latent_serving.engine.sequence import Event
-from neuro_latent_serving.engine.sequence import Sequence as Text
+from neuro_latent_serving.engine.sequence import Event, OutputSequence
 from neuro_latent_serving.engine.speculation import (
     SEPARATOR,
     Acceptance,
@@ -331,12 +330,12 @@ def test_with_any_drafts_and_any_widths_the_texts_are_the_greedy_ones(
 ) -> None:
     rng = np.random.default_rng(seed)
     decoder, counts, events = FakeDecoder(slots=4), StepCounts(), list[Event]()
-    running: list[tuple[SampledSequences, Text]] = []
+    running: list[tuple[SampledSequences, OutputSequence]] = []
     for prompt, length in zip(prompts, lengths, strict=False):
         hidden = np.array(prompt, dtype=np.float32)[:, None]
         (row,) = decoder.join(hidden, np.ones(len(prompt), dtype=np.int64), 1)
         request = Request("raw", hidden, np.ones(len(prompt)), RequestOptions(), lambda e: None, lambda e: None)
-        text = Text(len(running), "raw", length, FakeDetokenizer(), EOS)  # type: ignore[arg-type]
+        text = OutputSequence(len(running), "raw", length, FakeDetokenizer(), EOS)  # type: ignore[arg-type]
         guesses: Any = Guesses(rng, greedy(prompt, 40), share)
         running.append((SampledSequences(request, [text], [row], START, [None], guesses), text))
     texts, steps = [text for _, text in running], 0
@@ -376,7 +375,7 @@ def test_drafts_that_are_all_right_are_all_taken() -> None:
     hidden = np.array(prompt, dtype=np.float32)[:, None]
     decoder.join(hidden, np.ones(2, dtype=np.int64), 1)
     request = Request("raw", hidden, np.ones(2), RequestOptions(), lambda e: None, lambda e: None)
-    text = Text(0, "raw", 32, FakeDetokenizer(), EOS)  # type: ignore[arg-type]
+    text = OutputSequence(0, "raw", 32, FakeDetokenizer(), EOS)  # type: ignore[arg-type]
     drafter: Any = Guesses(np.random.default_rng(0), greedy(prompt, 33), 1.0)
     drafter.draft = lambda most: equally_sure_of(drafter.right[drafter.at : drafter.at + most])
     sequences, steps = SampledSequences(request, [text], [0], START, [None], drafter), 0

@@ -1,7 +1,7 @@
 """What an adapter says of a prompt beside its soft prompts: the form of its text, and how sure it is."""
 
 import math
-from collections.abc import Sequence as Items
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,7 +28,7 @@ class Gate:
     threshold: float = 0.0
 
     @classmethod
-    def of_values(cls, values_4: Items[float]) -> "Gate":
+    def of_values(cls, values_4: Sequence[float]) -> "Gate":
         """Of a row of the projector's output ``gate``."""
         prior, weight, threshold, form = (float(value) for value in values_4)
         return cls("complement" if form >= 0.5 else "rewrite", prior, weight, threshold)

@@ -21,7 +21,7 @@ from neuro_latent_serving.engine.contract import Decoder
 from neuro_latent_serving.engine.metrics import EngineMetrics
 from neuro_latent_serving.engine.request import Request
 from neuro_latent_serving.engine.running import RunningRequest, StepCounts, start_running
-from neuro_latent_serving.engine.sequence import DEADLINE, UNCHANGED, WITHHELD, Event, Sequence
+from neuro_latent_serving.engine.sequence import DEADLINE, UNCHANGED, WITHHELD, Event, OutputSequence
 from neuro_latent_serving.engine.speculation import Copying, Drafter, History, StepCost, best_width
 from neuro_latent_serving.errors import EngineBusy
 from neuro_latent_serving.tokenization import Detokenizer
@@ -260,12 +260,12 @@ class DecodeLoop:
         prompt_ids = self._detokenizer.encode(request.raw_prompt, DRAFT_PROMPT_TOKENS)
         return Drafter(self._history, Copying(prompt_ids, self.config.decoder_start_id))
 
-    def _sequences(self, request: Request) -> list[Sequence]:
+    def _sequences(self, request: Request) -> list[OutputSequence]:
         config, options, gate = self.config, request.options, request.gate
         asked = (options.min_confidence, config.min_confidence, gate.threshold)
         least = next(value for value in asked if value is not None)
         return [
-            Sequence(
+            OutputSequence(
                 *(i, request.raw_prompt, options.max_length, self._detokenizer, config.eos_id),
                 guarded=config.guard,
                 gate=gate,

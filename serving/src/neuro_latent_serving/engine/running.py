@@ -3,8 +3,7 @@
 Two kinds: independent sequences (greedy, with drafts, or sampled), and the beams of one search.
 """
 
-from collections.abc import Iterator
-from collections.abc import Sequence as Items
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,7 +12,7 @@ from neuro_latent_serving.engine.beams import BeamSearch
 from neuro_latent_serving.engine.contract import Cache, StepResult
 from neuro_latent_serving.engine.request import Request
 from neuro_latent_serving.engine.sampling import Sampler
-from neuro_latent_serving.engine.sequence import DEADLINE, LENGTH, STOP, Event, Sequence
+from neuro_latent_serving.engine.sequence import DEADLINE, LENGTH, STOP, Event, OutputSequence
 from neuro_latent_serving.engine.speculation import Draft, Drafter
 
 
@@ -57,12 +56,12 @@ class RunningRequest(Protocol):
 class _Slot:
     """One sequence, with its row of the cache."""
 
-    sequence: Sequence
+    sequence: OutputSequence
     row: int
     last_token: int
     sampler: Sampler | None
     drafter: Drafter | None
-    draft: Items[int] = ()
+    draft: Sequence[int] = ()
 
 
 class SampledSequences:
@@ -71,10 +70,10 @@ class SampledSequences:
     def __init__(
         self,
         request: Request,
-        sequences: Items[Sequence],
-        rows: Items[int],
+        sequences: Sequence[OutputSequence],
+        rows: Sequence[int],
         start_id: int,
-        samplers: Items[Sampler | None],
+        samplers: Sequence[Sampler | None],
         drafter: Drafter | None,
     ) -> None:
         self.request = request
@@ -162,7 +161,12 @@ class Beams:
     needs_candidates, needs_logprobs = True, False
 
     def __init__(
-        self, request: Request, sequences: Items[Sequence], rows: Items[int], start_id: int, search: BeamSearch
+        self,
+        request: Request,
+        sequences: Sequence[OutputSequence],
+        rows: Sequence[int],
+        start_id: int,
+        search: BeamSearch,
     ) -> None:
         self.request = request
         self.rows = list(rows)
@@ -210,8 +214,8 @@ class Beams:
 
 def start_running(
     request: Request,
-    sequences: Items[Sequence],
-    rows: Items[int],
+    sequences: Sequence[OutputSequence],
+    rows: Sequence[int],
     *,
     start_id: int,
     eos_id: int,

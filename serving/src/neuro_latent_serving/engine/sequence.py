@@ -1,7 +1,7 @@
 """One text being written, and what of it is served."""
 
 import logging
-from collections.abc import Sequence as Items
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from neuro_latent_core.form import join
@@ -43,7 +43,7 @@ class Event:
     reason: str = ""
 
 
-class Sequence:
+class OutputSequence:
     """Tokens, confidence and text stream of one answer.
 
     A complement, and everything while the guard is on, is held back until it is finished and has passed: nothing that
@@ -90,7 +90,7 @@ class Sequence:
         """What can be told before anything is written: in the complement form, the raw prompt."""
         return self._tell(self._raw_prompt) if self._complements else None
 
-    def accept(self, tokens: Items[int], logprobs: Items[float]) -> Event | None:
+    def accept(self, tokens: Sequence[int], logprobs: Sequence[float]) -> Event | None:
         """Append the tokens of one step, up to the end; returns what there is to tell, if anything."""
         for token, logprob in zip(tokens, logprobs, strict=True):
             self._logprobs += logprob
@@ -116,7 +116,7 @@ class Sequence:
         """How many tokens may still be written."""
         return self._max_length - len(self.tokens)
 
-    def replace(self, tokens: Items[int], sum_logprob: float, chosen: int) -> None:
+    def replace(self, tokens: Sequence[int], sum_logprob: float, chosen: int) -> None:
         """Take a whole text at once, as a search has found it."""
         self.tokens = list(tokens)
         self._logprobs, self._chosen = sum_logprob, chosen
