@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 from neuro_latent_core.errors import InvalidInput, PublicError
 from neuro_latent_core.options import RequestOptions
-from neuro_latent_serving.engine import Engine, EngineConfig
-from neuro_latent_serving.engine import Gate as AdapterGate
+from neuro_latent_serving.engine import Engine, EngineConfig, GateOutput
 from neuro_latent_serving.engine.loop import DecodeLoop
 from neuro_latent_serving.errors import EngineBusy, EngineClosed
 from tests.unit.serving.askers import PATIENCE_S, Asker
@@ -98,7 +97,7 @@ def test_the_score_follows_the_mean_log_probability_of_torch(
         hidden, mask = optimizer.encode(optimizer.embed(PROMPTS[:1]), tokens["input_ids"], tokens["attention_mask"])
         chosen = row if len(row) == LENGTH else [*row, 1]
         logits = optimizer.generator.logits(hidden, mask, torch.tensor([chosen]))[0].log_softmax(-1)
-    asker = ask(PROMPTS[0], gate=AdapterGate(prior=1.0, logprob_weight=0.5))
+    asker = ask(PROMPTS[0], gate=GateOutput(prior=1.0, logprob_weight=0.5))
     start().submit(asker.request)
     mean = logits[range(len(chosen)), chosen].mean()
     assert asker.answer.score == pytest.approx(torch.sigmoid(1 + 0.5 * mean).item(), abs=1e-4)
@@ -184,7 +183,7 @@ def ending_at_once(step: Callable[..., Any]) -> Callable[..., Any]:
     return ends
 
 
-COMPLEMENT = AdapterGate("complement")
+COMPLEMENT = GateOutput("complement")
 
 
 @pytest.mark.parametrize("guard", [False, True])
@@ -235,7 +234,7 @@ def test_both_forms_share_the_steps(
 ) -> None:
     engine = start()
     gate = Gate(engine)
-    askers = [ask(text, gate=COMPLEMENT if i % 2 else AdapterGate()) for i, text in enumerate(PROMPTS)]
+    askers = [ask(text, gate=COMPLEMENT if i % 2 else GateOutput()) for i, text in enumerate(PROMPTS)]
     for asker in askers:
         engine.submit(asker.request)
     gate.open()
@@ -270,7 +269,7 @@ def test_a_prompt_in_another_language_is_answered_at_once_though_no_slot_is_free
 def test_a_request_the_server_and_the_adapter_say_how_sure_a_text_must_be(
     start: Callable[..., Engine], ask: Callable[..., Asker]
 ) -> None:
-    gate = AdapterGate("complement", prior=0.0, threshold=0.6)  # a confidence of 0.5
+    gate = GateOutput("complement", prior=0.0, threshold=0.6)  # a confidence of 0.5
 
     def reason(engine: Engine, **options: Any) -> str:
         asker = ask(gate=gate, max_length=3, **options)

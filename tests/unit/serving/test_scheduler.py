@@ -16,7 +16,7 @@ from neuro_latent_core.form import SEPARATOR, Form
 from neuro_latent_core.guard import LANGUAGE, NOT_SURE
 from neuro_latent_core.options import RequestOptions
 from neuro_latent_serving.engine import sequence
-from neuro_latent_serving.engine.gate import Gate
+from neuro_latent_serving.engine.gate import GateOutput
 from neuro_latent_serving.engine.loop import PREFILL_TOKENS, DecodeLoop, LoopConfig
 from neuro_latent_serving.engine.request import Request
 from neuro_latent_serving.engine.sequence import DEADLINE, NOT_CHECKED, UNCHANGED, WITHHELD, Event
@@ -61,7 +61,7 @@ class Bench:
             asker.on_event,
             asker.on_end,
             lambda: asker.cancelled,
-            gate=Gate(form, prior=0.5, logprob_weight=1.0),
+            gate=GateOutput(form, prior=0.5, logprob_weight=1.0),
             arrived=self.clock(),
         )
         return asker

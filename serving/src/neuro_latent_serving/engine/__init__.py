@@ -19,8 +19,8 @@ In the order in which a request passes them::
 """
 
 from neuro_latent_serving.engine.engine import Engine, EngineConfig
-from neuro_latent_serving.engine.gate import Gate
+from neuro_latent_serving.engine.gate import GateOutput
 from neuro_latent_serving.engine.request import Request
 from neuro_latent_serving.engine.sequence import Event
 
-__all__ = ["Engine", "EngineConfig", "Event", "Gate", "Request"]
+__all__ = ["Engine", "EngineConfig", "Event", "GateOutput", "Request"]

@@ -9,7 +9,7 @@ from neuro_latent_core.errors import PublicError
 from neuro_latent_core.guard.language import is_english
 from neuro_latent_core.options import RequestOptions
 from neuro_latent_serving.engine.contract import Floats, Ids
-from neuro_latent_serving.engine.gate import Gate
+from neuro_latent_serving.engine.gate import GateOutput
 from neuro_latent_serving.engine.sequence import Event
 
 
@@ -38,7 +38,7 @@ class Request:
     on_event: Callable[[Event], None]
     on_end: Callable[[PublicError | None], None]
     is_cancelled: Callable[[], bool] = lambda: False
-    gate: Gate = field(default_factory=Gate)
+    gate: GateOutput = field(default_factory=GateOutput)
     arrived: float = field(default_factory=time.monotonic)
     asked: float | None = None
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from neuro_latent_core.form import join
 from neuro_latent_core.guard import BLANK, NOT_SURE, UNFINISHED, rejects
 from neuro_latent_core.guard.sentences import parts, whole_sentences
-from neuro_latent_serving.engine.gate import OPEN, Gate
+from neuro_latent_serving.engine.gate import OPEN, GateOutput
 from neuro_latent_serving.tokenization import Detokenizer
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class OutputSequence:
         eos: int,
         *,
         guarded: bool = False,
-        gate: Gate = OPEN,
+        gate: GateOutput = OPEN,
         min_confidence: float = 0.0,
     ) -> None:
         self.index = index

@@ -14,7 +14,7 @@ from neuro_latent_core.errors import InvalidInput, PublicError
 from neuro_latent_core.options import RequestOptions
 from neuro_latent_core.protocol import RAW_PROMPT
 from neuro_latent_serving.checks import check_prompt
-from neuro_latent_serving.engine import Engine, EngineConfig, Event, Gate, Request
+from neuro_latent_serving.engine import Engine, EngineConfig, Event, GateOutput, Request
 from neuro_latent_serving.engine.decoder_factory import DeviceName
 from neuro_latent_serving.settings import guard_is_on, min_confidence
 from neuro_latent_serving.triton import bridge
@@ -180,7 +180,7 @@ class DecoderModel:
                 options=RequestOptions.from_values(row.options),
                 on_event=on_event,
                 on_end=end,
-                gate=Gate.of_values(row.gate_4),
+                gate=GateOutput.of_values(row.gate_4),
                 asked=row.asked,
                 is_cancelled=lambda: (bool(row.request_id) and row.request_id in self._cancelled) or is_cancelled(),
             )
