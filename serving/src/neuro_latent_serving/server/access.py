@@ -50,7 +50,7 @@ def is_this_machine(host: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Access:
+class ServerAccess:
     """Where a running server is, and the secret with which its HTTP does what is closed to others."""
 
     http: str
@@ -84,13 +84,13 @@ def access_folder() -> Path:
     return state / "neuro-latent" / "servers"
 
 
-def find_access(url: str) -> Access | None:
+def find_access(url: str) -> ServerAccess | None:
     """What a running server of this user at ``url`` (its HTTP or its gRPC, on this machine) has left."""
     wanted = parse_url(url)
-    found: dict[float, Access] = {}
+    found: dict[float, ServerAccess] = {}
     for file in access_folder().glob("*.json"):
         with suppress(OSError, ValueError, TypeError):
-            access = Access(**json.loads(file.read_bytes()))
+            access = ServerAccess(**json.loads(file.read_bytes()))
             if wanted.is_loopback and (wanted.is_grpc, wanted.port) in [
                 (True, parse_url(access.grpc).port),
                 (False, parse_url(access.http).port),

@@ -13,7 +13,7 @@ from pathlib import Path
 from neuro_latent_client import Client, NeuroLatentError
 from neuro_latent_core.protocol import STREAM_MODEL, UNARY_MODEL
 from neuro_latent_core.repository import hold
-from neuro_latent_serving.server.access import Access, is_this_machine
+from neuro_latent_serving.server.access import ServerAccess, is_this_machine
 from neuro_latent_serving.server.asgi import AsgiServer
 from neuro_latent_serving.server.backends import prepare_backends
 from neuro_latent_serving.server.binary import TritonBinary, find_tritonserver
@@ -101,7 +101,7 @@ class TritonServer:
         self._process: ServerProcess | None = None
         self._run_dir: Path | None = None
         self._run_fd = self._repository_fd = -1
-        self._access: Access | None = None
+        self._access: ServerAccess | None = None
         self._front: AsgiServer | None = None
         self._log_start = 0
         self._follower: LogFollower | None = None
@@ -334,7 +334,7 @@ class TritonServer:
         return f"/proc/{os.getpid()}/fd/{self._run_fd}/{HTTP_SOCKET}"
 
     def _open_http(self, host: str) -> None:
-        self._access = Access(self.http_url, self.grpc_url)
+        self._access = ServerAccess(self.http_url, self.grpc_url)
         app = Front(self._http_socket, self._access.secret, any_host=not is_this_machine(host))
         self._front = AsgiServer(
             app,
