@@ -22,7 +22,7 @@ GPU_ONLY = ("bf16",)
 EXPORT_COMMAND = "neuro-latent export --adapter DIR --output {repository}"
 
 
-class Adapter(BaseModel):
+class ExportedAdapter(BaseModel):
     """The adapter that was exported."""
 
     model_config = ConfigDict(frozen=True)
@@ -37,7 +37,7 @@ class Manifest(BaseModel):
 
     format: int = 1
     artifacts: dict[str, File]
-    adapter: Adapter
+    adapter: ExportedAdapter
     model_version: str
     created: str
     precision: str = "fp32"

@@ -19,7 +19,7 @@ from neuro_latent_serving.server.backends import prepare_backends
 from neuro_latent_serving.server.binary import TritonBinary, find_tritonserver
 from neuro_latent_serving.server.errors import ServeError, ServerEndedError, StartError, UsageError
 from neuro_latent_serving.server.front import Front
-from neuro_latent_serving.server.health import Health, ServedModel
+from neuro_latent_serving.server.health import HealthProbe, ReadyModel
 from neuro_latent_serving.server.logs import LogFollower, failure_lines
 from neuro_latent_serving.server.ports import Ports, claim_ports, numeric_host
 from neuro_latent_serving.server.process import (
@@ -35,7 +35,7 @@ from neuro_latent_serving.server.process import (
 from neuro_latent_serving.server.repository import model_names
 from neuro_latent_serving.server.watchdog import STALLED
 
-__all__ = ["ServedModel", "ServerConfig", "TritonServer"]
+__all__ = ["ReadyModel", "ServerConfig", "TritonServer"]
 
 POLL_SECONDS = 0.05
 
@@ -95,7 +95,7 @@ class TritonServer:
         self.ports = self.config.ports
         self.binary: TritonBinary | None = None
         self.version = ""
-        self.models: tuple[ServedModel, ...] = ()
+        self.models: tuple[ReadyModel, ...] = ()
         self.start_seconds = 0.0
         self._expected = models
         self._process: ServerProcess | None = None
@@ -325,8 +325,8 @@ class TritonServer:
                 with suppress(OSError):
                     self._run_dir.rmdir()
 
-    def _health(self) -> Health:
-        return Health(path=self._http_socket)
+    def _health(self) -> HealthProbe:
+        return HealthProbe(path=self._http_socket)
 
     @property
     def _http_socket(self) -> str:

@@ -17,7 +17,7 @@ import pytest
 
 from neuro_latent_serving.server import (
     FREE_PORTS,
-    ServedModel,
+    ReadyModel,
     ServeError,
     ServerConfig,
     ServerEndedError,
@@ -50,7 +50,7 @@ def shm_prefix(fake_server) -> str:
 
 def test_a_server_is_ready_in_the_block_and_gone_after_it(configure, fake_server, repository, run_root) -> None:
     with TritonServer(repository, configure()) as server:
-        assert server.models == (ServedModel("echo", "1"),)
+        assert server.models == (ReadyModel("echo", "1"),)
         assert server.version == "9.9.9"
         assert psutil.Process(server.pid).cmdline()[1] == str(fake_server.program)
         assert server.http_url == f"http://127.0.0.1:{server.ports.http}"
