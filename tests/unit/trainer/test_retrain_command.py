@@ -19,7 +19,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from neuro_latent_core.form import join
-from neuro_latent_serving.feedback import Feedback, FeedbackStore
+from neuro_latent_serving.feedback import FeedbackEntry, FeedbackStore
 from neuro_latent_trainer import adapter_folder
 from neuro_latent_trainer.cli import train
 from neuro_latent_trainer.model import PromptOptimizer
@@ -171,7 +171,7 @@ def test_feedback_comes_from_a_database_that_only_its_owner_can_read_here(
     url = f"sqlite:///{tmp_path / 'feedback.sqlite3'}"
     store = FeedbackStore(url)
     for row in feedback_rows():
-        store.add(Feedback(**row))
+        store.add(FeedbackEntry(**row))
     store.close()
     target = tmp_path / "exported.jsonl"
     commands.export_feedback(url, target)

@@ -5,7 +5,7 @@ store.py    the database: SQLite, or PostgreSQL by URL
 cli.py      ``neuro-latent feedback``
 """
 
-from neuro_latent_serving.feedback.record import Feedback, FeedbackRecord
+from neuro_latent_serving.feedback.record import FeedbackEntry, FeedbackRecord
 from neuro_latent_serving.feedback.store import FeedbackStats, FeedbackStore, Stored
 
-__all__ = ["Feedback", "FeedbackRecord", "FeedbackStats", "FeedbackStore", "Stored"]
+__all__ = ["FeedbackEntry", "FeedbackRecord", "FeedbackStats", "FeedbackStore", "Stored"]

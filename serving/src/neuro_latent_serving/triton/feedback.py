@@ -10,7 +10,7 @@ import triton_python_backend_utils as pb_utils
 from neuro_latent_core.errors import InvalidInput
 from neuro_latent_core.protocol import FEEDBACK_INPUT_TYPES
 from neuro_latent_serving.errors import StoreDamaged, StoreUnavailable
-from neuro_latent_serving.feedback import Feedback, FeedbackStore
+from neuro_latent_serving.feedback import FeedbackEntry, FeedbackStore
 from neuro_latent_serving.feedback.store import Stored
 from neuro_latent_serving.settings import feedback_url, refuses_secrets
 from neuro_latent_serving.triton.messages import (
@@ -68,11 +68,11 @@ class FeedbackModel:
             outcome = error
         self._send_queue.put(_Answer(sender, outcome))
 
-    def _checked(self, rows: list[dict[str, Any]]) -> list[Feedback]:
+    def _checked(self, rows: list[dict[str, Any]]) -> list[FeedbackEntry]:
         """The rows as feedback. A wrong row is told only where the store works, so one that is wrong on purpose asks
         for its health."""
         try:
-            checked = [Feedback(**row) for row in rows]
+            checked = [FeedbackEntry(**row) for row in rows]
             if self._refuses_secrets and any(row.has_secret() for row in checked):
                 self._refused += 1
                 log.warning("feedback with a secret was refused, %d times since the start", self._refused)
