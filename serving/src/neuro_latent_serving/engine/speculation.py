@@ -48,12 +48,12 @@ class History:
 
     def __init__(self, most_tokens: int = 1 << 16) -> None:
         self._most_tokens = most_tokens
-        self._new, self._old = _Table(), _Table()
+        self._new, self._old = _FollowerTable(), _FollowerTable()
 
     def add(self, tokens: Sequence[int], times: int = 1) -> None:
         """A text was written, ``times`` times; its end token counts."""
         if self._new.tokens + len(tokens) > self._most_tokens:
-            self._new, self._old = _Table(), self._new
+            self._new, self._old = _FollowerTable(), self._new
         self._new.add(tokens, times)
 
     def draft(self, text: Sequence[int], most: int) -> Draft:
@@ -88,7 +88,7 @@ def _next(key: int, token: int) -> int:
     return (key << BITS | (token + 1)) & ((1 << BITS * History.NGRAM) - 1)
 
 
-class _Table:
+class _FollowerTable:
     """The likeliest follower of each n-gram, found by majority vote (Boyer and Moore 1981) in place of counting all."""
 
     UNSURE = 0.5

@@ -66,7 +66,7 @@ class FeedbackModel:
             if isinstance(error, StoreDamaged | StoreUnavailable):  # its reason is the operator's alone
                 log.error("feedback was not stored", exc_info=error)
             outcome = error
-        self._send_queue.put(_Answer(sender, outcome))
+        self._send_queue.put(_FeedbackAnswer(sender, outcome))
 
     def _checked(self, rows: list[dict[str, Any]]) -> list[FeedbackEntry]:
         """The rows as feedback. A wrong row is told only where the store works, so one that is wrong on purpose asks
@@ -84,7 +84,7 @@ class FeedbackModel:
 
 
 @dataclass(frozen=True)
-class _Answer:
+class _FeedbackAnswer:
     """A request that was stored, or why it was not, on its way out."""
 
     sender: Any

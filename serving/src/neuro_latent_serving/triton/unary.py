@@ -112,7 +112,7 @@ class UnaryDecoderModel:
         texts = [answer for answer in answers if not isinstance(answer, Exception)]
         if failed is None and not all(texts):
             failed = EngineBusy("the request was cancelled")
-        self._send_queue.put(_Answer(self, sender, texts if failed is None else failed, truncated, made_by))
+        self._send_queue.put(_UnaryAnswer(self, sender, texts if failed is None else failed, truncated, made_by))
 
     def response(self, texts: list[list[Event]], truncated: Any, made_by: Any) -> Any:
         """The texts of each row, and the versions that made them, as Triton's response."""
@@ -132,7 +132,7 @@ class UnaryDecoderModel:
 
 
 @dataclass(frozen=True)
-class _Answer:
+class _UnaryAnswer:
     """A finished request, on its way out."""
 
     model: UnaryDecoderModel
