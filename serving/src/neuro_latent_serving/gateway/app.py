@@ -30,7 +30,7 @@ from neuro_latent_client import (
 from neuro_latent_core.protocol import FEEDBACK_MODEL
 from neuro_latent_serving import __version__
 from neuro_latent_serving.gateway import problems
-from neuro_latent_serving.gateway.access import ApiKeys, RateLimit
+from neuro_latent_serving.gateway.api_keys import ApiKeys, RateLimit
 from neuro_latent_serving.gateway.config import GatewayConfig
 from neuro_latent_serving.gateway.middleware import (
     CLIENT_LEFT,

@@ -90,7 +90,7 @@ def gateway_key(
     ] = False,
 ) -> None:
     """Make an API key: its hash goes to the file, the key itself is printed this once."""
-    from neuro_latent_serving.gateway.access import add_key
+    from neuro_latent_serving.gateway.api_keys import add_key
 
     with reported_errors():
         typer.echo(add_key(api_keys, name, proxy=proxy))

@@ -19,7 +19,7 @@ from rich.table import Table
 from neuro_latent_client import Client
 from neuro_latent_core.repository import DEFAULT, PROJECTOR
 from neuro_latent_serving.adapters.records import UNPROBED
-from neuro_latent_serving.gateway.access import RateLimit
+from neuro_latent_serving.gateway.api_keys import RateLimit
 from neuro_latent_serving.gateway.config import GatewayConfig
 from neuro_latent_serving.gateway.options import DEFAULTS as GATEWAY_DEFAULTS
 from neuro_latent_serving.gateway.options import (

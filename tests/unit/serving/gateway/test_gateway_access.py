@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from neuro_latent_client.testing import Failure, FakeServer
 from neuro_latent_serving.gateway import middleware
-from neuro_latent_serving.gateway.access import ApiKeys, RateLimit, add_key
+from neuro_latent_serving.gateway.api_keys import ApiKeys, RateLimit, add_key
 from neuro_latent_serving.gateway.config import GatewayConfig
 from neuro_latent_serving.gateway.server import GatewayServer
 from neuro_latent_serving.server import connection as connections
