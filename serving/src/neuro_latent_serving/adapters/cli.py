@@ -20,7 +20,7 @@ from neuro_latent_serving.adapters.store import AdapterStore, Version, checked_n
 from neuro_latent_serving.server.access import find_access
 from neuro_latent_serving.server.adapter import export_command, run_export
 from neuro_latent_serving.server.cli import DEFAULT_REPOSITORY, console, reported_errors
-from neuro_latent_serving.server.errors import ServeError, UsageError
+from neuro_latent_serving.server.serve_errors import ServeError, UsageError
 from neuro_latent_serving.server.stop import StopSignals
 
 app = typer.Typer(

@@ -23,7 +23,7 @@ from neuro_latent_serving.gateway.options import (
     TrustedProxies,
 )
 from neuro_latent_serving.server.cli import console, make_gateway, reported_errors
-from neuro_latent_serving.server.errors import UsageError
+from neuro_latent_serving.server.serve_errors import UsageError
 from neuro_latent_serving.server.stop import StopSignals
 
 

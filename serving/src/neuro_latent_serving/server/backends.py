@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from neuro_latent_serving.server.binary import TritonBinary, check_libraries
-from neuro_latent_serving.server.errors import ServeError
 from neuro_latent_serving.server.process import is_shell_safe
+from neuro_latent_serving.server.serve_errors import ServeError
 
 STUB = "triton_python_backend_stub"
 LIBRARY = "libtriton_python.so"

@@ -34,9 +34,9 @@ from neuro_latent_serving.gateway.options import (
 )
 from neuro_latent_serving.server.adapter import adapter_weights, export_run, is_exported, refuse_to_drop_adapters
 from neuro_latent_serving.server.binary import find_tritonserver
-from neuro_latent_serving.server.errors import ServeError, ServerEndedError, StartError
 from neuro_latent_serving.server.ports import FREE_PORTS, Ports, claim_ports, numeric_host
 from neuro_latent_serving.server.repository import Manifest, check_repository, newest_adapters
+from neuro_latent_serving.server.serve_errors import ServeError, ServerEndedError, StartError
 from neuro_latent_serving.server.stop import StopSignals
 from neuro_latent_serving.server.supervisor import ServerConfig, TritonServer
 from neuro_latent_serving.settings import GUARD_VARIABLE, MIN_CONFIDENCE_VARIABLE

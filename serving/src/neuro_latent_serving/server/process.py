@@ -15,8 +15,8 @@ from pathlib import Path
 
 from neuro_latent_serving.server import watchdog
 from neuro_latent_serving.server.access import server_options
-from neuro_latent_serving.server.errors import ServeError
 from neuro_latent_serving.server.ports import Ports
+from neuro_latent_serving.server.serve_errors import ServeError
 
 RUN_PREFIX = "neuro-latent-serve-"
 """Of run folders."""

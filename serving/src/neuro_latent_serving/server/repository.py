@@ -15,8 +15,8 @@ from neuro_latent_serving.adapters.records import (
     graph_of,
     read_adapters,
 )
-from neuro_latent_serving.server.errors import ServeError, UsageError
 from neuro_latent_serving.server.process import is_shell_safe
+from neuro_latent_serving.server.serve_errors import ServeError, UsageError
 
 GPU_ONLY = ("bf16",)
 EXPORT_COMMAND = "neuro-latent export --adapter DIR --output {repository}"

@@ -17,7 +17,6 @@ from neuro_latent_serving.server.access import ServerAccess, is_this_machine
 from neuro_latent_serving.server.asgi import AsgiServer
 from neuro_latent_serving.server.backends import prepare_backends
 from neuro_latent_serving.server.binary import TritonBinary, find_tritonserver
-from neuro_latent_serving.server.errors import ServeError, ServerEndedError, StartError, UsageError
 from neuro_latent_serving.server.front import Front
 from neuro_latent_serving.server.health import HealthProbe, ReadyModel
 from neuro_latent_serving.server.logs import LogFollower, failure_lines
@@ -33,6 +32,7 @@ from neuro_latent_serving.server.process import (
     temporary_folder,
 )
 from neuro_latent_serving.server.repository import model_names
+from neuro_latent_serving.server.serve_errors import ServeError, ServerEndedError, StartError, UsageError
 from neuro_latent_serving.server.watchdog import STALLED
 
 __all__ = ["ReadyModel", "ServerConfig", "TritonServer"]

@@ -24,8 +24,8 @@ from neuro_latent_serving.adapters.promotion import ProbeError, promote, settle
 from neuro_latent_serving.adapters.store import AdapterStore, StopRequestedError
 from neuro_latent_serving.server.adapter import is_exported, refuse_to_drop_adapters
 from neuro_latent_serving.server.cli import adapter_versions
-from neuro_latent_serving.server.errors import ServeError, UsageError
 from neuro_latent_serving.server.repository import check_repository
+from neuro_latent_serving.server.serve_errors import ServeError, UsageError
 
 FITS = {
     "encoder": "e" * 64,

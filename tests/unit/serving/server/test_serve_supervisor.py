@@ -25,7 +25,7 @@ from neuro_latent_serving.server import (
     UsageError,
     watchdog,
 )
-from neuro_latent_serving.server.errors import StartError
+from neuro_latent_serving.server.serve_errors import StartError
 
 
 @pytest.fixture
