@@ -7,7 +7,7 @@ from functools import partial
 
 from neuro_latent_client import Client, DeadlineError, InvalidRequestError, NeuroLatentError
 from neuro_latent_core.repository import DEFAULT
-from neuro_latent_serving.adapters.store import AdapterStore, Version
+from neuro_latent_serving.adapters.adapter_store import AdapterStore, Version
 from neuro_latent_serving.server.access import access_folder
 from neuro_latent_serving.server.serve_errors import ServeError
 

@@ -238,8 +238,8 @@ def settle_adapters(repository: Path, config: ServerConfig, should_stop: Callabl
     """
     if not (repository / PROJECTOR / UNPROBED).exists():
         return
+    from neuro_latent_serving.adapters.adapter_store import AdapterStore, StopRequestedError
     from neuro_latent_serving.adapters.promotion import ProbeError, settle
-    from neuro_latent_serving.adapters.store import AdapterStore, StopRequestedError
 
     private = replace(config, host="127.0.0.1", ports=FREE_PORTS, drain_timeout=0, log_file=None)
 
