@@ -11,7 +11,7 @@ from neuro_latent_core.errors import InvalidInput
 from neuro_latent_core.protocol import FEEDBACK_INPUT_TYPES
 from neuro_latent_serving.errors import StoreDamaged, StoreUnavailable
 from neuro_latent_serving.feedback import FeedbackEntry, FeedbackStore
-from neuro_latent_serving.feedback.store import Stored
+from neuro_latent_serving.feedback.feedback_store import Stored
 from neuro_latent_serving.settings import feedback_url, refuses_secrets
 from neuro_latent_serving.triton.messages import (
     bytes_tensor,

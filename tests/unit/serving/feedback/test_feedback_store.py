@@ -23,8 +23,8 @@ from neuro_latent_core.errors import InvalidInput
 from neuro_latent_core.protocol import FEEDBACK_INPUT_TYPES, FEEDBACK_LIMITS
 from neuro_latent_serving.errors import StoreDamaged, StoreUnavailable, StoreUnwritable
 from neuro_latent_serving.feedback import FeedbackEntry, FeedbackStore
-from neuro_latent_serving.feedback import store as stores
-from neuro_latent_serving.feedback.store import _TABLE, damage
+from neuro_latent_serving.feedback import feedback_store as stores
+from neuro_latent_serving.feedback.feedback_store import _TABLE, damage
 
 KILLS = 50
 GOOD = FeedbackEntry("r1", "Create a function", "Write a Python function that …", 1)
