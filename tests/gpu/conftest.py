@@ -18,7 +18,7 @@ from neuro_latent_export.tensorrt.profiles import ROWS, profiles
 from neuro_latent_serving.engine import Engine
 from neuro_latent_serving.engine import engine as engine_module
 from neuro_latent_serving.engine.decoder_factory import check_cuda
-from neuro_latent_serving.engine.device.decoder import DeviceDecoder
+from neuro_latent_serving.engine.device.device_decoder import DeviceDecoder
 from neuro_latent_serving.engine.device.onnx import OnnxRuntime
 from neuro_latent_serving.engine.device.runtime import Runtime
 from neuro_latent_serving.sessions import CUDA

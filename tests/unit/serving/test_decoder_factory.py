@@ -16,7 +16,7 @@ from neuro_latent_core.errors import InvalidInput
 from neuro_latent_serving.engine import Engine, EngineConfig
 from neuro_latent_serving.engine import engine as engine_module
 from neuro_latent_serving.engine.decoder_factory import create_decoder
-from neuro_latent_serving.engine.device.decoder import DeviceDecoder
+from neuro_latent_serving.engine.device.device_decoder import DeviceDecoder
 from neuro_latent_serving.engine.device.onnx import OnnxRuntime
 from neuro_latent_serving.errors import DeviceMissing
 from neuro_latent_serving.sessions import CUDA

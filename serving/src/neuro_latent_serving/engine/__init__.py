@@ -8,7 +8,7 @@ In the order in which a request passes them::
     running.py      a running request: sampled sequences, or the beams of a search
     contract.py     what the loop asks of a decoder and its cache
     decoder_factory.py      which decoder: the CPU's, or the device's
-    decoder.py      the two ONNX graphs on the CPU: prefill and step
+    host_decoder.py      the two ONNX graphs on the CPU: prefill and step
     rows.py, cache.py       the rows in flight, and their keys and values
     device/         the same in the memory of a GPU
     speculation.py  drafts copied from the prompt, and when they pay

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from neuro_latent_core.limits import CANDIDATES
 from neuro_latent_serving.engine.contract import Floats, Ids, StepResult, present
-from neuro_latent_serving.engine.device.cache import DeviceCache, power_of_two
+from neuro_latent_serving.engine.device.device_cache import DeviceCache, power_of_two
 from neuro_latent_serving.engine.device.runtime import Array, DeviceArray, Runtime, View
 from neuro_latent_serving.errors import DeviceMissing
 
