@@ -18,6 +18,7 @@ from neuro_latent_serving.engine import Engine, EngineConfig, Event, GateOutput,
 from neuro_latent_serving.engine.decoder_factory import DeviceName
 from neuro_latent_serving.settings import guard_is_on, min_confidence
 from neuro_latent_serving.triton import bridge
+from neuro_latent_serving.triton.engine_report import EngineReport
 from neuro_latent_serving.triton.messages import (
     array,
     asked_at,
@@ -32,7 +33,6 @@ from neuro_latent_serving.triton.messages import (
     tensor,
     whole_number,
 )
-from neuro_latent_serving.triton.metrics import EngineReport
 from neuro_latent_serving.triton.send_queue import PendingResponses, SendQueue
 
 CANCELLATION_POLL_S = 0.02
