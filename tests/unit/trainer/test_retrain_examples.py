@@ -9,9 +9,9 @@ import pytest
 from neuro_latent_core.form import Form
 from neuro_latent_core.secrets import has_secret
 from neuro_latent_trainer.data import DataError, Record
-from neuro_latent_trainer.retraining.config import Margins, RetrainConfig, read_config
 from neuro_latent_trainer.retraining.feedback import RatedAnswer, read_feedback
 from neuro_latent_trainer.retraining.feedback_examples import EDIT, KNOWN, LIKED, FeedbackExamples, learn
+from neuro_latent_trainer.retraining.retrain_config import Margins, RetrainConfig, read_config
 from neuro_latent_trainer.retraining.training_mix import TrainingMix, mix
 from tests.cases import case
 

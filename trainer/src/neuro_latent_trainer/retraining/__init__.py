@@ -1,6 +1,6 @@
 """From what people say of answers to a better adapter: ``neuro-latent retrain``.
 
-config.py    shares, rates and thresholds, in one frozen place
+retrain_config.py    shares, rates and thresholds, in one frozen place
 feedback.py  the rows of ``neuro-latent feedback export``, from a file or a database
 feedback_examples.py   ratings become records to train on, and records to judge by
 training_mix.py   which of them, and of the original data, are trained on and held out

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from neuro_latent_trainer.command_line import ColumnsOption, explain, fail, say, stopping_with_a_checkpoint, told_by
 from neuro_latent_trainer.errors import TrainerError
-from neuro_latent_trainer.retraining.config import RetrainConfig, read_config
+from neuro_latent_trainer.retraining.retrain_config import RetrainConfig, read_config
 
 if TYPE_CHECKING:
     from neuro_latent_trainer.adapter_folder import SavedAdapter

@@ -22,10 +22,10 @@ from neuro_latent_trainer.config import SHAPE, TrainConfig
 from neuro_latent_trainer.data import DataError, Record
 from neuro_latent_trainer.evaluation.evaluate import Stage, silent
 from neuro_latent_trainer.model import PromptOptimizer
-from neuro_latent_trainer.retraining.config import RetrainConfig
 from neuro_latent_trainer.retraining.decision import Decision, judge
 from neuro_latent_trainer.retraining.feedback import read_feedback
 from neuro_latent_trainer.retraining.feedback_examples import FeedbackExamples, key, learn
+from neuro_latent_trainer.retraining.retrain_config import RetrainConfig
 from neuro_latent_trainer.retraining.training_mix import TrainingMix, mix
 from neuro_latent_trainer.sources import Sources
 from neuro_latent_trainer.training import Observer, Run

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from neuro_latent_core.form import Form
 from neuro_latent_trainer.data import Record, place, sample_records
-from neuro_latent_trainer.retraining.config import RetrainConfig
 from neuro_latent_trainer.retraining.feedback_examples import EDIT, key
+from neuro_latent_trainer.retraining.retrain_config import RetrainConfig
 
 SEED = 0
 """Of the feedback's split. Never another: a prompt that was held out once must be held out of every retraining."""
