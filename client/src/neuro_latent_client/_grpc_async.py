@@ -1,8 +1,8 @@
 """gRPC, on a grpc.aio channel.
 
-grpc.aio cancels a call when the task that waits for it is cancelled, and Triton 24.10 does not bear that (see
+grpc.aio cancels a call when the task that waits for it is cancelled, and Triton 24.10 cannot handle that (see
 :class:`~neuro_latent_client._grpc.GrpcResponseStream`). So calls are awaited in tasks of their own, which end when the
-server does: the message of :meth:`AsyncGrpcTransport.cancel` sees to that.
+server does; the message of :meth:`AsyncGrpcTransport.cancel` ends it there.
 """
 
 import asyncio

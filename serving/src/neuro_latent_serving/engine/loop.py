@@ -170,7 +170,7 @@ class DecodeLoop:
             elif request.overdue(now):
                 self.metrics.overdue += 1
                 rows = list(running.rows)
-                self._tell(request, running.stop())
+                self._emit(request, running.stop())
                 self._free(rows)
                 self._finish(running)
 
@@ -192,9 +192,9 @@ class DecodeLoop:
                 self.metrics.cancelled += 1
             elif request.overdue(now):
                 self.metrics.overdue += 1
-                self._tell(request, [sequence.finish(DEADLINE) for sequence in self._sequences(request)])
+                self._emit(request, [sequence.finish(DEADLINE) for sequence in self._sequences(request)])
             else:
-                self._tell(request, [sequence.withhold(LANGUAGE) for sequence in self._sequences(request)])
+                self._emit(request, [sequence.withhold(LANGUAGE) for sequence in self._sequences(request)])
             request.on_end(None)
 
     def _is_foreign(self, request: Request) -> bool:
@@ -235,7 +235,7 @@ class DecodeLoop:
     def _start(self, request: Request) -> None:
         real = int(np.flatnonzero(request.mask_Q)[-1]) + 1  # padding at the end costs time in every step
         seed, drafter, sequences = request.options.seed, self._drafter(request), self._sequences(request)
-        self._tell(request, [event for sequence in sequences if (event := sequence.begin())])
+        self._emit(request, [event for sequence in sequences if (event := sequence.begin())])
         hidden_QD = np.ascontiguousarray(request.hidden_QD[:real], dtype=np.float32)
         rows = self._decoder.join(hidden_QD, request.mask_Q[:real].astype(np.int64), request.rows)
         running = start_running(
@@ -300,7 +300,7 @@ class DecodeLoop:
             if running in self._without_token:
                 self._without_token.discard(running)
                 self.metrics.first_token_seconds.append(self._clock() - running.request.arrived)
-            self._tell(running.request, events)
+            self._emit(running.request, events)
             if not running.rows:
                 self._finish(running)
         self._free(freed)
@@ -315,7 +315,7 @@ class DecodeLoop:
         metrics.drafted += counts.drafted
         metrics.accepted += counts.accepted
 
-    def _tell(self, request: Request, events: list[Event]) -> None:
+    def _emit(self, request: Request, events: list[Event]) -> None:
         for event in events:
             self.metrics.unchanged += event.finish_reason == UNCHANGED
             if event.finish_reason == WITHHELD:

@@ -13,12 +13,12 @@ from neuro_latent_serving.engine.gate import GateOutput
 from neuro_latent_serving.engine.sequence import Event
 
 
-@dataclass(eq=False)  # a request is itself only; comparing arrays has no one answer
+@dataclass(eq=False)  # compared by identity: arrays have no single truth value
 class Request:
     """One prompt to decode.
 
     Attributes:
-        raw_prompt: what a complement goes behind and drafts are copied from; the answer where nothing is served.
+        raw_prompt: complements are appended to it and drafts copied from it; the answer where nothing is served.
         hidden_QD: T5 encoder states.
         mask_Q: 1 where ``hidden_QD`` is real.
         options: how to decode.
@@ -44,7 +44,7 @@ class Request:
 
     @property
     def rows(self) -> int:
-        """The slots that it takes: a row each for its texts, or for its beams."""
+        """The slots that it takes: a row for each sequence or beam."""
         return max(self.options.num_beams, self.options.num_return_sequences)
 
     @cached_property

@@ -189,16 +189,16 @@ class Beams:
         counts.tokens += len(self.rows)
         if self._search.finished:
             done, self.rows = self.rows, []
-            return self._tell(), done
+            return self._emit(), done
         cache.reorder(self.rows, [self.rows[parent] for parent in parents])
         self._last_tokens = [int(token) for token in self._search.last_tokens_K]
         return [], []
 
     def stop(self) -> list[Event]:
         """The best hypotheses so far."""
-        return self._tell(DEADLINE)
+        return self._emit(DEADLINE)
 
-    def _tell(self, reason: str = "") -> list[Event]:
+    def _emit(self, reason: str = "") -> list[Event]:
         events, found = [], self._search.hypotheses()
         for sequence, hypothesis in zip(self._sequences, found, strict=False):
             sequence.replace(hypothesis.tokens, hypothesis.sum_logprob, hypothesis.chosen)

@@ -1,4 +1,4 @@
-"""One text being written, and what of it is served."""
+"""One sequence being decoded, and the part of its text that is served."""
 
 import logging
 from collections.abc import Sequence
@@ -23,13 +23,13 @@ class Event:
 
     Attributes:
         sequence_index: which of the request's ``num_return_sequences`` texts.
-        piece: new text; all pieces of a text, one behind the other, are the text.
+        piece: new text; the pieces of a sequence, joined, are its text.
         score: confidence in what the model has written so far, in [0, 1], 0 before its first token; at the end, in what
             is served of it, or would be.
         generated_tokens: tokens written so far, the end token not counted.
         finish_reason: empty while the text goes on, else stop, length, deadline, unchanged or withheld.
         text: the whole text, only when it is finished.
-        added: of the complement form: what of ``text`` stands behind the prompt and the separator.
+        added: in the complement form, the part of ``text`` after the prompt and the separator.
         reason: why what the model wrote was withheld.
     """
 
@@ -47,8 +47,8 @@ class OutputSequence:
     """Tokens, confidence and text stream of one answer.
 
     A complement, and everything while the guard is on, is held back until it is finished and has passed: nothing that
-    was told is ever taken back. A rewrite that is not guarded is told as it is written. A complement ends before its
-    first sentence at whose end the model is not sure enough; what stands behind that is not written.
+    was sent is ever taken back. A rewrite that is not guarded is streamed as it is decoded. A complement ends before
+    the first sentence at whose end the confidence is too low; nothing is decoded after that.
 
     Args:
         index: which of the request's answers.
@@ -82,16 +82,16 @@ class OutputSequence:
         self._guarded, self._gate, self._min_confidence = guarded, gate, min_confidence
         self._complements = gate.form == "complement"
         self._held = guarded or self._complements
-        self._told = ""
+        self._emitted = ""
         self._logprobs, self._chosen = 0.0, 0
         self._sums: list[float] = []
 
     def begin(self) -> Event | None:
-        """What can be told before anything is written: in the complement form, the raw prompt."""
-        return self._tell(self._raw_prompt) if self._complements else None
+        """The event before the first token: in the complement form, the raw prompt."""
+        return self._emit(self._raw_prompt) if self._complements else None
 
     def accept(self, tokens: Sequence[int], logprobs: Sequence[float]) -> Event | None:
-        """Append the tokens of one step, up to the end; returns what there is to tell, if anything."""
+        """Append the tokens of one step, up to the end; returns the event for the caller, if there is one."""
         for token, logprob in zip(tokens, logprobs, strict=True):
             self._logprobs += logprob
             self._chosen += 1
@@ -105,8 +105,8 @@ class OutputSequence:
                 self._stream.push(token)
             if len(self.tokens) >= self._max_length:
                 return self.finish(LENGTH)
-        piece = self._stream.text.strip()[len(self._told) :] if not self._held else ""
-        return self._tell(piece) if piece else None
+        piece = self._stream.text.strip()[len(self._emitted) :] if not self._held else ""
+        return self._emit(piece) if piece else None
 
     def _ends_with_sentence(self) -> bool:
         return any(parts(self.tokens, [len(self.tokens)], self._detokenizer.decode))
@@ -117,7 +117,7 @@ class OutputSequence:
         return self._max_length - len(self.tokens)
 
     def replace(self, tokens: Sequence[int], sum_logprob: float, chosen: int) -> None:
-        """Take a whole text at once, as a search has found it."""
+        """Take all tokens at once, as a beam search has found them."""
         self.tokens = list(tokens)
         self._logprobs, self._chosen = sum_logprob, chosen
 
@@ -134,10 +134,10 @@ class OutputSequence:
         """
         self.finished = True
         if ended == DEADLINE and not self._chosen:
-            return self._last(self._told or self._raw_prompt, DEADLINE)
+            return self._last(self._emitted or self._raw_prompt, DEADLINE)
         written = self._detokenizer.decode(self.tokens).strip()
         if not self._held:
-            text = written if written.startswith(self._told) else self._stream.text.strip()
+            text = written if written.startswith(self._emitted) else self._stream.text.strip()
             return self._last(text, ended) if text else self.withhold(BLANK)
         if self._complements and not written and ended == STOP:
             return self._last(self._raw_prompt, UNCHANGED)
@@ -186,9 +186,9 @@ class OutputSequence:
         return self._last(self._raw_prompt, WITHHELD, reason=reason)
 
     def _last(self, text: str, ended: str, *, added: str = "", reason: str = "") -> Event:
-        piece = text[len(self._told) :]
+        piece = text[len(self._emitted) :]
         return Event(self.index, piece, self.score, len(self.tokens), ended, text, added, reason)
 
-    def _tell(self, piece: str) -> Event:
-        self._told += piece
+    def _emit(self, piece: str) -> Event:
+        self._emitted += piece
         return Event(self.index, piece, self.score, len(self.tokens))

@@ -54,7 +54,7 @@ LOOKED_INTO_S = 1.0
 FETCHED_AT_ONCE = 500
 
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-"""SQLite's codes for a file that no waiting mends."""
+"""SQLite's codes for a file that does not recover by waiting."""
 
 UNWRITABLE = (sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
 UNWRITABLE_FILE = (
@@ -196,7 +196,7 @@ class FeedbackStore:
         """Store feedback; when this returns it is committed. The same key again stores nothing.
 
         Raises:
-            StoreDamaged, StoreUnwritable: the database cannot be written until somebody mends it.
+            StoreDamaged, StoreUnwritable: the database cannot be written until somebody repairs it.
             StoreUnavailable: it could not be written, and was not stored.
         """
         feedback_id = uuid.uuid4().hex

@@ -16,7 +16,7 @@ CLOSED_APIS = "model-repository,shared-memory,trace,logging"
 """What nobody needs who asks for answers: loading models, mapping memory, writing trace files, changing the log."""
 
 NO_CALL_CARRIES = "x" * 20_000
-"""A word that closes a part of gRPC to everybody: a call's metadata are at most 16 kB. A secret would not do, for every
+"""A word that closes a part of gRPC to everybody: a call's metadata are at most 16 kB. A secret is no option: every
 user of the machine can read the command line of tritonserver."""
 
 CONNECTION_AGE_MS = 300_000

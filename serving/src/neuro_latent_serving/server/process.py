@@ -116,7 +116,7 @@ class ServerProcess:
         self._shm_prefix = shm_prefix
         self._lock = hold(shm_prefix, run_dir)
         with log_file.open("ab") as log:
-            # A session of its own: Ctrl-C in a terminal reaches us alone, and we stop the server in order.
+            # A session of its own: Ctrl-C in a terminal reaches us alone, and we drain the server.
             self._watchdog = subprocess.Popen(
                 [sys.executable, "-I", "-S", watchdog.__file__, shm_prefix, str(run_dir), *command],
                 env=environment,

@@ -1,4 +1,4 @@
-"""One Triton server: started, waited for until it is ready, and stopped in order."""
+"""One Triton server: started, waited for until it is ready, and drained when it stops."""
 
 import os
 import shutil
@@ -330,7 +330,7 @@ class TritonServer:
 
     @property
     def _http_socket(self) -> str:
-        """Triton's own HTTP, in the run folder; by a descriptor of it, for a socket's path may have 107 bytes only."""
+        """Triton's own HTTP, in the run folder; by its descriptor, because a socket's path is limited to 107 bytes."""
         return f"/proc/{os.getpid()}/fd/{self._run_fd}/{HTTP_SOCKET}"
 
     def _open_http(self, host: str) -> None:

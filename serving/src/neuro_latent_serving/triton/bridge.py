@@ -112,7 +112,7 @@ class Bridge:
         threading.Thread(target=accept, name="bridge", daemon=True).start()
 
     def close(self) -> None:
-        """Say that the engine ends in order; the process goes on until Triton ends it."""
+        """Announce that the engine ends normally; the process runs until Triton ends it."""
         for connection in self._watchers:
             with suppress(OSError):
                 connection.send_bytes(BYE)
@@ -132,7 +132,7 @@ class Bridge:
 def watch(on_lost: Callable[[], None]) -> None:
     """Call ``on_lost`` when the engine's process dies without having said goodbye; on a thread of its own.
 
-    An engine that is not there yet, or that was replaced in order, is waited for.
+    Waits for an engine that is not there yet, or that was replaced normally.
     """
 
     def run() -> None:

@@ -91,7 +91,7 @@ def known_decision(folder: Path) -> Decision | None:
 
 
 def keep_decision(folder: Path, decision: Decision) -> None:
-    """Write the decision, and delete the copy of the feedback: what is purged shall be nowhere."""
+    """Write the decision, and delete the copy of the feedback, so that purged feedback survives nowhere."""
     files.write(folder / DECISION_FILE, (json.dumps(asdict(decision), indent=2) + "\n").encode())
     (folder / FEEDBACK_FILE).unlink(missing_ok=True)
 
