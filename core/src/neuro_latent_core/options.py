@@ -8,7 +8,7 @@ import math
 import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, cast
 
 from neuro_latent_core.errors import InvalidInput
 from neuro_latent_core.limits import MAX_BEAMS, MAX_DEADLINE_MS, MAX_NEW_TOKENS, MAX_SEQUENCES
@@ -154,7 +154,7 @@ def check_option(name: str, value: object) -> float:
     if not isinstance(value, numbers.Integral if is_integer else numbers.Real) or isinstance(value, bool):
         expected = f"a whole number between {option.low} and {option.high}" if is_integer else "a number"
         raise InvalidInput(f"{name} must be {expected}, not {value!r}")
-    number = float(value) if option.kind is float else int(value)
+    number: float = option.kind(cast(float, value))
     above = number > option.low if option.above_low else number >= option.low
     if not (math.isfinite(number) and above and number <= option.high):
         limits = f"above {option.low} and at most" if option.above_low else f"between {option.low} and"

@@ -452,7 +452,6 @@ def test_errors_are_one_line_and_an_exit_code(run, url, script, kind, text, exit
         ["optimize", "x", "--max-length", "many"],
         ["optimize", "x", "--url", "localhost:8001"],
         ["optimize", "x", "--timeout", "0"],
-        ["optimize", "x", "--min-confidence", "1.5"],
         ["optimize", "x", "--stream", "--num-return-sequences", "2"],
         ["optimise", "x"],
         ["optimize", "x", "--file", "rows.jsonl"],
