@@ -29,8 +29,8 @@ from neuro_latent_serving.tokenization import Detokenizer
 log = logging.getLogger(__name__)
 
 PREFILL_TOKENS = 512
-"""Encoder tokens that are prefilled between two steps; one request is, however long. It bounds how long running texts
-wait for new ones."""
+"""Encoder tokens that are prefilled between two steps; one request is, however long. It bounds how long running
+requests wait for new ones."""
 
 DRAFT_PROMPT_TOKENS = 512
 
@@ -45,12 +45,12 @@ class LoopConfig:
 
     Attributes:
         decoder_start_id: T5's first decoder input.
-        eos_id: the token that ends a text.
-        slots: how many texts decode together.
+        eos_id: the end token.
+        slots: how many sequences decode together.
         queue: how many requests may wait for a slot; one more is refused.
-        speculation: whether greedy texts are drafted for.
+        speculation: whether greedy sequences get drafts.
         guard: whether finished texts are cut back to whole sentences, and rejected where they break a rule.
-        min_confidence: the least with which texts are served, for requests that do not say; None is each adapter's own.
+        min_confidence: the lowest that is served, for requests that do not say; None is each adapter's own.
 
     Raises:
         ValueError: a size is out of its range.

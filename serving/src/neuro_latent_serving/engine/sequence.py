@@ -19,15 +19,15 @@ NOT_CHECKED = "not checked"
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What one step added to one text.
+    """What one step added to one sequence.
 
     Attributes:
-        sequence_index: which of the request's ``num_return_sequences`` texts.
+        sequence_index: which of the request's ``num_return_sequences``.
         piece: new text; the pieces of a sequence, joined, are its text.
         score: confidence in what the model has written so far, in [0, 1], 0 before its first token; at the end, in what
             is served of it, or would be.
         generated_tokens: tokens written so far, the end token not counted.
-        finish_reason: empty while the text goes on, else stop, length, deadline, unchanged or withheld.
+        finish_reason: empty while it is unfinished, else stop, length, deadline, unchanged or withheld.
         text: the whole text, only when it is finished.
         added: in the complement form, the part of ``text`` after the prompt and the separator.
         reason: why what the model wrote was withheld.
@@ -59,7 +59,7 @@ class OutputSequence:
         guarded: whether a cut text ends with its last whole sentence, and
             :func:`~neuro_latent_core.guard.rejects` looks at it.
         gate: of the prompt.
-        min_confidence: the least with which a text that is held back is served.
+        min_confidence: the lowest with which a text that was held back is served.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class OutputSequence:
         return self._gate.confidence(self._logprobs / self._chosen) if self._chosen else 0.0
 
     def finish(self, ended: str) -> Event:
-        """End the text, and decide what of it is served.
+        """End the sequence, and decide what of it is served.
 
         Args:
             ended: why it ends: stop, length or deadline.
@@ -173,7 +173,7 @@ class OutputSequence:
         return self._rejects(text) if self._guarded else ""
 
     def _rejects(self, text: str) -> str:
-        """The guard's reason. Where one of its rules fails, this text is withheld and all others go on."""
+        """The guard's reason. Where one of its rules fails, this sequence is withheld and all others continue."""
         try:
             return rejects(self._raw_prompt, text, self._gate.form)
         except Exception as error:  # not its message or trace, which may quote the prompt
@@ -181,7 +181,7 @@ class OutputSequence:
             return NOT_CHECKED
 
     def withhold(self, reason: str) -> Event:
-        """End the text with the raw prompt as the answer."""
+        """End the sequence with the raw prompt as the answer."""
         self.finished = True
         return self._last(self._raw_prompt, WITHHELD, reason=reason)
 

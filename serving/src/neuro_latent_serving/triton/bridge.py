@@ -79,7 +79,7 @@ def _connect() -> Connection:
 
 
 def decode(request: DecodeRequest) -> list[Event]:
-    """Have the engine decode a request; waits, and returns the last event of each text, in their order.
+    """Have the engine decode a request; waits, and returns the last event of each sequence, in their order.
 
     Raises:
         PublicError: what the engine raised, in the same class.
