@@ -123,7 +123,7 @@ def many_clients(config: ComparisonConfig, threads: int, python: Path, log: Log)
             before = metrics.counters(server.metrics_url)
             done = load.closed(requests, clients=config.clients)
             engine = metrics.between(before, metrics.counters(server.metrics_url), done.seconds)
-            if failed := [record.error for record in done.records if record.error]:
+            if failed := [timing.error for timing in done.timings if timing.error]:
                 raise BenchError(f"{len(failed)} of {len(requests)} requests failed: {failed[0]}")
             results[OURS].append(done.tokens / done.seconds)
             for name, strategy in tried.items():

@@ -24,7 +24,7 @@ from neuro_latent_export.decoder_graphs import build_prefill, build_step
 from neuro_latent_export.move_graph import build_move
 from neuro_latent_export.precision import PRECISIONS
 from neuro_latent_serving.engine import Engine, EngineConfig
-from neuro_latent_serving.engine.opening import DeviceName
+from neuro_latent_serving.engine.decoder_factory import DeviceName
 
 import onnx_ir  # isort: skip
 

@@ -1,6 +1,6 @@
 """Pre-train the embedded T5 for the complement form: ``python -m research.pretrain.generator --work work --minutes 7``.
 
-A mixture of streams: complements behind soft prompts made of the black box's intent (dropped in a quarter of the rows),
+A mix of streams: complements behind soft prompts made of the black box's intent (dropped in a quarter of the rows),
 the same as whole rewrites behind an instruction, and of the corpus span corruption, continuation, and what follows the
 first sentence of a prompt. Writes ``generator.pt`` (T5 and projector) every few minutes, and ``log.jsonl``.
 """
@@ -48,7 +48,7 @@ POOL = 24
 
 
 @dataclass(frozen=True)
-class Mixture:
+class StreamMix:
     """Shares of the streams; the rest is the corpus."""
 
     grammar: float
@@ -57,9 +57,9 @@ class Mixture:
     rewrite: float
 
 
-EARLY, LATE = Mixture(0.34, 0.05, 0.03, 0.05), Mixture(0.47, 0.16, 0.07, 0.03)
+EARLY, LATE = StreamMix(0.34, 0.05, 0.03, 0.05), StreamMix(0.47, 0.16, 0.07, 0.03)
 """Until ``LATE_FROM`` of the time, and after it, while the rate falls."""
-FINISH = Mixture(0.27, 0.55, 0.1, 0.01)
+FINISH = StreamMix(0.27, 0.55, 0.1, 0.01)
 """Of the finishing run, which learns to choose a family's sentences."""
 CHOSEN = 0.9
 """Share of the finishing run's rows with a choice that are steered and have the chosen sentences as target."""
@@ -156,11 +156,11 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
         """Token ids without special tokens."""
         return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def pool(self, mixture: Mixture) -> list[dict[str, Tensor]]:
+    def pool(self, mix: StreamMix) -> list[dict[str, Tensor]]:
         """Some batches, of rows of similar length."""
         rows, size = [], 0
         while size < POOL * self.tokens:
-            row = self.row(mixture)
+            row = self.row(mix)
             rows.append(row)
             size += len(row[0]) + len(row[1]) + SOFT
         rows.sort(key=lambda row: (len(row[1]) // 8, len(row[0])))
@@ -181,18 +181,18 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
         """A piece of a text to paste."""
         return " ".join(rng.choice(self.prose).split()[: rng.randint(10, 50)])
 
-    def row(self, mixture: Mixture) -> tuple[list[int], list[int], list[int]]:
+    def row(self, mix: StreamMix) -> tuple[list[int], list[int], list[int]]:
         """Source, target and guide (what the encoder reads; empty where nothing steers), without special tokens."""
         rng, chance = self.rng, self.rng.random()
         for share, draw in (
-            (mixture.grammar, lambda: grammar_row(rng, self.passage)),
-            (mixture.teacher, lambda: teacher_row(rng)),
-            (mixture.empty, lambda: empty_row(rng, self.passage)),
+            (mix.grammar, lambda: grammar_row(rng, self.passage)),
+            (mix.teacher, lambda: teacher_row(rng)),
+            (mix.empty, lambda: empty_row(rng, self.passage)),
         ):
             if chance < share:
                 return self.complement(draw())
             chance -= share
-        if chance < mixture.rewrite:
+        if chance < mix.rewrite:
             return self.whole()
         return self.of_corpus()
 

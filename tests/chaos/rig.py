@@ -129,12 +129,12 @@ class Rig:
         return self._starts
 
     def find(self, name: str) -> psutil.Process | None:
-        """A process by what it is: serve, keeper, tritonserver, or the model that it runs."""
+        """A process by what it is: serve, watchdog, tritonserver, or the model that it runs."""
         if name == "serve":
             return psutil.Process(self.process.pid)
         with suppress(psutil.NoSuchProcess):
             server = psutil.Process(int(str(self.facts["pid"])))
-            if name in ("tritonserver", "keeper"):
+            if name in ("tritonserver", "watchdog"):
                 return server if name == "tritonserver" else server.parent()
             for child in server.children(recursive=True):
                 if f"/{name}/" in " ".join(child.cmdline()):

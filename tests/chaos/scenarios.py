@@ -26,7 +26,7 @@ from tests.chaos.rig import BACK_S, Rig, measured, say, wait_until
 from tests.e2e.commands import COMMAND, ENVIRONMENT
 
 STUBS = ("tokenizer", "encoder", "projector", "t5_encoder", "t5_decoder", "t5_decoder_unary", "feedback")
-PROCESSES = (*STUBS, "tritonserver", "keeper")
+PROCESSES = (*STUBS, "tritonserver", "watchdog")
 STANDS_STILL_S = 2.0
 HALF_OPEN = 1100
 DEEP = b"[" * 130_000

@@ -35,7 +35,7 @@ def bases(memory: Path) -> dict[str, Image]:
         if asked.returncode or not told.startswith(version):
             reason = f"{SYSTEM_PYTHON} is not {version}x with pip"
     if reason:
-        pytest.skip(f"no stand-in for an image: {reason}")
+        pytest.skip(f"no substitute for an image: {reason}")
     machine = Image()
     triton = triton_layer(memory / "triton")
     environment = {**machine.environment, "LD_LIBRARY_PATH": "/opt/tritonserver/lib"}

@@ -18,7 +18,7 @@ from neuro_latent_client.testing import FakeServer
 from neuro_latent_core.form import Form
 from neuro_latent_core.protocol import STREAM_MODEL, UNARY_MODEL
 from neuro_latent_serving.feedback import FeedbackStore
-from neuro_latent_serving.gateway.access import add_key
+from neuro_latent_serving.gateway.api_keys import add_key
 from neuro_latent_serving.gateway.config import GatewayConfig
 from neuro_latent_serving.gateway.server import GatewayServer, triton_client
 from neuro_latent_serving.server import FREE_PORTS, ServerConfig, TritonServer

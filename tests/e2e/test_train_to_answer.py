@@ -38,7 +38,7 @@ def test_a_trained_run_is_exported_served_and_answers_as_torch_does(tmp_path: Pa
     with served("--run", str(run_dir), "--no-guard") as server:
         for url in (server["grpc"], server["http"]):
             answer = json.loads(run("optimize", prompt, "--url", str(url), "--max-length", "24", "--json"))
-            # What has no ink is replaced by the raw prompt.
+            # The raw prompt is returned when the model wrote nothing.
             assert answer["sequences"][0]["text"] == (torch_text if torch_text.strip() else prompt)
 
     manifest = json.loads((run_dir / "repository" / "manifest.json").read_text())

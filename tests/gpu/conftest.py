@@ -17,10 +17,10 @@ from neuro_latent_export.tensorrt.library import TensorRTError, gpu_capability, 
 from neuro_latent_export.tensorrt.profiles import ROWS, profiles
 from neuro_latent_serving.engine import Engine
 from neuro_latent_serving.engine import engine as engine_module
-from neuro_latent_serving.engine.device.decoder import DeviceDecoder
+from neuro_latent_serving.engine.decoder_factory import check_cuda
+from neuro_latent_serving.engine.device.device_decoder import DeviceDecoder
 from neuro_latent_serving.engine.device.onnx import OnnxRuntime
 from neuro_latent_serving.engine.device.runtime import Runtime
-from neuro_latent_serving.engine.opening import check_cuda
 from neuro_latent_serving.sessions import CUDA
 from neuro_latent_trainer.model import PromptOptimizer
 from tests.unit.serving.conftest import ask, encoded, start
@@ -94,7 +94,7 @@ def start_on_device(
             pytest.skip(f"the engines take {ROWS} rows")
         decoder = DeviceDecoder(open_runtime(cuda_graphs), slots)
         with monkeypatch.context() as patch:
-            patch.setattr(engine_module, "open_decoder", lambda *_: decoder)
+            patch.setattr(engine_module, "create_decoder", lambda *_: decoder)
             engine = start(**config)
         engine.warm_up()
         return engine, decoder

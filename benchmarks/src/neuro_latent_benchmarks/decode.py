@@ -13,7 +13,7 @@ from neuro_latent_benchmarks.prompts import prompt_texts
 from neuro_latent_benchmarks.report import BenchError
 from neuro_latent_benchmarks.statistics import Spread, significant
 from neuro_latent_serving.engine import Engine
-from neuro_latent_serving.engine.opening import DeviceName
+from neuro_latent_serving.engine.decoder_factory import DeviceName
 
 Log = Callable[[str], None]
 Prompt = tuple[str, Floats]

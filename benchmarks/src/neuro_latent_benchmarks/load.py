@@ -24,7 +24,7 @@ OPEN_LOOP_THREADS = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class RequestTiming:
     """One request. Times in seconds from the start of the run; ``start`` is when it was due.
 
     Attributes:
@@ -41,24 +41,24 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class LoadRun:
     """All requests of one run, and how long it took in seconds."""
 
-    records: tuple[Record, ...]
+    timings: tuple[RequestTiming, ...]
     seconds: float
 
     @property
-    def good(self) -> list[Record]:
+    def good(self) -> list[RequestTiming]:
         """Those that were answered."""
-        return [record for record in self.records if not record.error]
+        return [timing for timing in self.timings if not timing.error]
 
     @property
     def tokens(self) -> int:
         """Written in all."""
-        return sum(record.tokens for record in self.good)
+        return sum(timing.tokens for timing in self.good)
 
 
-def ask(client: Client, job: Job, stream: bool, clock: Callable[[], float], due: float) -> Record:
+def ask(client: Client, job: Job, stream: bool, clock: Callable[[], float], due: float) -> RequestTiming:
     """Send one request and wait for all of its answer."""
     prompt, max_length = job
     first = None
@@ -71,12 +71,12 @@ def ask(client: Client, job: Job, stream: bool, clock: Callable[[], float], due:
         else:
             answer = client.optimize(prompt, max_length=max_length, timeout=TIMEOUT_S)
     except NeuroLatentError as error:
-        return Record(due, clock(), clock(), 0, f"{type(error).__name__}: {error}")
+        return RequestTiming(due, clock(), clock(), 0, f"{type(error).__name__}: {error}")
     end = clock()
-    return Record(due, end if first is None else first, end, sum(s.generated_tokens for s in answer.sequences))
+    return RequestTiming(due, end if first is None else first, end, sum(s.generated_tokens for s in answer.sequences))
 
 
-def closed_loop(url: str, jobs: Sequence[Job], clients: int, seconds: float, stream: bool) -> Run:
+def closed_loop(url: str, jobs: Sequence[Job], clients: int, seconds: float, stream: bool) -> LoadRun:
     """``clients`` clients go through ``jobs`` once; with ``seconds`` above 0 again and again for that time."""
     start = time.perf_counter()
 
@@ -84,7 +84,7 @@ def closed_loop(url: str, jobs: Sequence[Job], clients: int, seconds: float, str
         return time.perf_counter() - start
 
     queue = iter(jobs) if seconds <= 0 else itertools.cycle(jobs)
-    lock, records = threading.Lock(), []
+    lock, timings = threading.Lock(), []
 
     def work() -> None:
         while seconds <= 0 or clock() < seconds:
@@ -92,7 +92,7 @@ def closed_loop(url: str, jobs: Sequence[Job], clients: int, seconds: float, str
                 job = next(queue, None)
             if job is None:
                 return
-            records.append(ask(client, job, stream, clock, clock()))
+            timings.append(ask(client, job, stream, clock, clock()))
 
     with Client(url, retries=0) as client:
         client.health()  # connect before the clock starts
@@ -102,12 +102,12 @@ def closed_loop(url: str, jobs: Sequence[Job], clients: int, seconds: float, str
             thread.start()
         for thread in threads:
             thread.join()
-        return Run(tuple(records), clock())
+        return LoadRun(tuple(timings), clock())
 
 
-def open_loop(url: str, jobs: Sequence[Job], arrivals: Sequence[float], stream: bool) -> Run:
+def open_loop(url: str, jobs: Sequence[Job], arrivals: Sequence[float], stream: bool) -> LoadRun:
     """Send a request at each of ``arrivals`` (seconds, ascending)."""
-    records: list[Record] = []
+    timings: list[RequestTiming] = []
     with Client(url, retries=0) as client, ThreadPoolExecutor(OPEN_LOOP_THREADS) as pool:
         client.health()
         start = time.perf_counter()
@@ -119,8 +119,8 @@ def open_loop(url: str, jobs: Sequence[Job], arrivals: Sequence[float], stream: 
         for job, due in zip(itertools.cycle(jobs), arrivals):
             time.sleep(max(0.0, due - clock()))
             pending.append(pool.submit(ask, client, job, stream, clock, due))
-        records = [future.result() for future in pending]
-        return Run(tuple(records), clock())
+        timings = [future.result() for future in pending]
+        return LoadRun(tuple(timings), clock())
 
 
 class LoadProcess:
@@ -141,15 +141,15 @@ class LoadProcess:
         self._process.kill()
         self._process.communicate()
 
-    def closed(self, jobs: Sequence[Job], *, clients: int, seconds: float = 0, stream: bool = False) -> Run:
+    def closed(self, jobs: Sequence[Job], *, clients: int, seconds: float = 0, stream: bool = False) -> LoadRun:
         """See :func:`closed_loop`."""
         return self._ask({"closed": {"jobs": jobs, "clients": clients, "seconds": seconds, "stream": stream}})
 
-    def open(self, jobs: Sequence[Job], arrivals: Sequence[float], *, stream: bool = True) -> Run:
+    def open(self, jobs: Sequence[Job], arrivals: Sequence[float], *, stream: bool = True) -> LoadRun:
         """See :func:`open_loop`."""
         return self._ask({"open": {"jobs": jobs, "arrivals": arrivals, "stream": stream}})
 
-    def _ask(self, question: dict[str, Any]) -> Run:
+    def _ask(self, question: dict[str, Any]) -> LoadRun:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"url": self._url, **question}) + "\n")
@@ -158,7 +158,7 @@ class LoadProcess:
         if not line:
             raise RuntimeError("the process that makes the load has ended")
         answer = json.loads(line)
-        return Run(tuple(Record(**record) for record in answer["records"]), answer["seconds"])
+        return LoadRun(tuple(RequestTiming(**timing) for timing in answer["timings"]), answer["seconds"])
 
 
 def main() -> None:
@@ -167,7 +167,7 @@ def main() -> None:
         question = json.loads(line)
         url = question["url"]
         run = closed_loop(url, **question["closed"]) if "closed" in question else open_loop(url, **question["open"])
-        answer = {"records": [asdict(record) for record in run.records], "seconds": run.seconds}
+        answer = {"timings": [asdict(timing) for timing in run.timings], "seconds": run.seconds}
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 

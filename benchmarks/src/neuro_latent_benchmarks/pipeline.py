@@ -19,7 +19,7 @@ from neuro_latent_core.options import RequestOptions
 from neuro_latent_core.repository import DEFAULT, GRAPH, PROJECTOR, versions
 from neuro_latent_serving.adapters.records import adapter_folders
 from neuro_latent_serving.engine import Engine, EngineConfig, Event, Request
-from neuro_latent_serving.engine.opening import DeviceName
+from neuro_latent_serving.engine.decoder_factory import DeviceName
 from neuro_latent_serving.sessions import open_session
 from neuro_latent_serving.threads import default_threads
 from neuro_latent_serving.tokenization import TextTokenizer

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from neuro_latent_benchmarks import metrics, report
-from neuro_latent_benchmarks.load import Job, LoadProcess, Run
+from neuro_latent_benchmarks.load import Job, LoadProcess, LoadRun
 from neuro_latent_benchmarks.pipeline import Pipeline
 from neuro_latent_benchmarks.prompts import prompt_texts
 from neuro_latent_benchmarks.report import BenchError
@@ -158,12 +158,12 @@ def loops(
     return {"closed_loop": closed, "open_loop": opened}
 
 
-def run_json(run: Run) -> dict[str, Any]:
+def run_json(run: LoadRun) -> dict[str, Any]:
     """Milliseconds as percentiles, throughput, errors of a run of streamed requests."""
     good = run.good
     result: dict[str, Any] = {
-        "requests": len(run.records),
-        "errors": len(run.records) - len(good),
+        "requests": len(run.timings),
+        "errors": len(run.timings) - len(good),
         "requests_per_second": significant(len(good) / run.seconds),
         "tokens_per_second": significant(run.tokens / run.seconds),
     }
@@ -175,8 +175,8 @@ def run_json(run: Run) -> dict[str, Any]:
         # After the first piece: what a reader waits for each further token.
         after = [(r.end - r.first) / (r.tokens - 1) * 1000 for r in good if r.tokens > 1]
         result["token_ms"] = percentiles(after) if after else None
-    elif run.records:
-        result["first_error"] = run.records[0].error
+    elif run.timings:
+        result["first_error"] = run.timings[0].error
     return result
 
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from types import TracebackType
 
-from ._errands import Errands
+from ._background_tasks import BackgroundTasks
 from ._request import InferRequest
 from ._retry import retried_async
 from ._stream import Stream, StreamPlan
@@ -31,9 +31,9 @@ class AsyncOptimizationStream(Stream):
     """
 
     _transport: AsyncTransport
-    _errands: Errands
+    _background_tasks: BackgroundTasks
 
-    def __init__(self, plan: StreamPlan, connect: Callable[[], tuple[AsyncTransport, Errands]]) -> None:
+    def __init__(self, plan: StreamPlan, connect: Callable[[], tuple[AsyncTransport, BackgroundTasks]]) -> None:
         super().__init__(plan)
         self._connect = connect  # to what belongs to the running event loop
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -66,7 +66,7 @@ class AsyncOptimizationStream(Stream):
         left_early = not self._over
         self._over = True
         if self._loop is asyncio.get_running_loop():  # else nothing was sent, or it went with its loop
-            await self._errands.run(self._close(left_early))
+            await self._background_tasks.run(self._close(left_early))
 
     async def _close(self, left_early: bool) -> None:
         if left_early:
@@ -77,7 +77,7 @@ class AsyncOptimizationStream(Stream):
     async def _next(self) -> Tensors | None:
         loop = asyncio.get_running_loop()
         if self._loop is None:
-            self._transport, self._errands = self._connect()
+            self._transport, self._background_tasks = self._connect()
             self._loop = loop
         if self._loop is not loop:
             raise InvalidRequestError("the stream began in another event loop; make one for each loop")

@@ -1,8 +1,8 @@
 """gRPC, on a grpc.aio channel.
 
-grpc.aio cancels a call when the task that waits for it is cancelled, and Triton 24.10 does not bear that (see
+grpc.aio cancels a call when the task that waits for it is cancelled, and Triton 24.10 cannot handle that (see
 :class:`~neuro_latent_client._grpc.GrpcResponseStream`). So calls are awaited in tasks of their own, which end when the
-server does: the message of :meth:`AsyncGrpcTransport.cancel` sees to that.
+server does; the message of :meth:`AsyncGrpcTransport.cancel` ends it there.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import grpc.aio
 
 from neuro_latent_core import protocol
 
-from ._errands import Errands
+from ._background_tasks import BackgroundTasks
 from ._failures import Failures
 from ._grpc_wire import END_S, QUESTIONS, decode, decode_streamed, encode, error_of, make_channel, make_methods
 from ._request import CANCEL_TIMEOUT_S, InferRequest
@@ -33,7 +33,7 @@ class AsyncGrpcTransport:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._address = settings.endpoint.url
-        self._errands = Errands()
+        self._background_tasks = BackgroundTasks()
 
     @cached_property
     def _channel(self) -> Any:  # belongs to the event loop it is made in
@@ -52,7 +52,7 @@ class AsyncGrpcTransport:
         call = self._methods["ModelStreamInfer"](
             iter([encode(request)]), timeout=request.remaining_s, metadata=tuple(request.headers.items())
         )
-        return AsyncGrpcResponseStream(call, Failures.of(self._address, request), self._errands)
+        return AsyncGrpcResponseStream(call, Failures.of(self._address, request), self._background_tasks)
 
     async def cancel(self, request_id: str) -> None:
         inputs = {protocol.CANCEL_INPUT: request_id}
@@ -71,7 +71,7 @@ class AsyncGrpcTransport:
         return answer
 
     async def close(self) -> None:
-        await self._errands.finish(END_S)
+        await self._background_tasks.finish(END_S)
         if "_channel" in vars(self):  # one was needed
             await self._channel.close()
 
@@ -82,7 +82,7 @@ class AsyncGrpcTransport:
             return await self._methods[method](message, timeout=timeout_s, metadata=tuple(headers.items()))
 
         try:
-            return await self._errands.run(answer())
+            return await self._background_tasks.run(answer())
         except grpc.RpcError as error:
             raise error_of(error, failures) from error
 
@@ -90,10 +90,10 @@ class AsyncGrpcTransport:
 class AsyncGrpcResponseStream:
     """The responses of one ModelStreamInfer call with one request; one closed early is read to its end first."""
 
-    def __init__(self, call: Any, failures: Failures, errands: Errands) -> None:
+    def __init__(self, call: Any, failures: Failures, background_tasks: BackgroundTasks) -> None:
         self._call = call
         self._failures = failures
-        self._errands = errands
+        self._background_tasks = background_tasks
         self._closed = False
         self._read: asyncio.Task[Any] | None = None
 
@@ -114,7 +114,7 @@ class AsyncGrpcResponseStream:
     async def close(self) -> None:
         if not self._closed:
             self._closed = True
-            await self._errands.run(self._read_to_the_end())
+            await self._background_tasks.run(self._read_to_the_end())
 
     async def _next(self) -> Any:
         """The next response. A reading that its caller no longer waits for is kept for the next one."""

@@ -7,9 +7,9 @@ from types import TracebackType
 from typing import Literal, Unpack
 
 from ._async_stream import AsyncOptimizationStream
+from ._background_tasks import BackgroundTasks
 from ._base import BaseClient
 from ._connect import connect_async
-from ._errands import Errands
 from ._health import HEALTH_TIMEOUT_S, PROBE_PROMPT, HealthCheck, probe_options
 from ._request import CANCEL_TIMEOUT_S, InferRequest, check_count, check_timeout
 from ._retry import retried_async
@@ -38,8 +38,8 @@ class AsyncClient(BaseClient[AsyncTransport]):
         return connect_async(settings)
 
     @cached_property
-    def _errands(self) -> Errands:
-        return Errands()
+    def _background_tasks(self) -> BackgroundTasks:
+        return BackgroundTasks()
 
     _loop: asyncio.AbstractEventLoop | None = None
     """That of the connections; None before they were used."""
@@ -55,13 +55,13 @@ class AsyncClient(BaseClient[AsyncTransport]):
                 raise InvalidRequestError("the client is used in another event loop already; make one for each loop")
             if self._given_transport is None:
                 self._transport = self._connect(self._settings)
-            vars(self).pop("_errands", None)
+            vars(self).pop("_background_tasks", None)
         self._loop = loop
 
-    def _connections(self) -> tuple[AsyncTransport, Errands]:
+    def _connections(self) -> tuple[AsyncTransport, BackgroundTasks]:
         """Those of the running event loop."""
         self._check_open()
-        return self._transport, self._errands
+        return self._transport, self._background_tasks
 
     async def __aenter__(self) -> "AsyncClient":
         return self
@@ -76,7 +76,7 @@ class AsyncClient(BaseClient[AsyncTransport]):
         self._closed = True
         if self._loop is not None and self._loop.is_closed():
             return  # and its connections with it
-        await self._errands.finish(CANCEL_TIMEOUT_S)
+        await self._background_tasks.finish(CANCEL_TIMEOUT_S)
         await self._transport.close()
 
     async def optimize(
@@ -188,5 +188,5 @@ class AsyncClient(BaseClient[AsyncTransport]):
         try:
             return await retried_async(attempt, request, self._settings.retries if retries is None else retries)
         except (DeadlineError, asyncio.CancelledError):
-            await self._errands.run(self._transport.cancel(request.request_id))
+            await self._background_tasks.run(self._transport.cancel(request.request_id))
             raise

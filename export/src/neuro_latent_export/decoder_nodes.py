@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnxscript import GraphBuilder
 
 from neuro_latent_core.limits import CACHE_COLUMNS
-from neuro_latent_export.precision import Blocks, Precision, Rows, Storage
+from neuro_latent_export.precision import Blocks, Precision, RowScaled, Storage
 from neuro_latent_export.row_int8 import quantize_rows
 from neuro_latent_export.weight_only import quantize_blocks
 
@@ -159,7 +159,7 @@ class Builder:
 
     def model(self) -> ir.Model:
         model = ir.Model(self.graph, ir_version=11, producer_name="neuro-latent-export")
-        if isinstance(self.precision.decoder, Rows):
+        if isinstance(self.precision.decoder, RowScaled):
             quantize_rows(model)
         return model
 

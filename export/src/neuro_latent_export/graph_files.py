@@ -17,7 +17,7 @@ from neuro_latent_export.graphs import Sizes, graph_specs, write_graph
 from neuro_latent_export.parity import Sessions
 from neuro_latent_export.precision import FP32, Precision
 from neuro_latent_export.row_int8 import quantize_rows
-from neuro_latent_export.sixteen_bits import feed_forward_outputs, float32_twin, narrow_products
+from neuro_latent_export.sixteen_bits import feed_forward_outputs, float32_reference, narrow_products
 from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.sample import sample_rows
 
@@ -79,7 +79,7 @@ def write_16_bit_graphs(
     """Write all graphs with 16-bit products, from the float32 graphs in the folder ``fp32``.
 
     Returns:
-        sessions of their float32 twins, which every processor runs.
+        sessions of their float32 reference models, which every processor runs.
     """
     dtype = onnx_ir.DataType.FLOAT16 if precision.products == "float16" else onnx_ir.DataType.BFLOAT16
     t5 = model.generator_model.config
@@ -97,9 +97,9 @@ def write_16_bit_graphs(
         graph = onnx_ir.load(fp32 / path)
         narrow_products(graph, dtype, keep)
         onnx_ir.save(graph, target)
-        with tempfile.NamedTemporaryFile(prefix=".twin-", suffix=".onnx", dir=folder) as twin:
-            onnx_ir.save(float32_twin(graph), twin.name)
-            sessions[path] = parity.open_session(Path(twin.name))
+        with tempfile.NamedTemporaryFile(prefix=".reference-", suffix=".onnx", dir=folder) as reference:
+            onnx_ir.save(float32_reference(graph), reference.name)
+            sessions[path] = parity.open_session(Path(reference.name))
     return sessions
 
 

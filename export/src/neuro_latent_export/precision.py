@@ -25,11 +25,11 @@ class Blocks:
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowScaled:
     """Weights as 8-bit integers with a scale a column, multiplied by activation rows as integers with a scale each."""
 
 
-Storage = Blocks | Rows
+Storage = Blocks | RowScaled
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Precision:
     name: PrecisionName
     decoder: Storage | None = None
     head: Storage | None = None
-    encoders: Rows | None = None
+    encoders: RowScaled | None = None
     products: Literal["float16", "bfloat16"] | None = None
     max_cross_entropy_change: float = 0.0
     min_next_token_agreement: float = 1.0
@@ -73,9 +73,9 @@ FP32 = Precision("fp32")
 # where many rows decode together.
 INT8 = Precision(
     "int8",
-    decoder=Rows(),
-    head=Rows(),
-    encoders=Rows(),
+    decoder=RowScaled(),
+    head=RowScaled(),
+    encoders=RowScaled(),
     max_cross_entropy_change=0.01,
     min_next_token_agreement=0.97,
 )
@@ -87,7 +87,7 @@ INT4 = Precision(
     "int4",
     decoder=Blocks(4, 32),
     head=Blocks(8, 64),
-    encoders=Rows(),
+    encoders=RowScaled(),
     max_cross_entropy_change=0.05,
     min_next_token_agreement=0.85,
 )

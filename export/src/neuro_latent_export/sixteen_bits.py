@@ -5,9 +5,9 @@ stream, softmax and the scores of tokens stay float32, so they neither overflow 
 outputs stay float32 as well, but for the caches.
 
 Such graphs are for GPUs: ONNX Runtime's CPU has no bfloat16 products, and makes float16 ones float32 by its own rules.
-So a 16-bit graph is judged by its twin (:func:`float32_twin`), which every processor runs: float32 arithmetic on values
-that are rounded wherever the 16-bit graph rounds. That is what a kernel computes that multiplies in 16 bits and adds
-in float32, as those of GPUs do.
+So a 16-bit graph is judged by its reference model (:func:`float32_reference`), which every processor runs: float32
+arithmetic on values that are rounded wherever the 16-bit graph rounds. That is what a kernel computes that multiplies
+in 16 bits and adds in float32, as those of GPUs do.
 """
 
 from collections.abc import Callable
@@ -57,10 +57,10 @@ def feed_forward_outputs(inner: int, width: int) -> Keep:
     return keep
 
 
-def float32_twin(model: ir.Model) -> ir.Model:
+def float32_reference(model: ir.Model) -> ir.Model:
     """A graph with the results of a 16-bit one, all of whose tensors are float32 (caches too)."""
-    twin = model.clone()
-    graph = twin.graph
+    reference = model.clone()
+    graph = reference.graph
     for value in [*graph.inputs, *graph.initializers.values()]:
         if value.dtype in NUMPY:
             value.type = ir.TensorType(ir.DataType.FLOAT)
@@ -74,7 +74,7 @@ def float32_twin(model: ir.Model) -> ir.Model:
                     if node.op_type == "Cast":
                         node.attributes["to"] = ir.AttrInt64("to", ir.DataType.FLOAT.value)
                     _round(graph, node, value, narrow)
-    return twin
+    return reference
 
 
 def _round(graph: ir.Graph, node: ir.Node, value: ir.Value, dtype: ir.DataType) -> None:

@@ -8,7 +8,7 @@ PublicError
     ├── EngineBusy             the queue is full
     ├── EngineClosed           the engine is stopping or has failed
     └── StoreUnavailable       the database of the feedback cannot be reached or written
-        └── StoreUnwritable    nor will it be until somebody mends it: INTERNAL, HTTP 500
+        └── StoreUnwritable    nor can it be until somebody repairs it: INTERNAL, HTTP 500
 """
 
 from neuro_latent_core.errors import PublicError
@@ -47,7 +47,7 @@ class StoreUnwritable(StoreUnavailable):
 
 
 class StoreDamaged(PublicError):
-    """The database of the feedback is damaged; nothing was stored, and nothing will be until somebody mends it."""
+    """The database of the feedback is damaged; nothing is stored until somebody repairs it."""
 
     TEXT = "the database of the feedback is damaged: nothing was stored, and its operator has to restore it"
 

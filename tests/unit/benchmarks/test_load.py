@@ -61,9 +61,9 @@ def _fake_client(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_closed_loop_asks_everything_once() -> None:
     run = load.closed_loop("grpc://here", [("good", 5)] * 6 + [("bad", 5)], clients=3, seconds=0, stream=False)
-    assert len(run.records) == 7
+    assert len(run.timings) == 7
     assert run.tokens == 30
-    (bad,) = [record for record in run.records if record.error]
+    (bad,) = [timing for timing in run.timings if timing.error]
     assert "too busy" in bad.error
     point = serve.run_json(run)
     assert (point["requests"], point["errors"]) == (7, 1)
@@ -72,14 +72,14 @@ def test_a_closed_loop_asks_everything_once() -> None:
 
 def test_a_closed_loop_goes_on_for_its_time() -> None:
     run = load.closed_loop("grpc://here", [("slow", 5)], clients=2, seconds=0.2, stream=False)
-    assert len(run.records) >= 4
+    assert len(run.timings) >= 4
     assert run.seconds >= 0.2
 
 
 def test_a_stream_has_its_first_piece_before_its_end() -> None:
     run = load.closed_loop("grpc://here", [("good", 5)], clients=1, seconds=0, stream=True)
-    (record,) = run.records
-    assert record.start <= record.first < record.end
+    (timing,) = run.timings
+    assert timing.start <= timing.first < timing.end
     point = serve.run_json(run)
     assert point["first_piece_ms"]["p50"] < point["latency_ms"]["p50"]
     assert point["token_ms"]["p50"] >= 10 / 4 - 0.1
@@ -87,8 +87,8 @@ def test_a_stream_has_its_first_piece_before_its_end() -> None:
 
 def test_an_open_loop_counts_from_when_a_request_was_due() -> None:
     run = load.open_loop("grpc://here", [("slow", 5)], [0.0, 0.01, 0.02], stream=False)
-    assert [record.start for record in run.records] == [0.0, 0.01, 0.02]
-    assert all(record.end - record.start >= 0.05 for record in run.records)
+    assert [timing.start for timing in run.timings] == [0.0, 0.01, 0.02]
+    assert all(timing.end - timing.start >= 0.05 for timing in run.timings)
     assert run.seconds < 0.12, "requests did not overlap"
 
 

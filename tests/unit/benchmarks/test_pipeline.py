@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from neuro_latent_benchmarks.pipeline import Pipeline
-from neuro_latent_serving.adapters.store import AdapterStore
+from neuro_latent_serving.adapters.adapter_store import AdapterStore
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""16-bit graphs: what is narrow in them and what stays float32, and that the float32 twin computes the same."""
+"""16-bit graphs: what is narrow in them and what stays float32, and that the float32 reference computes the same."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +14,7 @@ from transformers import T5ForConditionalGeneration
 
 from neuro_latent_export.decoder_graphs import build_prefill, build_step, cache_names
 from neuro_latent_export.precision import FP32
-from neuro_latent_export.sixteen_bits import feed_forward_outputs, float32_twin, narrow_products
+from neuro_latent_export.sixteen_bits import feed_forward_outputs, float32_reference, narrow_products
 from tests.conftest import Pair
 
 Array = np.ndarray[Any, Any]
@@ -62,7 +62,7 @@ def test_a_product_rounds_its_inputs_and_its_result_and_outputs_stay_float32(dty
     assert [v.dtype for n, v in model.graph.initializers.items() if n != "flat"] == [dtype]
 
     rounded = (x.astype(narrow).astype("f4") @ weight_KN.astype(narrow).astype("f4")).astype(narrow).astype("f4")
-    got = run(float32_twin(model), {"x": x})
+    got = run(float32_reference(model), {"x": x})
     np.testing.assert_allclose(got["y"], rounded, rtol=2 * float(ml_dtypes.finfo(narrow).eps))
     assert (got["y"] == got["y"].astype(narrow)).all()
     np.testing.assert_array_equal(got["z"], got["y"].ravel())
@@ -99,18 +99,18 @@ def step_feeds(t5: Any, cache: type) -> dict[str, Array]:
     }
 
 
-def test_the_twin_computes_what_the_float16_graph_computes_on_this_processor(t5: Any) -> None:
+def test_the_reference_computes_what_the_float16_graph_computes_on_this_processor(t5: Any) -> None:
     model = build_step(t5, FP32)
     exact = run(model, step_feeds(t5, np.float32))
     narrow_products(model, FLOAT16)
-    real, twin = run(model, step_feeds(t5, np.float16)), run(float32_twin(model), step_feeds(t5, np.float32))
+    real, reference = run(model, step_feeds(t5, np.float16)), run(float32_reference(model), step_feeds(t5, np.float32))
     assert real["present.0.decoder.key"].dtype == np.float16
-    assert twin["present.0.decoder.key"].dtype == np.float32
+    assert reference["present.0.decoder.key"].dtype == np.float32
     for name in exact:
         largest = np.abs(exact[name]).max()
-        assert np.abs(twin[name] - real[name]).max() <= 4e-3 * largest, name
-        assert np.abs(twin[name] - exact[name]).max() <= 4e-3 * largest, name
-    assert (twin["logprobs"] != exact["logprobs"]).any()
+        assert np.abs(reference[name] - real[name]).max() <= 4e-3 * largest, name
+        assert np.abs(reference[name] - exact[name]).max() <= 4e-3 * largest, name
+    assert (reference["logprobs"] != exact["logprobs"]).any()
 
 
 def test_feed_forward_outputs_can_stay_float32(t5: Any) -> None:
@@ -128,5 +128,5 @@ def test_a_product_beyond_float16_is_infinite_unless_it_is_kept() -> None:
     lost, kept = products_graph(weight_KN), products_graph(weight_KN)
     narrow_products(lost, FLOAT16)
     assert narrow_products(kept, FLOAT16, feed_forward_outputs(4, 6)) == 0
-    assert np.isinf(run(float32_twin(lost), {"x": x})["y"]).all()
+    assert np.isinf(run(float32_reference(lost), {"x": x})["y"]).all()
     assert (run(kept, {"x": x})["y"] == 120_000).all()

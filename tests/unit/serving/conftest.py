@@ -9,7 +9,7 @@ import pytest
 
 from neuro_latent_core.options import RequestOptions
 from neuro_latent_serving.engine import Engine, EngineConfig, Request
-from neuro_latent_serving.engine.gate import OPEN, Gate
+from neuro_latent_serving.engine.gate import OPEN, GateOutput
 from neuro_latent_trainer.sample import sample_rows
 from tests.unit.serving.askers import Asker
 
@@ -63,7 +63,7 @@ def ask(encoded: Callable[..., tuple[Any, Any]]) -> Callable[..., Asker]:
         text: str = PROMPTS[0],
         padding: int = 0,
         cancel_after: int | None = None,
-        gate: Gate = OPEN,
+        gate: GateOutput = OPEN,
         **options: Any,
     ) -> Asker:
         hidden, mask = known[text] if not padding and text in known else encoded(text, padding)

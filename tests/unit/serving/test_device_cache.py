@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis.stateful import invariant
 
 from neuro_latent_serving.engine.contract import DecoderSizes
-from neuro_latent_serving.engine.device.cache import DeviceCache
+from neuro_latent_serving.engine.device.device_cache import DeviceCache
 from neuro_latent_serving.engine.device.runtime import View
 from tests.unit.serving.test_cache import CROSS_NAMES, HEAD_WIDTH, HEADS, SELF_NAMES, CacheMachine
 

@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 from neuro_latent_core.errors import InvalidInput, PublicError
 from neuro_latent_core.options import RequestOptions
-from neuro_latent_serving.engine import Engine, EngineConfig
-from neuro_latent_serving.engine import Gate as AdapterGate
+from neuro_latent_serving.engine import Engine, EngineConfig, GateOutput
 from neuro_latent_serving.engine.loop import DecodeLoop
 from neuro_latent_serving.errors import EngineBusy, EngineClosed
 from tests.unit.serving.askers import PATIENCE_S, Asker
@@ -98,7 +97,7 @@ def test_the_score_follows_the_mean_log_probability_of_torch(
         hidden, mask = optimizer.encode(optimizer.embed(PROMPTS[:1]), tokens["input_ids"], tokens["attention_mask"])
         chosen = row if len(row) == LENGTH else [*row, 1]
         logits = optimizer.generator.logits(hidden, mask, torch.tensor([chosen]))[0].log_softmax(-1)
-    asker = ask(PROMPTS[0], gate=AdapterGate(prior=1.0, logprob_weight=0.5))
+    asker = ask(PROMPTS[0], gate=GateOutput(prior=1.0, logprob_weight=0.5))
     start().submit(asker.request)
     mean = logits[range(len(chosen)), chosen].mean()
     assert asker.answer.score == pytest.approx(torch.sigmoid(1 + 0.5 * mean).item(), abs=1e-4)
@@ -184,7 +183,7 @@ def ending_at_once(step: Callable[..., Any]) -> Callable[..., Any]:
     return ends
 
 
-COMPLEMENT = AdapterGate("complement")
+COMPLEMENT = GateOutput("complement")
 
 
 @pytest.mark.parametrize("guard", [False, True])
@@ -235,7 +234,7 @@ def test_both_forms_share_the_steps(
 ) -> None:
     engine = start()
     gate = Gate(engine)
-    askers = [ask(text, gate=COMPLEMENT if i % 2 else AdapterGate()) for i, text in enumerate(PROMPTS)]
+    askers = [ask(text, gate=COMPLEMENT if i % 2 else GateOutput()) for i, text in enumerate(PROMPTS)]
     for asker in askers:
         engine.submit(asker.request)
     gate.open()
@@ -270,7 +269,7 @@ def test_a_prompt_in_another_language_is_answered_at_once_though_no_slot_is_free
 def test_a_request_the_server_and_the_adapter_say_how_sure_a_text_must_be(
     start: Callable[..., Engine], ask: Callable[..., Asker]
 ) -> None:
-    gate = AdapterGate("complement", prior=0.0, threshold=0.6)  # a confidence of 0.5
+    gate = GateOutput("complement", prior=0.0, threshold=0.6)  # a confidence of 0.5
 
     def reason(engine: Engine, **options: Any) -> str:
         asker = ask(gate=gate, max_length=3, **options)
@@ -403,13 +402,13 @@ def test_a_cancelled_request_leaves_and_frees_its_slots(
     assert next_one.answer.generated_tokens <= 3
 
 
-def test_a_cancelled_waiting_request_leaves_without_an_event_though_its_twin_waits_too(
+def test_a_cancelled_waiting_request_leaves_without_an_event_though_an_equal_one_waits_too(
     start: Callable[..., Engine], ask: Callable[..., Asker]
 ) -> None:
     engine = start(slots=1)
     gate = Gate(engine)
-    running, twin, cancelled = ask(), ask(PROMPTS[1], max_length=2), ask(PROMPTS[1], max_length=2)
-    cancelled.request.hidden_QD = twin.request.hidden_QD.copy()  # arrays that cannot be compared with one answer
+    running, equal, cancelled = ask(), ask(PROMPTS[1], max_length=2), ask(PROMPTS[1], max_length=2)
+    cancelled.request.hidden_QD = equal.request.hidden_QD.copy()  # arrays that cannot be compared with one answer
     asked: list[bool] = []
 
     def only_the_first_time() -> bool:  # as a polled flag answers
@@ -419,12 +418,12 @@ def test_a_cancelled_waiting_request_leaves_without_an_event_though_its_twin_wai
     cancelled.request.is_cancelled = only_the_first_time
     engine.submit(running.request)
     gate.reached()
-    engine.submit(twin.request)
+    engine.submit(equal.request)
     engine.submit(cancelled.request)
     gate.open()
     assert cancelled.wait().ends == [None]
     assert not cancelled.events
-    assert twin.answer.generated_tokens <= 2
+    assert equal.answer.generated_tokens <= 2
     assert running.wait().ends == [None]
     assert engine.healthy
 

@@ -16,7 +16,7 @@ from neuro_latent_core.form import SEPARATOR, Form
 from neuro_latent_core.guard import LANGUAGE, NOT_SURE
 from neuro_latent_core.options import RequestOptions
 from neuro_latent_serving.engine import sequence
-from neuro_latent_serving.engine.gate import Gate
+from neuro_latent_serving.engine.gate import GateOutput
 from neuro_latent_serving.engine.loop import PREFILL_TOKENS, DecodeLoop, LoopConfig
 from neuro_latent_serving.engine.request import Request
 from neuro_latent_serving.engine.sequence import DEADLINE, NOT_CHECKED, UNCHANGED, WITHHELD, Event
@@ -61,7 +61,7 @@ class Bench:
             asker.on_event,
             asker.on_end,
             lambda: asker.cancelled,
-            gate=Gate(form, prior=0.5, logprob_weight=1.0),
+            gate=GateOutput(form, prior=0.5, logprob_weight=1.0),
             arrived=self.clock(),
         )
         return asker
@@ -159,8 +159,8 @@ class LoopMachine(RuleBasedStateMachine):
 
     def see_step(self, tokens_BW: np.ndarray[Any, Any]) -> None:
         """Between admission and step: the rows are those of the running requests, and nobody waits without reason."""
-        self.fed = [writing.request for writing in self.loop._running]
-        taken = [row for writing in self.loop._running for row in writing.rows]
+        self.fed = [running.request for running in self.loop._running]
+        taken = [row for running in self.loop._running for row in running.rows]
         assert sorted(taken) == list(range(len(tokens_BW)))
         assert len(taken) <= self.slots
 
@@ -249,7 +249,7 @@ class LoopMachine(RuleBasedStateMachine):
 
     @invariant()
     def rows_of_the_cache_are_those_of_the_running(self) -> None:
-        taken = [row for writing in self.loop._running for row in writing.rows]
+        taken = [row for running in self.loop._running for row in running.rows]
         assert sorted(taken) == list(range(self.decoder.cache.rows))
         assert self.loop.load == (len(taken), len(self.waiting))
         assert len(taken) <= self.slots
@@ -258,7 +258,7 @@ class LoopMachine(RuleBasedStateMachine):
 
     @invariant()
     def every_request_is_answered_once_and_then_left_alone(self) -> None:
-        running = {writing.request for writing in self.loop._running}
+        running = {running.request for running in self.loop._running}
         assert len(running) == len(self.loop._running)
         for asker in self.accepted:
             assert len(asker.ends) == (asker.request not in running and asker not in self.waiting)

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from neuro_latent_core.guard.sentences import whole_sentences
-from neuro_latent_serving.engine import Event, Gate
-from neuro_latent_serving.engine.sequence import DEADLINE, Sequence
+from neuro_latent_serving.engine import Event, GateOutput
+from neuro_latent_serving.engine.sequence import DEADLINE, OutputSequence
 from neuro_latent_serving.tokenization import Detokenizer
 
 RAW = "write a poem about the sea"
 GOOD = "Use vivid images and keep it to a few short lines."
-COMPLEMENT = Gate("complement", prior=1.0, logprob_weight=1.0, threshold=0.0)
+COMPLEMENT = GateOutput("complement", prior=1.0, logprob_weight=1.0, threshold=0.0)
 EOS = 1
 
 Write = Callable[..., list[Event]]
@@ -32,7 +32,7 @@ def write(detokenizer: Detokenizer) -> Write:
         tokens = detokenizer.encode(text, 500)
         assert detokenizer.decode(tokens) == text, "the tiny tokenizer does not know the text"
         most = len(tokens) if cut == "length" else 500
-        sequence = Sequence(0, raw, most, detokenizer, EOS, **{"guarded": True, "gate": COMPLEMENT, **named})
+        sequence = OutputSequence(0, raw, most, detokenizer, EOS, **{"guarded": True, "gate": COMPLEMENT, **named})
         events = [sequence.begin()]
         for token in [*tokens, *([] if cut else [EOS])]:
             events.append(sequence.accept([token], [logprob]))
@@ -55,7 +55,7 @@ def test_a_complement_comes_as_one_piece_behind_the_prompt(write: Write) -> None
     assert (first.piece, first.finish_reason, first.generated_tokens) == (RAW, "", 0)
     assert last.piece == f"\n\n{GOOD}"
     assert outcome(last) == ("stop", "", GOOD)
-    assert last.score == pytest.approx(Gate(prior=0.5).confidence(0))
+    assert last.score == pytest.approx(GateOutput(prior=0.5).confidence(0))
 
 
 @pytest.mark.parametrize(
@@ -72,11 +72,11 @@ def test_an_empty_complement_leaves_the_prompt_unchanged_however_unsure_the_mode
     first, last = write("", logprob=-9.0, min_confidence=1.0)
     assert (first.piece, last.piece, last.text) == (RAW, "", RAW)
     assert outcome(last) == ("unchanged", "", "")
-    assert last.score == pytest.approx(Gate(prior=-8.0).confidence(0))
+    assert last.score == pytest.approx(GateOutput(prior=-8.0).confidence(0))
 
 
 def test_a_complement_that_the_model_is_not_sure_of_is_withheld_with_its_score(write: Write) -> None:
-    confidence = Gate(prior=0.5).confidence(0)
+    confidence = GateOutput(prior=0.5).confidence(0)
     last = write(GOOD, min_confidence=confidence + 0.01)[-1]
     assert (outcome(last), last.text) == (("withheld", "not sure enough", ""), RAW)
     assert last.score == pytest.approx(confidence)
@@ -96,7 +96,7 @@ def test_a_complement_ends_before_the_first_sentence_of_which_the_model_is_not_s
     first, second, third = (detokenizer.encode(" ".join([GOOD] * count), 100) for count in (1, 2, 3))
     whole = " ".join([GOOD] * 3)
     for least, added, written in ((0.0, whole, len(third)), (0.6, GOOD, len(second)), (0.99, "", len(first))):
-        sequence = Sequence(0, RAW, 500, detokenizer, EOS, gate=COMPLEMENT, min_confidence=least)
+        sequence = OutputSequence(0, RAW, 500, detokenizer, EOS, gate=COMPLEMENT, min_confidence=least)
         logprobs = [-0.1 if i < len(first) else -2.0 if i < len(second) else 0.0 for i in range(len(third) + 1)]
         last = sequence.accept([*third, EOS], logprobs)
         assert last is not None
@@ -119,16 +119,16 @@ def test_a_complement_that_breaks_a_rule_is_withheld(write: Write) -> None:
 def test_a_cut_text_ends_with_its_last_whole_sentence(write: Write, cut: str, form: Any) -> None:
     raw = "write a poem about the sea"
     whole = GOOD if form == "complement" else "Write a poem about the sea in a few short lines."
-    last = write(f"{whole} Then ask", raw, cut=cut, gate=Gate(form))[-1]
+    last = write(f"{whole} Then ask", raw, cut=cut, gate=GateOutput(form))[-1]
     assert last.text == (f"{raw}\n\n{whole}" if form == "complement" else whole)
     assert outcome(last) == (cut, "", whole if form == "complement" else "")
-    nothing = write("Write a poem about the sea in", raw, cut=cut, gate=Gate(form))[-1]
+    nothing = write("Write a poem about the sea in", raw, cut=cut, gate=GateOutput(form))[-1]
     assert (outcome(nothing), nothing.text) == (("withheld", "unfinished", ""), raw)
 
 
 def test_a_deadline_before_the_first_token_gives_the_prompt(detokenizer: Detokenizer) -> None:
-    for gate in (COMPLEMENT, Gate()):
-        sequence = Sequence(0, RAW, 9, detokenizer, EOS, guarded=True, gate=gate)
+    for gate in (COMPLEMENT, GateOutput()):
+        sequence = OutputSequence(0, RAW, 9, detokenizer, EOS, guarded=True, gate=gate)
         begun = sequence.begin()
         last = sequence.finish(DEADLINE)
         assert (last.text, last.finish_reason, last.reason, last.score) == (RAW, "deadline", "", 0.0)
@@ -137,12 +137,12 @@ def test_a_deadline_before_the_first_token_gives_the_prompt(detokenizer: Detoken
 
 def test_a_rewrite_is_one_piece_while_the_guard_is_on_and_live_without_it(write: Write) -> None:
     text = "Write a poem about the sea in a few short lines."
-    (only,) = write(text, gate=Gate())
+    (only,) = write(text, gate=GateOutput())
     assert (only.piece, only.added, only.finish_reason) == (text, "", "stop")
-    live = write(text, gate=Gate(threshold=1.0), guarded=False, min_confidence=1.0)
+    live = write(text, gate=GateOutput(threshold=1.0), guarded=False, min_confidence=1.0)
     assert len(live) > 3
     assert live[-1].text == text
-    cut = write("Write a poem. Then", gate=Gate(), guarded=False, cut="length")[-1]
+    cut = write("Write a poem. Then", gate=GateOutput(), guarded=False, cut="length")[-1]
     assert (cut.text, cut.finish_reason) == ("Write a poem. Then", "length")
 
 
@@ -164,11 +164,11 @@ def test_whole_sentences(text: str, whole: str) -> None:
 
 
 def test_the_confidence_of_extreme_numbers_is_one_of_the_ends() -> None:
-    assert Gate(prior=-1e4).confidence(0) == 0
-    assert Gate(logprob_weight=1.0).confidence(-1e30) == 0
-    assert Gate(prior=1e4).confidence(0) == 1
+    assert GateOutput(prior=-1e4).confidence(0) == 0
+    assert GateOutput(logprob_weight=1.0).confidence(-1e30) == 0
+    assert GateOutput(prior=1e4).confidence(0) == 1
 
 
 def test_a_gate_of_the_projectors_row() -> None:
-    assert Gate.of_values([0.5, 2.0, 0.25, 1.0]) == Gate("complement", 0.5, 2.0, 0.25)
-    assert Gate.of_values([10.0, 0.0, 0.0, 0.0]) == Gate()
+    assert GateOutput.of_values([0.5, 2.0, 0.25, 1.0]) == GateOutput("complement", 0.5, 2.0, 0.25)
+    assert GateOutput.of_values([10.0, 0.0, 0.0, 0.0]) == GateOutput()

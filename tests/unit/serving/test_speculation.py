@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from neuro_latent_core.options import RequestOptions
 from neuro_latent_serving.engine.request import Request
-from neuro_latent_serving.engine.sequence import Event
-from neuro_latent_serving.engine.sequence import Sequence as Text
+from neuro_latent_serving.engine.running import SampledSequences, StepCounts
+from neuro_latent_serving.engine.sequence import Event, OutputSequence
 from neuro_latent_serving.engine.speculation import (
     SEPARATOR,
     Acceptance,
@@ -22,7 +22,6 @@ from neuro_latent_serving.engine.speculation import (
     StepCost,
     best_width,
 )
-from neuro_latent_serving.engine.writing import StepCounts, Texts
 from tests.unit.serving.fakes import EOS, START, FakeDecoder, FakeDetokenizer, Prompt, greedy
 
 # Where drafts come from ---------------------------------------------------------------------------------------------
@@ -331,35 +330,35 @@ def test_with_any_drafts_and_any_widths_the_texts_are_the_greedy_ones(
 ) -> None:
     rng = np.random.default_rng(seed)
     decoder, counts, events = FakeDecoder(slots=4), StepCounts(), list[Event]()
-    running: list[tuple[Texts, Text]] = []
+    running: list[tuple[SampledSequences, OutputSequence]] = []
     for prompt, length in zip(prompts, lengths, strict=False):
         hidden = np.array(prompt, dtype=np.float32)[:, None]
         (row,) = decoder.join(hidden, np.ones(len(prompt), dtype=np.int64), 1)
         request = Request("raw", hidden, np.ones(len(prompt)), RequestOptions(), lambda e: None, lambda e: None)
-        text = Text(len(running), "raw", length, FakeDetokenizer(), EOS)  # type: ignore[arg-type]
+        text = OutputSequence(len(running), "raw", length, FakeDetokenizer(), EOS)  # type: ignore[arg-type]
         guesses: Any = Guesses(rng, greedy(prompt, 40), share)
-        running.append((Texts(request, [text], [row], START, [None], guesses), text))
+        running.append((SampledSequences(request, [text], [row], START, [None], guesses), text))
     texts, steps = [text for _, text in running], 0
     while running:
-        drafts = [draft for writing, _ in running for draft in writing.drafts(7)]
+        drafts = [draft for sequences, _ in running for draft in sequences.drafts(7)]
         width = int(rng.integers(1, 2 + max((len(draft.tokens) for draft in drafts), default=0)))
         tokens_BW = rng.integers(0, 24, (len(running), width))  # what pads a row may be anything
-        for writing, text in running:
-            (row,), (feed,) = writing.rows, writing.feeds(width)
+        for sequences, text in running:
+            (row,), (feed,) = sequences.rows, sequences.feeds(width)
             assert len(feed) <= min(width, text.left)  # no token is checked that could not be written
             tokens_BW[row, : len(feed)] = feed
         result = decoder.step(tokens_BW)
         freed = []
-        for writing, _ in running:
-            told, done = writing.take(result, decoder.cache, counts)
+        for sequences, _ in running:
+            told, done = sequences.take(result, decoder.cache, counts)
             events += told
             freed += done
         moved = decoder.cache.leave(freed)
-        running = [(writing, text) for writing, text in running if writing.rows]
-        for writing, text in running:
-            writing.moved(moved)
+        running = [(sequences, text) for sequences, text in running if sequences.rows]
+        for sequences, text in running:
+            sequences.moved(moved)
             # The start token and all that was written are in the cache, but for the last, which comes next.
-            assert decoder.cache.lengths_B[writing.rows[0]] == len(text.tokens)
+            assert decoder.cache.lengths_B[sequences.rows[0]] == len(text.tokens)
             assert not text.finished
         steps += 1
     assert [text.tokens for text in texts] == [greedy(p, n) for p, n in zip(prompts, lengths, strict=False)]
@@ -376,13 +375,13 @@ def test_drafts_that_are_all_right_are_all_taken() -> None:
     hidden = np.array(prompt, dtype=np.float32)[:, None]
     decoder.join(hidden, np.ones(2, dtype=np.int64), 1)
     request = Request("raw", hidden, np.ones(2), RequestOptions(), lambda e: None, lambda e: None)
-    text = Text(0, "raw", 32, FakeDetokenizer(), EOS)  # type: ignore[arg-type]
+    text = OutputSequence(0, "raw", 32, FakeDetokenizer(), EOS)  # type: ignore[arg-type]
     drafter: Any = Guesses(np.random.default_rng(0), greedy(prompt, 33), 1.0)
     drafter.draft = lambda most: equally_sure_of(drafter.right[drafter.at : drafter.at + most])
-    writing, steps = Texts(request, [text], [0], START, [None], drafter), 0
-    while writing.rows:
-        list(writing.drafts(7))
-        writing.take(decoder.step(np.array(writing.feeds(8))), decoder.cache, counts)
+    sequences, steps = SampledSequences(request, [text], [0], START, [None], drafter), 0
+    while sequences.rows:
+        list(sequences.drafts(7))
+        sequences.take(decoder.step(np.array(sequences.feeds(8))), decoder.cache, counts)
         steps += 1
     assert steps == 4
     assert text.tokens == greedy(prompt, 32)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from neuro_latent_serving.engine import Engine, EngineConfig, Gate
+from neuro_latent_serving.engine import Engine, EngineConfig, GateOutput
 from tests.unit.serving.askers import Asker
 from tests.unit.serving.conftest import LENGTH, PROMPTS
 
@@ -188,7 +188,7 @@ def test_the_scores_of_beams_follow_their_mean_log_probabilities(
 ) -> None:
     import torch
 
-    gate = Gate(prior=1.0, logprob_weight=0.5)
+    gate = GateOutput(prior=1.0, logprob_weight=0.5)
     (asker,) = askers = [ask(PROMPTS[0], gate=gate, num_beams=4, num_return_sequences=4)]
     together(start(), askers)
     rows = optimizer.generate_ids([PROMPTS[0]], LENGTH, num_beams=4, num_return_sequences=4, early_stopping=False)

@@ -19,7 +19,7 @@ from neuro_latent_export.parity import DECODER_PATHS, GenerationParity, GraphPar
 from neuro_latent_export.precision import FP32, INT8, Precision
 from neuro_latent_export.repository import export_repository
 from neuro_latent_export.tensorrt import engines
-from neuro_latent_export.tensorrt.engines import Engine, EngineTensor
+from neuro_latent_export.tensorrt.engines import BuiltEngine, EngineTensor
 from neuro_latent_export.tensorrt.library import Library
 from tests import tiny
 from tests.unit.snapshots.conftest import Compare
@@ -57,13 +57,13 @@ def no_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
         compared = parity.as_json([GraphParity(path, 0.0) for path in paths], GenerationParity(64, 64, 48))
         return compared, None if precision == FP32 else Agreement("data", 32, 640, 2.0, 2.0, 1.0, 48, 1.0, 1.0)
 
-    def build_engine(library: Library, graph: Path, profiles: Any) -> Engine:
+    def build_engine(library: Library, graph: Path, profiles: Any) -> BuiltEngine:
         """An engine with an input for each axis of its profiles."""
         inputs = {
             axis: EngineTensor("int64", [-1], [[[r.least], [r.usual], [r.most]] for r in (p[axis] for p in profiles)])
             for axis in profiles[0]
         }
-        return Engine(b"", inputs, {"output": EngineTensor("float", [-1], [])})
+        return BuiltEngine(b"", inputs, {"output": EngineTensor("float", [-1], [])})
 
     monkeypatch.setattr(repository_module, "write_graphs", write_graphs)
     monkeypatch.setattr(engines, "build_engine", build_engine)

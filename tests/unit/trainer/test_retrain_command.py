@@ -19,7 +19,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from neuro_latent_core.form import join
-from neuro_latent_serving.feedback import Feedback, FeedbackStore
+from neuro_latent_serving.feedback import FeedbackEntry, FeedbackStore
 from neuro_latent_trainer import adapter_folder
 from neuro_latent_trainer.cli import train
 from neuro_latent_trainer.model import PromptOptimizer
@@ -171,7 +171,7 @@ def test_feedback_comes_from_a_database_that_only_its_owner_can_read_here(
     url = f"sqlite:///{tmp_path / 'feedback.sqlite3'}"
     store = FeedbackStore(url)
     for row in feedback_rows():
-        store.add(Feedback(**row))
+        store.add(FeedbackEntry(**row))
     store.close()
     target = tmp_path / "exported.jsonl"
     commands.export_feedback(url, target)
@@ -190,7 +190,7 @@ def test_a_bad_adapter_is_refused_and_nothing_is_promoted(
         for parameter in model.adapter.parameters():
             parameter.fill_(torch.inf)
     model.save_pretrained(tmp_path / "bad")
-    calls = stand_in(monkeypatch, tmp_path, base)
+    calls = fake_command(monkeypatch, tmp_path, base)
     done = invoke(*options, "--candidate", tmp_path / "bad", "--promote", tmp_path / "repository")
     assert done.exit_code == REFUSED
     found = summary(done)
@@ -313,7 +313,7 @@ def test_a_decision_is_made_once(options: list[object]) -> None:
 
 # Promotion -------------------------------------------------------------------------------------------------------
 
-STAND_IN = """#!{python}
+FAKE_COMMAND = """#!{python}
 import json, sys
 arguments = sys.argv[1:]
 with open({log!r}, "a") as log:
@@ -328,16 +328,16 @@ else:
 """
 
 
-def stand_in(
+def fake_command(
     monkeypatch: pytest.MonkeyPatch, folder: Path, base: Path, code: int = 0, served: str | None = None
 ) -> Any:
     """``neuro-latent adapters`` as a script that serves ``base``; gives what it was called with."""
     import hashlib
 
-    log, program = folder / "calls", folder / "stand-in"
+    log, program = folder / "calls", folder / "fake-command"
     digest = hashlib.sha256((base / "adapter" / "adapter_model.safetensors").read_bytes()).hexdigest()
     served = served or f"pair-{digest[:12]}-int8"
-    program.write_text(STAND_IN.format(python=sys.executable, log=str(log), served=served, code=code))
+    program.write_text(FAKE_COMMAND.format(python=sys.executable, log=str(log), served=served, code=code))
     program.chmod(0o755)
     monkeypatch.setattr(commands, "program", lambda: [str(program)])
     return lambda: [json.loads(line) for line in log.read_text().splitlines()]
@@ -347,7 +347,7 @@ def stand_in(
 def test_a_better_adapter_is_promoted_and_the_way_back_is_named(
     options: list[object], base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = stand_in(monkeypatch, tmp_path, base)
+    calls = fake_command(monkeypatch, tmp_path, base)
     done = invoke(*options, "--promote", tmp_path / "repository", "--url", "grpc://h:1")
     assert done.exit_code == 0, done.output
     assert summary(done)["promoted"] == {"adapter": "default", "version": 2, "previous": 1, "model_version": "pair-2"}
@@ -368,7 +368,7 @@ def test_a_better_adapter_is_promoted_and_the_way_back_is_named(
 def test_it_can_be_promoted_under_another_name(
     options: list[object], base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = stand_in(monkeypatch, tmp_path, base)
+    calls = fake_command(monkeypatch, tmp_path, base)
     done = invoke(*options, "--promote", tmp_path, "--adapter-name", "legal")
     assert done.exit_code == 0, done.output
     assert calls()[-1][2] == "legal"
@@ -378,16 +378,16 @@ def test_it_can_be_promoted_under_another_name(
 def test_a_promotion_that_fails_is_an_error_and_can_be_tried_again(
     options: list[object], base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stand_in(monkeypatch, tmp_path, base, code=1)
+    fake_command(monkeypatch, tmp_path, base, code=1)
     done = invoke(*options, "--promote", tmp_path)
     assert done.exit_code == 1
     assert "`neuro-latent adapters add` failed with exit code 1" in error_line(done)
-    stand_in(monkeypatch, tmp_path, base)
+    fake_command(monkeypatch, tmp_path, base)
     done = invoke(*options, "--promote", tmp_path, "--resume")
     assert done.exit_code == 0
     assert summary(done)["promoted"]["version"] == 2
     digest = adapter_digest(tmp_path / "new" / "adapter")
-    calls = stand_in(monkeypatch, tmp_path, base, served=f"pair-{digest}")
+    calls = fake_command(monkeypatch, tmp_path, base, served=f"pair-{digest}")
     done = invoke(*options, "--promote", tmp_path, "--resume")
     assert done.exit_code == 0
     assert "is served already" in done.stderr
@@ -403,7 +403,7 @@ def adapter_digest(adapter: Path) -> str:
 def test_a_base_that_is_not_what_is_served_is_refused_before_anything_is_trained(
     options: list[object], base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stand_in(monkeypatch, tmp_path, base, served="pair-0123456789ab")
+    fake_command(monkeypatch, tmp_path, base, served="pair-0123456789ab")
     done = invoke(*options, "--promote", tmp_path)
     assert done.exit_code == 1
     assert "pair-0123456789ab as default, which is not" in error_line(done)

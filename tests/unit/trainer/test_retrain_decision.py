@@ -11,8 +11,8 @@ import torch
 
 from neuro_latent_trainer.evaluation.paired import Rows
 from neuro_latent_trainer.model import PromptOptimizer
-from neuro_latent_trainer.retraining.config import Margins, RetrainConfig
 from neuro_latent_trainer.retraining.decision import Decision, decide, judge, table, too_few
+from neuro_latent_trainer.retraining.retrain_config import Margins, RetrainConfig
 from tests.unit.trainer.conftest import sample_records
 
 COUNT = 40

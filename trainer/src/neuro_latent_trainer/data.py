@@ -147,7 +147,7 @@ _Row = tuple[int, dict[str, Any] | str]
 """A line number with the row, or with the reason why there is none."""
 
 
-class _Table(NamedTuple):
+class _DataTable(NamedTuple):
     columns: Sequence[str]
     rows: list[_Row]
 
@@ -275,7 +275,7 @@ def _check_present(path: Path, present: Sequence[str], names: _Columns, given: s
         )
 
 
-def _read_table(path: Path, names: _Columns) -> _Table:
+def _read_table(path: Path, names: _Columns) -> _DataTable:
     if not path.exists():
         raise DataError(f"{path} does not exist")
     if not path.is_file():
@@ -381,7 +381,7 @@ def check_text(value: object, name: str) -> None:
         raise ValueError(f"{name} holds characters that are not valid UTF-8") from None
 
 
-def _table(rows: Iterable[_Row], names: _Columns) -> _Table:
+def _table(rows: Iterable[_Row], names: _Columns) -> _DataTable:
     """Rows with only the columns that are used, and the names of all the columns seen."""
     columns: dict[str, None] = {}
     kept: list[_Row] = []
@@ -390,10 +390,10 @@ def _table(rows: Iterable[_Row], names: _Columns) -> _Table:
             columns.update(dict.fromkeys(row))
             row = {column: row[column] for column in names.used() & row.keys()}
         kept.append((line, row))
-    return _Table(tuple(columns), kept)
+    return _DataTable(tuple(columns), kept)
 
 
-def _read_json(path: Path, names: _Columns) -> _Table:
+def _read_json(path: Path, names: _Columns) -> _DataTable:
     try:
         content = json.loads(decode(path.read_bytes()))
     except json.JSONDecodeError as error:
@@ -408,7 +408,7 @@ def _read_json(path: Path, names: _Columns) -> _Table:
     return _table(enumerate(rows, start=1), names)
 
 
-def _read_jsonl(path: Path, names: _Columns) -> _Table:
+def _read_jsonl(path: Path, names: _Columns) -> _DataTable:
     with _open_binary(path) as file:
         return _table(json_lines(file), names)
 
@@ -450,7 +450,7 @@ def _json_object(line: bytes) -> dict[str, Any] | str:
     return row if isinstance(row, dict) else f"expected a JSON object, found {type(row).__name__}"
 
 
-def _read_csv(path: Path, names: _Columns) -> _Table:
+def _read_csv(path: Path, names: _Columns) -> _DataTable:
     with path.open("rb") as file:
         check_utf8(file.read(4))
     limit = csv.field_size_limit(MAX_CSV_FIELD)
@@ -522,7 +522,7 @@ def _csv_header(path: Path, cells: list[str], names: _Columns) -> list[str]:
     return header
 
 
-def _read_parquet(path: Path, names: _Columns) -> _Table:
+def _read_parquet(path: Path, names: _Columns) -> _DataTable:
     # Imported here: the other formats must work where pyarrow does not load, as pyarrow 26 beside NumPy 1.
     try:
         import pyarrow as pa
@@ -534,7 +534,7 @@ def _read_parquet(path: Path, names: _Columns) -> _Table:
             present = file.schema_arrow.names
             wanted = [column for column in present if column in names.used()]
             rows = (row for batch in file.iter_batches(columns=wanted) for row in _parquet_rows(batch))
-            return _Table(present, list(enumerate(rows, start=1)))
+            return _DataTable(present, list(enumerate(rows, start=1)))
     except pa.ArrowException as error:
         raise DataError(f"{path} cannot be read: {error}") from error
 
@@ -551,7 +551,7 @@ def _parquet_rows(batch: Any) -> Iterator[dict[str, Any] | str]:
             yield from _parquet_rows(batch.slice(number, 1))
 
 
-_READERS: dict[str, Callable[[Path, _Columns], _Table]] = {
+_READERS: dict[str, Callable[[Path, _Columns], _DataTable]] = {
     ".jsonl": _read_jsonl,
     ".jsonl.gz": _read_jsonl,
     ".jsonl.xz": _read_jsonl,

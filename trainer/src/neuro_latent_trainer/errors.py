@@ -2,4 +2,4 @@
 
 
 class TrainerError(RuntimeError):
-    """Something that the user can mend: the message says what."""
+    """Something that the user can fix: the message says how."""

@@ -17,7 +17,7 @@ from neuro_latent_client.results import Optimization, Progress
 from neuro_latent_core.command_line import note
 from neuro_latent_core.encoding import decode
 
-from ._options import Connection
+from ._options import ConnectionOptions
 
 Row = dict[str, Any]
 
@@ -26,7 +26,7 @@ ANSWER = ("enhanced_prompt", *(field.name for field in dataclasses.fields(Optimi
 
 
 def optimize_file(
-    connection: Connection, source: Path, output: Path | None, concurrency: int, options: GenerationOptions
+    connection: ConnectionOptions, source: Path, output: Path | None, concurrency: int, options: GenerationOptions
 ) -> bool:
     """Answer all rows of ``source``; whether all have an answer.
 

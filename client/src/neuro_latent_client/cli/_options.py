@@ -50,7 +50,7 @@ def _help(option: Option) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Connection:
+class ConnectionOptions:
     """What the options say of the server."""
 
     url: str

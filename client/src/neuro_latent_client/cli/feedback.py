@@ -12,7 +12,7 @@ from neuro_latent_client.options import FeedbackDetails
 from neuro_latent_core.cli import FeedbackGroup
 from neuro_latent_core.encoding import decode
 
-from ._options import DEFAULT_URL, ApiKey, Ca, Certificate, Connection, Json, Key, Timeout, Url
+from ._options import DEFAULT_URL, ApiKey, Ca, Certificate, ConnectionOptions, Json, Key, Timeout, Url
 from ._report import errors_as_lines
 
 _OF_THE_ANSWER = ("request_id", "raw_prompt", "enhanced_prompt", "model_version")
@@ -63,7 +63,7 @@ def send(
         known = _read_answer(answer) if answer else {}
         for name in ("raw_prompt", "enhanced_prompt", "model_version"):
             details[name] = details[name] or known.get(name)
-        with Connection(url, api_key, ca, certificate, key, timeout).client() as client:
+        with ConnectionOptions(url, api_key, ca, certificate, key, timeout).client() as client:
             result = client.feedback(request_id or known.get("request_id") or "", rating, **details)
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(result), ensure_ascii=False))

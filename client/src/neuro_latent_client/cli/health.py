@@ -8,7 +8,7 @@ import typer
 
 from neuro_latent_core.command_line import note
 
-from ._options import DEFAULT_URL, ApiKey, Ca, Certificate, Connection, Json, Key, Url
+from ._options import DEFAULT_URL, ApiKey, Ca, Certificate, ConnectionOptions, Json, Key, Url
 from ._report import errors_as_lines
 
 
@@ -22,7 +22,7 @@ def health(
     key: Key = None,
 ) -> None:
     """Check a server: exit code 0 when it is ready, else 1."""
-    with errors_as_lines(), Connection(url, api_key, ca, certificate, key).client() as client:
+    with errors_as_lines(), ConnectionOptions(url, api_key, ca, certificate, key).client() as client:
         state = client.health(timeout=timeout)
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(state), ensure_ascii=False))

@@ -17,7 +17,18 @@ from neuro_latent_core.command_line import note
 from neuro_latent_core.encoding import decode
 from neuro_latent_core.form import SEPARATOR
 
-from ._options import DEFAULT_URL, ApiKey, Ca, Certificate, Connection, Json, Key, Timeout, Url, takes_request_options
+from ._options import (
+    DEFAULT_URL,
+    ApiKey,
+    Ca,
+    Certificate,
+    ConnectionOptions,
+    Json,
+    Key,
+    Timeout,
+    Url,
+    takes_request_options,
+)
 from ._report import errors_as_lines
 
 
@@ -58,7 +69,7 @@ def optimize(
     if stream and given["num_return_sequences"] not in (None, 1):
         raise typer.BadParameter("--stream shows one answer: leave out --stream or --num-return-sequences")
     options = cast(GenerationOptions, {**given, "adapter": adapter})
-    connection = Connection(url, api_key, ca, certificate, key, timeout)
+    connection = ConnectionOptions(url, api_key, ca, certificate, key, timeout)
     with errors_as_lines():
         if file:
             from ._batch import optimize_file

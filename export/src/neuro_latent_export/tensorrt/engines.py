@@ -39,8 +39,8 @@ class EngineTensor:
 
 
 @dataclass(frozen=True)
-class Engine:
-    """A built engine: its bytes, and its tensors by name."""
+class BuiltEngine:
+    """An engine of TensorRT: its bytes, and its tensors by name."""
 
     plan: bytes
     inputs: dict[str, EngineTensor]
@@ -86,7 +86,7 @@ def write_engines(
     }
 
 
-def build_engine(library: Library, graph: Path, its_profiles: Sequence[Profile]) -> Engine:
+def build_engine(library: Library, graph: Path, its_profiles: Sequence[Profile]) -> BuiltEngine:
     """Build the engine of an ONNX graph; every tensor keeps the type that the graph gives it.
 
     Products of float32 are not rounded to TF32.
@@ -113,7 +113,7 @@ def build_engine(library: Library, graph: Path, its_profiles: Sequence[Profile])
     if plan is None:
         raise _refusal(library, "build", graph, messages.errors)
     outputs = [network.get_output(i) for i in range(network.num_outputs)]
-    return Engine(
+    return BuiltEngine(
         bytes(plan),
         {tensor.name: _described(tensor, its_profiles) for tensor in inputs},
         {tensor.name: _described(tensor, []) for tensor in outputs},

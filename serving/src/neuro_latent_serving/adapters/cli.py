@@ -15,12 +15,12 @@ from neuro_latent_client import Client, InvalidRequestError, NeuroLatentError
 from neuro_latent_client._endpoint import DEFAULT_URL
 from neuro_latent_core.protocol import OWN_HEADER, PROJECTOR_MODEL
 from neuro_latent_core.repository import DEFAULT, RECORD
+from neuro_latent_serving.adapters.adapter_store import AdapterStore, Version, checked_name
 from neuro_latent_serving.adapters.promotion import promote
-from neuro_latent_serving.adapters.store import AdapterStore, Version, checked_name
 from neuro_latent_serving.server.access import find_access
 from neuro_latent_serving.server.adapter import export_command, run_export
 from neuro_latent_serving.server.cli import DEFAULT_REPOSITORY, console, reported_errors
-from neuro_latent_serving.server.errors import ServeError, UsageError
+from neuro_latent_serving.server.serve_errors import ServeError, UsageError
 from neuro_latent_serving.server.stop import StopSignals
 
 app = typer.Typer(

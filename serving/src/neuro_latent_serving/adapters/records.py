@@ -39,7 +39,7 @@ class AdapterRecord(BaseModel):
     """``adapter.json``.
 
     Attributes:
-        model_version: names the texts that this adapter writes; every answer bears it.
+        model_version: names this adapter's answers; every one of them carries it.
         weights: of the adapter that was exported.
         graph: the file beside.
         fits: what the frozen graphs were made with and an adapter could have otherwise (fingerprints of the frozen

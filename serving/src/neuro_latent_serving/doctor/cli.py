@@ -10,7 +10,7 @@ from rich.console import Console
 
 from neuro_latent_serving.doctor import installation
 from neuro_latent_serving.doctor.findings import ERROR, WARNING, Outcome, count, examine, facts, show
-from neuro_latent_serving.doctor.repository import check_device, check_files, python_models
+from neuro_latent_serving.doctor.repository_checks import check_device, check_files, python_models
 from neuro_latent_serving.gateway.config import GatewayConfig
 from neuro_latent_serving.gateway.options import DEFAULTS as GATEWAY_DEFAULTS
 from neuro_latent_serving.gateway.options import GatewayHost, GatewayPort

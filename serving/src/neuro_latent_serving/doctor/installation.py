@@ -26,9 +26,9 @@ from neuro_latent_core.protocol import UNARY_MODEL
 from neuro_latent_serving.doctor.findings import ERROR, NOTE, WARNING, Finding, Outcome
 from neuro_latent_serving.server.backends import STUB, find_stub, prepare_backends
 from neuro_latent_serving.server.binary import TritonBinary, check_libraries, find_tritonserver
-from neuro_latent_serving.server.errors import ServeError, UsageError
 from neuro_latent_serving.server.ports import Ports, bound, numeric_host
 from neuro_latent_serving.server.process import temporary_folder
+from neuro_latent_serving.server.serve_errors import ServeError, UsageError
 
 DISTRIBUTIONS = tuple(f"neuro-latent-{part}" for part in ("client", "serving", "trainer", "export", "benchmarks"))
 WHEEL = "nvidia-pytriton"

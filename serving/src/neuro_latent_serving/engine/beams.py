@@ -14,7 +14,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """One text that a search found.
+    """One sequence that a search found.
 
     Attributes:
         tokens: without start and end token.
@@ -35,7 +35,7 @@ class BeamSearch:
     Scores are float32 like Hugging Face's, so that sums round alike. A hypothesis is ranked by its summed
     log-probability over ``chosen ** length_penalty``. As there, an end token counts only among the ``num_beams`` best
     candidates of its step, and the search ends early only when ``num_beams`` hypotheses are found and the best running
-    beam, cut here, would not beat the worst of them; whether longer texts could is not asked.
+    beam, cut here, would not beat the worst of them; longer ones are not considered.
 
     Attributes:
         finished: whether the search is over; then :meth:`hypotheses` is the answer.
@@ -44,8 +44,9 @@ class BeamSearch:
         num_beams: at least 2; with one, Hugging Face does not search but decode greedily.
         num_return_sequences: 1 to ``num_beams``.
         max_length: the most tokens chosen, the end token included; at least 1.
-        length_penalty: above 0 prefers longer texts, below 0 shorter ones. (A score below -1e9, which takes a penalty
-            of about -3 and 200 tokens, is the one case in which Hugging Face differs: it takes it for an empty place.)
+        length_penalty: above 0 prefers longer sequences, below 0 shorter ones. (A score below -1e9, which takes a
+            penalty of about -3 and 200 tokens, is the one case in which Hugging Face differs: it takes it for an empty
+            place.)
         eos_id: the end token.
 
     Raises:
@@ -98,9 +99,9 @@ class BeamSearch:
             raise RuntimeError("the search is over")
         totals_KC = self._totals_K[:, None] + logprobs_KC
         if not self._length:
-            totals_KC[1:] = -np.inf  # all beams are still the same text
+            totals_KC[1:] = -np.inf  # all beams are still the same sequence
         self._length += 1
-        # A row has one end token at most, so that twice the beams always hold enough texts that run on.
+        # A row has at most one end token, so twice the beams always hold enough unfinished sequences.
         best = np.argsort(-totals_KC, axis=None, kind="stable")[: 2 * self._beams]
         rows = best // tokens_KC.shape[1]
         tokens, totals = tokens_KC.ravel()[best], totals_KC.ravel()[best]
@@ -136,7 +137,7 @@ class BeamSearch:
         """The ``num_return_sequences`` best, best first; may be asked at any time, for a deadline.
 
         While the search is not over, the running beams fill up what has not ended yet. There are fewer hypotheses than
-        asked for only when the vocabulary has not got that many texts.
+        asked for only when the vocabulary does not allow that many sequences.
         """
         found = [hypothesis for _, hypothesis in self._ended]
         if not self.finished:

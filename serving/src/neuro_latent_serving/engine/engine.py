@@ -13,9 +13,9 @@ import numpy as np
 
 from neuro_latent_core.errors import InvalidInput, PublicError
 from neuro_latent_core.options import RequestOptions
+from neuro_latent_serving.engine.decoder_factory import DeviceName, create_decoder
 from neuro_latent_serving.engine.loop import DecodeLoop, LoopConfig
 from neuro_latent_serving.engine.metrics import EngineMetrics
-from neuro_latent_serving.engine.opening import DeviceName, open_decoder
 from neuro_latent_serving.engine.request import Request
 from neuro_latent_serving.errors import EngineClosed
 from neuro_latent_serving.threads import default_threads
@@ -77,7 +77,7 @@ class Engine:
         self._on_failure = on_failure
         self.config = config
         threads = config.threads or default_threads()
-        self._decoder = open_decoder(folder, threads, config.slots, config.device, config.cuda_graphs)
+        self._decoder = create_decoder(folder, threads, config.slots, config.device, config.cuda_graphs)
         self._loop = DecodeLoop(self._decoder, Detokenizer(tokenizer), config)
         if (sentences := folder / SENTENCES).is_file():
             self._loop.expect(json.loads(sentences.read_bytes()))

@@ -1,7 +1,7 @@
 """What an adapter says of a prompt beside its soft prompts: the form of its text, and how sure it is."""
 
 import math
-from collections.abc import Sequence as Items
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,7 +12,7 @@ OPEN_LOGIT = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Gate:
+class GateOutput:
     """The numbers behind a confidence, as the projector gives them for one prompt.
 
     Attributes:
@@ -28,7 +28,7 @@ class Gate:
     threshold: float = 0.0
 
     @classmethod
-    def of_values(cls, values_4: Items[float]) -> "Gate":
+    def of_values(cls, values_4: Sequence[float]) -> "GateOutput":
         """Of a row of the projector's output ``gate``."""
         prior, weight, threshold, form = (float(value) for value in values_4)
         return cls("complement" if form >= 0.5 else "rewrite", prior, weight, threshold)
@@ -39,5 +39,5 @@ class Gate:
         return 1 / (1 + math.exp(-logit)) if logit >= 0 else math.exp(logit) / (1 + math.exp(logit))
 
 
-OPEN: Final = Gate()
+OPEN: Final = GateOutput()
 """Of a rewrite that is served in any case."""

@@ -1,4 +1,4 @@
-"""The decode loop: requests wait, get slots, write together, leave. One turn is one step of all rows.
+"""The decode loop: requests wait, get slots, decode together, leave. One turn is one step of all rows.
 
 Only :meth:`DecodeLoop.submit` may be called from other threads; everything else belongs to the one that decodes.
 """
@@ -20,17 +20,17 @@ from neuro_latent_core.protocol import TOO_BUSY
 from neuro_latent_serving.engine.contract import Decoder
 from neuro_latent_serving.engine.metrics import EngineMetrics
 from neuro_latent_serving.engine.request import Request
-from neuro_latent_serving.engine.sequence import DEADLINE, UNCHANGED, WITHHELD, Event, Sequence
+from neuro_latent_serving.engine.running import RunningRequest, StepCounts, start_running
+from neuro_latent_serving.engine.sequence import DEADLINE, UNCHANGED, WITHHELD, Event, OutputSequence
 from neuro_latent_serving.engine.speculation import Copying, Drafter, History, StepCost, best_width
-from neuro_latent_serving.engine.writing import StepCounts, Writing, start_writing
 from neuro_latent_serving.errors import EngineBusy
 from neuro_latent_serving.tokenization import Detokenizer
 
 log = logging.getLogger(__name__)
 
 PREFILL_TOKENS = 512
-"""Encoder tokens that are prefilled between two steps; one request is, however long. It bounds how long running texts
-wait for new ones."""
+"""Encoder tokens that are prefilled between two steps; one request is, however long. It bounds how long running
+requests wait for new ones."""
 
 DRAFT_PROMPT_TOKENS = 512
 
@@ -45,12 +45,12 @@ class LoopConfig:
 
     Attributes:
         decoder_start_id: T5's first decoder input.
-        eos_id: the token that ends a text.
-        slots: how many texts decode together.
+        eos_id: the end token.
+        slots: how many sequences decode together.
         queue: how many requests may wait for a slot; one more is refused.
-        speculation: whether greedy texts are drafted for.
+        speculation: whether greedy sequences get drafts.
         guard: whether finished texts are cut back to whole sentences, and rejected where they break a rule.
-        min_confidence: the least with which texts are served, for requests that do not say; None is each adapter's own.
+        min_confidence: the lowest that is served, for requests that do not say; None is each adapter's own.
 
     Raises:
         ValueError: a size is out of its range.
@@ -86,8 +86,8 @@ class DecodeLoop:
         self._decoder, self._cache, self._detokenizer, self._clock = decoder, decoder.cache, detokenizer, clock
         self._lock = threading.Lock()
         self._waiting: deque[Request] = deque()
-        self._running: list[Writing] = []
-        self._without_token: set[Writing] = set()
+        self._running: list[RunningRequest] = []
+        self._without_token: set[RunningRequest] = set()
         self._cost, self._history = StepCost(), History()
 
     @property
@@ -123,7 +123,7 @@ class DecodeLoop:
         """Measure what steps of some sizes cost, on made-up rows; before the first request."""
         hidden_QD = np.zeros((CALIBRATION_TOKENS, self._decoder.width), dtype=np.float32)
         mask_Q = np.ones(CALIBRATION_TOKENS, dtype=np.int64)
-        # Round by round, because other models load meanwhile: what slows one round down shall not meet one size alone.
+        # In rounds over all sizes, because other models load meanwhile: a slow moment does not hit one size only.
         for _ in range(CALIBRATION_ROUNDS):
             for rows in sorted({1, min(4, self.config.slots), self.config.slots}):
                 joined = self._decoder.join(hidden_QD, mask_Q, rows)
@@ -134,7 +134,7 @@ class DecodeLoop:
                 self._cache.leave(joined)
 
     def turn(self) -> None:
-        """Let requests leave and join, then write one step of all."""
+        """Let requests leave and join, then run one step of all."""
         self._end_running()
         self._end_waiting()
         self._admit()
@@ -145,7 +145,7 @@ class DecodeLoop:
     def abandon(self, error: PublicError) -> None:
         """Answer every request that is left with an error."""
         with self._lock:
-            left = [*(writing.request for writing in self._running), *self._waiting]
+            left = [*(running.request for running in self._running), *self._waiting]
             self._waiting.clear()
         self._running.clear()
         self._cache.leave(range(self._cache.rows))
@@ -161,18 +161,18 @@ class DecodeLoop:
     def _end_running(self) -> None:
         """Take out what was cancelled, and end what is overdue."""
         now = self._clock()
-        for writing in list(self._running):
-            request = writing.request
+        for running in list(self._running):
+            request = running.request
             if request.is_cancelled():
                 self.metrics.cancelled += 1
-                self._free(writing.rows)
-                self._finish(writing)
+                self._free(running.rows)
+                self._finish(running)
             elif request.overdue(now):
                 self.metrics.overdue += 1
-                rows = list(writing.rows)
-                self._tell(request, writing.stop())
+                rows = list(running.rows)
+                self._emit(request, running.stop())
                 self._free(rows)
-                self._finish(writing)
+                self._finish(running)
 
     def _end_waiting(self) -> None:
         """Answer waiting requests that were cancelled, whose deadline has passed, or that nothing is written for."""
@@ -192,9 +192,9 @@ class DecodeLoop:
                 self.metrics.cancelled += 1
             elif request.overdue(now):
                 self.metrics.overdue += 1
-                self._tell(request, [sequence.finish(DEADLINE) for sequence in self._sequences(request)])
+                self._emit(request, [sequence.finish(DEADLINE) for sequence in self._sequences(request)])
             else:
-                self._tell(request, [sequence.withhold(LANGUAGE) for sequence in self._sequences(request)])
+                self._emit(request, [sequence.withhold(LANGUAGE) for sequence in self._sequences(request)])
             request.on_end(None)
 
     def _is_foreign(self, request: Request) -> bool:
@@ -203,13 +203,13 @@ class DecodeLoop:
     def _free(self, rows: list[int]) -> None:
         if rows:
             moved = self._cache.leave(rows)
-            for writing in self._running:
-                writing.moved(moved)
+            for running in self._running:
+                running.moved(moved)
 
-    def _finish(self, writing: Writing) -> None:
-        self._running.remove(writing)
-        self._without_token.discard(writing)
-        writing.request.on_end(None)
+    def _finish(self, running: RunningRequest) -> None:
+        self._running.remove(running)
+        self._without_token.discard(running)
+        running.request.on_end(None)
 
     # Joining ------------------------------------------------------------------------------------------------------
 
@@ -235,10 +235,10 @@ class DecodeLoop:
     def _start(self, request: Request) -> None:
         real = int(np.flatnonzero(request.mask_Q)[-1]) + 1  # padding at the end costs time in every step
         seed, drafter, sequences = request.options.seed, self._drafter(request), self._sequences(request)
-        self._tell(request, [event for sequence in sequences if (event := sequence.begin())])
+        self._emit(request, [event for sequence in sequences if (event := sequence.begin())])
         hidden_QD = np.ascontiguousarray(request.hidden_QD[:real], dtype=np.float32)
         rows = self._decoder.join(hidden_QD, request.mask_Q[:real].astype(np.int64), request.rows)
-        writing = start_writing(
+        running = start_running(
             request,
             sequences,
             rows,
@@ -247,8 +247,8 @@ class DecodeLoop:
             seed=seed if seed is not None else secrets.randbits(63),
             drafter=drafter,
         )
-        self._running.append(writing)
-        self._without_token.add(writing)
+        self._running.append(running)
+        self._without_token.add(running)
         self.metrics.prefills += 1
 
     def _drafter(self, request: Request) -> Drafter | None:
@@ -260,12 +260,12 @@ class DecodeLoop:
         prompt_ids = self._detokenizer.encode(request.raw_prompt, DRAFT_PROMPT_TOKENS)
         return Drafter(self._history, Copying(prompt_ids, self.config.decoder_start_id))
 
-    def _sequences(self, request: Request) -> list[Sequence]:
+    def _sequences(self, request: Request) -> list[OutputSequence]:
         config, options, gate = self.config, request.options, request.gate
         asked = (options.min_confidence, config.min_confidence, gate.threshold)
         least = next(value for value in asked if value is not None)
         return [
-            Sequence(
+            OutputSequence(
                 *(i, request.raw_prompt, options.max_length, self._detokenizer, config.eos_id),
                 guarded=config.guard,
                 gate=gate,
@@ -274,35 +274,35 @@ class DecodeLoop:
             for i in range(options.num_return_sequences)
         ]
 
-    # Writing ------------------------------------------------------------------------------------------------------
+    # Decoding -----------------------------------------------------------------------------------------------------
 
     def _step(self) -> None:
         """At least one token for every row."""
         rows = self._cache.rows
-        drafts = [draft for writing in self._running for draft in writing.drafts(MAX_STEP_TOKENS - 1)]
+        drafts = [draft for running in self._running for draft in running.drafts(MAX_STEP_TOKENS - 1)]
         width = best_width(drafts, rows, MAX_STEP_TOKENS, self._cost)
         tokens_BW = np.zeros((rows, width), dtype=np.int64)
-        for writing in self._running:
-            for row, feed in zip(writing.rows, writing.feeds(width), strict=True):
+        for running in self._running:
+            for row, feed in zip(running.rows, running.feeds(width), strict=True):
                 tokens_BW[row, : len(feed)] = feed
         started = self._clock()
         result = self._decoder.step(
             tokens_BW,
-            with_candidates=any(writing.needs_candidates for writing in self._running),
-            with_logprobs=any(writing.needs_logprobs for writing in self._running),
+            with_candidates=any(running.needs_candidates for running in self._running),
+            with_logprobs=any(running.needs_logprobs for running in self._running),
         )
         seconds = self._clock() - started
 
         counts, freed = StepCounts(), []
-        for writing in list(self._running):
-            events, done = writing.take(result, self._cache, counts)
+        for running in list(self._running):
+            events, done = running.take(result, self._cache, counts)
             freed += done
-            if writing in self._without_token:
-                self._without_token.discard(writing)
-                self.metrics.first_token_seconds.append(self._clock() - writing.request.arrived)
-            self._tell(writing.request, events)
-            if not writing.rows:
-                self._finish(writing)
+            if running in self._without_token:
+                self._without_token.discard(running)
+                self.metrics.first_token_seconds.append(self._clock() - running.request.arrived)
+            self._emit(running.request, events)
+            if not running.rows:
+                self._finish(running)
         self._free(freed)
         self._count(rows, seconds, counts)
 
@@ -315,7 +315,7 @@ class DecodeLoop:
         metrics.drafted += counts.drafted
         metrics.accepted += counts.accepted
 
-    def _tell(self, request: Request, events: list[Event]) -> None:
+    def _emit(self, request: Request, events: list[Event]) -> None:
         for event in events:
             self.metrics.unchanged += event.finish_reason == UNCHANGED
             if event.finish_reason == WITHHELD:

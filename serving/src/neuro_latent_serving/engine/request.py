@@ -9,16 +9,16 @@ from neuro_latent_core.errors import PublicError
 from neuro_latent_core.guard.language import is_english
 from neuro_latent_core.options import RequestOptions
 from neuro_latent_serving.engine.contract import Floats, Ids
-from neuro_latent_serving.engine.gate import Gate
+from neuro_latent_serving.engine.gate import GateOutput
 from neuro_latent_serving.engine.sequence import Event
 
 
-@dataclass(eq=False)  # a request is itself only; comparing arrays has no one answer
+@dataclass(eq=False)  # compared by identity: arrays have no single truth value
 class Request:
     """One prompt to decode.
 
     Attributes:
-        raw_prompt: what a complement goes behind and drafts are copied from; the answer where nothing is served.
+        raw_prompt: complements are appended to it and drafts copied from it; the answer where nothing is served.
         hidden_QD: T5 encoder states.
         mask_Q: 1 where ``hidden_QD`` is real.
         options: how to decode.
@@ -38,13 +38,13 @@ class Request:
     on_event: Callable[[Event], None]
     on_end: Callable[[PublicError | None], None]
     is_cancelled: Callable[[], bool] = lambda: False
-    gate: Gate = field(default_factory=Gate)
+    gate: GateOutput = field(default_factory=GateOutput)
     arrived: float = field(default_factory=time.monotonic)
     asked: float | None = None
 
     @property
     def rows(self) -> int:
-        """The slots that it takes: a row each for its texts, or for its beams."""
+        """The slots that it takes: a row for each sequence or beam."""
         return max(self.options.num_beams, self.options.num_return_sequences)
 
     @cached_property

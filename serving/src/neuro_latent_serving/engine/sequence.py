@@ -1,13 +1,13 @@
-"""One text being written, and what of it is served."""
+"""One sequence being decoded, and the part of its text that is served."""
 
 import logging
-from collections.abc import Sequence as Items
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from neuro_latent_core.form import join
 from neuro_latent_core.guard import BLANK, NOT_SURE, UNFINISHED, rejects
 from neuro_latent_core.guard.sentences import parts, whole_sentences
-from neuro_latent_serving.engine.gate import OPEN, Gate
+from neuro_latent_serving.engine.gate import OPEN, GateOutput
 from neuro_latent_serving.tokenization import Detokenizer
 
 log = logging.getLogger(__name__)
@@ -19,17 +19,17 @@ NOT_CHECKED = "not checked"
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What one step added to one text.
+    """What one step added to one sequence.
 
     Attributes:
-        sequence_index: which of the request's ``num_return_sequences`` texts.
-        piece: new text; all pieces of a text, one behind the other, are the text.
+        sequence_index: which of the request's ``num_return_sequences``.
+        piece: new text; the pieces of a sequence, joined, are its text.
         score: confidence in what the model has written so far, in [0, 1], 0 before its first token; at the end, in what
             is served of it, or would be.
         generated_tokens: tokens written so far, the end token not counted.
-        finish_reason: empty while the text goes on, else stop, length, deadline, unchanged or withheld.
+        finish_reason: empty while it is unfinished, else stop, length, deadline, unchanged or withheld.
         text: the whole text, only when it is finished.
-        added: of the complement form: what of ``text`` stands behind the prompt and the separator.
+        added: in the complement form, the part of ``text`` after the prompt and the separator.
         reason: why what the model wrote was withheld.
     """
 
@@ -43,12 +43,12 @@ class Event:
     reason: str = ""
 
 
-class Sequence:
+class OutputSequence:
     """Tokens, confidence and text stream of one answer.
 
     A complement, and everything while the guard is on, is held back until it is finished and has passed: nothing that
-    was told is ever taken back. A rewrite that is not guarded is told as it is written. A complement ends before its
-    first sentence at whose end the model is not sure enough; what stands behind that is not written.
+    was sent is ever taken back. A rewrite that is not guarded is streamed as it is decoded. A complement ends before
+    the first sentence at whose end the confidence is too low; nothing is decoded after that.
 
     Args:
         index: which of the request's answers.
@@ -59,7 +59,7 @@ class Sequence:
         guarded: whether a cut text ends with its last whole sentence, and
             :func:`~neuro_latent_core.guard.rejects` looks at it.
         gate: of the prompt.
-        min_confidence: the least with which a text that is held back is served.
+        min_confidence: the lowest with which a text that was held back is served.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Sequence:
         eos: int,
         *,
         guarded: bool = False,
-        gate: Gate = OPEN,
+        gate: GateOutput = OPEN,
         min_confidence: float = 0.0,
     ) -> None:
         self.index = index
@@ -82,16 +82,16 @@ class Sequence:
         self._guarded, self._gate, self._min_confidence = guarded, gate, min_confidence
         self._complements = gate.form == "complement"
         self._held = guarded or self._complements
-        self._told = ""
+        self._emitted = ""
         self._logprobs, self._chosen = 0.0, 0
         self._sums: list[float] = []
 
     def begin(self) -> Event | None:
-        """What can be told before anything is written: in the complement form, the raw prompt."""
-        return self._tell(self._raw_prompt) if self._complements else None
+        """The event before the first token: in the complement form, the raw prompt."""
+        return self._emit(self._raw_prompt) if self._complements else None
 
-    def accept(self, tokens: Items[int], logprobs: Items[float]) -> Event | None:
-        """Append the tokens of one step, up to the end; returns what there is to tell, if anything."""
+    def accept(self, tokens: Sequence[int], logprobs: Sequence[float]) -> Event | None:
+        """Append the tokens of one step, up to the end; returns the event for the caller, if there is one."""
         for token, logprob in zip(tokens, logprobs, strict=True):
             self._logprobs += logprob
             self._chosen += 1
@@ -105,8 +105,8 @@ class Sequence:
                 self._stream.push(token)
             if len(self.tokens) >= self._max_length:
                 return self.finish(LENGTH)
-        piece = self._stream.text.strip()[len(self._told) :] if not self._held else ""
-        return self._tell(piece) if piece else None
+        piece = self._stream.text.strip()[len(self._emitted) :] if not self._held else ""
+        return self._emit(piece) if piece else None
 
     def _ends_with_sentence(self) -> bool:
         return any(parts(self.tokens, [len(self.tokens)], self._detokenizer.decode))
@@ -116,8 +116,8 @@ class Sequence:
         """How many tokens may still be written."""
         return self._max_length - len(self.tokens)
 
-    def replace(self, tokens: Items[int], sum_logprob: float, chosen: int) -> None:
-        """Take a whole text at once, as a search has found it."""
+    def replace(self, tokens: Sequence[int], sum_logprob: float, chosen: int) -> None:
+        """Take all tokens at once, as a beam search has found them."""
         self.tokens = list(tokens)
         self._logprobs, self._chosen = sum_logprob, chosen
 
@@ -127,17 +127,17 @@ class Sequence:
         return self._gate.confidence(self._logprobs / self._chosen) if self._chosen else 0.0
 
     def finish(self, ended: str) -> Event:
-        """End the text, and decide what of it is served.
+        """End the sequence, and decide what of it is served.
 
         Args:
             ended: why it ends: stop, length or deadline.
         """
         self.finished = True
         if ended == DEADLINE and not self._chosen:
-            return self._last(self._told or self._raw_prompt, DEADLINE)
+            return self._last(self._emitted or self._raw_prompt, DEADLINE)
         written = self._detokenizer.decode(self.tokens).strip()
         if not self._held:
-            text = written if written.startswith(self._told) else self._stream.text.strip()
+            text = written if written.startswith(self._emitted) else self._stream.text.strip()
             return self._last(text, ended) if text else self.withhold(BLANK)
         if self._complements and not written and ended == STOP:
             return self._last(self._raw_prompt, UNCHANGED)
@@ -173,7 +173,7 @@ class Sequence:
         return self._rejects(text) if self._guarded else ""
 
     def _rejects(self, text: str) -> str:
-        """The guard's reason. Where one of its rules fails, this text is withheld and all others go on."""
+        """The guard's reason. Where one of its rules fails, this sequence is withheld and all others continue."""
         try:
             return rejects(self._raw_prompt, text, self._gate.form)
         except Exception as error:  # not its message or trace, which may quote the prompt
@@ -181,14 +181,14 @@ class Sequence:
             return NOT_CHECKED
 
     def withhold(self, reason: str) -> Event:
-        """End the text with the raw prompt as the answer."""
+        """End the sequence with the raw prompt as the answer."""
         self.finished = True
         return self._last(self._raw_prompt, WITHHELD, reason=reason)
 
     def _last(self, text: str, ended: str, *, added: str = "", reason: str = "") -> Event:
-        piece = text[len(self._told) :]
+        piece = text[len(self._emitted) :]
         return Event(self.index, piece, self.score, len(self.tokens), ended, text, added, reason)
 
-    def _tell(self, piece: str) -> Event:
-        self._told += piece
+    def _emit(self, piece: str) -> Event:
+        self._emitted += piece
         return Event(self.index, piece, self.score, len(self.tokens))

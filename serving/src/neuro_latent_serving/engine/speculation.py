@@ -1,7 +1,7 @@
-"""Drafts: what may come next, how sure that is, and how many drafted tokens are worth checking.
+"""Draft proposals: tokens that may come next, how likely they are, and how many are worth verifying.
 
-A draft costs a wider step; where the model would have written the same tokens anyway, several are had for the price of
-one. The tokens are those of greedy decoding, whatever is drafted: a step's own choice decides.
+A draft costs a wider step; where the model would have chosen the same tokens, one step gives several. The tokens are
+those of greedy decoding, whatever is drafted: a step's own choice decides.
 """
 
 import bisect
@@ -33,7 +33,7 @@ class Draft:
 
 
 class History:
-    """Which token followed which four in the texts that were written lately, over all requests.
+    """An n-gram table: which token followed which four in recent sequences of all requests.
 
     An adapter writes many of its sentences again. Two tables, of which the older is thrown away when the newer is
     full, bound the memory.
@@ -48,12 +48,12 @@ class History:
 
     def __init__(self, most_tokens: int = 1 << 16) -> None:
         self._most_tokens = most_tokens
-        self._new, self._old = _Table(), _Table()
+        self._new, self._old = _FollowerTable(), _FollowerTable()
 
     def add(self, tokens: Sequence[int], times: int = 1) -> None:
-        """A text was written, ``times`` times; its end token counts."""
+        """Count a sequence ``times`` times; its end token counts."""
         if self._new.tokens + len(tokens) > self._most_tokens:
-            self._new, self._old = _Table(), self._new
+            self._new, self._old = _FollowerTable(), self._new
         self._new.add(tokens, times)
 
     def draft(self, text: Sequence[int], most: int) -> Draft:
@@ -88,7 +88,7 @@ def _next(key: int, token: int) -> int:
     return (key << BITS | (token + 1)) & ((1 << BITS * History.NGRAM) - 1)
 
 
-class _Table:
+class _FollowerTable:
     """The likeliest follower of each n-gram, found by majority vote (Boyer and Moore 1981) in place of counting all."""
 
     UNSURE = 0.5
@@ -121,11 +121,11 @@ class _Table:
 
 
 class Acceptance:
-    """How often the drafts of one text were right lately."""
+    """How often the recent drafts of one sequence were accepted."""
 
     MEMORY = 0.9
     RECOVERY = 0.99
-    """Without drafts the estimate slowly returns to one half, so that a text that begins to copy is noticed."""
+    """Without drafts the estimate slowly returns to one half, so that a sequence that begins to copy is noticed."""
 
     def __init__(self) -> None:
         self._right, self._checked = 0.0, 0.0
@@ -143,9 +143,9 @@ class Acceptance:
 
 
 class Copying:
-    """Looks up a text's last tokens in its prompt and itself; proposes what followed them there.
+    """Prompt lookup: finds a sequence's last tokens in its prompt and itself, and proposes what followed there.
 
-    Prompt lookup (Saxena 2023), for texts that repeat their prompt.
+    Saxena 2023; for sequences that repeat their prompt.
     """
 
     NGRAMS = (3, 2, 1)
@@ -160,7 +160,7 @@ class Copying:
             self.append(token)
 
     def append(self, token: int) -> None:
-        """The text goes on with ``token``."""
+        """Append ``token``."""
         # An n-gram is entered when its successor is known, so that the last tokens do not find themselves.
         end = len(self._context)
         for n in self.NGRAMS:
@@ -186,11 +186,11 @@ class Copying:
 
 
 class Drafter:
-    """Drafts for one text: copies where that is expected, or what earlier texts had.
+    """Draft proposals for one sequence: copied from its prompt, or from earlier sequences.
 
     Args:
-        history: of all texts.
-        copying: None for a text that is not expected to repeat its prompt.
+        history: of all sequences.
+        copying: None where the sequence is not expected to repeat its prompt.
     """
 
     def __init__(self, history: History, copying: Copying | None = None) -> None:
@@ -206,7 +206,7 @@ class Drafter:
         return copy if self._copied else draft
 
     def go_on(self, tokens: Sequence[int], drafted: int) -> None:
-        """The text goes on with ``tokens``, all but the last of the draft, of which ``drafted`` tokens were checked."""
+        """Append ``tokens``, all but the last from the draft, of which ``drafted`` tokens were checked."""
         self._text += tokens
         if self._copying:
             copied = drafted if self._copied else 0
@@ -215,7 +215,7 @@ class Drafter:
                 self._copying.append(token)
 
     def remember(self) -> None:
-        """The text is finished: later ones may go on as it did."""
+        """The sequence is finished: drafts of later ones may copy it."""
         self._history.add(self._text)
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from neuro_latent_serving.errors import StoreDamaged, StoreUnavailable
-from neuro_latent_serving.feedback.store import FeedbackStore
+from neuro_latent_serving.feedback.feedback_store import FeedbackStore
 from neuro_latent_serving.settings import FEEDBACK_VARIABLE, feedback_url
 
 AGE = re.compile(r"(\d+)([hdw])")

@@ -14,7 +14,7 @@ NOT_BLANK = ("request_id", "raw_prompt")
 
 
 @dataclass(frozen=True, slots=True)
-class Feedback:
+class FeedbackEntry:
     """What somebody says of an answer; fields and limits are those of ``FEEDBACK_INPUT_TYPES`` in the protocol.
 
     Raises:
@@ -55,7 +55,7 @@ class FeedbackRecord:
 
     feedback_id: str
     created_at: datetime
-    feedback: Feedback
+    feedback: FeedbackEntry
 
     def as_json(self) -> dict[str, Any]:
         """One flat object."""

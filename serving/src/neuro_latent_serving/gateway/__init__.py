@@ -3,7 +3,7 @@
     app.py          the routes
     schemas.py      what they take and give
     problems.py     errors as RFC 9457 has them
-    access.py       API keys and rate limits
+    api_keys.py     API keys and rate limits
     middleware.py   request ids, logs, metrics, the limit of a body
     connection.py   connections: their number and time
     server.py       uvicorn on a thread

@@ -30,9 +30,15 @@ from neuro_latent_client import (
 from neuro_latent_core.protocol import FEEDBACK_MODEL
 from neuro_latent_serving import __version__
 from neuro_latent_serving.gateway import problems
-from neuro_latent_serving.gateway.access import ApiKeys, RateLimit
+from neuro_latent_serving.gateway.api_keys import ApiKeys, RateLimit
 from neuro_latent_serving.gateway.config import GatewayConfig
-from neuro_latent_serving.gateway.middleware import CLIENT_LEFT, BodyLimit, ForeignPages, GatewayMetrics, Observer
+from neuro_latent_serving.gateway.middleware import (
+    CLIENT_LEFT,
+    BodyLimit,
+    ForeignPages,
+    GatewayMetrics,
+    ObservabilityMiddleware,
+)
 from neuro_latent_serving.gateway.page import docs, page
 from neuro_latent_serving.gateway.problems import ProblemError
 from neuro_latent_serving.gateway.schemas import (
@@ -102,7 +108,7 @@ async def _caller(request: Request, _: Annotated[HTTPAuthorizationCredentials | 
 Caller = Annotated[str, Depends(_caller)]
 
 
-class Access:
+class AccessMiddleware:
     """Refuses who has no key, or asks too often, before the body is read."""
 
     def __init__(self, app: ASGIApp, keys: ApiKeys | None, config: GatewayConfig) -> None:
@@ -318,7 +324,7 @@ def create_app(config: GatewayConfig, connect: Callable[[], AsyncClient], log: A
     problems.install(app)
     app.add_exception_handler(ClientLeft, _answer_nobody)
     app.add_middleware(BodyLimit, most=config.max_body)
-    app.add_middleware(Access, keys=keys, config=config)
+    app.add_middleware(AccessMiddleware, keys=keys, config=config)
     if keys is None:  # outside of it: a page of another site uses up nobody's rate
         app.add_middleware(ForeignPages, origins=config.cors_origins, hosts=config.allowed_hosts)
     if config.cors_origins:
@@ -329,7 +335,7 @@ def create_app(config: GatewayConfig, connect: Callable[[], AsyncClient], log: A
             allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
             expose_headers=["X-Request-Id", "Retry-After"],
         )
-    app.add_middleware(Observer, log=log, metrics=metrics)
+    app.add_middleware(ObservabilityMiddleware, log=log, metrics=metrics)
     make_schema = app.openapi
     app.openapi = lambda: app.openapi_schema or problems.document(make_schema(), keys=keys is not None)  # type: ignore[method-assign]
     return app

@@ -23,7 +23,7 @@ from neuro_latent_serving.gateway.options import (
     TrustedProxies,
 )
 from neuro_latent_serving.server.cli import console, make_gateway, reported_errors
-from neuro_latent_serving.server.errors import UsageError
+from neuro_latent_serving.server.serve_errors import UsageError
 from neuro_latent_serving.server.stop import StopSignals
 
 
@@ -90,7 +90,7 @@ def gateway_key(
     ] = False,
 ) -> None:
     """Make an API key: its hash goes to the file, the key itself is printed this once."""
-    from neuro_latent_serving.gateway.access import add_key
+    from neuro_latent_serving.gateway.api_keys import add_key
 
     with reported_errors():
         typer.echo(add_key(api_keys, name, proxy=proxy))

@@ -4,7 +4,7 @@ import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 
-from neuro_latent_serving.server.errors import UsageError
+from neuro_latent_serving.server.serve_errors import UsageError
 
 
 @dataclass(frozen=True)

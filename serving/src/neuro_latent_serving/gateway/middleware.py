@@ -74,7 +74,7 @@ class _LossyStream:
             self._stream.flush()
 
 
-class Observer:
+class ObservabilityMiddleware:
     """Gives each request an id, answers what nobody caught as a problem, and counts and logs.
 
     Routes add to the log line in ``request.state.noted``.

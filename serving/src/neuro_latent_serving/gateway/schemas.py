@@ -9,7 +9,7 @@ from neuro_latent_core.limits import ADAPTER_NAME, MAX_ADAPTER_NAME, MAX_PROMPT_
 from neuro_latent_core.options import OPTIONS, GenerationOptions, Option, RequestOptions
 from neuro_latent_core.protocol import FEEDBACK_LIMITS, FINISH_REASONS
 from neuro_latent_serving.checks import check_prompt
-from neuro_latent_serving.feedback.record import Feedback
+from neuro_latent_serving.feedback.record import FeedbackEntry
 
 
 def _whole(value: Any) -> Any:
@@ -138,7 +138,7 @@ class FeedbackRequest(_Body):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        Feedback(**self.model_dump())
+        FeedbackEntry(**self.model_dump())
         return self
 
 

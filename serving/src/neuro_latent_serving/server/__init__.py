@@ -5,15 +5,15 @@ leaves no process and no shared memory behind, whichever way the block, or the p
 """
 
 from neuro_latent_serving.server.binary import TritonBinary, find_tritonserver
-from neuro_latent_serving.server.errors import ServeError, ServerEndedError, UsageError
 from neuro_latent_serving.server.ports import FREE_PORTS, Ports
-from neuro_latent_serving.server.supervisor import ServedModel, ServerConfig, TritonServer
+from neuro_latent_serving.server.serve_errors import ServeError, ServerEndedError, UsageError
+from neuro_latent_serving.server.supervisor import ReadyModel, ServerConfig, TritonServer
 
 __all__ = [
     "FREE_PORTS",
     "Ports",
+    "ReadyModel",
     "ServeError",
-    "ServedModel",
     "ServerConfig",
     "ServerEndedError",
     "TritonBinary",

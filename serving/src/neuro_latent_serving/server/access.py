@@ -16,7 +16,7 @@ CLOSED_APIS = "model-repository,shared-memory,trace,logging"
 """What nobody needs who asks for answers: loading models, mapping memory, writing trace files, changing the log."""
 
 NO_CALL_CARRIES = "x" * 20_000
-"""A word that closes a part of gRPC to everybody: a call's metadata are at most 16 kB. A secret would not do, for every
+"""A word that closes a part of gRPC to everybody: a call's metadata are at most 16 kB. A secret is no option: every
 user of the machine can read the command line of tritonserver."""
 
 CONNECTION_AGE_MS = 300_000
@@ -50,7 +50,7 @@ def is_this_machine(host: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Access:
+class ServerAccess:
     """Where a running server is, and the secret with which its HTTP does what is closed to others."""
 
     http: str
@@ -84,13 +84,13 @@ def access_folder() -> Path:
     return state / "neuro-latent" / "servers"
 
 
-def find_access(url: str) -> Access | None:
+def find_access(url: str) -> ServerAccess | None:
     """What a running server of this user at ``url`` (its HTTP or its gRPC, on this machine) has left."""
     wanted = parse_url(url)
-    found: dict[float, Access] = {}
+    found: dict[float, ServerAccess] = {}
     for file in access_folder().glob("*.json"):
         with suppress(OSError, ValueError, TypeError):
-            access = Access(**json.loads(file.read_bytes()))
+            access = ServerAccess(**json.loads(file.read_bytes()))
             if wanted.is_loopback and (wanted.is_grpc, wanted.port) in [
                 (True, parse_url(access.grpc).port),
                 (False, parse_url(access.http).port),

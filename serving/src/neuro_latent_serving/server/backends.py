@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from neuro_latent_serving.server.binary import TritonBinary, check_libraries
-from neuro_latent_serving.server.errors import ServeError
 from neuro_latent_serving.server.process import is_shell_safe
+from neuro_latent_serving.server.serve_errors import ServeError
 
 STUB = "triton_python_backend_stub"
 LIBRARY = "libtriton_python.so"
 
-STAND_IN = "onnxruntime"
-STAND_IN_MODEL = '"""In place of Triton\'s onnxruntime backend, which this installation has not."""\n\n' + (
-    "from neuro_latent_serving.triton.stand_in import OnnxRuntimeModel as TritonPythonModel  # noqa: F401\n"
+ONNXRUNTIME = "onnxruntime"
+SHIM_MODEL = '"""In place of Triton\'s onnxruntime backend, which this installation does not have."""\n\n' + (
+    "from neuro_latent_serving.triton.onnxruntime_shim import OnnxRuntimeModel as TritonPythonModel  # noqa: F401\n"
 )
 """Triton takes a folder with a ``model.py`` as a backend that is written in Python."""
 
@@ -32,8 +32,8 @@ class Backends:
 def prepare_backends(binary: TritonBinary, run_dir: Path, python: str | None = None) -> Backends:
     """Give the wheel's backends the stub of ``python`` ("3.11"; default: the running one), by links in ``run_dir``.
 
-    The wheel has no onnxruntime backend, so it gets one that is written in Python (``triton/stand_in.py``). A full
-    installation has a stub in its python backend already and is used as it is, by a link where its path is not
+    The wheel has no onnxruntime backend, so it gets a shim that is written in Python (``triton/onnxruntime_shim.py``).
+    A full installation has a stub in its python backend already and is used as it is, by a link where its path is not
     shell-safe.
     """
     folder = run_dir / "backends"
@@ -51,17 +51,17 @@ def prepare_backends(binary: TritonBinary, run_dir: Path, python: str | None = N
             if file.name not in (STUB, "__pycache__"):
                 _place(file, link / file.name)
     (folder / "python" / STUB).symlink_to(stub)
-    if not (folder / STAND_IN).exists():
-        (folder / STAND_IN).mkdir()
-        (folder / STAND_IN / "model.py").write_text(STAND_IN_MODEL, encoding="utf-8")
+    if not (folder / ONNXRUNTIME).exists():
+        (folder / ONNXRUNTIME).mkdir()
+        (folder / ONNXRUNTIME / "model.py").write_text(SHIM_MODEL, encoding="utf-8")
     environment = dict(binary.environment)
     library = python_library(python)
     if library is not None:
-        # Only this one library is offered: its folder can hold others (conda's libstdc++) that are not wanted.
-        offered = run_dir / "lib"
-        offered.mkdir()
-        (offered / library.name).symlink_to(library)
-        environment["LD_LIBRARY_PATH"] = f"{offered}:{environment['LD_LIBRARY_PATH']}"
+        # Only this one library is on the path: its folder can hold others (conda's libstdc++) that would interfere.
+        library_folder = run_dir / "lib"
+        library_folder.mkdir()
+        (library_folder / library.name).symlink_to(library)
+        environment["LD_LIBRARY_PATH"] = f"{library_folder}:{environment['LD_LIBRARY_PATH']}"
     check_libraries([binary.path, stub], environment)
     return Backends(folder, environment)
 

@@ -19,7 +19,7 @@ from rich.table import Table
 from neuro_latent_client import Client
 from neuro_latent_core.repository import DEFAULT, PROJECTOR
 from neuro_latent_serving.adapters.records import UNPROBED
-from neuro_latent_serving.gateway.access import RateLimit
+from neuro_latent_serving.gateway.api_keys import RateLimit
 from neuro_latent_serving.gateway.config import GatewayConfig
 from neuro_latent_serving.gateway.options import DEFAULTS as GATEWAY_DEFAULTS
 from neuro_latent_serving.gateway.options import (
@@ -34,9 +34,9 @@ from neuro_latent_serving.gateway.options import (
 )
 from neuro_latent_serving.server.adapter import adapter_weights, export_run, is_exported, refuse_to_drop_adapters
 from neuro_latent_serving.server.binary import find_tritonserver
-from neuro_latent_serving.server.errors import ServeError, ServerEndedError, StartError
 from neuro_latent_serving.server.ports import FREE_PORTS, Ports, claim_ports, numeric_host
 from neuro_latent_serving.server.repository import Manifest, check_repository, newest_adapters
+from neuro_latent_serving.server.serve_errors import ServeError, ServerEndedError, StartError
 from neuro_latent_serving.server.stop import StopSignals
 from neuro_latent_serving.server.supervisor import ServerConfig, TritonServer
 from neuro_latent_serving.settings import GUARD_VARIABLE, MIN_CONFIDENCE_VARIABLE
@@ -238,8 +238,8 @@ def settle_adapters(repository: Path, config: ServerConfig, should_stop: Callabl
     """
     if not (repository / PROJECTOR / UNPROBED).exists():
         return
+    from neuro_latent_serving.adapters.adapter_store import AdapterStore, StopRequestedError
     from neuro_latent_serving.adapters.promotion import ProbeError, settle
-    from neuro_latent_serving.adapters.store import AdapterStore, StopRequestedError
 
     private = replace(config, host="127.0.0.1", ports=FREE_PORTS, drain_timeout=0, log_file=None)
 

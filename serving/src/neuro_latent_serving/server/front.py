@@ -1,4 +1,4 @@
-"""What stands before Triton's HTTP: it passes on what Triton can bear, from whoever may ask for it.
+"""A proxy in front of Triton's HTTP: it forwards what Triton can handle, from callers who are allowed to ask.
 
 Triton 24.10 dies of deeply nested JSON (its parser calls itself for every bracket), and takes requests of web pages. So
 it listens on a socket that only this user reaches, and this listens on the port. gRPC has neither fault.

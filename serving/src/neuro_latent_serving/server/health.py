@@ -12,14 +12,14 @@ from urllib.parse import quote
 
 
 @dataclass(frozen=True)
-class ServedModel:
+class ReadyModel:
     """A model that is ready, at one of its versions."""
 
     name: str
     version: str
 
 
-class Health:
+class HealthProbe:
     """Questions to the server at ``host:port``, or at the Unix socket ``path``."""
 
     def __init__(self, host: str = "localhost", port: int = 80, *, path: str = "", timeout: float = 2.0) -> None:
@@ -41,10 +41,10 @@ class Health:
         """Triton's version, such as "2.51.0"."""
         return str(self._ask("GET", "/v2").get("version", "unknown"))
 
-    def models(self) -> tuple[ServedModel, ...]:
+    def models(self) -> tuple[ReadyModel, ...]:
         """The models that are ready, by name."""
         index = self._ask("POST", "/v2/repository/index")
-        ready = [ServedModel(row["name"], row["version"]) for row in index if row.get("state") == "READY"]
+        ready = [ReadyModel(row["name"], row["version"]) for row in index if row.get("state") == "READY"]
         return tuple(sorted(ready, key=lambda model: (model.name, model.version)))
 
     def _is_ok(self, path: str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 
-from neuro_latent_serving.server.errors import ServeError, UsageError
+from neuro_latent_serving.server.serve_errors import ServeError, UsageError
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A tritonserver process: its command line, its environment, and the keeper that holds it."""
+"""A tritonserver process: its command line, its environment, and the watchdog that holds it."""
 
 import fcntl
 import os
@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from neuro_latent_serving.server import keeper
+from neuro_latent_serving.server import watchdog
 from neuro_latent_serving.server.access import server_options
-from neuro_latent_serving.server.errors import ServeError
 from neuro_latent_serving.server.ports import Ports
+from neuro_latent_serving.server.serve_errors import ServeError
 
 RUN_PREFIX = "neuro-latent-serve-"
 """Of run folders."""
@@ -116,9 +116,9 @@ class ServerProcess:
         self._shm_prefix = shm_prefix
         self._lock = hold(shm_prefix, run_dir)
         with log_file.open("ab") as log:
-            # A session of its own: Ctrl-C in a terminal reaches us alone, and we stop the server in order.
-            self._keeper = subprocess.Popen(
-                [sys.executable, "-I", "-S", keeper.__file__, shm_prefix, str(run_dir), *command],
+            # A session of its own: Ctrl-C in a terminal reaches us alone, and we drain the server.
+            self._watchdog = subprocess.Popen(
+                [sys.executable, "-I", "-S", watchdog.__file__, shm_prefix, str(run_dir), *command],
                 env=environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -127,22 +127,22 @@ class ServerProcess:
                 bufsize=0,
                 pass_fds=(self._lock,),
             )
-        assert self._keeper.stdin is not None
-        assert self._keeper.stdout is not None
-        self._orders = self._keeper.stdin
-        with self._keeper.stdout as answer:
+        assert self._watchdog.stdin is not None
+        assert self._watchdog.stdout is not None
+        self._orders = self._watchdog.stdin
+        with self._watchdog.stdout as answer:
             line = answer.readline()
         if not line.strip().isdigit():
             self._orders.close()
-            self._keeper.wait(timeout=10)
-            keeper.remove_shared_memory(shm_prefix)
+            self._watchdog.wait(timeout=10)
+            watchdog.remove_shared_memory(shm_prefix)
             os.close(self._lock)
             raise ServeError(f"tritonserver could not be started; its log is {log_file}")
         self.pid = int(line)
 
     def poll(self) -> int | None:
         """The exit code of the server (128 + n: ended by signal n), or None while it runs."""
-        return self._keeper.poll()
+        return self._watchdog.poll()
 
     def terminate(self) -> None:
         """Ask the server to finish the requests that it has, and to exit."""
@@ -155,20 +155,20 @@ class ServerProcess:
     def wait(self, seconds: float) -> int | None:
         """The exit code, or None when the server still runs after ``seconds``."""
         try:
-            return self._keeper.wait(timeout=seconds)
+            return self._watchdog.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
             return None
 
     def close(self) -> None:
-        """Make sure that nothing is left: also when somebody killed the keeper itself."""
+        """Make sure that nothing is left: also when somebody killed the watchdog itself."""
         self._orders.close()
         if self.wait(15) is None:
-            self._keeper.kill()
-            self._keeper.wait(timeout=5)
-        if (self._keeper.returncode or 0) < 0:
+            self._watchdog.kill()
+            self._watchdog.wait(timeout=5)
+        if (self._watchdog.returncode or 0) < 0:
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
-        keeper.remove_shared_memory(self._shm_prefix)
+        watchdog.remove_shared_memory(self._shm_prefix)
         os.close(self._lock)
 
     def _order(self, order: bytes) -> None:
@@ -180,9 +180,9 @@ class ServerProcess:
 def hold(shm_prefix: str, run_dir: Path) -> int:
     """A lock beside the server's shared memory, in a file that names its run folder.
 
-    The keeper, the server and its stubs inherit the descriptor, so the lock is free when all of them have ended.
+    The watchdog, the server and its stubs inherit the descriptor, so the lock is free when all of them have ended.
     """
-    file = keeper.SHARED_MEMORY / f"{shm_prefix}{LOCK}"
+    file = watchdog.SHARED_MEMORY / f"{shm_prefix}{LOCK}"
     new = file.with_name(f".{file.name}")  # nobody looks at it before it is locked
     lock = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
@@ -193,7 +193,7 @@ def hold(shm_prefix: str, run_dir: Path) -> int:
 
 def remove_leftovers(run_root: Path) -> None:
     """Remove shared memory and run folders of servers whose processes were all killed, and old logs in ``run_root``."""
-    for file in keeper.SHARED_MEMORY.glob(f"{SHM_PREFIX}*-{LOCK}"):
+    for file in watchdog.SHARED_MEMORY.glob(f"{SHM_PREFIX}*-{LOCK}"):
         with suppress(OSError):  # somebody else's, or one whose server runs
             lock = os.open(file, os.O_RDWR | os.O_NOFOLLOW)
             try:
@@ -203,7 +203,7 @@ def remove_leftovers(run_root: Path) -> None:
                 run_dir = Path(os.fsdecode(os.read(lock, 4096)))
                 if run_dir.name.startswith(RUN_PREFIX):
                     shutil.rmtree(run_dir, ignore_errors=True)
-                keeper.remove_shared_memory(file.name.removesuffix(LOCK))
+                watchdog.remove_shared_memory(file.name.removesuffix(LOCK))
             finally:
                 os.close(lock)
     for log in run_root.glob(f"{RUN_PREFIX}*/{LOG}"):

@@ -15,14 +15,14 @@ from neuro_latent_serving.adapters.records import (
     graph_of,
     read_adapters,
 )
-from neuro_latent_serving.server.errors import ServeError, UsageError
 from neuro_latent_serving.server.process import is_shell_safe
+from neuro_latent_serving.server.serve_errors import ServeError, UsageError
 
 GPU_ONLY = ("bf16",)
 EXPORT_COMMAND = "neuro-latent export --adapter DIR --output {repository}"
 
 
-class Adapter(BaseModel):
+class ExportedAdapter(BaseModel):
     """The adapter that was exported."""
 
     model_config = ConfigDict(frozen=True)
@@ -37,7 +37,7 @@ class Manifest(BaseModel):
 
     format: int = 1
     artifacts: dict[str, File]
-    adapter: Adapter
+    adapter: ExportedAdapter
     model_version: str
     created: str
     precision: str = "fp32"

@@ -1,11 +1,11 @@
-"""Ctrl-C, SIGTERM and SIGHUP as a question that loops ask."""
+"""Ctrl-C, SIGTERM and SIGHUP as flags that loops poll."""
 
 import signal
 from types import FrameType
 
 
 class StopSignals:
-    """Counts the signals that ask us to stop while the ``with`` block runs: one asks for order, a second for haste.
+    """Counts the signals to stop while the ``with`` block runs: the first drains, the second kills.
 
     A plain counter, and no ``threading.Event``: a handler can interrupt the main thread inside the event's own lock.
     """

@@ -1,4 +1,4 @@
-"""One Triton server: started, waited for until it is ready, and stopped in order."""
+"""One Triton server: started, waited for until it is ready, and drained when it stops."""
 
 import os
 import shutil
@@ -13,14 +13,12 @@ from pathlib import Path
 from neuro_latent_client import Client, NeuroLatentError
 from neuro_latent_core.protocol import STREAM_MODEL, UNARY_MODEL
 from neuro_latent_core.repository import hold
-from neuro_latent_serving.server.access import Access, is_this_machine
+from neuro_latent_serving.server.access import ServerAccess, is_this_machine
 from neuro_latent_serving.server.asgi import AsgiServer
 from neuro_latent_serving.server.backends import prepare_backends
 from neuro_latent_serving.server.binary import TritonBinary, find_tritonserver
-from neuro_latent_serving.server.errors import ServeError, ServerEndedError, StartError, UsageError
 from neuro_latent_serving.server.front import Front
-from neuro_latent_serving.server.health import Health, ServedModel
-from neuro_latent_serving.server.keeper import STALLED
+from neuro_latent_serving.server.health import HealthProbe, ReadyModel
 from neuro_latent_serving.server.logs import LogFollower, failure_lines
 from neuro_latent_serving.server.ports import Ports, claim_ports, numeric_host
 from neuro_latent_serving.server.process import (
@@ -34,8 +32,10 @@ from neuro_latent_serving.server.process import (
     temporary_folder,
 )
 from neuro_latent_serving.server.repository import model_names
+from neuro_latent_serving.server.serve_errors import ServeError, ServerEndedError, StartError, UsageError
+from neuro_latent_serving.server.watchdog import STALLED
 
-__all__ = ["ServedModel", "ServerConfig", "TritonServer"]
+__all__ = ["ReadyModel", "ServerConfig", "TritonServer"]
 
 POLL_SECONDS = 0.05
 
@@ -95,13 +95,13 @@ class TritonServer:
         self.ports = self.config.ports
         self.binary: TritonBinary | None = None
         self.version = ""
-        self.models: tuple[ServedModel, ...] = ()
+        self.models: tuple[ReadyModel, ...] = ()
         self.start_seconds = 0.0
         self._expected = models
         self._process: ServerProcess | None = None
         self._run_dir: Path | None = None
         self._run_fd = self._repository_fd = -1
-        self._access: Access | None = None
+        self._access: ServerAccess | None = None
         self._front: AsgiServer | None = None
         self._log_start = 0
         self._follower: LogFollower | None = None
@@ -325,16 +325,16 @@ class TritonServer:
                 with suppress(OSError):
                     self._run_dir.rmdir()
 
-    def _health(self) -> Health:
-        return Health(path=self._http_socket)
+    def _health(self) -> HealthProbe:
+        return HealthProbe(path=self._http_socket)
 
     @property
     def _http_socket(self) -> str:
-        """Triton's own HTTP, in the run folder; by a descriptor of it, for a socket's path may have 107 bytes only."""
+        """Triton's own HTTP, in the run folder; by its descriptor, because a socket's path is limited to 107 bytes."""
         return f"/proc/{os.getpid()}/fd/{self._run_fd}/{HTTP_SOCKET}"
 
     def _open_http(self, host: str) -> None:
-        self._access = Access(self.http_url, self.grpc_url)
+        self._access = ServerAccess(self.http_url, self.grpc_url)
         app = Front(self._http_socket, self._access.secret, any_host=not is_this_machine(host))
         self._front = AsgiServer(
             app,

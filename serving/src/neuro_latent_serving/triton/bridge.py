@@ -79,7 +79,7 @@ def _connect() -> Connection:
 
 
 def decode(request: DecodeRequest) -> list[Event]:
-    """Have the engine decode a request; waits, and returns the last event of each text, in their order.
+    """Have the engine decode a request; waits, and returns the last event of each sequence, in their order.
 
     Raises:
         PublicError: what the engine raised, in the same class.
@@ -112,7 +112,7 @@ class Bridge:
         threading.Thread(target=accept, name="bridge", daemon=True).start()
 
     def close(self) -> None:
-        """Say that the engine ends in order; the process goes on until Triton ends it."""
+        """Announce that the engine ends normally; the process runs until Triton ends it."""
         for connection in self._watchers:
             with suppress(OSError):
                 connection.send_bytes(BYE)
@@ -132,7 +132,7 @@ class Bridge:
 def watch(on_lost: Callable[[], None]) -> None:
     """Call ``on_lost`` when the engine's process dies without having said goodbye; on a thread of its own.
 
-    An engine that is not there yet, or that was replaced in order, is waited for.
+    Waits for an engine that is not there yet, or that was replaced normally.
     """
 
     def run() -> None:

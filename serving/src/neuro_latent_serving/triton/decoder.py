@@ -14,10 +14,11 @@ from neuro_latent_core.errors import InvalidInput, PublicError
 from neuro_latent_core.options import RequestOptions
 from neuro_latent_core.protocol import RAW_PROMPT
 from neuro_latent_serving.checks import check_prompt
-from neuro_latent_serving.engine import Engine, EngineConfig, Event, Gate, Request
-from neuro_latent_serving.engine.opening import DeviceName
+from neuro_latent_serving.engine import Engine, EngineConfig, Event, GateOutput, Request
+from neuro_latent_serving.engine.decoder_factory import DeviceName
 from neuro_latent_serving.settings import guard_is_on, min_confidence
 from neuro_latent_serving.triton import bridge
+from neuro_latent_serving.triton.engine_report import EngineReport
 from neuro_latent_serving.triton.messages import (
     array,
     asked_at,
@@ -32,14 +33,13 @@ from neuro_latent_serving.triton.messages import (
     tensor,
     whole_number,
 )
-from neuro_latent_serving.triton.metrics import EngineReport
-from neuro_latent_serving.triton.outbox import Mailbox, Outbox
+from neuro_latent_serving.triton.send_queue import PendingResponses, SendQueue
 
 CANCELLATION_POLL_S = 0.02
 """Asking Triton whether a request was cancelled crosses a process boundary, so it is not asked every step."""
 
 NICENESS = 19
-"""Where cores are short the encoders go first: a step takes hardly longer for more texts, so it should wait for them.
+"""Where cores are short the encoders go first: a step takes hardly longer for more rows, so it should wait for them.
 (16 clients, true sizes, two cores: 755 tokens a second instead of 540.)"""
 
 CANCELLATION_IS_REMEMBERED_S = 60.0
@@ -58,7 +58,7 @@ class DecoderModel:
         folder = Path(args["model_repository"]) / args["model_version"]
         self._model_version = parameters["model_version"]
         self._cancelled: dict[str, float] = {}
-        self._outbox = Outbox()  # before the engine, which may fail already while it warms up
+        self._send_queue = SendQueue()  # before the engine, which may fail already while it warms up
         before = _threads()
         self._engine = Engine(
             folder,
@@ -81,7 +81,9 @@ class DecoderModel:
         for thread in _threads() - before:  # after the warm-up, which measures steps: the engine's and its sessions'
             with suppress(ProcessLookupError):
                 os.setpriority(os.PRIO_PROCESS, thread, NICENESS)
-        self._outbox.tick = EngineReport(self._engine.metrics, self._engine.config.slots, self._model_version).publish
+        self._send_queue.tick = EngineReport(
+            self._engine.metrics, self._engine.config.slots, self._model_version
+        ).publish
         self._bridge = bridge.Bridge(self._submit_whole)
 
     def execute(self, requests: list[Any]) -> None:
@@ -99,12 +101,12 @@ class DecoderModel:
     def finalize(self) -> None:
         self._bridge.close()
         self._engine.close()
-        self._outbox.close()
+        self._send_queue.close()
 
     def _fail(self) -> None:
         """The engine's thread has died: so must this process, for Triton goes on asking it."""
         log.critical("the decode engine has failed; its process ends")
-        self._outbox.close()  # every request has its error by now
+        self._send_queue.close()  # every request has its error by now
         os._exit(1)
 
     def _cancel(self, request_id: str) -> None:
@@ -132,7 +134,9 @@ class DecoderModel:
             else:
                 sender.send(error_response(error), flags=final)
 
-        mailbox = Mailbox(self._outbox, lambda event: sender.send(_response(event, truncated, version)), send_end)
+        pending = PendingResponses(
+            self._send_queue, lambda event: sender.send(_response(event, truncated, version)), send_end
+        )
         row = bridge.DecodeRequest(
             # Copies: the request's own memory is Triton's.
             hidden_QD=np.array(hidden[0]),
@@ -143,7 +147,7 @@ class DecoderModel:
             request_id=request.request_id(),
             asked=asked_at(request, 1),
         )
-        self._submit(row, mailbox.put, mailbox.end, _polled(sender.is_cancelled))
+        self._submit(row, pending.put, pending.end, _polled(sender.is_cancelled))
 
     def _submit_whole(
         self,
@@ -176,7 +180,7 @@ class DecoderModel:
                 options=RequestOptions.from_values(row.options),
                 on_event=on_event,
                 on_end=end,
-                gate=Gate.of_values(row.gate_4),
+                gate=GateOutput.of_values(row.gate_4),
                 asked=row.asked,
                 is_cancelled=lambda: (bool(row.request_id) and row.request_id in self._cancelled) or is_cancelled(),
             )

@@ -10,8 +10,8 @@ import triton_python_backend_utils as pb_utils
 from neuro_latent_core.errors import InvalidInput
 from neuro_latent_core.protocol import FEEDBACK_INPUT_TYPES
 from neuro_latent_serving.errors import StoreDamaged, StoreUnavailable
-from neuro_latent_serving.feedback import Feedback, FeedbackStore
-from neuro_latent_serving.feedback.store import Stored
+from neuro_latent_serving.feedback import FeedbackEntry, FeedbackStore
+from neuro_latent_serving.feedback.feedback_store import Stored
 from neuro_latent_serving.settings import feedback_url, refuses_secrets
 from neuro_latent_serving.triton.messages import (
     bytes_tensor,
@@ -23,7 +23,7 @@ from neuro_latent_serving.triton.messages import (
     send_last,
     tensor,
 )
-from neuro_latent_serving.triton.outbox import Outbox
+from neuro_latent_serving.triton.send_queue import SendQueue
 
 WAITING = 16
 """Requests that wait for the database side by side."""
@@ -39,7 +39,7 @@ class FeedbackModel:
     def initialize(self, args: dict[str, str]) -> None:
         self._store = FeedbackStore(feedback_url())
         self._refuses_secrets, self._refused = refuses_secrets(), 0
-        self._threads, self._outbox = ThreadPoolExecutor(WAITING, "feedback"), Outbox()
+        self._threads, self._send_queue = ThreadPoolExecutor(WAITING, "feedback"), SendQueue()
 
     def execute(self, requests: list[Any]) -> list[None]:
         for request in requests:
@@ -55,7 +55,7 @@ class FeedbackModel:
 
     def finalize(self) -> None:
         self._threads.shutdown()
-        self._outbox.close()
+        self._send_queue.close()
         self._store.close()
 
     def _answer(self, sender: Any, rows: list[dict[str, Any]]) -> None:
@@ -66,13 +66,13 @@ class FeedbackModel:
             if isinstance(error, StoreDamaged | StoreUnavailable):  # its reason is the operator's alone
                 log.error("feedback was not stored", exc_info=error)
             outcome = error
-        self._outbox.carry(_Answer(sender, outcome))
+        self._send_queue.put(_FeedbackAnswer(sender, outcome))
 
-    def _checked(self, rows: list[dict[str, Any]]) -> list[Feedback]:
+    def _checked(self, rows: list[dict[str, Any]]) -> list[FeedbackEntry]:
         """The rows as feedback. A wrong row is told only where the store works, so one that is wrong on purpose asks
         for its health."""
         try:
-            checked = [Feedback(**row) for row in rows]
+            checked = [FeedbackEntry(**row) for row in rows]
             if self._refuses_secrets and any(row.has_secret() for row in checked):
                 self._refused += 1
                 log.warning("feedback with a secret was refused, %d times since the start", self._refused)
@@ -84,7 +84,7 @@ class FeedbackModel:
 
 
 @dataclass(frozen=True)
-class _Answer:
+class _FeedbackAnswer:
     """A request that was stored, or why it was not, on its way out."""
 
     sender: Any

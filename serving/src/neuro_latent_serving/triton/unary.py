@@ -30,7 +30,7 @@ from neuro_latent_serving.triton.messages import (
     send_last,
     tensor,
 )
-from neuro_latent_serving.triton.outbox import Outbox
+from neuro_latent_serving.triton.send_queue import SendQueue
 
 
 class UnaryDecoderModel:
@@ -39,7 +39,7 @@ class UnaryDecoderModel:
     def initialize(self, args: dict[str, str]) -> None:
         self._model_version = model_parameters(args).get("model_version", "")
         self._threads: set[threading.Thread] = set()
-        self._outbox = Outbox()
+        self._send_queue = SendQueue()
         bridge.watch(self._engine_lost)
 
     def execute(self, requests: list[Any]) -> list[None]:
@@ -60,7 +60,7 @@ class UnaryDecoderModel:
     def finalize(self) -> None:
         for thread in self._threads:
             thread.join()
-        self._outbox.close()
+        self._send_queue.close()
 
     @staticmethod
     def _engine_lost() -> None:
@@ -112,7 +112,7 @@ class UnaryDecoderModel:
         texts = [answer for answer in answers if not isinstance(answer, Exception)]
         if failed is None and not all(texts):
             failed = EngineBusy("the request was cancelled")
-        self._outbox.carry(_Answer(self, sender, texts if failed is None else failed, truncated, made_by))
+        self._send_queue.put(_UnaryAnswer(self, sender, texts if failed is None else failed, truncated, made_by))
 
     def response(self, texts: list[list[Event]], truncated: Any, made_by: Any) -> Any:
         """The texts of each row, and the versions that made them, as Triton's response."""
@@ -132,7 +132,7 @@ class UnaryDecoderModel:
 
 
 @dataclass(frozen=True)
-class _Answer:
+class _UnaryAnswer:
     """A finished request, on its way out."""
 
     model: UnaryDecoderModel

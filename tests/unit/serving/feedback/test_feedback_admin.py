@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from neuro_latent_serving.feedback import Feedback, FeedbackStore
+from neuro_latent_serving.feedback import FeedbackEntry, FeedbackStore
 from neuro_latent_serving.feedback.cli import app
 from neuro_latent_serving.settings import FEEDBACK_VARIABLE, feedback_url
 
-GOOD = Feedback("r1", "raw", "enhanced ✓", 1, user="ann", model_version="v1")
+GOOD = FeedbackEntry("r1", "raw", "enhanced ✓", 1, user="ann", model_version="v1")
 
 
 @pytest.fixture

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 
 from neuro_latent_client.testing import Failure, FakeServer
 from neuro_latent_serving.gateway import middleware
-from neuro_latent_serving.gateway.access import ApiKeys, RateLimit, add_key
+from neuro_latent_serving.gateway.api_keys import ApiKeys, RateLimit, add_key
 from neuro_latent_serving.gateway.config import GatewayConfig
 from neuro_latent_serving.gateway.server import GatewayServer
 from neuro_latent_serving.server import connection as connections
-from neuro_latent_serving.server.errors import ServeError, UsageError
+from neuro_latent_serving.server.serve_errors import ServeError, UsageError
 from tests.unit.serving.gateway.conftest import Start
 from tests.unit.serving.gateway.test_gateway_routes import FEEDBACK, PROMPT, events, problem, wait_for
 

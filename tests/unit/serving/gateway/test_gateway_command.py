@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from neuro_latent_serving.gateway.access import ApiKeys
+from neuro_latent_serving.gateway.api_keys import ApiKeys
 
 Run = Callable[..., "subprocess.Popen[str]"]
 NOBODY = "grpc://127.0.0.1:1"

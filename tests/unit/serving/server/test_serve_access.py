@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from neuro_latent_serving.server import FREE_PORTS, ServerConfig, TritonServer
-from neuro_latent_serving.server.access import CLOSED_APIS, Access, find_access, foreign_page
+from neuro_latent_serving.server.access import CLOSED_APIS, ServerAccess, find_access, foreign_page
 from neuro_latent_serving.server.front import MAX_DEPTH, depth
 
 GENERATE = "/v2/models/echo/generate"
@@ -119,9 +119,9 @@ def test_depth_is_that_of_brackets_outside_of_texts() -> None:
 
 
 def test_the_newest_server_at_a_port_is_found(state: Path) -> None:
-    Access("http://127.0.0.1:8000", "grpc://127.0.0.1:8001").write()
+    ServerAccess("http://127.0.0.1:8000", "grpc://127.0.0.1:8001").write()
     time.sleep(0.02)
-    newest = Access("http://127.0.0.1:9000", "grpc://127.0.0.1:8001")
+    newest = ServerAccess("http://127.0.0.1:9000", "grpc://127.0.0.1:8001")
     newest.write()
     (state / "neuro-latent" / "servers" / "1.json").write_text("{")
     assert find_access("grpc://localhost:8001") == newest

@@ -11,8 +11,8 @@ import pytest
 from neuro_latent_serving.server import process
 from neuro_latent_serving.server.backends import prepare_backends
 from neuro_latent_serving.server.binary import TritonBinary, check_libraries, find_tritonserver
-from neuro_latent_serving.server.errors import ServeError, UsageError
 from neuro_latent_serving.server.process import temporary_folder
+from neuro_latent_serving.server.serve_errors import ServeError, UsageError
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 

@@ -17,15 +17,15 @@ import pytest
 
 from neuro_latent_serving.server import (
     FREE_PORTS,
-    ServedModel,
+    ReadyModel,
     ServeError,
     ServerConfig,
     ServerEndedError,
     TritonServer,
     UsageError,
-    keeper,
+    watchdog,
 )
-from neuro_latent_serving.server.errors import StartError
+from neuro_latent_serving.server.serve_errors import StartError
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def shm_prefix(fake_server) -> str:
 
 def test_a_server_is_ready_in_the_block_and_gone_after_it(configure, fake_server, repository, run_root) -> None:
     with TritonServer(repository, configure()) as server:
-        assert server.models == (ServedModel("echo", "1"),)
+        assert server.models == (ReadyModel("echo", "1"),)
         assert server.version == "9.9.9"
         assert psutil.Process(server.pid).cmdline()[1] == str(fake_server.program)
         assert server.http_url == f"http://127.0.0.1:{server.ports.http}"
@@ -152,7 +152,7 @@ def test_a_child_in_a_session_of_its_own_does_not_stay(configure, fake_server, r
     assert not psutil.pid_exists(fake_server.child)
 
 
-@pytest.mark.parametrize("victim", ["server", "keeper"])
+@pytest.mark.parametrize("victim", ["server", "watchdog"])
 def test_a_killed_server_is_reported_and_leaves_nothing(
     configure, fake_server, repository, tmp_path, victim: str
 ) -> None:
@@ -171,7 +171,7 @@ def test_a_killed_server_is_reported_and_leaves_nothing(
     if victim == "server":
         assert not psutil.pid_exists(fake_server.child)
     else:
-        os.kill(fake_server.child, signal.SIGKILL)  # a session of its own, and its keeper killed: nobody could know it
+        os.kill(fake_server.child, signal.SIGKILL)  # a session of its own, with its watchdog killed: nobody could tell
 
 
 @pytest.mark.parametrize("seconds", [0, 2.5])
@@ -181,7 +181,7 @@ def test_a_child_that_dies_ends_the_server_with_its_name_and_a_stall_is_told(
     """Triton does not start a python model's process again, and calls the model ready."""
     server = TritonServer(repository, configure("child"))
     server.start()
-    time.sleep(2.5)  # the keeper looks for new children every two seconds
+    time.sleep(2.5)  # the watchdog looks for new children every two seconds
     child = psutil.Process(fake_server.child)
     if seconds:
         child.suspend()
@@ -221,7 +221,8 @@ def test_wrong_settings() -> None:
 def test_a_full_disk_loses_a_line_of_the_log_and_fails_a_start_in_words(
     configure, repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = f"import sys; sys.path.insert(0, {str(Path(keeper.__file__).parent)!r}); import keeper; keeper.say('lost')"
+    folder = str(Path(watchdog.__file__).parent)
+    code = f"import sys; sys.path.insert(0, {folder!r}); import watchdog; watchdog.say('lost')"
     with open("/dev/full", "w") as full:
         assert subprocess.run([sys.executable, "-c", code], stderr=full).returncode == 0
 

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from neuro_latent_trainer.command_line import ColumnsOption, explain, fail, say, stopping_with_a_checkpoint, told_by
 from neuro_latent_trainer.errors import TrainerError
-from neuro_latent_trainer.retraining.config import RetrainConfig, read_config
+from neuro_latent_trainer.retraining.retrain_config import RetrainConfig, read_config
 
 if TYPE_CHECKING:
     from neuro_latent_trainer.adapter_folder import SavedAdapter
@@ -163,11 +163,11 @@ def _decide(
 
     _take_feedback(feedback, output_dir / retraining.FEEDBACK_FILE)
     trained_as = retraining.base_settings(base)
-    lessons, mixture = retraining.read_records(output_dir, start, trained_as)
-    for line in (lessons.describe(), mixture.describe()):
+    examples, training_mix = retraining.read_records(output_dir, start, trained_as)
+    for line in (examples.describe(), training_mix.describe()):
         say(console, line)
     # Before the training, which would be for nothing.
-    if refusal := too_few(mixture.original, mixture.feedback, start.config):
+    if refusal := too_few(training_mix.original, training_mix.feedback, start.config):
         retraining.keep_decision(output_dir, refusal)
         return refusal
     where = default_device() if device == "auto" else torch.device(device)
@@ -178,7 +178,9 @@ def _decide(
         config = retraining.settings(trained_as, Path(start.base), start.config)
         with ExitStack() as closing:
             log = closing.enter_context(RunLog(output_dir, console))
-            run = retraining.training_run(output_dir, mixture, config, Path(start.sources.data_path).name, log, where)
+            run = retraining.training_run(
+                output_dir, training_mix, config, Path(start.sources.data_path).name, log, where
+            )
             if run is not None:
                 if run.position.step:
                     say(console, f"going on at step {run.position.step}")
@@ -187,7 +189,7 @@ def _decide(
                 if summary.interrupted:
                     fail(console, f"stopped at step {summary.steps}; go on with --resume", code=130)
     with Progress(console=console, transient=True) as bars:
-        decision = retraining.decide(output_dir, old, adapter, mixture, start.config, told_by(bars))
+        decision = retraining.decide(output_dir, old, adapter, training_mix, start.config, told_by(bars))
     console.print(table(decision))
     return decision
 

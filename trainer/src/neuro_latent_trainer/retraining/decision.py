@@ -14,7 +14,7 @@ from neuro_latent_trainer.evaluation.evaluate import EvaluationConfig, Stage, is
 from neuro_latent_trainer.evaluation.paired import LOWER_IS_BETTER, Rows, compare_rows, figures_by_row
 from neuro_latent_trainer.evaluation.statistics import Floats
 from neuro_latent_trainer.model import PromptOptimizer
-from neuro_latent_trainer.retraining.config import RetrainConfig
+from neuro_latent_trainer.retraining.retrain_config import RetrainConfig
 
 Verdict = Literal["better", "not worse", "undecided", "worse"]
 
@@ -34,7 +34,7 @@ class Figure:
 
     Attributes:
         rows: ``original``, ``feedback`` or ``both``: which rows it is of.
-        measure: as in :class:`~neuro_latent_trainer.retraining.config.Margins`.
+        measure: as in :class:`~neuro_latent_trainer.retraining.retrain_config.Margins`.
         old, new, difference: value and 95 % interval; the difference is new less old.
         p: of the paired randomization test.
     """

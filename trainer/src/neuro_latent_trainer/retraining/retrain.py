@@ -22,11 +22,11 @@ from neuro_latent_trainer.config import SHAPE, TrainConfig
 from neuro_latent_trainer.data import DataError, Record
 from neuro_latent_trainer.evaluation.evaluate import Stage, silent
 from neuro_latent_trainer.model import PromptOptimizer
-from neuro_latent_trainer.retraining.config import RetrainConfig
 from neuro_latent_trainer.retraining.decision import Decision, judge
 from neuro_latent_trainer.retraining.feedback import read_feedback
-from neuro_latent_trainer.retraining.lessons import Lessons, key, learn
-from neuro_latent_trainer.retraining.mixture import Mixture, mix
+from neuro_latent_trainer.retraining.feedback_examples import FeedbackExamples, key, learn
+from neuro_latent_trainer.retraining.retrain_config import RetrainConfig
+from neuro_latent_trainer.retraining.training_mix import TrainingMix, mix
 from neuro_latent_trainer.sources import Sources
 from neuro_latent_trainer.training import Observer, Run
 
@@ -91,7 +91,7 @@ def known_decision(folder: Path) -> Decision | None:
 
 
 def keep_decision(folder: Path, decision: Decision) -> None:
-    """Write the decision, and delete the copy of the feedback: what is purged shall be nowhere."""
+    """Write the decision, and delete the copy of the feedback, so that purged feedback survives nowhere."""
     files.write(folder / DECISION_FILE, (json.dumps(asdict(decision), indent=2) + "\n").encode())
     (folder / FEEDBACK_FILE).unlink(missing_ok=True)
 
@@ -128,23 +128,28 @@ def settings(base: TrainConfig, adapter: Path, config: RetrainConfig) -> TrainCo
     )
 
 
-def read_records(folder: Path, start: Start, base: TrainConfig) -> tuple[Lessons, Mixture]:
-    """The feedback's lessons, and all records of the retraining.
+def read_records(folder: Path, start: Start, base: TrainConfig) -> tuple[FeedbackExamples, TrainingMix]:
+    """The feedback's examples, and all records of the retraining.
 
     Raises:
         DataError, ValueError: the feedback or the original data cannot be used.
     """
     config = start.config
     original, held_out = start.sources.records(base.validation_share, base.seed)
-    opinions, malformed = read_feedback(folder / FEEDBACK_FILE)
+    ratings, malformed = read_feedback(folder / FEEDBACK_FILE)
     form = base.resolved_form
     known = {key(r.raw_prompt): r for r in original if r.target(form) is not None}
-    lessons = learn(opinions, known, form, config.most_characters, len(malformed), lineage(Path(start.base)))
-    return lessons, mix(lessons.records, original, held_out, form, config)
+    examples = learn(ratings, known, form, config.most_characters, len(malformed), lineage(Path(start.base)))
+    return examples, mix(examples.records, original, held_out, form, config)
 
 
 def training_run(
-    folder: Path, mixture: Mixture, config: TrainConfig, data_name: str, observer: Observer, device: torch.device
+    folder: Path,
+    training_mix: TrainingMix,
+    config: TrainConfig,
+    data_name: str,
+    observer: Observer,
+    device: torch.device,
 ) -> Run | None:
     """The run that trains the new adapter, where it stands; None where it is through.
 
@@ -154,10 +159,10 @@ def training_run(
     """
     if (folder / checkpoint.FINAL).is_file():
         return None
-    if not mixture.distinct:
+    if not training_mix.distinct:
         raise DataError("there is nothing to learn: no feedback is left to train on")
-    shown: list[Record] = [*mixture.feedback, *mixture.original]
-    run = Run(config, list(mixture.train), shown, folder, observer, device, data_name)
+    shown: list[Record] = [*training_mix.feedback, *training_mix.original]
+    run = Run(config, list(training_mix.train), shown, folder, observer, device, data_name)
     if checkpoint.all_in(folder):
         run.restore(checkpoint.newest(folder))
     return run
@@ -210,13 +215,18 @@ def load_beside(old: PromptOptimizer, adapter: Path) -> PromptOptimizer:
 
 
 def decide(
-    folder: Path, old: PromptOptimizer, adapter: Path, mixture: Mixture, config: RetrainConfig, stage: Stage = silent
+    folder: Path,
+    old: PromptOptimizer,
+    adapter: Path,
+    training_mix: TrainingMix,
+    config: RetrainConfig,
+    stage: Stage = silent,
 ) -> Decision:
     """Judge an adapter and keep the decision in the folder.
 
     Raises:
         AdapterError: it cannot be loaded beside the old one.
     """
-    decision = judge(old, load_beside(old, adapter), mixture.original, mixture.feedback, config, stage)
+    decision = judge(old, load_beside(old, adapter), training_mix.original, training_mix.feedback, config, stage)
     keep_decision(folder, decision)
     return decision

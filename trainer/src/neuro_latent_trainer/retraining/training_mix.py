@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 from neuro_latent_core.form import Form
 from neuro_latent_trainer.data import Record, place, sample_records
-from neuro_latent_trainer.retraining.config import RetrainConfig
-from neuro_latent_trainer.retraining.lessons import EDIT, key
+from neuro_latent_trainer.retraining.feedback_examples import EDIT, key
+from neuro_latent_trainer.retraining.retrain_config import RetrainConfig
 
 SEED = 0
 """Of the feedback's split. Never another: a prompt that was held out once must be held out of every retraining."""
 
 
 @dataclass(frozen=True)
-class Mixture:
+class TrainingMix:
     """The records of a retraining; no raw prompt of a held-out one is trained on.
 
     Attributes:
@@ -42,12 +42,12 @@ class Mixture:
 
 
 def mix(
-    lessons: Sequence[Record],
+    examples: Sequence[Record],
     original: Sequence[Record],
     held_out: Sequence[Record],
     form: Form,
     config: RetrainConfig,
-) -> Mixture:
+) -> TrainingMix:
     """Mix feedback with original data and hold out a share of its prompts.
 
     Which prompts of the feedback are held out follows from their texts alone, so it is the same in every retraining. A
@@ -57,13 +57,13 @@ def mix(
     only where there is more original data than that. Where there is too little, it is the original data that is
     repeated: the feedback's share is a bound. Records that have nothing to write in the form are left aside.
 
-    ``lessons`` are the records of feedback, ``original`` what the base was trained on, ``held_out`` of the same data.
+    ``examples`` are the records of feedback, ``original`` what the base was trained on, ``held_out`` of the same data.
     """
     never = {key(r.raw_prompt) for r in held_out}
-    mine = {key(r.raw_prompt) for r in lessons}
+    mine = {key(r.raw_prompt) for r in examples}
     judged = {name for name in mine if name in never or place(name, SEED) < config.held_out_share}
     old = [r for r in original if r.target(form) is not None and key(r.raw_prompt) not in judged | never]
-    new = [r for r in lessons if key(r.raw_prompt) not in judged]
+    new = [r for r in examples if key(r.raw_prompt) not in judged]
     feedback_rows: list[Record] = []
     if new:
         ratio = (1 - config.feedback_share) / config.feedback_share
@@ -71,11 +71,13 @@ def mix(
         feedback_rows = new * copies
         wanted = math.ceil(ratio * len(feedback_rows))
         old = old * (wanted // len(old)) + sample_records(old, wanted % len(old)) if old else []
-    return Mixture(
+    return TrainingMix(
         train=(*feedback_rows, *old),
         original=tuple(sample_records([r for r in held_out if r.target(form) is not None], config.judged_rows)),
         feedback=tuple(
-            sample_records([r for r in lessons if key(r.raw_prompt) in judged and r.source == EDIT], config.judged_rows)
+            sample_records(
+                [r for r in examples if key(r.raw_prompt) in judged and r.source == EDIT], config.judged_rows
+            )
         ),
         feedback_rows=len(feedback_rows),
         original_rows=len(old),

@@ -1,10 +1,9 @@
-"""A request in its slots: which tokens its rows feed next, and what it makes of a step's result.
+"""A running request: which tokens its rows feed next, and what it makes of a step's result.
 
-Two ways of writing: texts of their own (greedy, with drafts, or sampled), and the beams of one search.
+Two kinds: independent sequences (greedy, with drafts, or sampled), and the beams of one search.
 """
 
-from collections.abc import Iterator
-from collections.abc import Sequence as Items
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,7 +12,7 @@ from neuro_latent_serving.engine.beams import BeamSearch
 from neuro_latent_serving.engine.contract import Cache, StepResult
 from neuro_latent_serving.engine.request import Request
 from neuro_latent_serving.engine.sampling import Sampler
-from neuro_latent_serving.engine.sequence import DEADLINE, LENGTH, STOP, Event, Sequence
+from neuro_latent_serving.engine.sequence import DEADLINE, LENGTH, STOP, Event, OutputSequence
 from neuro_latent_serving.engine.speculation import Draft, Drafter
 
 
@@ -26,8 +25,8 @@ class StepCounts:
     accepted: int = 0
 
 
-class Writing(Protocol):
-    """A request that holds rows of the cache."""
+class RunningRequest(Protocol):
+    """A request that has been admitted: it holds rows of the cache."""
 
     request: Request
     needs_candidates: bool
@@ -44,42 +43,42 @@ class Writing(Protocol):
         """For each of its rows the tokens to feed, one to ``width``."""
 
     def take(self, result: StepResult, cache: Cache, counts: StepCounts) -> tuple[list[Event], list[int]]:
-        """Go on with a step's result; returns what there is to tell, and the rows that are done."""
+        """Process a step's result; returns the events for the caller, and the rows that are done."""
 
     def stop(self) -> list[Event]:
-        """End what is unfinished, because time is up."""
+        """End what is unfinished, because the deadline has passed."""
 
     def moved(self, rows: dict[int, int]) -> None:
         """Rows of the cache have new numbers: old -> new."""
 
 
 @dataclass(eq=False)
-class _Text:
-    """One text of its own, with its row."""
+class _Slot:
+    """One sequence, with its row of the cache."""
 
-    sequence: Sequence
+    sequence: OutputSequence
     row: int
     last_token: int
     sampler: Sampler | None
     drafter: Drafter | None
-    draft: Items[int] = ()
+    draft: Sequence[int] = ()
 
 
-class Texts:
-    """Greedy or sampled texts; each is written without regard to the others."""
+class SampledSequences:
+    """Greedy or sampled sequences, independent of each other."""
 
     def __init__(
         self,
         request: Request,
-        sequences: Items[Sequence],
-        rows: Items[int],
+        sequences: Sequence[OutputSequence],
+        rows: Sequence[int],
         start_id: int,
-        samplers: Items[Sampler | None],
+        samplers: Sequence[Sampler | None],
         drafter: Drafter | None,
     ) -> None:
         self.request = request
-        self._texts = [
-            _Text(sequence, row, start_id, sampler, drafter)
+        self._slots = [
+            _Slot(sequence, row, start_id, sampler, drafter)
             for sequence, row, sampler in zip(sequences, rows, samplers, strict=True)
         ]
         drawn = [sampler for sampler in samplers if sampler is not None]
@@ -89,80 +88,85 @@ class Texts:
     @property
     def rows(self) -> list[int]:
         """Its rows of the cache."""
-        return [text.row for text in self._texts]
+        return [slot.row for slot in self._slots]
 
     def drafts(self, most: int) -> Iterator[Draft]:
-        """A draft for each greedy text that finds one."""
-        for text in self._texts:
-            text.draft = ()
-            if text.drafter is not None:
-                left = text.sequence.left - 1  # the step writes one token more than it accepts of the draft
-                draft = text.drafter.draft(max(min(most, left), 0))
-                text.draft = draft.tokens
-                if text.draft:
+        """A draft for each greedy sequence that finds one."""
+        for slot in self._slots:
+            slot.draft = ()
+            if slot.drafter is not None:
+                left = slot.sequence.left - 1  # the step writes one token more than it accepts of the draft
+                draft = slot.drafter.draft(max(min(most, left), 0))
+                slot.draft = draft.tokens
+                if slot.draft:
                     yield draft
 
     def feeds(self, width: int) -> list[list[int]]:
         """Last token and draft of each row."""
-        for text in self._texts:
-            text.draft = text.draft[: width - 1]
-        return [[text.last_token, *text.draft] for text in self._texts]
+        for slot in self._slots:
+            slot.draft = slot.draft[: width - 1]
+        return [[slot.last_token, *slot.draft] for slot in self._slots]
 
     def take(self, result: StepResult, cache: Cache, counts: StepCounts) -> tuple[list[Event], list[int]]:
         """Accept the drafts that the model agrees with, and its own next token."""
         events: list[Event] = []
-        for text in self._texts:
-            tokens, logprobs = self._chosen(text, result)
+        for slot in self._slots:
+            tokens, logprobs = self._chosen(slot, result)
             counts.tokens += len(tokens)
-            counts.drafted += len(text.draft)
+            counts.drafted += len(slot.draft)
             counts.accepted += len(tokens) - 1
-            cache.lengths_B[text.row] += len(tokens)
-            text.last_token = tokens[-1]
-            if text.drafter is not None:
-                text.drafter.go_on(tokens, len(text.draft))
-            event = text.sequence.accept(tokens, logprobs)
+            cache.lengths_B[slot.row] += len(tokens)
+            slot.last_token = tokens[-1]
+            if slot.drafter is not None:
+                slot.drafter.go_on(tokens, len(slot.draft))
+            event = slot.sequence.accept(tokens, logprobs)
             if event is not None:
                 events.append(event)
-        ended = [text for text in self._texts if text.sequence.finished]
-        for text in ended:
-            if text.drafter is not None:
-                text.drafter.remember()
-        done = [text.row for text in ended]
-        self._texts = [text for text in self._texts if not text.sequence.finished]
+        ended = [slot for slot in self._slots if slot.sequence.finished]
+        for slot in ended:
+            if slot.drafter is not None:
+                slot.drafter.remember()
+        done = [slot.row for slot in ended]
+        self._slots = [slot for slot in self._slots if not slot.sequence.finished]
         return events, done
 
-    def _chosen(self, text: _Text, result: StepResult) -> tuple[list[int], list[float]]:
-        if text.sampler is None:
-            best = result.next_token_BW[text.row].tolist()
+    def _chosen(self, slot: _Slot, result: StepResult) -> tuple[list[int], list[float]]:
+        if slot.sampler is None:
+            best = result.next_token_BW[slot.row].tolist()
             right = 0
-            while right < len(text.draft) and text.draft[right] == best[right]:
+            while right < len(slot.draft) and slot.draft[right] == best[right]:
                 right += 1
-            return best[: right + 1], result.next_logprob_BW[text.row, : right + 1].tolist()
-        if text.sampler.needs_all:
+            return best[: right + 1], result.next_logprob_BW[slot.row, : right + 1].tolist()
+        if slot.sampler.needs_all:
             assert result.logprobs_BWV is not None
-            token, logprob = text.sampler.draw(result.logprobs_BWV[text.row, 0])
+            token, logprob = slot.sampler.draw(result.logprobs_BWV[slot.row, 0])
         else:
-            candidates = result.candidate_tokens_BWC[text.row, 0], result.candidate_logprobs_BWC[text.row, 0]
-            token, logprob = text.sampler.draw_from(*candidates)
+            candidates = result.candidate_tokens_BWC[slot.row, 0], result.candidate_logprobs_BWC[slot.row, 0]
+            token, logprob = slot.sampler.draw_from(*candidates)
         return [token], [logprob]
 
     def stop(self) -> list[Event]:
-        """End every text as it is."""
-        return [text.sequence.finish(DEADLINE) for text in self._texts]
+        """End every sequence as it is."""
+        return [slot.sequence.finish(DEADLINE) for slot in self._slots]
 
     def moved(self, rows: dict[int, int]) -> None:
         """Rows of the cache have new numbers: old -> new."""
-        for text in self._texts:
-            text.row = rows.get(text.row, text.row)
+        for slot in self._slots:
+            slot.row = rows.get(slot.row, slot.row)
 
 
 class Beams:
-    """The beams of one search; nothing is told before it ends."""
+    """The beams of one search; there is no event before it ends."""
 
     needs_candidates, needs_logprobs = True, False
 
     def __init__(
-        self, request: Request, sequences: Items[Sequence], rows: Items[int], start_id: int, search: BeamSearch
+        self,
+        request: Request,
+        sequences: Sequence[OutputSequence],
+        rows: Sequence[int],
+        start_id: int,
+        search: BeamSearch,
     ) -> None:
         self.request = request
         self.rows = list(rows)
@@ -185,16 +189,16 @@ class Beams:
         counts.tokens += len(self.rows)
         if self._search.finished:
             done, self.rows = self.rows, []
-            return self._tell(), done
+            return self._emit(), done
         cache.reorder(self.rows, [self.rows[parent] for parent in parents])
         self._last_tokens = [int(token) for token in self._search.last_tokens_K]
         return [], []
 
     def stop(self) -> list[Event]:
-        """The best texts so far."""
-        return self._tell(DEADLINE)
+        """The best hypotheses so far."""
+        return self._emit(DEADLINE)
 
-    def _tell(self, reason: str = "") -> list[Event]:
+    def _emit(self, reason: str = "") -> list[Event]:
         events, found = [], self._search.hypotheses()
         for sequence, hypothesis in zip(self._sequences, found, strict=False):
             sequence.replace(hypothesis.tokens, hypothesis.sum_logprob, hypothesis.chosen)
@@ -208,26 +212,26 @@ class Beams:
         self.rows = [rows.get(row, row) for row in self.rows]
 
 
-def start_writing(
+def start_running(
     request: Request,
-    sequences: Items[Sequence],
-    rows: Items[int],
+    sequences: Sequence[OutputSequence],
+    rows: Sequence[int],
     *,
     start_id: int,
     eos_id: int,
     seed: int,
     drafter: Drafter | None = None,
-) -> Writing:
+) -> RunningRequest:
     """Put a request into its rows.
 
     Args:
-        request: what to write.
-        sequences: one for each text that it gets.
+        request: what the caller asked for.
+        sequences: as many as it returns.
         rows: of the cache, as many as it takes.
         start_id: T5's first decoder input.
         eos_id: T5's end token.
         seed: of the sampling.
-        drafter: for a greedy text; None drafts nothing.
+        drafter: for a greedy sequence; None drafts nothing.
     """
     options = request.options
     if options.num_beams > 1:
@@ -240,6 +244,6 @@ def start_writing(
         )
         return Beams(request, sequences, rows, start_id, search)
     if options.greedy:
-        return Texts(request, sequences, rows, start_id, [None], drafter)
+        return SampledSequences(request, sequences, rows, start_id, [None], drafter)
     samplers = [Sampler(options, seed, i, CANDIDATES) for i in range(len(sequences))]
-    return Texts(request, sequences, rows, start_id, samplers, None)
+    return SampledSequences(request, sequences, rows, start_id, samplers, None)

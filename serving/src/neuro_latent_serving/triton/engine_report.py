@@ -41,7 +41,7 @@ class EngineReport:
         self._families: list[Any] = []  # Triton drops a metric whose family is gone
         counter, gauge = pb_utils.MetricFamily.COUNTER, pb_utils.MetricFamily.GAUGE
         self._counters = {name: self._metric(counter, *texts) for name, texts in COUNTERS.items()}
-        self._told: dict[str, float] = dict.fromkeys(COUNTERS, 0)
+        self._published: dict[str, float] = dict.fromkeys(COUNTERS, 0)
         self._gauges = {
             "slots_used": self._metric(gauge, "slots_in_use", "Texts that decode now"),
             "waiting": self._metric(gauge, "queue_length", "Requests that wait for a slot"),
@@ -66,10 +66,10 @@ class EngineReport:
         new = {}
         for name, metric in self._counters.items():
             total = getattr(self._metrics, name)
-            new[name] = total - self._told[name]
+            new[name] = total - self._published[name]
             if new[name]:
                 metric.increment(new[name])
-                self._told[name] = total
+                self._published[name] = total
         for name, metric in self._gauges.items():
             metric.set(getattr(self._metrics, name))
         if new["rows"]:

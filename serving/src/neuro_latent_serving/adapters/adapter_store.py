@@ -32,8 +32,8 @@ from neuro_latent_serving.adapters.records import (
     read_record,
 )
 from neuro_latent_serving.checks import check_adapter
-from neuro_latent_serving.server.errors import ServeError, UsageError
 from neuro_latent_serving.server.repository import model_names
+from neuro_latent_serving.server.serve_errors import ServeError, UsageError
 from neuro_latent_serving.sessions import open_session
 
 CHANGE = "change.json"

@@ -1,6 +1,6 @@
-"""What opinions teach: records to train on.
+"""Training examples from feedback: records to train on.
 
-Every opinion is a vote on texts: a thumb on the answer, an edit for the edited text and against the answer. A text
+Every rating is a vote on texts: a thumb on the answer, an edit for the edited text and against the answer. A text
 with more votes for it than against it is a success of its raw prompt, one with more against it a failure; where they
 are equal nothing is learned.
 
@@ -17,7 +17,7 @@ from neuro_latent_core.form import Form, complement_of, join
 from neuro_latent_core.guard import is_blank, is_degenerate
 from neuro_latent_core.secrets import has_secret
 from neuro_latent_trainer.data import FEEDBACK, Record
-from neuro_latent_trainer.retraining.feedback import Opinion
+from neuro_latent_trainer.retraining.feedback import RatedAnswer
 
 EDIT: Final = f"{FEEDBACK}: edit"
 LIKED: Final = f"{FEEDBACK}: liked"
@@ -45,8 +45,8 @@ REASONS: Final = {
 
 
 @dataclass(frozen=True)
-class Lessons:
-    """What feedback teaches.
+class FeedbackExamples:
+    """The training examples that feedback gives.
 
     Attributes:
         records: one a success, with the failures of the same raw prompt; ``source`` is EDIT, LIKED or KNOWN.
@@ -117,55 +117,55 @@ class _Prompt:
 
 
 def learn(
-    opinions: Sequence[Opinion],
+    ratings: Sequence[RatedAnswer],
     known: Mapping[str, Record],
     form: Form,
     most_characters: int,
     malformed: int = 0,
     versions: Collection[str] | None = None,
-) -> Lessons:
-    """Make records of opinions.
+) -> FeedbackExamples:
+    """Make records of ratings.
 
     A failure stands beside the successes of its raw prompt. Where feedback names none, that of the original data is
-    taken; where there is none either, contrastive training has nothing to hold against the failure, and it is counted
-    as ``no success``: to push away from a text without a place to go to would teach no prompt.
+    taken; where there is none either, contrastive training has no positive for the failure, and it is counted as
+    ``no success``: pushing away from a text without a target would teach no prompt.
 
     Args:
-        opinions: oldest first.
+        ratings: oldest first.
         known: records of the original data that say what to write in the form, by :func:`key` of the raw prompt.
         most_characters: of a text that is learned from.
-        malformed: rows that are no opinions, for the count.
+        malformed: how many rows could not be read.
         versions: parts of the model versions whose answers are meant: those of other adapters teach another style. An
-            opinion that names no version counts; None takes all.
+            rating that names no version counts; None takes all.
     """
     left_out = Counter(dict.fromkeys(REASONS, 0))
     left_out["malformed"] = malformed
-    # One person's opinion of one answer counts once: the last. Nobody's are told apart by their request.
-    latest: dict[tuple[str, str, str], Opinion] = {}
-    for opinion in opinions:
-        version = opinion.model_version
+    # One person's rating of one answer counts once: the last. Nobody's are told apart by their request.
+    latest: dict[tuple[str, str, str], RatedAnswer] = {}
+    for rated in ratings:
+        version = rated.model_version
         if version and versions is not None and not any(part in version for part in versions):
             left_out["other adapter"] += 1
             continue
-        holder = f"user {opinion.user}" if opinion.user else f"request {opinion.request_id}"
-        place = holder, key(opinion.raw_prompt), key(opinion.enhanced_prompt)
+        holder = f"user {rated.user}" if rated.user else f"request {rated.request_id}"
+        place = holder, key(rated.raw_prompt), key(rated.enhanced_prompt)
         left_out["superseded"] += place in latest
         latest.pop(place, None)  # so that it counts at its own time
-        latest[place] = opinion
+        latest[place] = rated
 
     prompts: dict[str, _Prompt] = {}
-    for opinion in latest.values():
-        texts = (opinion.raw_prompt, opinion.enhanced_prompt, opinion.edited_prompt)
+    for rated in latest.values():
+        texts = (rated.raw_prompt, rated.enhanced_prompt, rated.edited_prompt)
         if any(map(has_secret, texts)):  # the model could give it to somebody else
             left_out["secret"] += 1
         elif max(map(len, texts)) > most_characters:
             left_out["too long"] += 1
-        elif is_blank(opinion.raw_prompt):
+        elif is_blank(rated.raw_prompt):
             left_out["malformed"] += 1
         else:
-            prompt = prompts.setdefault(key(opinion.raw_prompt), _Prompt(opinion.raw_prompt, form))
-            prompt.raw = opinion.raw_prompt
-            _count(opinion, prompt, left_out)
+            prompt = prompts.setdefault(key(rated.raw_prompt), _Prompt(rated.raw_prompt, form))
+            prompt.raw = rated.raw_prompt
+            _count(rated, prompt, left_out)
 
     records: list[Record] = []
     failures = 0
@@ -185,12 +185,12 @@ def learn(
         failures += len(failed)
         for text, source in pairs:
             records.append(Record(prompt.raw, text, failed, source, "", len(records) + 1))
-    return Lessons(tuple(records), len(opinions) + malformed, dict(left_out), failures)
+    return FeedbackExamples(tuple(records), len(ratings) + malformed, dict(left_out), failures)
 
 
-def _count(opinion: Opinion, prompt: _Prompt, left_out: Counter[str]) -> None:
-    """Add the votes of an opinion to its prompt's."""
-    answer, edit = opinion.enhanced_prompt, opinion.edited_prompt
+def _count(rated: RatedAnswer, prompt: _Prompt, left_out: Counter[str]) -> None:
+    """Add the votes of an rating to its prompt's."""
+    answer, edit = rated.enhanced_prompt, rated.edited_prompt
     if edit:
         if is_blank(edit):
             problem = "blank edit"
@@ -205,7 +205,7 @@ def _count(opinion: Opinion, prompt: _Prompt, left_out: Counter[str]) -> None:
             prompt.vote(answer, -1)
             return
         left_out[problem] += 1
-    if opinion.rating > 0 and (why := prompt.unfit(answer)):
+    if rated.rating > 0 and (why := prompt.unfit(answer)):
         left_out[f"answer {why}"] += 1
     else:
-        prompt.vote(answer, opinion.rating)
+        prompt.vote(answer, rated.rating)

@@ -6,9 +6,9 @@ from typing import Literal
 import onnxruntime as ort
 
 from neuro_latent_serving.engine.contract import Decoder
-from neuro_latent_serving.engine.decoder import HostDecoder
-from neuro_latent_serving.engine.device.decoder import DeviceDecoder
+from neuro_latent_serving.engine.device.device_decoder import DeviceDecoder
 from neuro_latent_serving.engine.device.onnx import OnnxRuntime
+from neuro_latent_serving.engine.host_decoder import HostDecoder
 from neuro_latent_serving.errors import DeviceMissing
 from neuro_latent_serving.sessions import CUDA, CUDA_INSTALL
 
@@ -17,7 +17,7 @@ DeviceName = Literal["cpu", "gpu"]
 ENGINE = "step.plan"
 
 
-def open_decoder(folder: Path, threads: int, slots: int, device: DeviceName, cuda_graphs: bool) -> Decoder:
+def create_decoder(folder: Path, threads: int, slots: int, device: DeviceName, cuda_graphs: bool) -> Decoder:
     """The decoder of a folder: TensorRT where it holds engines, else ONNX Runtime.
 
     Args:

@@ -1,7 +1,7 @@
-"""Triton's onnxruntime backend, for an installation that has none: the wheel's, at a desk and in tests.
+"""A shim for Triton's onnxruntime backend, which the wheel for development and tests does not have.
 
-It takes what the real one takes and refuses what that refuses, so that a repository which loads here loads there; it is
-slower, for every request crosses a process boundary.
+It accepts and refuses the same configurations as the real one, so a repository that loads here loads there. It is
+slower: every request crosses a process boundary.
 """
 
 import json
@@ -19,7 +19,7 @@ class OnnxRuntimeModel(GraphModel):
 
     def initialize(self, args: dict[str, str]) -> None:
         if args["model_instance_kind"] == "GPU":
-            raise ConfigError("the stand-in runs on the CPU; use NVIDIA's image, or export with --device cpu")
+            raise ConfigError("this shim runs on the CPU; use NVIDIA's image, or export with --device cpu")
         self._open(args, whole_number(model_parameters(args), "intra_op_thread_count", "0"))
         check_config(json.loads(args["model_config"]), self._session.get_inputs(), self._session.get_outputs())
         pb_utils.Logger.log_warn(

@@ -1,4 +1,4 @@
-"""Work that is done although whoever waits for it is cancelled."""
+"""Background tasks: work that is finished even if its caller is cancelled."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -7,15 +7,15 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-class Errands:
-    """Runs coroutines in tasks of their own."""
+class BackgroundTasks:
+    """Coroutines that run in tasks of their own."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    async def run(self, errand: Coroutine[Any, Any, T]) -> T:
-        """Await ``errand``. A caller that is cancelled stops waiting; the errand goes on."""
-        task = asyncio.get_running_loop().create_task(errand)
+    async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Await ``coroutine``. A caller that is cancelled stops waiting; the task goes on."""
+        task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return await asyncio.shield(task)
@@ -23,9 +23,9 @@ class Errands:
     def _done(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # asked for, so that asyncio does not print what nobody waits for any more
+            task.exception()  # retrieved, so that asyncio does not log an exception that nobody waits for
 
     async def finish(self, timeout_s: float) -> None:
-        """Wait for all errands, but not for ever."""
+        """Wait for all tasks, at most ``timeout_s`` seconds."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout_s)

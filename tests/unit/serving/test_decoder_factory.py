@@ -1,4 +1,4 @@
-"""Which decoder is opened, and what is said where it cannot be. TensorRT is a fake here: its logic, not its engines."""
+"""Which decoder is created, and the errors where none can be. TensorRT is a fake here: its logic, not its engines."""
 
 import importlib
 import shutil
@@ -15,9 +15,9 @@ import pytest
 from neuro_latent_core.errors import InvalidInput
 from neuro_latent_serving.engine import Engine, EngineConfig
 from neuro_latent_serving.engine import engine as engine_module
-from neuro_latent_serving.engine.device.decoder import DeviceDecoder
+from neuro_latent_serving.engine.decoder_factory import create_decoder
+from neuro_latent_serving.engine.device.device_decoder import DeviceDecoder
 from neuro_latent_serving.engine.device.onnx import OnnxRuntime
-from neuro_latent_serving.engine.opening import open_decoder
 from neuro_latent_serving.errors import DeviceMissing
 from neuro_latent_serving.sessions import CUDA
 from tests.unit.serving.askers import Asker
@@ -76,9 +76,9 @@ def test_engines_write_what_the_graphs_write(
     monkeypatch.setattr(FakeEngine, "refuses_captures", failing == "enqueue")
     requests = [(PROMPTS[i * 5 % 12], mode) for i, mode in enumerate(MODES.values())]
     want = together(start(slots=10), [ask(text, **mode) for text, mode in requests])
-    decoder = open_decoder(engines, 1, 10, "gpu", cuda_graphs=True)
+    decoder = create_decoder(engines, 1, 10, "gpu", cuda_graphs=True)
     assert isinstance(decoder, DeviceDecoder)
-    monkeypatch.setattr(engine_module, "open_decoder", lambda *_: decoder)
+    monkeypatch.setattr(engine_module, "create_decoder", lambda *_: decoder)
     assert together(start(slots=10), [ask(text, **mode) for text, mode in requests]) == want
     assert (cuda.launched > 0) is not failing
     assert cuda.graphs == 0
@@ -94,8 +94,8 @@ def test_a_prompt_that_the_engines_do_not_take_is_refused_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     install(FakeCuda())
-    decoder = open_decoder(engines, 1, 4, "gpu", cuda_graphs=True)
-    monkeypatch.setattr(engine_module, "open_decoder", lambda *_: decoder)
+    decoder = create_decoder(engines, 1, 4, "gpu", cuda_graphs=True)
+    monkeypatch.setattr(engine_module, "create_decoder", lambda *_: decoder)
     engine, asker = start(slots=4), ask()
     asker.request.hidden_QD = np.zeros((545, decoder.width), np.float32)
     with pytest.raises(InvalidInput, match="has 545 tokens; the limit is 544"):
@@ -117,26 +117,26 @@ def test_a_gpu_without_its_onnx_runtime_is_an_error_that_says_what_to_install(re
     if CUDA in ort.get_available_providers():
         pytest.skip("the CUDA provider is there")
     with pytest.raises(DeviceMissing, match=r"no CUDAExecutionProvider \(only .*\).*onnxruntime-gpu"):
-        open_decoder(repository / "t5_decoder" / "1", 1, 4, "gpu", cuda_graphs=True)
+        create_decoder(repository / "t5_decoder" / "1", 1, 4, "gpu", cuda_graphs=True)
 
 
 def test_engines_want_a_gpu_and_tensorrt(
     engines: Path, install: Callable[[FakeCuda], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(DeviceMissing, match="runs on a GPU only: set the parameter device of t5_decoder to gpu"):
-        open_decoder(engines, 1, 4, "cpu", cuda_graphs=True)
+        create_decoder(engines, 1, 4, "cpu", cuda_graphs=True)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(DeviceMissing, match=r"cannot be loaded \(.*tensorrt.*\): pip install .*\[tensorrt\]"):
-        open_decoder(engines, 1, 4, "gpu", cuda_graphs=True)
+        create_decoder(engines, 1, 4, "gpu", cuda_graphs=True)
     install(FakeCuda(gpus=0))
     with pytest.raises(DeviceMissing, match="CUDA finds none"):
-        open_decoder(engines, 1, 4, "gpu", cuda_graphs=True)
+        create_decoder(engines, 1, 4, "gpu", cuda_graphs=True)
     install(FakeCuda())
     with pytest.raises(DeviceMissing, match="slots is 17, and these engines take 16 rows: set the parameter slots"):
-        open_decoder(engines, 1, 17, "gpu", cuda_graphs=True)
+        create_decoder(engines, 1, 17, "gpu", cuda_graphs=True)
     (engines / "prefill.plan").write_bytes(b"")
     with pytest.raises(DeviceMissing, match=r"cannot load prefill\.plan on this GPU"):
-        open_decoder(engines, 1, 4, "gpu", cuda_graphs=True)
+        create_decoder(engines, 1, 4, "gpu", cuda_graphs=True)
 
 
 def test_another_device_is_no_device() -> None:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from neuro_latent_core.protocol import UNARY_MODEL
-from neuro_latent_serving.adapters.store import AdapterStore
-from neuro_latent_serving.doctor import repository as checks
+from neuro_latent_serving.adapters.adapter_store import AdapterStore
+from neuro_latent_serving.doctor import repository_checks as checks
 from neuro_latent_serving.doctor.findings import Outcome, examine, findings
-from neuro_latent_serving.doctor.repository import check_device, check_files
+from neuro_latent_serving.doctor.repository_checks import check_device, check_files
 
 Fault = Callable[[Path], object]
 ENCODER, RECORD = "encoder/1/model.onnx", "projector/1/adapters/default/adapter.json"

@@ -53,7 +53,7 @@ class HostDecoder:
         self._candidate_logprobs = np.zeros(slots * MAX_STEP_TOKENS * self._candidates, dtype=np.float32)
         self._logprobs: Floats | None = None  # megabytes, and few requests ask for it
         self._slots = slots
-        self._bindings: dict[tuple[int, int, bool, bool], _Binding] = {}
+        self._bindings: dict[tuple[int, int, bool, bool], _HostBinding] = {}
         self._bound_layout = self.cache.layout
 
     def join(self, hidden_QD: Floats, mask_Q: Ids, copies: int) -> range:
@@ -76,7 +76,7 @@ class HostDecoder:
         self._step.run_with_iobinding(binding.io)
         return binding.result
 
-    def _bind(self, rows: int, width: int, with_candidates: bool, with_logprobs: bool) -> "_Binding":
+    def _bind(self, rows: int, width: int, with_candidates: bool, with_logprobs: bool) -> "_HostBinding":
         io = self._step.io_binding()
 
         def bind_input(name: str, array: npt.NDArray[np.generic]) -> None:
@@ -109,7 +109,7 @@ class HostDecoder:
             bind_output("candidate_logprobs", result.candidate_logprobs_BWC)
         if result.logprobs_BWV is not None:
             bind_output("logprobs", result.logprobs_BWV)
-        return _Binding(io, tokens_BW, result)
+        return _HostBinding(io, tokens_BW, result)
 
     def _all_logprobs(self) -> Floats:
         if self._logprobs is None:
@@ -118,7 +118,7 @@ class HostDecoder:
 
 
 @dataclass(frozen=True)
-class _Binding:
+class _HostBinding:
     """Memory bound for one number of rows and tokens."""
 
     io: Any

@@ -43,7 +43,7 @@ from sqlalchemy.schema import CreateTable
 
 from neuro_latent_core.protocol import FEEDBACK_LIMITS
 from neuro_latent_serving.errors import StoreDamaged, StoreUnavailable, StoreUnwritable
-from neuro_latent_serving.feedback.record import Feedback, FeedbackRecord
+from neuro_latent_serving.feedback.record import FeedbackEntry, FeedbackRecord
 
 TIMEOUT_S = 10
 """How long a write waits for that of another process, or for a database on the network to let it in."""
@@ -54,7 +54,7 @@ LOOKED_INTO_S = 1.0
 FETCHED_AT_ONCE = 500
 
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-"""SQLite's codes for a file that no waiting mends."""
+"""SQLite's codes for a file that does not recover by waiting."""
 
 UNWRITABLE = (sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
 UNWRITABLE_FILE = (
@@ -192,11 +192,11 @@ class FeedbackStore:
         """Close the connections."""
         self._engine.dispose()
 
-    def add(self, feedback: Feedback) -> Stored:
+    def add(self, feedback: FeedbackEntry) -> Stored:
         """Store feedback; when this returns it is committed. The same key again stores nothing.
 
         Raises:
-            StoreDamaged, StoreUnwritable: the database cannot be written until somebody mends it.
+            StoreDamaged, StoreUnwritable: the database cannot be written until somebody repairs it.
             StoreUnavailable: it could not be written, and was not stored.
         """
         feedback_id = uuid.uuid4().hex
@@ -225,7 +225,7 @@ class FeedbackStore:
         with self._connected() as connection:
             for row in connection.execution_options(yield_per=FETCHED_AT_ONCE).execute(query).mappings():
                 fields = {name: row[name] for name in (*FEEDBACK_LIMITS, "rating")}
-                yield FeedbackRecord(row["feedback_id"], row["created_at"], Feedback(**fields))
+                yield FeedbackRecord(row["feedback_id"], row["created_at"], FeedbackEntry(**fields))
 
     def stats(self) -> FeedbackStats:
         """Counts of what is stored.

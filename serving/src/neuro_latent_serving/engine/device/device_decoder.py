@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from neuro_latent_core.limits import CANDIDATES
 from neuro_latent_serving.engine.contract import Floats, Ids, StepResult, present
-from neuro_latent_serving.engine.device.cache import DeviceCache, power_of_two
+from neuro_latent_serving.engine.device.device_cache import DeviceCache, power_of_two
 from neuro_latent_serving.engine.device.runtime import Array, DeviceArray, Runtime, View
 from neuro_latent_serving.errors import DeviceMissing
 
@@ -42,7 +42,7 @@ class DeviceDecoder:
         self._masks: dict[tuple[int, ...], int] = {}
         """By shape of the mask: the state of the rows that it was written for."""
         self._prefills: dict[tuple[int, ...], Callable[[], None]] = {}
-        self._bindings: dict[tuple[int, ...], _Binding] = {}
+        self._bindings: dict[tuple[int, ...], _DeviceBinding] = {}
 
     def join(self, hidden_QD: Floats, mask_Q: Ids, copies: int) -> range:
         """Prefill one prompt into the rows that it gets: its keys and values are written where they stay."""
@@ -87,7 +87,7 @@ class DeviceDecoder:
             logprobs_BWV=read("logprobs") if with_logprobs else None,
         )
 
-    def _bind(self, rows: int, width: int, count: int) -> "_Binding":
+    def _bind(self, rows: int, width: int, count: int) -> "_DeviceBinding":
         ids, floats = np.int64, np.float32
         tokens = self._array("decoder_input_ids", (rows, width), ids)
         lengths = self._array("cache_lengths", (rows,), ids)
@@ -113,7 +113,7 @@ class DeviceDecoder:
         if self._runtime.sizes.columns is not None:
             tensors["columns"] = np.array([self.cache.seen_columns])
         captured = count == self._runtime.fewest_candidates  # ONNX Runtime's TopK copies from the host while it works
-        return _Binding(self._runtime.bind("step", tensors, captured), tokens, lengths, mask, outputs)
+        return _DeviceBinding(self._runtime.bind("step", tensors, captured), tokens, lengths, mask, outputs)
 
     def _write_mask(self, mask: DeviceArray) -> None:
         shape = mask.view.shape
@@ -129,7 +129,7 @@ class DeviceDecoder:
 
 
 @dataclass(frozen=True)
-class _Binding:
+class _DeviceBinding:
     """A step of one shape, with the memory that it reads and writes."""
 
     run: Callable[[], None]

@@ -18,14 +18,14 @@ from typer.testing import CliRunner, Result
 
 from neuro_latent_client import Client
 from neuro_latent_core.repository import FORMAT, sha256
-from neuro_latent_serving.adapters import store as module
+from neuro_latent_serving.adapters import adapter_store as module
+from neuro_latent_serving.adapters.adapter_store import AdapterStore, StopRequestedError
 from neuro_latent_serving.adapters.cli import app
 from neuro_latent_serving.adapters.promotion import ProbeError, promote, settle
-from neuro_latent_serving.adapters.store import AdapterStore, StopRequestedError
 from neuro_latent_serving.server.adapter import is_exported, refuse_to_drop_adapters
 from neuro_latent_serving.server.cli import adapter_versions
-from neuro_latent_serving.server.errors import ServeError, UsageError
 from neuro_latent_serving.server.repository import check_repository
+from neuro_latent_serving.server.serve_errors import ServeError, UsageError
 
 FITS = {
     "encoder": "e" * 64,

@@ -1,16 +1,16 @@
-"""The parent of tritonserver: a script of its own, so that nothing of the server outlives its supervisor.
+"""The watchdog: the parent process of tritonserver, so that nothing of the server outlives its supervisor.
 
-    python keeper.py SHM_PREFIX RUN_DIR PROGRAM ARGUMENT...
+    python watchdog.py SHM_PREFIX RUN_DIR PROGRAM ARGUMENT...
 
 The supervisor holds the other end of standard input: "t" asks the server to drain and exit, "k" kills it, and the end
 of the stream means that the supervisor is gone, be it by SIGKILL, which a signal handler could not tell. The death
-signal of Linux (PR_SET_PDEATHSIG) alone would not do: it fires when the *thread* that started the server ends, and it
+signal of Linux (PR_SET_PDEATHSIG) alone is not enough: it fires when the *thread* that started the server ends, and it
 does not reach the server's python stubs. The first line of standard output is the server's process id; the exit code
 is the server's, or 128 + its signal. Only the standard library is used, and no package is imported.
 
-A python model's process (its stub) that has died is not replaced by Triton 24.10, and its health stays green. So the
-keeper looks at the server's children: one that has ended and is not waited for has died, and the server is killed.
-Clients get an error at once, and whoever started the server starts it again.
+Triton 24.10 does not replace a python model's process (its stub) that has died, and its health stays green. So the
+watchdog looks at the server's children: one that has ended without being waited for has crashed, and the server is
+killed. Clients get an error at once, and whoever started the server starts it again.
 """
 
 import contextlib
@@ -31,17 +31,17 @@ PR_SET_NO_NEW_PRIVS = 38
 PR_SET_CHILD_SUBREAPER = 36
 SHARED_MEMORY = Path("/dev/shm")
 LOOK_S = 0.25
-"""Between two looks at the known stubs. One that ends in order is waited for by Triton sooner."""
+"""Seconds between two checks of the known stubs. Triton waits for one that ends normally sooner than that."""
 
 LOOKS_FOR_NEW = 8
-"""New stubs (after a change of adapters) are looked for once in so many looks, for that reads all of /proc."""
+"""New stubs (after a change of adapters) are searched for at one check in so many: that reads all of /proc."""
 
 STALL_S = 1.0
 REMEMBERED_S = 10.0
 """Triton 24.10 gives a stub up that stands still for more than a second while a request waits for it. It or the stub
 then crashes, which is not the stub's fault: the machine was suspended, or had no time for it."""
 
-STALLED = "a process of the server or its keeper has stood still for more than a second"
+STALLED = "a process of the server or its watchdog has stood still for more than a second"
 INSTANCE = re.compile(r"(\w+)_\d+_\d+")
 LOST = "the process of a model has died:"
 
@@ -62,7 +62,7 @@ def main(shm_prefix: str, run_dir: str, command: list[str]) -> int:
 
 def start(command: list[str]) -> int:
     """Start the server in a session of its own; its process id."""
-    keeper = os.getpid()
+    watchdog = os.getpid()
     pid = os.fork()
     if pid:
         return pid
@@ -70,7 +70,7 @@ def start(command: list[str]) -> int:
         os.setsid()
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         close_shared_memory()
-        if os.getppid() == keeper:  # else the keeper died before the line above
+        if os.getppid() == watchdog:  # else the watchdog died before the line above
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             os.dup2(2, 1)
             os.execv(command[0], command)
@@ -98,7 +98,7 @@ def watch(server: int, wake: int) -> bool:
             if order != b"t":
                 return not order
             os.kill(server, signal.SIGTERM)
-            looks = -1  # from now on stubs end in order
+            looks = -1  # from now on stubs end normally
         if readable or looks < 0:
             continue
         if looks % LOOKS_FOR_NEW == 0:
@@ -140,7 +140,7 @@ def end_all(server: int) -> int:
 
 
 def has_ended(server: int) -> bool:
-    """Whether the server has ended, which it stays unreaped for; adopted children that have are reaped."""
+    """Whether the server has ended (it is not reaped here); adopted children that have ended are reaped."""
     while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
         if ended.si_pid == server:
             return True

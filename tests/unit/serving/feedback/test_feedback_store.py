@@ -22,12 +22,12 @@ from sqlalchemy import event
 from neuro_latent_core.errors import InvalidInput
 from neuro_latent_core.protocol import FEEDBACK_INPUT_TYPES, FEEDBACK_LIMITS
 from neuro_latent_serving.errors import StoreDamaged, StoreUnavailable, StoreUnwritable
-from neuro_latent_serving.feedback import Feedback, FeedbackStore
-from neuro_latent_serving.feedback import store as stores
-from neuro_latent_serving.feedback.store import _TABLE, damage
+from neuro_latent_serving.feedback import FeedbackEntry, FeedbackStore
+from neuro_latent_serving.feedback import feedback_store as stores
+from neuro_latent_serving.feedback.feedback_store import _TABLE, damage
 
 KILLS = 50
-GOOD = Feedback("r1", "Create a function", "Write a Python function that …", 1)
+GOOD = FeedbackEntry("r1", "Create a function", "Write a Python function that …", 1)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def store(request: pytest.FixtureRequest, file: Path) -> Iterator[FeedbackStore]
 
 
 def test_what_is_added_is_there(store: FeedbackStore) -> None:
-    full = Feedback("r2", "raw ✓", "enhanced", -1, "edited", "a comment", "mini-1", "ann", "key")
+    full = FeedbackEntry("r2", "raw ✓", "enhanced", -1, "edited", "a comment", "mini-1", "ann", "key")
     before = datetime.now(UTC)
     ids = [store.add(GOOD).feedback_id, store.add(full).feedback_id]
     rows = list(store.records())
@@ -151,7 +151,7 @@ def test_other_bad_values(change: dict[str, object], message: str) -> None:
 
 
 def test_fields_are_those_of_the_protocol() -> None:
-    assert list(Feedback.__dataclass_fields__) == list(FEEDBACK_INPUT_TYPES)
+    assert list(FeedbackEntry.__dataclass_fields__) == list(FEEDBACK_INPUT_TYPES)
 
 
 @pytest.mark.parametrize("url", ["nowhere", "no_such_database://x/y", "postgresql+no_such_driver://x/y"])

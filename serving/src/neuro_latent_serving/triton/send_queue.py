@@ -1,4 +1,4 @@
-"""Responses on their way out: sending crosses a process boundary, and the engine's thread must not wait for it."""
+"""The queue of responses to send: sending crosses a process boundary, and the engine's thread must not wait for it."""
 
 import queue
 import threading
@@ -13,7 +13,7 @@ from neuro_latent_serving.triton.messages import log
 
 
 def merge(events: list[Event]) -> list[Event]:
-    """One event a sequence: pieces joined, the newest state kept. So a slow line delays text, but never piles it up."""
+    """One event a sequence: pieces joined, the newest state kept. A slow connection delays text; nothing piles up."""
     merged: dict[int, Event] = {}
     for event in events:
         before = merged.get(event.sequence_index)
@@ -23,19 +23,22 @@ def merge(events: list[Event]) -> list[Event]:
     return list(merged.values())
 
 
-class Mailbox:
-    """What one request still has to be sent.
+class PendingResponses:
+    """The responses that one request still has to get.
 
     Args:
-        outbox: who carries it.
+        send_queue: sends them.
         send_event: sends one response.
         send_end: sends the final response, an error where there is one.
     """
 
     def __init__(
-        self, outbox: "Outbox", send_event: Callable[[Event], None], send_end: Callable[[PublicError | None], None]
+        self,
+        send_queue: "SendQueue",
+        send_event: Callable[[Event], None],
+        send_end: Callable[[PublicError | None], None],
     ) -> None:
-        self._outbox, self._send_event, self._send_end = outbox, send_event, send_end
+        self._send_queue, self._send_event, self._send_end = send_queue, send_event, send_end
         self._lock = threading.Lock()
         self._events: list[Event] = []
         self._ended = False
@@ -47,16 +50,16 @@ class Mailbox:
             self._events.append(event)
             first = len(self._events) == 1
         if first:
-            self._outbox.carry(self)
+            self._send_queue.put(self)
 
     def end(self, error: PublicError | None) -> None:
         """Send the end, after all events."""
         with self._lock:
             self._ended, self._error = True, error
-        self._outbox.carry(self)
+        self._send_queue.put(self)
 
     def deliver(self) -> None:
-        """Send what is waiting now; called by the outbox."""
+        """Send what is waiting now; called by the send queue."""
         with self._lock:
             events, self._events = self._events, []
             ended, self._ended = self._ended, False
@@ -75,9 +78,8 @@ class Delivery(Protocol):
         """Send what there is now."""
 
 
-class Outbox:
-    """One thread that sends everything, in the order in which it has come: Triton's objects are used by no more
-    threads than they must be.
+class SendQueue:
+    """One thread that sends everything in order: Triton's objects are used by as few threads as possible.
 
     Attributes:
         tick: called on that thread, at most every ``TICK_S`` seconds; set before there is something to send.
@@ -92,8 +94,8 @@ class Outbox:
         self._thread = threading.Thread(target=self._run, name="responses", daemon=True)
         self._thread.start()
 
-    def carry(self, delivery: Delivery) -> None:
-        """Deliver this soon."""
+    def put(self, delivery: Delivery) -> None:
+        """Queue a delivery."""
         self._queue.put(delivery)
 
     def close(self) -> None:
