@@ -34,7 +34,7 @@ def test_the_manifest_says_what_was_exported_and_how_it_was_checked(
     manifest: dict[str, Any], adapter: Path, pair: Any, optimizer: PromptOptimizer
 ) -> None:
     weights = hashlib.sha256((adapter / "adapter_model.safetensors").read_bytes()).hexdigest()
-    assert manifest["format"] == 2
+    assert manifest["format"] == 3
     assert (manifest["precision"], manifest["agreement"]) == ("fp32", None)
     assert manifest["adapter"]["sha256"] == weights
     assert manifest["adapter"]["config"] == optimizer.adapter.config.to_dict()
@@ -108,7 +108,7 @@ def test_a_repository_that_is_there_is_replaced_whole(
         output.symlink_to(old)
     export_repository(adapter, output)
     assert not (output / "stale").exists()
-    assert json.loads((output / "manifest.json").read_text())["format"] == 2
+    assert json.loads((output / "manifest.json").read_text())["format"] == 3
     assert {p.name for p in tmp_path.iterdir()} <= {"repository", "elsewhere"}
 
 

@@ -242,6 +242,22 @@ def gate_of(adapter: Adapter, threshold: float = 0.5) -> Gate:
     return gate
 
 
+def test_a_gate_of_an_earlier_version_is_of_raw_embeddings() -> None:
+    torch.manual_seed(2)
+    adapter = Adapter(AdapterConfig(encoder_width=6, generator_width=8, form="complement")).eval()
+    adapter.gate = gate_of(adapter)
+    older = {name: value for name, value in adapter.state_dict().items() if name != "gate.of_intents"}
+    again = Adapter(adapter.config).eval()
+    again.load_tensors(older)
+    assert again.gate is not None
+    embedding = torch.randn(3, 6)
+    standard = again.standardizer(embedding)
+    nearest = torch.nn.functional.normalize(standard, dim=-1) @ again.gate.index.T
+    torch.testing.assert_close(again.gate.features(standard, again.intent(embedding))[:, 0], nearest.amax(-1))
+    again.load_tensors(adapter.state_dict())
+    torch.testing.assert_close(again.gate_values(embedding), adapter.gate_values(embedding))
+
+
 @pytest.mark.parametrize(("form", "number"), [("complement", 1.0), ("rewrite", 0.0)])
 def test_without_a_gate_everything_is_served(form: Form, number: float) -> None:
     adapter = Adapter(AdapterConfig(encoder_width=6, generator_width=8, form=form))

@@ -224,7 +224,7 @@ def cut_graph(folder: Path) -> None:
         (no_graph, r"holds no exported adapter \(model\.onnx is missing\)"),
         (no_record, r"holds no exported adapter \(adapter\.json is missing\)"),
         (odd_record, r"cannot be read: format: Input should be a valid integer"),
-        (older_record, r"format 1, and this version reads 2; export it again"),
+        (older_record, r"format 1, and this version reads 3; export it again"),
         (cut_graph, r"bytes, and adapter\.json says"),
     ],
 )
@@ -327,7 +327,7 @@ def test_a_run_is_exported_where_its_weights_are_the_first_or_the_newest_default
     store.add("default", folder)
     assert is_exported(weights, store.repository)
     store.add("team", make("c"))
-    with pytest.raises(ServeError, match=r"has other adapters \(team\), which a new export would drop"):
+    with pytest.raises(ServeError, match=r"has the adapters team and 3 versions .*which a new export would drop"):
         refuse_to_drop_adapters(tmp_path, store.repository)
 
 

@@ -113,7 +113,7 @@ def test_a_repository_of_another_format_is_refused(repository: Path, older: dict
     manifest = json.loads(file.read_text())
     del manifest["format"]
     file.write_text(json.dumps(manifest | older))
-    with pytest.raises(ServeError, match="format 1, and this version reads 2\nExport it again: neuro-latent export"):
+    with pytest.raises(ServeError, match="format 1, and this version reads 3\nExport it again: neuro-latent export"):
         check_repository(repository)
 
 
