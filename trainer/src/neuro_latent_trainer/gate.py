@@ -38,6 +38,7 @@ class Gate(nn.Module):
     """
 
     index: Tensor
+    of_intents: Tensor
     empty: Tensor
     groups: Tensor
     weight: Tensor
