@@ -1,5 +1,6 @@
 """A server with one slot and a short queue: what happens when it is full, and when those who fill it go away."""
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -65,7 +66,7 @@ class Crowd(wire.RawStream):
                 "raw_prompt": PROMPT,
                 "truncated": wire.Tensor("BOOL", [[False]]),
                 "gate": wire.Tensor("FP32", [[10.0, 0.0, 0.0, 0.0]]),
-                "max_length": 512,
+                "options": wire.Tensor("BYTES", [[json.dumps({"max_length": 512})]]),
             },
         )
 
