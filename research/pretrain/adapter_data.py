@@ -88,7 +88,8 @@ def main() -> None:
             empty = [record(row) for row in pairs if not row.complement]
             empty = rng.sample(empty, min(len(empty), round(EMPTY_SHARE * options.rows)))
             lines = [*rng.sample(lines, min(options.rows - len(empty), len(lines))), *empty]
-            lines = rng.sample([*dict.fromkeys(lines)], len({*lines}))
+            lines = [*dict.fromkeys(lines)]
+            lines = rng.sample(lines, len(lines))
         (options.output / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
         print(f"{name}.jsonl: {len(lines)} rows")
     for name, rows in zip(("new_kinds", "new_kinds_held_out"), new_kind_rows(), strict=True):

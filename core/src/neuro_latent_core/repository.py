@@ -8,11 +8,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from neuro_latent_core.protocol import PROJECTOR_MODEL
+
 MANIFEST: Final = "manifest.json"
 FORMAT: Final = 3
 """Of the manifest and of an adapter's record; 3 since a request's options reach the decoder as one tensor."""
 
-PROJECTOR: Final = "projector"
+PROJECTOR: Final = PROJECTOR_MODEL
 """The Triton model whose versions are sets of adapters."""
 ADAPTERS: Final = "adapters"
 """The folder of a version with a folder an adapter; without it the version's folder is that of its only adapter."""

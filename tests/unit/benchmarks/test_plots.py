@@ -4,21 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from neuro_latent_benchmarks import plots
-
-HEAD = {
-    "hardware": {"cpu": "a processor", "cores": 2},
-    "settings": {"shape": "tiny", "precision": "fp32", "clients": 16},
-}
-
-
-def spread(value: float) -> dict[str, float]:
-    return {"median": value, "p10": value * 0.9, "p90": value * 1.2, "n": 3}
-
-
-def check(paths: list[Path]) -> None:
-    for path in paths:
-        assert path.read_bytes().startswith(b"\x89PNG")
-        assert path.stat().st_size > 10_000
+from tests.pictures import HEAD, check, spread
 
 
 def test_decode(tmp_path: Path) -> None:

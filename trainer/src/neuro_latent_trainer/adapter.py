@@ -221,8 +221,8 @@ class Adapter(nn.Module):
         """
         gate = {name.removeprefix("gate."): value for name, value in tensors.items() if name.startswith("gate.")}
         self.gate = Gate.of_state(gate).to(self.standardizer.mean.device) if gate else None
-        if self.gate:  # adapters of earlier versions do not say what their index is of
-            tensors = {**tensors, "gate.of_intents": self.gate.of_intents}
+        if self.gate:  # whole by now: those of earlier versions lack a tensor
+            tensors = tensors | {f"gate.{name}": value for name, value in self.gate.state_dict().items()}
         self.load_state_dict(tensors)
 
     def intent(self, embedding_BE: Tensor) -> Tensor:

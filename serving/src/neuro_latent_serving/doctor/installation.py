@@ -30,7 +30,8 @@ from neuro_latent_serving.server.ports import Ports, bound, numeric_host
 from neuro_latent_serving.server.process import temporary_folder
 from neuro_latent_serving.server.serve_errors import ServeError, UsageError
 
-DISTRIBUTIONS = tuple(f"neuro-latent-{part}" for part in ("client", "serving", "trainer", "export", "benchmarks"))
+PARTS = ("core", "client", "serving", "trainer", "export", "benchmarks")
+DISTRIBUTIONS = tuple(f"neuro-latent-{part}" for part in PARTS)
 WHEEL = "nvidia-pytriton"
 SHOWN = (*DISTRIBUTIONS, "onnxruntime", "tokenizers", "numpy", "tritonclient", "grpcio")
 ALTERNATIVES = {"onnxruntime": ("onnxruntime-gpu",)}

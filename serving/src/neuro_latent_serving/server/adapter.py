@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from neuro_latent_core.command_line import program
 from neuro_latent_core.repository import DEFAULT, added_adapters, sha256
 from neuro_latent_serving.adapters.records import RecordError
 from neuro_latent_serving.server.repository import newest_adapters, read_manifest
@@ -58,9 +59,7 @@ def export_command(adapter: Path, output: Path, *options: str) -> list[str]:
             f"{adapter} has to be exported before it can be served, and neuro-latent-export is not installed",
             "Install it (pip install ./export), or export elsewhere and use the result.",
         )
-    program = Path(sys.executable).parent / "neuro-latent"
-    start = [str(program)] if program.is_file() else [sys.executable, "-m", "neuro_latent_core"]
-    return [*start, "export", "--adapter", str(adapter), "--output", str(output), *options]
+    return [*program(), "export", "--adapter", str(adapter), "--output", str(output), *options]
 
 
 def export_run(run: Path, repository: Path, should_stop: Callable[[], bool]) -> bool:

@@ -4,12 +4,12 @@ import importlib.util
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from neuro_latent_core.command_line import program
 from neuro_latent_trainer.errors import TrainerError
 
 SERVING: Final = "neuro_latent_serving"
@@ -29,12 +29,6 @@ class Promoted:
     version: int
     previous: int | None
     model_version: str
-
-
-def program() -> list[str]:
-    """``neuro-latent`` of this very environment, which need not be the one on the PATH."""
-    installed = Path(sys.executable).parent / "neuro-latent"
-    return [str(installed)] if installed.is_file() else [sys.executable, "-m", "neuro_latent_core"]
 
 
 def export_feedback(url: str | None, target: Path) -> None:
