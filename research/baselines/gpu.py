@@ -39,6 +39,7 @@ from neuro_latent_export.tensorrt.library import Library, gpu_capability
 from neuro_latent_export.tensorrt.profiles import ROWS, profiles
 from neuro_latent_serving.engine import Engine, EngineConfig
 from neuro_latent_serving.engine import engine as engine_module
+from neuro_latent_serving.engine import loop as loop_module
 from neuro_latent_serving.engine.decoder_factory import DeviceName
 from neuro_latent_serving.engine.device.device_decoder import DeviceDecoder
 from neuro_latent_serving.engine.device.onnx import OnnxRuntime
@@ -219,9 +220,11 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rows", default="1,16,64,128")
+    parser.add_argument("--prefill-tokens", type=int, default=loop_module.PREFILL_TOKENS)
     parser.add_argument("--parts", default="identity,engine,profile,torch")
     options = parser.parse_args()
     parts = options.parts.split(",")
+    loop_module.PREFILL_TOKENS = options.prefill_tokens
     if options.device == "cpu":
         engine_module.create_decoder = lambda folder, threads, slots, device, graphs: (  # type: ignore[attr-defined]
             HostDecoder(folder, threads, slots)

@@ -31,6 +31,7 @@ class Block:
         self._spare: DeviceArray | None = None
         self._source_B = np.arange(slots)
         """Where the data of each row lies."""
+        self._settled = True
 
     def tensors(self, rows: range) -> Iterator[tuple[str, View]]:
         """Name in the step graph and tensor of some rows, one after the other."""
@@ -44,9 +45,12 @@ class Block:
     def copy_rows(self, source: Sequence[int], to: Sequence[int]) -> None:
         """Rows ``to`` go on with what rows ``source`` hold, from the next :meth:`settle` on."""
         self._source_B[to] = self._source_B[source]
+        self._settled = False
 
     def settle(self, rows: int, columns: int) -> None:
         """Bring the data of the first ``rows`` rows to where it belongs, in tensors with ``columns`` columns."""
+        if self._settled and columns == self.columns:
+            return
         if (self._source_B[:rows] != np.arange(rows)).any():
             spare = self._spare_memory()
             self._source_B[rows:] = np.arange(rows, self._slots)
@@ -54,7 +58,7 @@ class Block:
             self._copy_columns(spare, columns)
         elif rows and columns != self.columns:
             self._copy_columns(self._array(self.columns), columns)
-        self._source_B = np.arange(self._slots)
+        self._source_B, self._settled = np.arange(self._slots), True
         self.columns = columns
 
     def _copy_columns(self, memory: DeviceArray, columns: int) -> None:

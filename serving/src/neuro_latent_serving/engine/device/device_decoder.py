@@ -16,7 +16,7 @@ import numpy.typing as npt
 from neuro_latent_core.limits import CANDIDATES
 from neuro_latent_serving.engine.contract import Floats, Ids, StepResult, present
 from neuro_latent_serving.engine.device.device_cache import DeviceCache, power_of_two
-from neuro_latent_serving.engine.device.runtime import Array, DeviceArray, Runtime, View
+from neuro_latent_serving.engine.device.runtime import Array, DeviceArray, PackedTensors, Runtime, View
 from neuro_latent_serving.errors import DeviceMissing
 
 
@@ -39,6 +39,8 @@ class DeviceDecoder:
         self.cache = DeviceCache(runtime, slots)
         self._candidates = min(CANDIDATES, self.vocabulary)
         self._arrays: dict[tuple[str, tuple[int, ...]], DeviceArray] = {}
+        self._packed: dict[tuple[int, int], tuple[PackedTensors, PackedTensors]] = {}
+        """What a step of so many rows and tokens takes from the host each time, and what it gives back."""
         self._masks: dict[tuple[int, ...], int] = {}
         """By shape of the mask: the state of the rows that it was written for."""
         self._prefills: dict[tuple[int, ...], Callable[[], None]] = {}
@@ -56,7 +58,7 @@ class DeviceDecoder:
         key = (new.start, copies, columns)
         if key not in self._prefills:
             outputs = {present(name): view for name, view in cross}
-            self._prefills[key] = self._runtime.bind("prefill", {"encoder_hidden_states": hidden.view, **outputs})
+            self._prefills[key] = self._runtime.bind("prefill", {"encoder_hidden_states": hidden.view, **outputs}, True)
         self._prefills[key]()
         self.cache.take(new, mask_Q)
         return new
@@ -70,41 +72,40 @@ class DeviceDecoder:
         key = (*shape, count, *self.cache.columns)
         binding = self._bindings.get(key) or self._bind(*shape, count)
         self._bindings[key] = binding
-        binding.tokens.write(_padded(tokens_BW, shape))
-        binding.lengths.write(_padded(self.cache.lengths_B, shape[:1]))
+        binding.write(tokens_BW, self.cache.lengths_B)
         self._write_mask(binding.mask)
         binding.run()
+        next_token, next_logprob = (array[:rows, :width] for array in binding.best.read())
 
         def read(name: str) -> Array:
             return binding.outputs[name].read()[:rows, :width]
 
-        none_BWC = np.zeros((rows, width, 0))
+        none_BWC = np.zeros((rows, width, 0), np.float32)
         return StepResult(
-            next_token_BW=read("next_token"),
-            next_logprob_BW=read("next_logprob"),
+            next_token_BW=next_token,
+            next_logprob_BW=next_logprob,
             candidate_tokens_BWC=read("candidate_tokens") if with_candidates else none_BWC.astype(np.int64),
-            candidate_logprobs_BWC=read("candidate_logprobs") if with_candidates else none_BWC.astype(np.float32),
+            candidate_logprobs_BWC=read("candidate_logprobs") if with_candidates else none_BWC,
             logprobs_BWV=read("logprobs") if with_logprobs else None,
         )
 
     def _bind(self, rows: int, width: int, count: int) -> "_DeviceBinding":
         ids, floats = np.int64, np.float32
-        tokens = self._array("decoder_input_ids", (rows, width), ids)
-        lengths = self._array("cache_lengths", (rows,), ids)
+        if (rows, width) not in self._packed:
+            fed = {"decoder_input_ids": ((rows, width), ids), "cache_lengths": ((rows,), ids)}
+            found = {"next_token": ((rows, width), ids), "next_logprob": ((rows, width), floats)}
+            self._packed[rows, width] = PackedTensors(self._runtime, fed), PackedTensors(self._runtime, found)
+        inputs, best = self._packed[rows, width]
         mask = self._array("encoder_attention_mask", self.cache.mask(rows).shape, ids)
-        outputs = {
-            "next_token": self._array("next_token", (rows, width), ids),
-            "next_logprob": self._array("next_logprob", (rows, width), floats),
-            "logprobs": self._array("logprobs", (rows, width, self.vocabulary), floats),
-        }
+        outputs = {"logprobs": self._array("logprobs", (rows, width, self.vocabulary), floats)}
         if count:  # nothing can be bound to no memory
             outputs |= {
                 "candidate_tokens": self._array("candidate_tokens", (rows, width, count), ids),
                 "candidate_logprobs": self._array("candidate_logprobs", (rows, width, count), floats),
             }
         tensors: dict[str, View | Ids] = {
-            "decoder_input_ids": tokens.view,
-            "cache_lengths": lengths.view,
+            **inputs.views,
+            **best.views,
             "encoder_attention_mask": mask.view,
             "candidates": np.array([count]),
             **{name: array.view for name, array in outputs.items()},
@@ -113,7 +114,7 @@ class DeviceDecoder:
         if self._runtime.sizes.columns is not None:
             tensors["columns"] = np.array([self.cache.seen_columns])
         captured = count == self._runtime.fewest_candidates  # ONNX Runtime's TopK copies from the host while it works
-        return _DeviceBinding(self._runtime.bind("step", tensors, captured), tokens, lengths, mask, outputs)
+        return _DeviceBinding(self._runtime.bind("step", tensors, captured), inputs, best, mask, outputs)
 
     def _write_mask(self, mask: DeviceArray) -> None:
         shape = mask.view.shape
@@ -133,12 +134,14 @@ class _DeviceBinding:
     """A step of one shape, with the memory that it reads and writes."""
 
     run: Callable[[], None]
-    tokens: DeviceArray
-    lengths: DeviceArray
+    inputs: PackedTensors
+    best: PackedTensors
     mask: DeviceArray
     outputs: dict[str, DeviceArray]
 
-
-def _padded(array: Ids, shape: tuple[int, ...]) -> Array:
-    """``array`` with zeros behind it."""
-    return np.pad(array, [(0, size - there) for size, there in zip(shape, array.shape, strict=True)])
+    def write(self, tokens_BW: Ids, lengths_B: Ids) -> None:
+        """Tokens and lengths, with zeros behind them."""
+        tokens, lengths = self.inputs.host
+        tokens[...], lengths[...] = 0, 0
+        tokens[: tokens_BW.shape[0], : tokens_BW.shape[1]], lengths[: len(lengths_B)] = tokens_BW, lengths_B
+        self.inputs.write()

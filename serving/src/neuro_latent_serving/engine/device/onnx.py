@@ -28,6 +28,8 @@ TYPES: dict[str, Any] = {
 ITEM_SIZES = {"tensor(float)": 4, "tensor(float16)": 2, "tensor(bfloat16)": 2}
 
 WITHOUT_CAPTURE = "-1"
+CANNOT_CAPTURE = "the %s cannot be captured as a CUDA graph and runs without: %s"
+GRAPHS: tuple[Graph, ...] = ("prefill", "step")
 
 
 class OnnxArray:
@@ -52,7 +54,7 @@ class OnnxRuntime:
         folder: with ``prefill.onnx``, ``step.onnx`` and ``move.onnx``.
         threads: of what runs on the host.
         device: ``cuda``; with ``cpu`` the same is done in the host's memory, so that it can be tested without a GPU.
-        cuda_graphs: whether steps are captured.
+        cuda_graphs: whether runs are captured.
 
     Raises:
         DeviceMissing: ONNX Runtime cannot use the device.
@@ -65,12 +67,13 @@ class OnnxRuntime:
     def __init__(self, folder: Path, threads: int, device: str = "cuda", cuda_graphs: bool = True) -> None:
         self._folder, self._threads, self._device = folder, threads, device
         self._graph_ids = itertools.count(1)
-        self._prefill, self._move = self._open("prefill"), self._open("move")
-        self._captures, self._step = self._open_step(cuda_graphs)
-        self.sizes = DecoderSizes.of(graph_shapes(self._prefill), graph_shapes(self._step))
+        self._move = self._open("move")
+        self._captures: set[Graph] = set()
+        self._sessions = {graph: self._open_capturing(graph, cuda_graphs) for graph in GRAPHS}
+        self.sizes = DecoderSizes.of(*(graph_shapes(session) for session in self._sessions.values()))
         self._types = {
             tensor.name: tensor.type
-            for session in (self._prefill, self._step)
+            for session in self._sessions.values()
             for tensor in [*session.get_inputs(), *session.get_outputs()]
         }
         self.cache_itemsize = ITEM_SIZES[self._types[self.sizes.self_names[0]]]
@@ -81,11 +84,9 @@ class OnnxRuntime:
 
     def bind(self, graph: Graph, tensors: Mapping[str, View | Ids], captured: bool = False) -> Callable[[], None]:
         """Give a graph its inputs and outputs: see :class:`~neuro_latent_serving.engine.device.runtime.Runtime`."""
-        if graph == "prefill":
-            return self._bound(self._prefill, tensors, None)
-        if not self._captures:
-            return self._bound(self._step, tensors, None)
-        return self._capturing(tensors, str(next(self._graph_ids)) if captured else WITHOUT_CAPTURE)
+        if graph not in self._captures:
+            return self._bound(self._sessions[graph], tensors, None)
+        return self._capturing(graph, tensors, str(next(self._graph_ids)) if captured else WITHOUT_CAPTURE)
 
     def gather(self, source: View, index_J: Ids, target: View) -> None:
         """``target[:, j] = source[:, index_J[j]]``, for words of :data:`WORD` bytes."""
@@ -118,37 +119,40 @@ class OnnxRuntime:
 
         return run
 
-    def _capturing(self, tensors: Mapping[str, View | Ids], graph_id: str) -> Callable[[], None]:
-        """A run that ONNX Runtime captures at its first call; where it cannot, none is captured from then on."""
-        session, run = self._step, self._bound(self._step, tensors, graph_id)
+    def _capturing(self, graph: Graph, tensors: Mapping[str, View | Ids], graph_id: str) -> Callable[[], None]:
+        """A run that ONNX Runtime captures at its first call; where it cannot, none of the graph's is from then on."""
+        session = self._sessions[graph]
+        run = self._bound(session, tensors, graph_id)
 
         def run_or_give_up() -> None:
             nonlocal session, run
-            if session is self._step:
+            if session is self._sessions[graph]:
                 try:
                     return run()
                 except Exception as error:
-                    if not self._captures or graph_id == WITHOUT_CAPTURE:
+                    if graph not in self._captures or graph_id == WITHOUT_CAPTURE:
                         raise
-                    self._give_up_captures(error)
-            session, run = self._step, self._bound(self._step, tensors, None)
+                    log.warning(CANNOT_CAPTURE, graph, error)
+                    self._captures.discard(graph)
+                    self._sessions[graph] = self._open(graph)
+            session = self._sessions[graph]
+            run = self._bound(session, tensors, None)
             run()
 
         return run_or_give_up
 
-    def _give_up_captures(self, error: Exception) -> None:
-        log.warning("steps cannot be captured as CUDA graphs and run without: %s", error)
-        self._captures, self._step = False, self._open("step")
-
-    def _open_step(self, captures: bool) -> tuple[bool, ort.InferenceSession]:
+    def _open_capturing(self, graph: Graph, captures: bool) -> ort.InferenceSession:
         if captures:
             try:
-                return True, self._open("step", captures=True)
+                session = self._open(graph, captures=True)
             except DeviceMissing:
                 raise
             except Exception as error:
-                log.warning("the step graph cannot be captured as CUDA graphs and runs without: %s", error)
-        return False, self._open("step")
+                log.warning(CANNOT_CAPTURE, graph, error)
+            else:
+                self._captures.add(graph)
+                return session
+        return self._open(graph)
 
     def _open(self, graph: str, captures: bool = False) -> ort.InferenceSession:
         if self._device == "cpu":

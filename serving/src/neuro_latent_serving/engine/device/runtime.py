@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import numpy.typing as npt
 
 from neuro_latent_serving.engine.contract import DecoderSizes, Ids
@@ -14,6 +15,9 @@ Graph = Literal["prefill", "step"]
 
 WORD = 4
 """Bytes that are moved as one."""
+
+ALIGNMENT = 256
+"""Bytes at whose multiples tensors begin, as CUDA's own allocations do."""
 
 
 @dataclass(frozen=True)
@@ -67,3 +71,36 @@ class Runtime(Protocol):
 
     def gather(self, source: View, index_J: Ids, target: View) -> None:
         """``target[:, j] = source[:, index_J[j]]``, for words of :data:`WORD` bytes [A, I, C] -> [A, J, C]."""
+
+
+class PackedTensors:
+    """Small tensors side by side in one piece of the device's memory, so that one copy moves them all.
+
+    Args:
+        runtime: whose memory it is.
+        tensors: shape and type by name.
+    """
+
+    def __init__(self, runtime: Runtime, tensors: Mapping[str, tuple[tuple[int, ...], npt.DTypeLike]]) -> None:
+        ends = [0]
+        for shape, dtype in tensors.values():
+            size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+            ends.append(ends[-1] + -(-size // ALIGNMENT) * ALIGNMENT)
+        self._bytes = np.zeros(ends[-1], np.uint8)
+        self._tensors = [(start, shape, dtype) for start, (shape, dtype) in zip(ends, tensors.values(), strict=False)]
+        self.host = self._arrays(self._bytes)
+        """What :meth:`write` copies to the device."""
+        self._device = runtime.zeros(self._bytes.shape, np.uint8)
+        pointer = self._device.view.pointer
+        self.views = {name: View(pointer + start, shape) for name, (start, shape, _) in zip(tensors, self._tensors, strict=True)}
+
+    def write(self) -> None:
+        """Copy :attr:`host` to the device."""
+        self._device.write(self._bytes)
+
+    def read(self) -> list[Array]:
+        """Copies of what the device holds."""
+        return self._arrays(self._device.read())
+
+    def _arrays(self, packed: Array) -> list[Array]:
+        return [np.ndarray(shape, dtype, packed.data, start) for start, shape, dtype in self._tensors]
