@@ -154,7 +154,7 @@ def evaluate(
             for name, system in systems.items()
         }
         if form == "complement":
-            texts[SHUFFLED] = [texts[ADAPTER][row] for row in _others(len(rows))]
+            texts[SHUFFLED] = [texts[ADAPTER][row] for row in others(len(rows))]
         texts[SERVED], reasons = as_served(model, scored[ADAPTER], raw, texts[ADAPTER])
         measured = {name: measures.measure(raw, gold, written, form) for name, written in texts.items()}
         losses = {name: system.losses(raw, gold, stage(f"{name} scores", len(raw))) for name, system in scored.items()}
@@ -341,7 +341,7 @@ def _usage(
 ) -> dict[str, Any]:
     """How much worse the loss is with another row's soft prompts, and with the mean ones."""
     soft_NPD = torch.cat([model.adapter(part) for part in raw_NE.split(256)])
-    other: dict[str, Tensor] = {prompt: soft_NPD[row] for prompt, row in zip(raw, _others(len(raw)), strict=True)}
+    other: dict[str, Tensor] = {prompt: soft_NPD[row] for prompt, row in zip(raw, others(len(raw)), strict=True)}
     changes = {
         "shuffled": softly_prompted(model.generator, lambda prompts: torch.stack([other[p] for p in prompts])),
         "mean": prompted(model.generator, soft_NPD.mean(0)),
@@ -357,7 +357,7 @@ def _usage(
     }
 
 
-def _others(rows: int) -> list[int]:
+def others(rows: int) -> list[int]:
     """For every row another one: the next in a fixed random order, never the row itself."""
     order = np.random.default_rng(0).permutation(rows)
     found = np.empty(rows, dtype=np.int64)

@@ -1,0 +1,64 @@
+"""The systems whose prompts a responder is asked: the adapter, and what it has to beat."""
+
+from collections.abc import Sequence
+
+from neuro_latent_core.guard.language import is_english
+from neuro_latent_trainer.data import Record
+from neuro_latent_trainer.evaluation.evaluate import (
+    ADAPTER,
+    CONSTANT,
+    NEAREST,
+    SERVED,
+    SHUFFLED,
+    EvaluationConfig,
+    Stage,
+    conditioned,
+    others,
+    targets,
+)
+from neuro_latent_trainer.evaluation.served import as_served, nothing, whole
+from neuro_latent_trainer.evaluation.systems import Nearest, adapted, typical
+from neuro_latent_trainer.model import PromptOptimizer
+
+FILLER = "filler"
+
+CONSTANT_TEXT = "Keep the answer clear and short, say what you assume, and ask me if something important is missing."
+"""Where no training data say what a typical complement is."""
+
+FILLER_TEXT = "This text stands here only so that the prompt is as long as the others are, and it asks for nothing. "
+
+
+def enhanced_by_system(
+    model: PromptOptimizer, prompts: Sequence[str], train: Sequence[Record], config: EvaluationConfig, stage: Stage
+) -> dict[str, list[str]]:
+    """The enhanced prompts of every system.
+
+    In the complement form there are also controls: the adapter's additions to other prompts, one constant sentence,
+    and equally long texts that ask for nothing.
+
+    Args:
+        train: what the adapter was trained on, for the nearest training prompt and the constant; may be empty.
+    """
+    form, raw = model.adapter.config.form, list(prompts)
+    adapter = conditioned(model.generator, adapted(model), config)
+    written = adapter.write(raw, stage("adapter writes", len(raw)))
+    served = as_served(model, adapter, raw, written)[0]
+    served = [text if is_english(prompt) else no for prompt, text, no in zip(raw, served, nothing(raw, form), strict=True)]
+    texts = {SERVED: served, ADAPTER: written}
+    known = [record for record in train if record.target(form) is not None]
+    if known:
+        texts[NEAREST] = Nearest(model, [r.raw_prompt for r in known], targets(known, form)).write(raw)
+    if form == "complement":
+        added = [text for text in targets(known, form) if text]
+        texts[SHUFFLED] = [written[row] for row in others(len(raw))]
+        texts[CONSTANT] = [typical(model, added) if added else CONSTANT_TEXT] * len(raw)
+        texts[FILLER] = [_filler(len(text.split())) for text in served]
+    return {name: whole(raw, some, form) for name, some in texts.items()}
+
+
+def _filler(words: int) -> str:
+    """So many words that ask for nothing."""
+    text = FILLER_TEXT.split()
+    return " ".join((text * (words // len(text) + 1))[:words])
+
+

@@ -1,0 +1,107 @@
+"""Tasks that a responder is asked: a prompt, and what tells a good answer to it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from neuro_latent_trainer.errors import TrainerError
+
+
+class TaskError(TrainerError):
+    """A file of tasks cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One line of a file of tasks.
+
+    Attributes:
+        prompt: the raw prompt.
+        good, bad: a good and a bad answer to it; "" where there is none.
+        checks: IFEval instructions that the answer must follow, each with ``id`` and its ``kwargs``.
+        kind: of task; figures are also shown by kind.
+    """
+
+    prompt: str
+    good: str = ""
+    bad: str = ""
+    checks: tuple[Mapping[str, Any], ...] = ()
+    kind: str = ""
+
+
+def read_tasks(path: Path) -> list[Task]:
+    """Tasks of a file of JSON lines.
+
+    Raises:
+        TaskError: a line is no task, or there is none.
+    """
+    tasks = []
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+        if line.strip():
+            try:
+                tasks.append(_task(json.loads(line)))
+            except ValueError as error:
+                raise TaskError(f"{path.name}, line {number}: {error}") from None
+    if not tasks:
+        raise TaskError(f"{path.name} holds no task; one is a line like "
+                        '{"prompt": "…", "good": "…", "bad": "…"}')  # fmt: skip
+    return tasks
+
+
+def _task(values: Any) -> Task:
+    if not isinstance(values, dict):
+        raise ValueError("a task is a JSON object with a prompt")
+    texts = {name: values.get(name) or "" for name in ("prompt", "good", "bad", "kind")}
+    for name, value in texts.items():
+        if not isinstance(value, str):
+            raise ValueError(f"{name} must be a string")
+    if not texts["prompt"].strip():
+        raise ValueError("prompt is missing or blank")
+    if texts["bad"].strip() and not texts["good"].strip():
+        raise ValueError("bad stands without a good answer")
+    checks = values.get("checks") or []
+    if not isinstance(checks, list) or not all(isinstance(c, dict) and isinstance(c.get("id"), str) for c in checks):
+        raise ValueError('checks must be a list like [{"id": "punctuation:no_comma", "kwargs": {}}]')
+    return Task(**texts, checks=tuple(checks))
+
+
+class Checker:
+    """IFEval's instructions (Zhou et al. 2023), from the package ``lm-eval``.
+
+    Raises:
+        TaskError: the package is missing.
+    """
+
+    def __init__(self) -> None:
+        try:
+            from lm_eval.tasks.ifeval.instructions_registry import INSTRUCTION_DICT
+        except ImportError as error:
+            raise TaskError(
+                f"tasks with checks need IFEval's instructions ({error}): pip install 'lm-eval[ifeval]'"
+            ) from None
+        self._instructions: Mapping[str, Any] = INSTRUCTION_DICT
+
+    def met(self, task: Task, answer: str) -> float:
+        """The share of a task's checks that an answer follows.
+
+        Raises:
+            TaskError: a check is not known.
+        """
+        return sum(self._follows(check, task.prompt, answer) for check in task.checks) / len(task.checks)
+
+    def _follows(self, check: Mapping[str, Any], prompt: str, answer: str) -> bool:
+        if check["id"] not in self._instructions:
+            raise TaskError(f"there is no check {check['id']!r}; known are {', '.join(sorted(self._instructions))}")
+        instruction = self._instructions[check["id"]](check["id"])
+        instruction.build_description(**{k: v for k, v in (check.get("kwargs") or {}).items() if v is not None})
+        asked = instruction.get_instruction_args()
+        if asked and "prompt" in asked:
+            instruction.build_description(prompt=prompt)
+        return bool(answer.strip()) and bool(instruction.check_following(answer))
+
+
+def with_answers(tasks: Sequence[Task]) -> list[int]:
+    """The rows whose good answer is known."""
+    return [row for row, task in enumerate(tasks) if task.good.strip()]

@@ -1,0 +1,70 @@
+"""Answers and likelihoods on disk, so that a run that was stopped goes on and nothing is paid for twice."""
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from neuro_latent_trainer.responders.responder import Answered, Progress, Responder, Usage
+
+CHUNK = 16
+"""Items that are asked before they are written down."""
+
+
+class CachedResponder:
+    """A :class:`~neuro_latent_trainer.responders.Responder` that asks another one only what it does not know.
+
+    Args:
+        responder: who knows.
+        path: an SQLite file; several runs may share it.
+    """
+
+    def __init__(self, responder: Responder, path: Path) -> None:
+        self._responder, self.identity = responder, responder.identity
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = sqlite3.connect(path, timeout=60)
+        self._file.execute("PRAGMA journal_mode=WAL")
+        self._file.execute("CREATE TABLE IF NOT EXISTS known (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
+
+    @property
+    def usage(self) -> Usage:
+        """Of the other one, and what was known."""
+        return self._responder.usage
+
+    def answers(self, prompts: Sequence[str], most_tokens: int, progress: Progress = lambda done: None) -> list[str]:
+        """See :class:`~neuro_latent_trainer.responders.Responder`."""
+        return self._known(
+            ("answer", most_tokens), prompts, lambda some: self._responder.answers(some, most_tokens), progress
+        )
+
+    def log_likelihoods(self, pairs: Sequence[Answered], progress: Progress = lambda done: None) -> list[float]:
+        """See :class:`~neuro_latent_trainer.responders.Responder`."""
+        return self._known(("likelihood",), pairs, self._responder.log_likelihoods, progress)
+
+    def _known(
+        self, asked: tuple[Any, ...], items: Sequence[Any], ask: Callable[[list[Any]], list[Any]], progress: Progress
+    ) -> list[Any]:
+        keys = [hashlib.sha256(json.dumps([self.identity, *asked, item]).encode()).hexdigest() for item in items]
+        found = {key: json.loads(value) for key in set(keys) if (value := self._read(key)) is not None}
+        known = sum(key in found for key in keys)
+        self.usage.cached += known
+        progress(known)
+        missing = {key: item for key, item in zip(keys, items, strict=True) if key not in found}
+        left, more = list(missing), len(keys) - known - len(missing)
+        for at in range(0, len(left), CHUNK):
+            some = left[at : at + CHUNK]
+            values = dict(zip(some, ask([missing[key] for key in some]), strict=True))
+            with self._file:
+                self._file.executemany(
+                    "INSERT OR REPLACE INTO known VALUES (?, ?)", [(key, json.dumps(v)) for key, v in values.items()]
+                )
+            found |= values
+            progress(len(some))
+        progress(more)
+        return [found[key] for key in keys]
+
+    def _read(self, key: str) -> str | None:
+        row = self._file.execute("SELECT value FROM known WHERE key = ?", (key,)).fetchone()
+        return row[0] if row else None

@@ -1,0 +1,113 @@
+"""What a responder is, and how one is opened from what the command line says."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from neuro_latent_trainer.errors import TrainerError
+
+Answered = tuple[str, str]
+"""A prompt, and an answer to it."""
+
+Progress = Callable[[int], None]
+
+KEY_VARIABLE = "OPENAI_API_KEY"
+
+
+class ResponderError(TrainerError):
+    """A responder cannot be opened, or does not answer."""
+
+
+@dataclass
+class Usage:
+    """What asking has cost so far.
+
+    Attributes:
+        asked: prompts, and prompts with an answer, that went to the model.
+        cached: those that an earlier run had asked.
+        prompt_tokens, answer_tokens: read and written by the model.
+    """
+
+    asked: int = 0
+    cached: int = 0
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+
+    def cost(self, price: tuple[float, float] | None) -> float | None:
+        """In the currency of ``price``, which is for a million tokens read and written; None without a price."""
+        if price is None:
+            return None
+        return (self.prompt_tokens * price[0] + self.answer_tokens * price[1]) / 1e6
+
+
+class Responder(Protocol):
+    """A language model.
+
+    Attributes:
+        identity: names the model and its version; answers of another one are never taken for its own.
+        usage: what asking has cost.
+    """
+
+    identity: str
+    usage: Usage
+
+    def answers(self, prompts: Sequence[str], most_tokens: int, progress: Progress = lambda done: None) -> list[str]:
+        """The model's own answers, without sampling.
+
+        Raises:
+            ResponderError: it does not answer.
+        """
+
+    def log_likelihoods(self, pairs: Sequence[Answered], progress: Progress = lambda done: None) -> list[float]:
+        """Log-likelihood of each answer behind its prompt, nats a token.
+
+        Raises:
+            ResponderError: the model does not tell.
+        """
+
+
+@dataclass(frozen=True)
+class ResponderOptions:
+    """Which model answers.
+
+    Attributes:
+        model: a folder in Hugging Face's format, a name on the Hub, or a GGUF file; with ``url`` the server's name of it.
+        url: of an OpenAI-compatible server, with its ``/v1``; None runs the model here. The key is taken from
+            ``OPENAI_API_KEY``.
+        concurrency: requests to a server at a time.
+        cache: where answers are kept, so that a run that was stopped goes on; None keeps none.
+    """
+
+    model: str
+    url: str | None = None
+    concurrency: int = 8
+    cache: Path | None = field(default_factory=lambda: default_cache())
+
+
+def default_cache() -> Path:
+    """``responses.sqlite`` in ``$XDG_CACHE_HOME/neuro-latent`` or ``~/.cache/neuro-latent``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "neuro-latent" / "responses.sqlite"
+
+
+def open_responder(options: ResponderOptions) -> Responder:
+    """The responder that the options name.
+
+    Raises:
+        ResponderError: the model or a package is missing.
+    """
+    responder: Responder
+    if options.url is not None:
+        from neuro_latent_trainer.responders.remote import RemoteResponder
+
+        responder = RemoteResponder(options.model, options.url, options.concurrency)
+    else:
+        from neuro_latent_trainer.responders.local import LocalResponder
+
+        responder = LocalResponder(options.model)
+    if options.cache is None:
+        return responder
+    from neuro_latent_trainer.responders.cache import CachedResponder
+
+    return CachedResponder(responder, options.cache)
