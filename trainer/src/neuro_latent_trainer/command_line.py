@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from neuro_latent_trainer.data import Dataset
     from neuro_latent_trainer.evaluation.evaluate import Stage
+    from neuro_latent_trainer.evaluation.responses import Judge
+    from neuro_latent_trainer.responders import Responder
     from neuro_latent_trainer.training import Run
 
 DataOption = Annotated[
@@ -34,6 +36,44 @@ EmbeddingsOption = Annotated[
         help="Cache of the frozen encoder's embeddings; runs on the same texts can share one.",
         metavar="DIR",
         show_default="RUN/embeddings",
+    ),
+]
+
+ResponderOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Language model that answers: a folder in Hugging Face's format, a name on the Hub, or a GGUF file; with "
+        "--responder-url its name on that server.",
+        metavar="MODEL",
+    ),
+]
+ResponderUrlOption = Annotated[
+    str | None,
+    typer.Option(
+        help="OpenAI-compatible server of --responder, with its /v1; its key is taken from OPENAI_API_KEY.",
+        metavar="URL",
+    ),
+]
+JudgeOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Model that compares answers where tasks have neither good answers nor checks, where the responder is.",
+        metavar="MODEL",
+        show_default="the responder",
+    ),
+]
+AnswerTokensOption = Annotated[int, typer.Option(min=1, max=4096, help="The most tokens that the responder writes.")]
+ConcurrencyOption = Annotated[int, typer.Option(min=1, max=256, help="Requests to --responder-url at a time.")]
+PriceOption = Annotated[
+    tuple[float, float] | None,
+    typer.Option(help="Price of a million tokens read, and written: the cost is shown.", metavar="READ WRITTEN"),
+]
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Where answers are kept, so that a run goes on and nothing is paid for twice.",
+        metavar="FILE",
+        show_default="~/.cache/neuro-latent/responses.sqlite",
     ),
 ]
 
@@ -75,6 +115,32 @@ def read_data(
         say(console, render_bad_rows(data.bad_rows), "yellow")
     data.check_lost()
     return data
+
+
+def open_judge(
+    responder: str | None,
+    url: str | None,
+    judge: str | None,
+    concurrency: int,
+    cache: Path | None,
+    answer_tokens: int,
+    stage: "Stage",
+) -> "Judge":
+    """What asks the responder that the options name.
+
+    Raises:
+        ResponderError: it cannot be opened.
+    """
+    from neuro_latent_trainer.evaluation.responses import Judge
+    from neuro_latent_trainer.responders import ResponderError, default_cache, open_responder
+
+    if responder is None:
+        raise ResponderError("--responder MODEL is missing: which language model is to answer?")
+
+    def opened(model: str) -> "Responder":
+        return open_responder(model, url, concurrency, cache or default_cache())
+
+    return Judge(opened(responder), stage, answer_tokens, opened(judge) if judge else None)
 
 
 def told_by(bars: "Progress") -> "Stage":

@@ -7,9 +7,22 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from neuro_latent_trainer.command_line import fail, read_data, say, told_by
+from neuro_latent_trainer.command_line import (
+    AnswerTokensOption,
+    CacheOption,
+    ConcurrencyOption,
+    JudgeOption,
+    PriceOption,
+    ResponderOption,
+    ResponderUrlOption,
+    fail,
+    open_judge,
+    read_data,
+    say,
+    told_by,
+)
 from neuro_latent_trainer.errors import TrainerError
-from neuro_latent_trainer.evaluation import tables
+from neuro_latent_trainer.evaluation import responder_cli, tables
 
 DEFAULT_ROWS = 2000
 PREFERENCE_COLUMNS = "raw=raw_prompt,enhanced=success,failed=failed"
@@ -17,9 +30,9 @@ PREFERENCE_COLUMNS = "raw=raw_prompt,enhanced=success,failed=failed"
 
 def evaluate(
     data: Annotated[
-        Path,
+        Path | None,
         typer.Option(help="Raw prompts with enhanced ones, none of which the adapter was trained on.", metavar="FILE"),
-    ],
+    ] = None,
     adapter: Annotated[Path | None, typer.Option(help="Adapter folder, or a training run.", metavar="DIR")] = None,
     compare: Annotated[
         tuple[Path, Path] | None,
@@ -66,6 +79,21 @@ def evaluate(
             help="HTML report to write of one adapter.", metavar="FILE", show_default="report.html in a training run"
         ),
     ] = None,
+    tasks: Annotated[
+        Path | None,
+        typer.Option(
+            help="In place of --data: JSON lines with prompt, and where there are any good and bad answers or IFEval "
+            "checks; a language model is asked what the prompts lead to.",
+            metavar="FILE",
+        ),
+    ] = None,
+    responder: ResponderOption = None,
+    responder_url: ResponderUrlOption = None,
+    judge: JudgeOption = None,
+    concurrency: ConcurrencyOption = 8,
+    answer_tokens: AnswerTokensOption = 256,
+    price: PriceOption = None,
+    responder_cache: CacheOption = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print all figures as one JSON line, last on stdout.")
     ] = False,
@@ -90,11 +118,22 @@ def evaluate(
 
       neuro-latent evaluate --compare runs/first runs/second --data val.jsonl
 
+    With --tasks a language model judges what the prompts lead to: how much likelier a good answer gets, how often it is
+    likelier than a bad one, how many checks an answer meets, or which of two answers is better. Systems: the raw
+    prompt, the adapter as served and with gate and guard off, its additions to other prompts, one constant sentence,
+    an equally long text that asks for nothing, and with --train the nearest training prompt's text.
+
+      neuro-latent evaluate --adapter runs/first --tasks tasks.jsonl --responder SmolLM2-135M-Instruct.Q4_1.gguf
+
     Exit codes: 0 done, 1 failure, 2 wrong usage.
     """
     console = Console(stderr=True)
     if (adapter is None) == (compare is None):
         fail(console, "give one adapter with --adapter DIR, or two with --compare A B", code=2)
+    if (data is None) == (tasks is None):
+        fail(console, "give rows with --data FILE, or tasks for a responder with --tasks FILE", code=2)
+    if tasks is not None and (compare or report or preferences or baselines_dir):
+        fail(console, "--tasks takes one --adapter, and no --report, --preferences or --baselines-dir", code=2)
     if compare is not None and (report or train or baselines_dir):
         fail(
             console,
@@ -123,6 +162,22 @@ def evaluate(
         return PromptOptimizer.from_pretrained(adapter_folder.locate(path), encoder=encoder, generator=generator)
 
     named: dict[str, Any]
+    if tasks is not None:
+        assert adapter is not None
+        try:
+            with Progress(console=console, transient=True) as bars:
+                stage = told_by(bars)
+                asker = open_judge(responder, responder_url, judge, concurrency, responder_cache, answer_tokens, stage)
+                judged = responder_cli.responses(
+                    asker, load(adapter), tasks, records(train, columns), EvaluationConfig(rows, max_length), stage
+                )
+        except (TrainerError, OSError, ValueError) as error:
+            fail(console, str(error))
+        responder_cli.show(console, judged, asker.usage, price)
+        if as_json:
+            typer.echo(json.dumps({"adapter": str(adapter), "data": tasks.name, **judged}))
+        return
+    assert data is not None
     try:
         config = EvaluationConfig(rows=rows, max_length=max_length)
         on, trained_on = records(data, columns), records(train, columns)

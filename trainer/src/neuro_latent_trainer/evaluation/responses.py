@@ -5,14 +5,14 @@ likelihood gain log p(y+ | p') - log p(y+ | p); margin m(p) = log p(y+ | p) - lo
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from neuro_latent_trainer.evaluation import statistics
 from neuro_latent_trainer.evaluation.statistics import Floats, Interval
-from neuro_latent_trainer.evaluation.tasks import Checker, Task, with_answers
-from neuro_latent_trainer.responders import Responder
+from neuro_latent_trainer.evaluation.tasks import Checker, Task
+from neuro_latent_trainer.responders import Responder, Usage
 
 RAW = "raw"
 
@@ -20,107 +20,14 @@ HARM = -0.05
 """Nats a token. Good answers were written for the raw prompt, so an addition that asks for more costs a little."""
 
 Stage = Callable[[str, int], Callable[[int], None]]
+Prompts = Mapping[str, Sequence[str]]
+"""By system, the enhanced prompt of every task."""
 
 MAIN_FIGURES = ("likelihood_gain", "constraints_gain", "wins_gain")
 """What the verdict is of: the first that was measured."""
 
-
-def judge(
-    responder: Responder,
-    tasks: Sequence[Task],
-    systems: Mapping[str, Sequence[str]],
-    stage: Stage,
-    *,
-    answer_tokens: int = 256,
-    judge_model: Responder | None = None,
-) -> dict[str, Any]:
-    """Figures by name and system, each with a 95 % paired bootstrap interval.
-
-    Args:
-        systems: for each, the enhanced prompt of every task; :data:`RAW` is always there and need not be named.
-        answer_tokens: the most that the responder writes where an answer has to be written.
-        judge_model: compares two answers where tasks have neither a good answer nor checks; None is the responder.
-    """
-    prompts = {RAW: [task.prompt for task in tasks]} | {name: list(texts) for name, texts in systems.items()}
-    figures: dict[str, Any] = {}
-    if rows := with_answers(tasks):
-        figures |= _likelihoods(responder, [tasks[r] for r in rows], _only(prompts, rows), stage)
-    if rows := [row for row, task in enumerate(tasks) if task.checks]:
-        figures |= _constraints(responder, [tasks[r] for r in rows], _only(prompts, rows), stage, answer_tokens)
-    if rows := [row for row, task in enumerate(tasks) if not task.good.strip() and not task.checks]:
-        figures |= _wins(responder, judge_model or responder, _only(prompts, rows), stage, answer_tokens)
-    figures["added"] = {
-        name: statistics.mean([float(a != b) for a, b in zip(texts, prompts[RAW], strict=True)]).as_json()
-        for name, texts in prompts.items()
-    }
-    return figures
-
-
-def verdict(figures: Mapping[str, Any], system: str) -> str:
-    """One word and why: ``helps``, ``harms``, ``does no harm`` or ``unclear``, at this size of responder and of data."""
-    name = next(name for name in MAIN_FIGURES if name in figures)
-    found = Interval(**figures[name][system])
-    bound = HARM if name == "likelihood_gain" else 0.0
-    if found.low > 0:
-        word = "helps"
-    elif found.high < 0 and found.value < bound:
-        word = "harms"
-    elif found.low > HARM:
-        word = "does no harm"
-    else:
-        word = "unclear"
-    return f"{word}: {name.replace('_', ' ')} {found}"
-
-
-def _only(prompts: Mapping[str, list[str]], rows: Sequence[int]) -> dict[str, list[str]]:
-    return {name: [texts[row] for row in rows] for name, texts in prompts.items()}
-
-
-def _likelihoods(
-    responder: Responder, tasks: Sequence[Task], prompts: Mapping[str, list[str]], stage: Stage
-) -> dict[str, Any]:
-    good, bad = {}, {}
-    pairs = [row for row, task in enumerate(tasks) if task.bad.strip()]
-    for name, texts in prompts.items():
-        asked = [(text, task.good) for text, task in zip(texts, tasks, strict=True)]
-        asked += [(texts[row], tasks[row].bad) for row in pairs]
-        found = np.array(responder.log_likelihoods(asked, stage(f"{name}: likelihood of answers", len(asked))))
-        good[name], bad[name] = found[: len(tasks)], found[len(tasks) :]
-    gains = {name: found - good[RAW] for name, found in good.items()}
-    figures: dict[str, Any] = {
-        "likelihood_gain": {name: statistics.mean(gain).as_json() for name, gain in gains.items()},
-        "by_kind": _by_kind(tasks, gains),
-    }
-    if pairs:
-        margins = {name: good[name][pairs] - bad[name] for name in prompts}
-        figures["margin_gain"] = {n: statistics.mean(m - margins[RAW]).as_json() for n, m in margins.items()}
-        figures["good_above_bad"] = {n: statistics.mean((m > 0).astype(float)).as_json() for n, m in margins.items()}
-    return figures
-
-
-def _by_kind(tasks: Sequence[Task], gains: Mapping[str, Floats]) -> dict[str, Any]:
-    kinds: dict[str, list[int]] = {}
-    for row, task in enumerate(tasks):
-        if task.kind:
-            kinds.setdefault(task.kind, []).append(row)
-    return {
-        kind: {name: statistics.mean(gain[rows]).as_json() for name, gain in gains.items()}
-        for kind, rows in sorted(kinds.items())
-    }
-
-
-def _constraints(
-    responder: Responder, tasks: Sequence[Task], prompts: Mapping[str, list[str]], stage: Stage, most: int
-) -> dict[str, Any]:
-    checker, met = Checker(), {}
-    for name, texts in prompts.items():
-        answers = responder.answers(texts, most, stage(f"{name}: answers", len(texts)))
-        met[name] = np.array([checker.met(task, answer) for task, answer in zip(tasks, answers, strict=True)])
-    return {
-        "constraints_met": {name: statistics.mean(found).as_json() for name, found in met.items()},
-        "constraints_gain": {name: statistics.mean(found - met[RAW]).as_json() for name, found in met.items()},
-    }
-
+LIKE_LENGTHS = 1.25
+"""Two answers are alike in length up to this ratio."""
 
 PAIRWISE = """Two assistants answered the same request.
 
@@ -136,39 +43,167 @@ Answer B:
 Which answer is more useful for the person who asked? Reply with one letter: A, B, or T if they are equally good."""
 
 
-def _wins(
-    responder: Responder, judge_model: Responder, prompts: Mapping[str, list[str]], stage: Stage, most: int
-) -> dict[str, Any]:
-    """Each system's answers against those of the raw prompt, in both orders; verdicts that disagree are a tie."""
-    raw = prompts[RAW]
-    answers = {
-        name: responder.answers(texts, most, stage(f"{name}: answers", len(texts))) for name, texts in prompts.items()
-    }
-    figures: dict[str, Any] = {"wins_gain": {}, "wins_of_like_length": {}, "orders_agree": {}}
-    for name, found in answers.items():
-        if name == RAW:
-            continue
-        first, second = (
-            [PAIRWISE.format(request=request, first=a, second=b) for request, a, b in zip(raw, left, right, strict=True)]
-            for left, right in ((found, answers[RAW]), (answers[RAW], found))
+class Comparison(NamedTuple):
+    """Answers to enhanced prompts beside those to raw prompts, one a row.
+
+    Attributes:
+        won: 1 where the enhanced prompt's answer is found better in both orders, -1 where worse, else 0.
+        agreed: whether the two orders gave the same verdict.
+        alike: whether the two answers are of like length.
+    """
+
+    won: Floats
+    agreed: Floats
+    alike: Floats
+
+
+class Judge:
+    """Asks a responder with tasks.
+
+    Args:
+        responder: answers, or says how likely answers are.
+        stage: tells what is being asked, and how far it is.
+        answer_tokens: the most that an answer has.
+        judge: compares two answers; None is the responder itself.
+    """
+
+    def __init__(
+        self, responder: Responder, stage: Stage, answer_tokens: int = 256, judge: Responder | None = None
+    ) -> None:
+        self._responder, self._judge = responder, judge or responder
+        self._stage, self._answer_tokens = stage, answer_tokens
+
+    @property
+    def identity(self) -> str:
+        """Of the responder."""
+        return self._responder.identity
+
+    @property
+    def usage(self) -> Usage:
+        """What asking the responder has cost."""
+        return self._responder.usage
+
+    def figures(self, tasks: Sequence[Task], systems: Prompts) -> dict[str, Any]:
+        """Figures by name and system, each with a 95 % paired bootstrap interval; :data:`RAW` is one of the systems."""
+        prompts: Prompts = {RAW: [task.prompt for task in tasks], **systems}
+        ways = {"answers": self._of_answers, "checks": self._of_checks, "alone": self._of_comparisons}
+        figures: dict[str, Any] = {
+            "added": _means(
+                {n: [float(a != b) for a, b in zip(some, prompts[RAW], strict=True)] for n, some in prompts.items()}
+            )
+        }
+        for way, rows in by_way(tasks).items():
+            figures |= ways[way]([tasks[r] for r in rows], {n: [some[r] for r in rows] for n, some in prompts.items()})
+        return figures
+
+    def gains(self, tasks: Sequence[Task], enhanced: Sequence[str]) -> Floats:
+        """How much better than its raw prompt each enhanced prompt is, by what its task has: likelihood of the good
+        answer, share of checks met, or 1, 0 or -1 by comparison of the answers."""
+        found = np.zeros(len(tasks))
+        for way, rows in by_way(tasks).items():
+            some, texts = [tasks[row] for row in rows], [enhanced[row] for row in rows]
+            raw = [task.prompt for task in some]
+            if way == "answers":
+                found[rows] = self._likelihoods(texts, [t.good for t in some]) - self._likelihoods(
+                    raw, [t.good for t in some]
+                )
+            elif way == "checks":
+                found[rows] = self._met(some, texts) - self._met(some, raw)
+            else:
+                found[rows] = self._compare(raw, texts).won
+        return found
+
+    def _of_answers(self, tasks: Sequence[Task], prompts: Prompts) -> dict[str, Any]:
+        good = {n: self._likelihoods(some, [task.good for task in tasks], n) for n, some in prompts.items()}
+        gains = {name: found - good[RAW] for name, found in good.items()}
+        figures = {"likelihood_gain": _means(gains)}
+        if kinds := sorted({task.kind for task in tasks} - {""}):
+            figures["likelihood_gain_by_kind"] = {
+                kind: _means({name: gain[[task.kind == kind for task in tasks]] for name, gain in gains.items()})
+                for kind in kinds
+            }
+        if pairs := [row for row, task in enumerate(tasks) if task.bad.strip()]:
+            margins = {
+                name: good[name][pairs]
+                - self._likelihoods([some[row] for row in pairs], [tasks[row].bad for row in pairs], name)
+                for name, some in prompts.items()
+            }
+            figures["margin_gain"] = _means({name: margin - margins[RAW] for name, margin in margins.items()})
+            figures["good_above_bad"] = _means({name: margin > 0 for name, margin in margins.items()})
+        return figures
+
+    def _of_checks(self, tasks: Sequence[Task], prompts: Prompts) -> dict[str, Any]:
+        met = {name: self._met(tasks, some, name) for name, some in prompts.items()}
+        return {
+            "constraints_met": _means(met),
+            "constraints_gain": _means({name: found - met[RAW] for name, found in met.items()}),
+        }
+
+    def _of_comparisons(self, tasks: Sequence[Task], prompts: Prompts) -> dict[str, Any]:
+        raw = prompts[RAW]
+        found = {name: self._compare(raw, some, name) for name, some in prompts.items()}
+        alike = {name: one.won[one.alike > 0] for name, one in found.items() if one.alike.any()}
+        return {
+            "wins_gain": _means({name: one.won for name, one in found.items()}),
+            "wins_gain_at_like_length": _means(alike),
+            "orders_agree": _means({name: one.agreed for name, one in found.items()}),
+        }
+
+    def _likelihoods(self, prompts: Sequence[str], answers: Sequence[str], name: str = "candidates") -> Floats:
+        pairs = list(zip(prompts, answers, strict=True))
+        return np.array(self._responder.log_likelihoods(pairs, self._stage(f"{name}: likelihoods", len(pairs))))
+
+    def _answers(self, prompts: Sequence[str], name: str) -> list[str]:
+        return self._responder.answers(prompts, self._answer_tokens, self._stage(f"{name}: answers", len(prompts)))
+
+    def _met(self, tasks: Sequence[Task], prompts: Sequence[str], name: str = "candidates") -> Floats:
+        checker = Checker()
+        answers = self._answers(prompts, name)
+        return np.array([checker.met(task, answer) for task, answer in zip(tasks, answers, strict=True)])
+
+    def _compare(self, raw: Sequence[str], enhanced: Sequence[str], name: str = "candidates") -> Comparison:
+        """Both orders are asked; where they disagree it is a tie, and equal answers are one."""
+        ours, theirs = self._answers(enhanced, name), self._answers(raw, RAW)
+        asked = [
+            PAIRWISE.format(request=request, first=first, second=second)
+            for left, right in ((ours, theirs), (theirs, ours))
+            for request, first, second in zip(raw, left, right, strict=True)
+        ]
+        said = self._judge.answers(asked, 4, self._stage(f"{name}: compared", len(asked)))
+        verdicts = [{"A": 1.0, "B": -1.0}.get(text.strip()[:1].upper(), 0.0) for text in said]
+        forth, back = np.array(verdicts[: len(raw)]), -np.array(verdicts[len(raw) :])
+        same = np.array([a == b for a, b in zip(ours, theirs, strict=True)])
+        lengths = np.array([[len(a) + 1, len(b) + 1] for a, b in zip(ours, theirs, strict=True)])
+        return Comparison(
+            won=np.where((forth == back) & ~same, forth, 0.0),
+            agreed=((forth == back) | same).astype(float),
+            alike=(lengths.max(1) <= LIKE_LENGTHS * lengths.min(1)).astype(float),
         )
-        said = judge_model.answers([*first, *second], 4, stage(f"{name}: compared", 2 * len(raw)))
-        ahead = np.array([_score(text) for text in said[: len(raw)]])
-        behind = -np.array([_score(text) for text in said[len(raw) :]])
-        same_text = np.array([a == b for a, b in zip(found, answers[RAW], strict=True)])
-        agreed = (ahead == behind) | same_text
-        gain = np.where(agreed & ~same_text, ahead, 0.0)
-        alike = [
-            row for row, (a, b) in enumerate(zip(found, answers[RAW], strict=True))
-            if 0.8 <= (len(a) + 1) / (len(b) + 1) <= 1.25
-        ]  # fmt: skip
-        figures["wins_gain"][name] = statistics.mean(gain).as_json()
-        if alike:
-            figures["wins_of_like_length"][name] = statistics.mean(gain[alike]).as_json()
-        figures["orders_agree"][name] = statistics.mean(agreed.astype(float)).as_json()
-    return figures
 
 
-def _score(said: str) -> float:
-    """1 for A, -1 for B, 0 for a tie or anything else."""
-    return {"A": 1.0, "B": -1.0}.get(said.strip()[:1].upper(), 0.0)
+def by_way(tasks: Sequence[Task]) -> dict[str, list[int]]:
+    """Rows by what their tasks have: good ``answers``, ``checks``, or the prompt ``alone``."""
+    rows: dict[str, list[int]] = {}
+    for row, task in enumerate(tasks):
+        rows.setdefault("answers" if task.good.strip() else "checks" if task.checks else "alone", []).append(row)
+    return rows
+
+
+def verdict(figures: Mapping[str, Any], system: str) -> str:
+    """``helps``, ``harms``, ``does no harm`` or ``unclear``, and the figure that says so."""
+    name = next(name for name in MAIN_FIGURES if name in figures)
+    found = Interval(*figures[name][system])
+    bound = HARM if name == "likelihood_gain" else 0.0
+    if found.low > 0:
+        word = "helps"
+    elif found.high < 0 and found.value < bound:
+        word = "harms"
+    else:
+        word = "does no harm" if found.low >= HARM else "unclear"
+    return f"{word} ({name.replace('_', ' ')} {found})"
+
+
+def _means(values: Mapping[str, Any]) -> dict[str, Any]:
+    """``[value, low, high]`` by system."""
+    found = {name: statistics.mean(np.asarray(rows, dtype=float)) for name, rows in values.items() if len(rows)}
+    return {name: [round(value, 5) for value in (one.value, one.low, one.high)] for name, one in found.items()}

@@ -43,7 +43,9 @@ def enhanced_by_system(
     adapter = conditioned(model.generator, adapted(model), config)
     written = adapter.write(raw, stage("adapter writes", len(raw)))
     served = as_served(model, adapter, raw, written)[0]
-    served = [text if is_english(prompt) else no for prompt, text, no in zip(raw, served, nothing(raw, form), strict=True)]
+    served = [
+        text if is_english(prompt) else no for prompt, text, no in zip(raw, served, nothing(raw, form), strict=True)
+    ]
     texts = {SERVED: served, ADAPTER: written}
     known = [record for record in train if record.target(form) is not None]
     if known:
@@ -60,5 +62,3 @@ def _filler(words: int) -> str:
     """So many words that ask for nothing."""
     text = FILLER_TEXT.split()
     return " ".join((text * (words // len(text) + 1))[:words])
-
-

@@ -1,7 +1,8 @@
 """Tasks that a responder is asked: a prompt, and what tells a good answer to it."""
 
+import importlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,12 +77,12 @@ class Checker:
 
     def __init__(self) -> None:
         try:
-            from lm_eval.tasks.ifeval.instructions_registry import INSTRUCTION_DICT
+            registry = importlib.import_module("lm_eval.tasks.ifeval.instructions_registry")
         except ImportError as error:
             raise TaskError(
                 f"tasks with checks need IFEval's instructions ({error}): pip install 'lm-eval[ifeval]'"
             ) from None
-        self._instructions: Mapping[str, Any] = INSTRUCTION_DICT
+        self._instructions: Mapping[str, Any] = registry.INSTRUCTION_DICT
 
     def met(self, task: Task, answer: str) -> float:
         """The share of a task's checks that an answer follows.
@@ -100,8 +101,3 @@ class Checker:
         if asked and "prompt" in asked:
             instruction.build_description(prompt=prompt)
         return bool(answer.strip()) and bool(instruction.check_following(answer))
-
-
-def with_answers(tasks: Sequence[Task]) -> list[int]:
-    """The rows whose good answer is known."""
-    return [row for row, task in enumerate(tasks) if task.good.strip()]

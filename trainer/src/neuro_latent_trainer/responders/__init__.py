@@ -4,9 +4,9 @@ from neuro_latent_trainer.responders.responder import (
     Answered,
     Responder,
     ResponderError,
-    ResponderOptions,
     Usage,
+    default_cache,
     open_responder,
 )
 
-__all__ = ["Answered", "Responder", "ResponderError", "ResponderOptions", "Usage", "open_responder"]
+__all__ = ["Answered", "Responder", "ResponderError", "Usage", "default_cache", "open_responder"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
 
 from neuro_latent_trainer.responders.responder import Answered, Progress, ResponderError, Usage
 
@@ -32,6 +33,7 @@ class LocalResponder:
             source, options = str(path.parent), {"gguf_file": path.name}
             if not path.is_file():
                 raise ResponderError(f"--responder {model}: there is no such file")
+        logging.disable_progress_bar()
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(source, **options)
             self._model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, **options).eval()

@@ -11,7 +11,9 @@ from neuro_latent_trainer.responders.responder import KEY_VARIABLE, Answered, Pr
 try:
     import openai
 except ImportError:
-    raise ResponderError("--responder-url needs the package openai: pip install 'neuro-latent-trainer[responder]'") from None
+    raise ResponderError(
+        "--responder-url needs the package openai: pip install 'neuro-latent-trainer[responder]'"
+    ) from None
 
 TIMEOUT_S = 120
 RETRIES = 5

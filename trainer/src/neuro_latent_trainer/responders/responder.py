@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -47,11 +47,13 @@ class Responder(Protocol):
 
     Attributes:
         identity: names the model and its version; answers of another one are never taken for its own.
-        usage: what asking has cost.
+        usage: what asking has cost so far.
     """
 
     identity: str
-    usage: Usage
+
+    @property
+    def usage(self) -> Usage: ...
 
     def answers(self, prompts: Sequence[str], most_tokens: int, progress: Progress = lambda done: None) -> list[str]:
         """The model's own answers, without sampling.
@@ -68,46 +70,35 @@ class Responder(Protocol):
         """
 
 
-@dataclass(frozen=True)
-class ResponderOptions:
-    """Which model answers.
-
-    Attributes:
-        model: a folder in Hugging Face's format, a name on the Hub, or a GGUF file; with ``url`` the server's name of it.
-        url: of an OpenAI-compatible server, with its ``/v1``; None runs the model here. The key is taken from
-            ``OPENAI_API_KEY``.
-        concurrency: requests to a server at a time.
-        cache: where answers are kept, so that a run that was stopped goes on; None keeps none.
-    """
-
-    model: str
-    url: str | None = None
-    concurrency: int = 8
-    cache: Path | None = field(default_factory=lambda: default_cache())
-
-
 def default_cache() -> Path:
     """``responses.sqlite`` in ``$XDG_CACHE_HOME/neuro-latent`` or ``~/.cache/neuro-latent``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "neuro-latent" / "responses.sqlite"
 
 
-def open_responder(options: ResponderOptions) -> Responder:
-    """The responder that the options name.
+def open_responder(model: str, url: str | None = None, concurrency: int = 8, cache: Path | None = None) -> Responder:
+    """A language model as responder.
+
+    Args:
+        model: a folder in Hugging Face's format, a name on the Hub, or a GGUF file; with ``url`` the server's name
+            of it.
+        url: of an OpenAI-compatible server, with its ``/v1``; None runs the model here.
+        concurrency: requests to a server at a time.
+        cache: where answers are kept, so that a run that was stopped goes on; None keeps none.
 
     Raises:
         ResponderError: the model or a package is missing.
     """
     responder: Responder
-    if options.url is not None:
+    if url is not None:
         from neuro_latent_trainer.responders.remote import RemoteResponder
 
-        responder = RemoteResponder(options.model, options.url, options.concurrency)
+        responder = RemoteResponder(model, url, concurrency)
     else:
         from neuro_latent_trainer.responders.local import LocalResponder
 
-        responder = LocalResponder(options.model)
-    if options.cache is None:
+        responder = LocalResponder(model)
+    if cache is None:
         return responder
     from neuro_latent_trainer.responders.cache import CachedResponder
 
-    return CachedResponder(responder, options.cache)
+    return CachedResponder(responder, cache)

@@ -1,0 +1,275 @@
+"""Responders: a tiny causal model here, the same behind a server, the cache, tasks, figures, scores."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+import typer
+from typer.testing import CliRunner
+
+from neuro_latent_trainer.data import read_records
+from neuro_latent_trainer.evaluation.cli import evaluate
+from neuro_latent_trainer.evaluation.evaluate import ADAPTER, SERVED, SHUFFLED, EvaluationConfig, silent
+from neuro_latent_trainer.evaluation.responder_cli import score
+from neuro_latent_trainer.evaluation.responses import RAW, Judge, verdict
+from neuro_latent_trainer.evaluation.rivals import FILLER, enhanced_by_system
+from neuro_latent_trainer.evaluation.scoring import ScoringConfig, adapter_samples, already, records
+from neuro_latent_trainer.evaluation.tasks import Task, TaskError, read_tasks
+from neuro_latent_trainer.model import PromptOptimizer
+from neuro_latent_trainer.responders import ResponderError, open_responder
+from neuro_latent_trainer.responders.local import LocalResponder
+from tests import tiny
+from tests.unit.trainer.openai_server import OpenAIServer, serving
+
+app = typer.Typer()
+app.command()(evaluate)
+app.command()(score)
+
+TASKS = [
+    Task("Write a poem about rain", "Rain falls on the roof.", "No."),
+    Task("Create a function", "def f(): pass", "I cannot."),
+    Task("Explain how a bike works", "The pedals turn the wheel.", "Bikes are red."),
+]
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random causal language model in hub format."""
+    folder = tmp_path_factory.mktemp("responder")
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tiny.tokenizers.generator_tokenizer(tiny.sample_texts(), 600), eos_token="</s>"
+    )
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2
+    )
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def local(model_folder: Path) -> LocalResponder:
+    return LocalResponder(str(model_folder))
+
+
+@pytest.fixture
+def server(local: LocalResponder) -> Iterator[OpenAIServer]:
+    with serving(OpenAIServer(local)) as running:
+        yield running
+
+
+def test_a_likelihood_is_that_of_the_model(local: LocalResponder, model_folder: Path) -> None:
+    """By hand: the mean log-probability of the answer's tokens behind the prompt's."""
+    (found,) = local.log_likelihoods([("Create a function", "def f")])
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(model_folder)
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(model_folder)
+    asked, said = (
+        tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("Create a function\n\n", "def f")
+    )
+    with torch.no_grad():
+        logprobs = model(torch.tensor([asked + said])).logits[0].log_softmax(-1)
+    want = np.mean([logprobs[len(asked) + i - 1, token].item() for i, token in enumerate(said)])
+    assert found == pytest.approx(want, abs=1e-5)
+
+
+def test_what_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ResponderError, match="there is no such file"):
+        open_responder(str(tmp_path / "missing.gguf"))
+    with pytest.raises(ResponderError, match="cannot be loaded"):
+        open_responder(str(tmp_path))
+
+
+def test_a_server_says_what_the_model_says(server: OpenAIServer, local: LocalResponder) -> None:
+    remote = open_responder("tiny", server.url, concurrency=3)
+    server.failures = 1  # tried again
+    pairs = [(task.prompt, task.good) for task in TASKS]
+    assert remote.log_likelihoods(pairs) == pytest.approx(local.log_likelihoods(pairs))
+    prompts = [task.prompt for task in TASKS]
+    assert remote.answers(prompts, 5) == local.answers(prompts, 5)
+    assert remote.usage.asked == 6
+    assert remote.usage.cost((1.0, 2.0)) == pytest.approx((3 * 20 + 3 * 10 + 2 * (3 * 1 + 3 * 3)) / 1e6)
+
+
+def test_a_server_that_tells_no_likelihoods(server: OpenAIServer) -> None:
+    server.echoes = False
+    with pytest.raises(ResponderError, match="tells no likelihoods"):
+        open_responder("tiny", server.url).log_likelihoods([("a", "b")])
+
+
+def test_a_server_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("neuro_latent_trainer.responders.remote.RETRIES", 0)
+    with pytest.raises(ResponderError, match="does not answer"):
+        open_responder("tiny", "http://127.0.0.1:9/v1").answers(["a"], 5)
+
+
+def test_the_cache_asks_nothing_twice(server: OpenAIServer, tmp_path: Path) -> None:
+    cache = tmp_path / "responses.sqlite"
+    pairs = [(task.prompt, task.good) for task in TASKS]
+    first = open_responder("tiny", server.url, cache=cache)
+    told: list[int] = []
+    want = first.log_likelihoods([*pairs, pairs[0]], told.append)
+    assert len(server.requests) == 3
+    assert sum(told) == 4
+    again = open_responder("tiny", server.url, cache=cache)
+    assert again.log_likelihoods([*pairs, pairs[0]]) == want
+    assert len(server.requests) == 3
+    assert (again.usage.asked, again.usage.cached) == (0, 4)
+    open_responder("another", server.url, cache=cache).log_likelihoods(pairs)
+    assert len(server.requests) == 6
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 2"),
+        ('["a"]', "a task is a JSON object"),
+        ('{"prompt": " "}', "prompt is missing or blank"),
+        ('{"prompt": 3}', "prompt must be a string"),
+        ('{"prompt": "a", "bad": "b"}', "bad stands without a good answer"),
+        ('{"prompt": "a", "checks": ["b"]}', "checks must be a list"),
+    ],
+)
+def test_lines_that_are_no_tasks(tmp_path: Path, line: str, message: str) -> None:
+    path = tmp_path / "tasks.jsonl"
+    path.write_text('{"prompt": "a", "good": "b"}\n' + line + "\n")
+    with pytest.raises(TaskError, match=message):
+        read_tasks(path)
+    path.write_text("\n")
+    with pytest.raises(TaskError, match="holds no task"):
+        read_tasks(path)
+
+
+def test_nothing_added_is_exactly_nothing(local: LocalResponder) -> None:
+    systems = {"nothing": [task.prompt for task in TASKS], "rubbish": ["zzz qqq"] * len(TASKS)}
+    figures = Judge(local, silent).figures(TASKS, systems)
+    assert figures["likelihood_gain"]["nothing"] == [0, 0, 0]
+    assert figures["margin_gain"]["nothing"] == [0, 0, 0]
+    assert figures["added"] == {RAW: [0, 0, 0], "nothing": [0, 0, 0], "rubbish": [1, 1, 1]}
+    assert figures["good_above_bad"]["nothing"] == figures["good_above_bad"][RAW]
+    assert verdict(figures, "nothing").startswith("does no harm")
+
+
+@pytest.mark.parametrize(
+    ("interval", "word"),
+    [
+        ([0.02, 0.01, 0.03], "helps"),
+        ([-0.02, -0.03, -0.01], "does no harm"),
+        ([-0.3, -0.4, -0.2], "harms"),
+        ([-0.04, -0.12, 0.02], "unclear"),
+    ],
+)
+def test_verdicts(interval: list[float], word: str) -> None:
+    assert verdict({"likelihood_gain": {"x": interval}}, "x").startswith(f"{word} (likelihood gain")
+
+
+class Scripted:
+    """A responder whose answers and verdicts are written down."""
+
+    identity = "scripted"
+
+    def __init__(self, local: LocalResponder, prefers: str) -> None:
+        self.usage, self._prefers = local.usage, prefers
+
+    def answers(self, prompts: Any, most_tokens: int, progress: Any = None) -> list[str]:
+        return [self._answer(prompt) for prompt in prompts]
+
+    def log_likelihoods(self, pairs: Any, progress: Any = None) -> list[float]:
+        raise AssertionError("no task has a good answer")
+
+    def _answer(self, prompt: str) -> str:
+        if not prompt.startswith("Two assistants"):
+            return f"{prompt}!"
+        first = prompt.split("Answer A:\n")[1].split("\n\nAnswer B:")[0]
+        return {"first": "A", "long": "A" if "long" in first else "B"}[self._prefers]
+
+
+def test_answers_are_compared_in_both_orders(local: LocalResponder) -> None:
+    tasks = [Task("a"), Task("b")]
+    systems = {"long": ["a long", "b long"], "same": ["a", "b"]}
+    fair = Judge(Scripted(local, "long"), silent).figures(tasks, systems)
+    assert fair["wins_gain"]["long"] == [1, 1, 1]
+    assert fair["wins_gain"]["same"] == fair["wins_gain"][RAW] == [0, 0, 0]
+    assert "long" not in fair["wins_gain_at_like_length"]
+    biased = Judge(Scripted(local, "first"), silent).figures(tasks, systems)
+    assert biased["wins_gain"]["long"] == [0, 0, 0]
+    assert biased["orders_agree"]["long"] == [0, 0, 0]
+    assert list(Judge(Scripted(local, "long"), silent).gains(tasks, systems["long"])) == [1, 1]
+
+
+def test_the_systems_and_their_controls(optimizer: PromptOptimizer) -> None:
+    prompts = [task.prompt for task in TASKS]
+    systems = enhanced_by_system(optimizer, prompts, (), EvaluationConfig(max_length=12), silent)
+    assert set(systems) >= {SERVED, ADAPTER}
+    if optimizer.adapter.config.form == "complement":
+        for name in (SERVED, ADAPTER, SHUFFLED, FILLER):
+            assert all(text.startswith(prompt) for text, prompt in zip(systems[name], prompts, strict=True))
+        words = [[len(text.split()) for text in systems[name]] for name in (SERVED, FILLER)]
+        assert words[0] == words[1]
+
+
+def test_scores_become_training_data(optimizer: PromptOptimizer, local: LocalResponder, tmp_path: Path) -> None:
+    config = ScoringConfig(samples=3, max_length=10, margin=0.0)
+    found = list(records(Judge(local, silent), TASKS, [adapter_samples(optimizer, config)], config))
+    assert [record["raw_prompt"] for record in found] == [task.prompt for task in TASKS]
+    for record in found:
+        gains = [one["gain"] for one in record["candidates"]]
+        assert gains == sorted(gains, reverse=True)
+        better = bool(gains) and gains[0] > 0
+        assert record["enhanced_prompt"] == (
+            record["candidates"][0]["enhanced_prompt"] if better else record["raw_prompt"]
+        )
+        assert record["failed_prompts"] == [
+            one["enhanced_prompt"] for one in reversed(record["candidates"]) if one["gain"] < 0
+        ]
+    path = tmp_path / "scored.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in found))
+    read = read_records(path)
+    assert not read.bad_rows
+    assert [record.enhanced_prompt for record in read.records] == [record["enhanced_prompt"] for record in found]
+
+
+def test_a_file_of_scores_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "scored.jsonl"
+    assert already(path) == set()
+    path.write_text('{"raw_prompt": "a"}\n{"raw_pro')
+    assert already(path) == {"a"}
+    assert path.read_text() == '{"raw_prompt": "a"}\n'
+
+
+def test_the_commands(adapter: Path, model_folder: Path, tmp_path: Path) -> None:
+    tasks, scored = tmp_path / "tasks.jsonl", tmp_path / "scored.jsonl"
+    tasks.write_text("".join(json.dumps({"prompt": t.prompt, "good": t.good, "bad": t.bad}) + "\n" for t in TASKS))
+    common = ["--responder", str(model_folder), "--responder-cache", str(tmp_path / "cache.sqlite")]
+    done = CliRunner().invoke(app, ["evaluate", "--adapter", str(adapter), "--tasks", str(tasks), *common, "--json"])
+    assert done.exit_code == 0, done.output
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert figures["tasks"] == 3
+    assert set(figures["verdict"]) >= {SERVED, ADAPTER}
+    assert len(figures["likelihood_gain"][SERVED]) == 3
+    command = ["score", "--adapter", str(adapter), "--prompts", str(tasks), "--output", str(scored), *common]
+    for left in (3, 0):
+        done = CliRunner().invoke(app, [*command, "--samples", "2"])
+        assert done.exit_code == 0, done.output
+        assert f"{left} prompts in" in done.stderr
+        assert len(scored.read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["evaluate", "--adapter", "A"], "give rows with --data FILE, or tasks"),
+        (["evaluate", "--adapter", "A", "--tasks", "T", "--report", "R"], "--tasks takes one --adapter"),
+        (["score", "--prompts", "T", "--output", "O"], "nothing makes candidates"),
+        (["score", "--prompts", "T", "--output", "O", "--candidates", "C", "--train", "D"], "--train needs --adapter"),
+    ],
+)
+def test_wrong_usage(options: list[str], message: str) -> None:
+    done = CliRunner().invoke(app, options)
+    assert done.exit_code == 2
+    assert message in done.stderr

@@ -1,0 +1,153 @@
+"""Training data from what prompts lead to: candidates for each raw prompt, ranked by a responder.
+
+The best candidate becomes the enhanced prompt, those that make answers worse the failed ones: what phase 2 contrasts,
+without anybody having labelled prompts.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from neuro_latent_core.guard import rejects
+from neuro_latent_trainer.data import Record
+from neuro_latent_trainer.evaluation.evaluate import targets
+from neuro_latent_trainer.evaluation.responses import Judge
+from neuro_latent_trainer.evaluation.served import whole
+from neuro_latent_trainer.evaluation.systems import Nearest, adapted
+from neuro_latent_trainer.evaluation.tasks import Task
+from neuro_latent_trainer.model import PromptOptimizer
+
+Source = Callable[[Sequence[str]], list[list[tuple[str, str]]]]
+"""Raw prompts -> for each its candidates: where one comes from, and the enhanced prompt."""
+
+CHUNK = 8
+"""Prompts that are scored before their records are written."""
+MOST_FAILED = 3
+
+
+@dataclass(frozen=True)
+class ScoringConfig:
+    """How records are made of scores.
+
+    Attributes:
+        samples: texts that the adapter draws for a prompt, the greedy one among them.
+        temperature: of the draws.
+        max_length: the most tokens of a text.
+        margin: how much better than the raw prompt's a gain has to be for a candidate to be taken, and how much worse
+            to be a failed one; in nats a token where good answers are known.
+        seed: of the draws.
+    """
+
+    samples: int = 4
+    temperature: float = 0.9
+    max_length: int = 96
+    margin: float = 0.01
+    seed: int = 0
+
+
+def adapter_samples(model: PromptOptimizer, config: ScoringConfig) -> Source:
+    """What the adapter writes: its greedy text, and draws."""
+    condition, generator, form = adapted(model), model.generator, model.adapter.config.form
+
+    @torch.no_grad()
+    def draw(prompts: Sequence[str]) -> list[list[tuple[str, str]]]:
+        torch.manual_seed(config.seed)
+        hidden, mask = condition(list(prompts))
+        found = [generator.write_ids(hidden, mask, config.max_length)]
+        if config.samples > 1:
+            more = config.samples - 1
+            hidden, mask = hidden.repeat_interleave(more, 0), mask.repeat_interleave(more, 0)
+            options: dict[str, Any] = {"do_sample": True, "temperature": config.temperature, "top_p": 0.95, "top_k": 0}
+            drawn = generator.write_ids(hidden, mask, config.max_length, **options)
+            found += [drawn[first::more] for first in range(more)]
+        rows = []
+        for number, raw in enumerate(prompts):
+            texts = dict.fromkeys(generator.decode(ids[number]).strip() for ids in found)
+            good = [text for text in texts if text and not rejects(raw, text, form)]
+            rows.append([("adapter", enhanced) for enhanced in whole([raw] * len(good), good, form)])
+        return rows
+
+    return draw
+
+
+def nearest(model: PromptOptimizer, known: Sequence[Record]) -> Source:
+    """The text of the most similar training prompt."""
+    form = model.adapter.config.form
+    rows = [record for record in known if record.target(form) is not None]
+    system = Nearest(model, [record.raw_prompt for record in rows], targets(rows, form))
+    return lambda prompts: [[("nearest", text)] for text in whole(prompts, system.write(prompts), form)]
+
+
+def given(known: Sequence[Record], name: str) -> Source:
+    """Enhanced and failed prompts that somebody has written."""
+    texts: dict[str, list[tuple[str, str]]] = {}
+    for record in known:
+        both = [*([record.enhanced_prompt] if record.enhanced_prompt else []), *record.failed_prompts]
+        texts.setdefault(record.raw_prompt, []).extend((name, text) for text in both)
+    return lambda prompts: [texts.get(raw, []) for raw in prompts]
+
+
+def records(
+    judge: Judge,
+    tasks: Sequence[Task],
+    sources: Sequence[Source],
+    config: ScoringConfig,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Iterator[dict[str, Any]]:
+    """A record for each task, as ``neuro-latent train`` reads it, with all candidates and their gains.
+
+    Where no candidate is better than the raw prompt by the margin, the raw prompt stays as it is.
+    """
+    for at in range(0, len(tasks), CHUNK):
+        some = tasks[at : at + CHUNK]
+        candidates = _candidates([task.prompt for task in some], sources)
+        flat = [(row, source, text) for row, found in enumerate(candidates) for text, source in found.items()]
+        scored: list[list[dict[str, Any]]] = [[] for _ in some]
+        if flat:
+            asked = [some[row] for row, _, _ in flat]
+            found = judge.gains(asked, [text for *_, text in flat])
+            for (row, source, text), gain in zip(flat, found, strict=True):
+                scored[row].append({"source": source, "enhanced_prompt": text, "gain": round(float(gain), 4)})
+        for task, own in zip(some, scored, strict=True):
+            yield _record(task, own, config.margin)
+            progress(1)
+
+
+def _candidates(prompts: Sequence[str], sources: Sequence[Source]) -> list[dict[str, str]]:
+    """For each prompt its candidates, each different one once: enhanced prompt -> the source that had it first."""
+    rows: list[dict[str, str]] = [{} for _ in prompts]
+    for source in sources:
+        for row, (raw, found) in zip(rows, zip(prompts, source(prompts), strict=True), strict=True):
+            for name, text in found:
+                if text != raw:
+                    row.setdefault(text, name)
+    return rows
+
+
+def _record(task: Task, scored: Sequence[Mapping[str, Any]], margin: float) -> dict[str, Any]:
+    ranked = sorted(scored, key=lambda one: -one["gain"])
+    best = ranked[0] if ranked and ranked[0]["gain"] > margin else None
+    failed = [one["enhanced_prompt"] for one in reversed(ranked) if one["gain"] < -margin][:MOST_FAILED]
+    return {
+        "raw_prompt": task.prompt,
+        "enhanced_prompt": best["enhanced_prompt"] if best else task.prompt,
+        "failed_prompts": failed,
+        "kind": task.kind,
+        "gain": best["gain"] if best else 0.0,
+        "candidates": ranked,
+    }
+
+
+def already(path: Path) -> set[str]:
+    """The raw prompts that a file of records has; a last line that was cut off is removed."""
+    if not path.is_file():
+        return set()
+    text = path.read_text(encoding="utf-8")
+    if not text.endswith("\n"):
+        text = text[: text.rfind("\n") + 1]
+        path.write_text(text, encoding="utf-8")
+    return {json.loads(line)["raw_prompt"] for line in text.splitlines() if line.strip()}
