@@ -1,10 +1,10 @@
 """The decode engine on one GPU beside PyTorch on the same card: ``python -m research.baselines.gpu --out DIR``.
 
 T5-small at its true size with random weights, 44 encoder tokens, 64 new tokens, greedy. Parts, in this order:
-``identity`` (the tokens of 64 prompts against the CPU's in float32), ``engine`` (time per token and tokens a second, with
-and without captured CUDA graphs), ``profile`` (where a step's time goes), ``torch`` (Hugging Face's loop in eager mode
-and with a compiled decoder), ``rtx`` (identity and times with TensorRT-RTX in TensorRT's place). ``--device cpu`` and
-``--tiny`` try the script where there is no GPU.
+``identity`` (the tokens of 64 prompts against the CPU's in float32), ``engine`` (time per token and tokens a second,
+with and without captured CUDA graphs), ``profile`` (where a step's time goes), ``torch`` (Hugging Face's loop in eager
+mode and with a compiled decoder), ``rtx`` (identity and times with TensorRT-RTX in TensorRT's place). ``--device cpu``
+and ``--tiny`` try the script where there is no GPU.
 """
 
 import argparse
@@ -28,9 +28,9 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from neuro_latent_benchmarks.pipeline import NEVER, Flight
 from neuro_latent_export.decoder_graphs import build_prefill, build_step
-from neuro_latent_export.move_graph import build_move
 from neuro_latent_export.decoder_nodes import Dialect
 from neuro_latent_export.graphs import Sizes
+from neuro_latent_export.move_graph import build_move
 from neuro_latent_export.parity import DECODER_PATHS
 from neuro_latent_export.precision import FP32
 from neuro_latent_export.sixteen_bits import feed_forward_outputs, narrow_products
@@ -206,9 +206,7 @@ def profile(engine: Engine, states: np.ndarray, rows: int, trace: Path) -> dict[
     for event in events:
         if event.get("cat") in ("kernel", "gpu_memcpy", "gpu_memset", "cuda_runtime", "cuda_driver"):
             by_name[event["cat"], event["name"][:150]].append(event["dur"])
-    device = [
-        [cat, name, round(len(found) / steps, 2), round(sum(found) / steps, 2)] for (cat, name), found in by_name.items()
-    ]
+    device: list[Any] = [[*key, round(len(d) / steps, 2), round(sum(d) / steps, 2)] for key, d in by_name.items()]
     return {"steps": steps, "host": host, "device": sorted(device, key=lambda row: -row[3])[:60]}
 
 
@@ -226,7 +224,7 @@ def main() -> None:
     parts = options.parts.split(",")
     loop_module.PREFILL_TOKENS = options.prefill_tokens
     if options.device == "cpu":
-        engine_module.create_decoder = lambda folder, threads, slots, device, graphs: (  # type: ignore[attr-defined]
+        engine_module.create_decoder = lambda folder, threads, slots, device, graphs: (  # type: ignore[assignment]
             HostDecoder(folder, threads, slots)
             if device == "cpu"
             else DeviceDecoder(OnnxRuntime(folder, threads, "cpu", graphs), slots)
@@ -268,9 +266,15 @@ def main() -> None:
                 wanted.extend(write(engine, states, 64)[0])
         with open_engine(folder, "gpu", 16) as engine:
             found = write(engine, states, 64)[0]
-        tokens = [[a == b for a, b in zip(w.split(), f.split(), strict=False)] for w, f in zip(wanted, found, strict=True)]
-        note(identity=name, same_texts=sum(all(same) for same in tokens), of=64, distinct=len(set(" ".join(wanted).split())),
-             tokens_before_the_first_other=sum((same + [False]).index(False) for same in tokens) / 64)  # fmt: skip
+        pairs = [(w.split(), f.split()) for w, f in zip(wanted, found, strict=True)]
+        same = [[a == b for a, b in zip(w, f, strict=False)] for w, f in pairs]
+        note(
+            identity=name,
+            same_texts=sum(map(all, same)),
+            of=64,
+            distinct=len(set(" ".join(wanted).split())),
+            tokens_before_the_first_other=sum([*row, False].index(False) for row in same) / 64,
+        )
 
     def measure(name: str, folder: Path, graphs: bool, counts: list[int]) -> None:
         with attempt(f"{name} graphs={graphs}"), open_engine(folder, "gpu", max(counts), graphs) as engine:

@@ -91,8 +91,8 @@ class PackedTensors:
         self.host = self._arrays(self._bytes)
         """What :meth:`write` copies to the device."""
         self._device = runtime.zeros(self._bytes.shape, np.uint8)
-        pointer = self._device.view.pointer
-        self.views = {name: View(pointer + start, shape) for name, (start, shape, _) in zip(tensors, self._tensors, strict=True)}
+        pointer, places = self._device.view.pointer, zip(tensors, self._tensors, strict=True)
+        self.views = {name: View(pointer + start, shape) for name, (start, shape, _) in places}
 
     def write(self) -> None:
         """Copy :attr:`host` to the device."""
