@@ -22,7 +22,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from neuro_latent_core.errors import InvalidInput
 from neuro_latent_core.repository import ADAPTERS, DEFAULT, GRAPH, PROJECTOR, RECORD, sha256, versions
-from neuro_latent_serving.adapters.records import (
+from neuro_latent_serving.checks import check_adapter
+from neuro_latent_serving.errors import ServeError, UsageError
+from neuro_latent_serving.repository.check import model_names
+from neuro_latent_serving.repository.records import (
     UNPROBED,
     AdapterRecord,
     RecordError,
@@ -31,9 +34,6 @@ from neuro_latent_serving.adapters.records import (
     read_adapters,
     read_record,
 )
-from neuro_latent_serving.checks import check_adapter
-from neuro_latent_serving.server.repository import model_names
-from neuro_latent_serving.server.serve_errors import ServeError, UsageError
 from neuro_latent_serving.sessions import open_session
 
 CHANGE = "change.json"

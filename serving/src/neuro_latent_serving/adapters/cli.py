@@ -15,13 +15,13 @@ from neuro_latent_client import Client, InvalidRequestError, NeuroLatentError
 from neuro_latent_client._endpoint import DEFAULT_URL
 from neuro_latent_core.protocol import OWN_HEADER, PROJECTOR_MODEL
 from neuro_latent_core.repository import DEFAULT, RECORD
+from neuro_latent_serving.adapters.access import find_access
 from neuro_latent_serving.adapters.adapter_store import AdapterStore, Version, checked_name
 from neuro_latent_serving.adapters.promotion import promote
-from neuro_latent_serving.server.access import find_access
-from neuro_latent_serving.server.adapter import export_command, run_export
-from neuro_latent_serving.server.cli import DEFAULT_REPOSITORY, console, reported_errors
-from neuro_latent_serving.server.serve_errors import ServeError, UsageError
-from neuro_latent_serving.server.stop import StopSignals
+from neuro_latent_serving.command import StopSignals, console, reported_errors
+from neuro_latent_serving.errors import ServeError, UsageError
+from neuro_latent_serving.repository.check import DEFAULT_REPOSITORY
+from neuro_latent_serving.repository.export import export_command, run_export
 
 app = typer.Typer(
     no_args_is_help=True,

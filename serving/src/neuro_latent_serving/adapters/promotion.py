@@ -7,9 +7,9 @@ from functools import partial
 
 from neuro_latent_client import Client, DeadlineError, InvalidRequestError, NeuroLatentError
 from neuro_latent_core.repository import DEFAULT
+from neuro_latent_serving.adapters.access import access_folder
 from neuro_latent_serving.adapters.adapter_store import AdapterStore, Version
-from neuro_latent_serving.server.access import access_folder
-from neuro_latent_serving.server.serve_errors import ServeError
+from neuro_latent_serving.errors import ServeError
 
 PROBE_PROMPT = "Create a function that sorts a list of numbers"
 PROBE_TOKENS = 8

@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from neuro_latent_serving.command import reported_errors
 from neuro_latent_serving.doctor import installation
 from neuro_latent_serving.doctor.findings import ERROR, WARNING, Outcome, count, examine, facts, show
 from neuro_latent_serving.doctor.repository_checks import check_device, check_files, python_models
-from neuro_latent_serving.gateway.config import GatewayConfig
-from neuro_latent_serving.gateway.options import DEFAULTS as GATEWAY_DEFAULTS
-from neuro_latent_serving.gateway.options import GatewayHost, GatewayPort
-from neuro_latent_serving.server.cli import DEFAULTS, reported_errors
-from neuro_latent_serving.server.ports import Ports
+from neuro_latent_serving.gateway.config import DEFAULTS as GATEWAY_DEFAULTS
+from neuro_latent_serving.gateway.config import GatewayConfig, GatewayHost, GatewayPort
+from neuro_latent_serving.launch.cli import DEFAULTS
+from neuro_latent_serving.web.ports import Ports
 
 
 def doctor(

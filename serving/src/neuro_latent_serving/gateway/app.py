@@ -50,7 +50,7 @@ from neuro_latent_serving.gateway.schemas import (
     OptimizeResponse,
     PieceEvent,
 )
-from neuro_latent_serving.server.connection import ClientLeft, while_connected
+from neuro_latent_serving.web.connection import ClientLeft, while_connected
 
 HEALTH_TIMEOUT_S = 2.0
 """For each question: those who ask us wait five seconds (deploy/kubernetes)."""

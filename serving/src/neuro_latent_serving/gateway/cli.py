@@ -3,28 +3,35 @@
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from neuro_latent_client import InvalidRequestError
 from neuro_latent_client._endpoint import DEFAULT_URL, parse_url
-from neuro_latent_serving.gateway.config import GatewayConfig
-from neuro_latent_serving.gateway.options import (
+from neuro_latent_serving.command import StopSignals, console, reported_errors
+from neuro_latent_serving.errors import ServeError, UsageError
+from neuro_latent_serving.gateway.api_keys import add_key
+from neuro_latent_serving.gateway.config import (
     DEFAULTS,
     AllowedHosts,
     ApiKeysFile,
     CorsOrigins,
+    GatewayConfig,
     GatewayHost,
     GatewayPort,
     LogPrompts,
     Rate,
     TrustedProxies,
 )
-from neuro_latent_serving.server.cli import console, make_gateway, reported_errors
-from neuro_latent_serving.server.serve_errors import UsageError
-from neuro_latent_serving.server.stop import StopSignals
+from neuro_latent_serving.web.ports import is_this_machine, numeric_host
+
+if TYPE_CHECKING:
+    from neuro_latent_serving.gateway.server import GatewayServer  # its dependencies come with an extra
+
+GATEWAY_HINT = 'Install it with: pip install "neuro-latent-serving[gateway]"'
 
 
 def gateway(
@@ -90,8 +97,24 @@ def gateway_key(
     ] = False,
 ) -> None:
     """Make an API key: its hash goes to the file, the key itself is printed this once."""
-    from neuro_latent_serving.gateway.api_keys import add_key
-
     with reported_errors():
         typer.echo(add_key(api_keys, name, proxy=proxy))
         console.print(f"added {name} to {api_keys}; a running gateway reads it when it starts again", soft_wrap=True)
+
+
+def make_gateway(config: GatewayConfig, url: Callable[[], str]) -> "GatewayServer":
+    """The gateway in front of the Triton at ``url``, which is asked for when it starts; not started yet.
+
+    Raises:
+        ServeError: its dependencies are not installed, its port is taken, or its file of keys cannot be read.
+    """
+    try:
+        from neuro_latent_serving.gateway.server import GatewayServer, triton_client
+    except ModuleNotFoundError as error:
+        raise ServeError(f"the gateway needs {error.name}", GATEWAY_HINT) from None
+    if config.api_keys is None and not is_this_machine(numeric_host(config.host)):
+        console.print(
+            f"[yellow]warning:[/] the gateway listens on {config.host} and asks for no API keys; see --api-keys",
+            soft_wrap=True,
+        )
+    return GatewayServer(config, lambda: triton_client(config, url()))

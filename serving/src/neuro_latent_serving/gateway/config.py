@@ -1,10 +1,13 @@
-"""How a gateway listens, whom it lets in, and what it writes down."""
+"""How a gateway listens, whom it lets in, and what it writes down; imports nothing of the extra."""
 
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from neuro_latent_serving.server.serve_errors import UsageError
+import typer
+
+from neuro_latent_serving.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -53,3 +56,35 @@ class GatewayConfig:
                 raise UsageError(f"--trusted-proxy {proxy}: not an IP address or network such as 10.0.0.0/8") from None
         if self.log_file is not None and (self.log_file.is_dir() or not self.log_file.absolute().parent.is_dir()):
             raise UsageError(f"--log-file {self.log_file}: not a file in an existing folder")
+
+
+DEFAULTS = GatewayConfig()
+
+GatewayHost = Annotated[str, typer.Option("--gateway-host", help="IPv4 address of the REST API and the page.")]
+GatewayPort = Annotated[
+    int, typer.Option("--gateway-port", help="Port of the REST API and the page; 0 takes any free one.")
+]
+ApiKeysFile = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="NEURO_LATENT_API_KEYS", help="File of API keys (see gateway-key). Default: the REST API asks for none."
+    ),
+]
+Rate = Annotated[int, typer.Option(help="REST requests a minute of one key, or of one address; 0 is no limit.")]
+TrustedProxies = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Address or network of a proxy whose X-Forwarded-For is believed; give it once for each. Default: none."
+    ),
+]
+CorsOrigins = Annotated[
+    list[str] | None, typer.Option(help="Another origin whose pages may call the REST API; give it once for each.")
+]
+AllowedHosts = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A name by which the REST API is reached, such as a proxy's; give it once for each. Without API keys "
+        "other names than localhost are refused, for a web page may have let its own name point here."
+    ),
+]
+LogPrompts = Annotated[bool, typer.Option("--log-prompts", help="Write raw prompts into the gateway's log.")]

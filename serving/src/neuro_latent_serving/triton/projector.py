@@ -9,8 +9,8 @@ import triton_python_backend_utils as pb_utils
 
 from neuro_latent_core.protocol import ADAPTER
 from neuro_latent_core.repository import ADAPTERS, GRAPH
-from neuro_latent_serving.adapters.records import read_adapters
 from neuro_latent_serving.checks import check_adapter, unknown_adapter
+from neuro_latent_serving.repository.records import read_adapters
 from neuro_latent_serving.sessions import open_session
 from neuro_latent_serving.threads import default_threads
 from neuro_latent_serving.triton.messages import bytes_tensor, error_response, model_parameters, required, whole_number

@@ -13,15 +13,14 @@ from pathlib import Path
 from neuro_latent_client import Client, NeuroLatentError
 from neuro_latent_core.protocol import STREAM_MODEL, UNARY_MODEL
 from neuro_latent_core.repository import hold
-from neuro_latent_serving.server.access import ServerAccess, is_this_machine
-from neuro_latent_serving.server.asgi import AsgiServer
-from neuro_latent_serving.server.backends import prepare_backends
-from neuro_latent_serving.server.binary import TritonBinary, find_tritonserver
-from neuro_latent_serving.server.front import Front
-from neuro_latent_serving.server.health import HealthProbe, ReadyModel
-from neuro_latent_serving.server.logs import LogFollower, failure_lines
-from neuro_latent_serving.server.ports import Ports, claim_ports, numeric_host
-from neuro_latent_serving.server.process import (
+from neuro_latent_serving.adapters.access import ServerAccess
+from neuro_latent_serving.errors import ServeError, ServerEndedError, StartError, UsageError
+from neuro_latent_serving.launch.backends import prepare_backends
+from neuro_latent_serving.launch.binary import TritonBinary, find_tritonserver
+from neuro_latent_serving.launch.front import Front
+from neuro_latent_serving.launch.health import HealthProbe, ReadyModel
+from neuro_latent_serving.launch.logs import LogFollower, failure_lines
+from neuro_latent_serving.launch.process import (
     LOG,
     RUN_PREFIX,
     SHM_PREFIX,
@@ -31,9 +30,10 @@ from neuro_latent_serving.server.process import (
     server_environment,
     temporary_folder,
 )
-from neuro_latent_serving.server.repository import model_names
-from neuro_latent_serving.server.serve_errors import ServeError, ServerEndedError, StartError, UsageError
-from neuro_latent_serving.server.watchdog import STALLED
+from neuro_latent_serving.launch.watchdog import STALLED
+from neuro_latent_serving.repository.check import model_names
+from neuro_latent_serving.web.asgi import AsgiServer
+from neuro_latent_serving.web.ports import Ports, claim_ports, is_this_machine, numeric_host
 
 __all__ = ["ReadyModel", "ServerConfig", "TritonServer"]
 

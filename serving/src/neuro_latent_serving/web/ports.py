@@ -1,4 +1,4 @@
-"""The three ports of a server: checked before the start, because Triton's own message names no option."""
+"""Addresses and ports of servers: checked before the start, because Triton's own message names no option."""
 
 import errno
 import socket
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 
-from neuro_latent_serving.server.serve_errors import ServeError, UsageError
+from neuro_latent_serving.errors import ServeError, UsageError
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,11 @@ def numeric_host(host: str) -> str:
             f"--host {host}: not an IPv4 address or the name of one ({error.strerror})",
             "Use 127.0.0.1 for this machine only, or 0.0.0.0 for all of its networks.",
         ) from error
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether only programs of this machine reach a numeric address."""
+    return host.startswith("127.")
 
 
 def claim_ports(host: str, ports: Ports) -> Ports:

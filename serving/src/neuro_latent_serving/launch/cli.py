@@ -5,57 +5,52 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from neuro_latent_client import Client
 from neuro_latent_core.repository import DEFAULT, PROJECTOR
-from neuro_latent_serving.adapters.records import UNPROBED
+from neuro_latent_serving.command import StopSignals, console, reported_errors
+from neuro_latent_serving.errors import ServeError, ServerEndedError, StartError
 from neuro_latent_serving.gateway.api_keys import RateLimit
-from neuro_latent_serving.gateway.config import GatewayConfig
-from neuro_latent_serving.gateway.options import DEFAULTS as GATEWAY_DEFAULTS
-from neuro_latent_serving.gateway.options import (
+from neuro_latent_serving.gateway.cli import GATEWAY_HINT, make_gateway
+from neuro_latent_serving.gateway.config import DEFAULTS as GATEWAY_DEFAULTS
+from neuro_latent_serving.gateway.config import (
     AllowedHosts,
     ApiKeysFile,
     CorsOrigins,
+    GatewayConfig,
     GatewayHost,
     GatewayPort,
     LogPrompts,
     Rate,
     TrustedProxies,
 )
-from neuro_latent_serving.server.adapter import adapter_weights, export_run, is_exported, refuse_to_drop_adapters
-from neuro_latent_serving.server.binary import find_tritonserver
-from neuro_latent_serving.server.ports import FREE_PORTS, Ports, claim_ports, numeric_host
-from neuro_latent_serving.server.repository import Manifest, check_repository, newest_adapters
-from neuro_latent_serving.server.serve_errors import ServeError, ServerEndedError, StartError
-from neuro_latent_serving.server.stop import StopSignals
-from neuro_latent_serving.server.supervisor import ServerConfig, TritonServer
+from neuro_latent_serving.launch.binary import find_tritonserver
+from neuro_latent_serving.launch.supervisor import ServerConfig, TritonServer
+from neuro_latent_serving.repository.check import DEFAULT_REPOSITORY, Manifest, check_repository, newest_adapters
+from neuro_latent_serving.repository.export import adapter_weights, export_run, is_exported, refuse_to_drop_adapters
+from neuro_latent_serving.repository.records import UNPROBED
 from neuro_latent_serving.settings import GUARD_VARIABLE, MIN_CONFIDENCE_VARIABLE
 from neuro_latent_serving.threads import THREADS_VARIABLE
+from neuro_latent_serving.web.ports import FREE_PORTS, Ports, claim_ports, is_this_machine, numeric_host
 
 if TYPE_CHECKING:
     from neuro_latent_serving.gateway.server import GatewayServer  # its dependencies come with an extra
 
 DEFAULTS = ServerConfig()
-DEFAULT_REPOSITORY = Path("repository")
 FAILED_STARTS = 3
 """How often in a row a server that was ready before may fail to start again: the machine had no time for it, say."""
 
 OPTIMIZER = "neuro_latent_optimizer"
 EXAMPLE = {"raw_prompt": "Create a function", "max_length": 200, "num_return_sequences": 1}
-
-GATEWAY_HINT = 'Install it with: pip install "neuro-latent-serving[gateway]"'
-
-console = Console(stderr=True)
 
 
 def serve(
@@ -179,7 +174,7 @@ def serve(
             log_file=log_file,
             quiet=not (verbose or log_file),
         )
-        if not numeric_host(host).startswith("127.") and find_tritonserver(tritonserver).stubs is not None:
+        if not is_this_machine(numeric_host(host)) and find_tritonserver(tritonserver).stubs is not None:
             console.print(
                 f"[yellow]warning:[/] listening on {host}: the tritonserver of nvidia-pytriton is for development, it "
                 "lacks the security fixes of Triton 25.07 (CVE-2025-23319); in production use the image of "
@@ -271,24 +266,6 @@ def settle_adapters(repository: Path, config: ServerConfig, should_stop: Callabl
         )
 
 
-def make_gateway(config: GatewayConfig, url: Callable[[], str]) -> "GatewayServer":
-    """The gateway in front of the Triton at ``url``, which is asked for when it starts; not started yet.
-
-    Raises:
-        ServeError: its dependencies are not installed, its port is taken, or its file of keys cannot be read.
-    """
-    try:
-        from neuro_latent_serving.gateway.server import GatewayServer, triton_client
-    except ModuleNotFoundError as error:
-        raise ServeError(f"the gateway needs {error.name}", GATEWAY_HINT) from None
-    if config.api_keys is None and not numeric_host(config.host).startswith("127."):
-        console.print(
-            f"[yellow]warning:[/] the gateway listens on {config.host} and asks for no API keys; see --api-keys",
-            soft_wrap=True,
-        )
-    return GatewayServer(config, lambda: triton_client(config, url()))
-
-
 def supervise(
     server: TritonServer, front: "GatewayServer | None", manifest: Manifest, signals: StopSignals, *, as_json: bool
 ) -> None:
@@ -376,16 +353,3 @@ def facts(server: TritonServer, front: "GatewayServer | None", adapters: dict[st
         "pid": server.pid,
         "start_seconds": round(server.start_seconds, 3),
     }
-
-
-@contextmanager
-def reported_errors() -> Iterator[None]:
-    """Show a ServeError as text and end with its exit code."""
-    try:
-        yield
-    except ServeError as error:
-        console.print("[red]error:[/]", end=" ")
-        console.print(error.message, soft_wrap=True, markup=False, highlight=False)
-        if error.hint:
-            console.print(error.hint, soft_wrap=True, markup=False, highlight=False)
-        raise typer.Exit(error.exit_code) from None

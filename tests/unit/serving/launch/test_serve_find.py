@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from neuro_latent_serving.server import process
-from neuro_latent_serving.server.backends import prepare_backends
-from neuro_latent_serving.server.binary import TritonBinary, check_libraries, find_tritonserver
-from neuro_latent_serving.server.process import temporary_folder
-from neuro_latent_serving.server.serve_errors import ServeError, UsageError
+from neuro_latent_serving.errors import ServeError, UsageError
+from neuro_latent_serving.launch import process
+from neuro_latent_serving.launch.backends import prepare_backends
+from neuro_latent_serving.launch.binary import TritonBinary, check_libraries, find_tritonserver
+from neuro_latent_serving.launch.process import temporary_folder
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 

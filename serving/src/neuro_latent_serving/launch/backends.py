@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from neuro_latent_serving.server.binary import TritonBinary, check_libraries
-from neuro_latent_serving.server.process import is_shell_safe
-from neuro_latent_serving.server.serve_errors import ServeError
+from neuro_latent_serving.errors import ServeError
+from neuro_latent_serving.launch.binary import TritonBinary, check_libraries
+from neuro_latent_serving.repository.check import is_shell_safe
 
 STUB = "triton_python_backend_stub"
 LIBRARY = "libtriton_python.so"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from neuro_latent_core.command_line import program
 from neuro_latent_core.repository import DEFAULT, added_adapters, sha256
-from neuro_latent_serving.adapters.records import RecordError
-from neuro_latent_serving.server.repository import newest_adapters, read_manifest
-from neuro_latent_serving.server.serve_errors import ServeError, UsageError
+from neuro_latent_serving.errors import ServeError, UsageError
+from neuro_latent_serving.repository.check import newest_adapters, read_manifest
+from neuro_latent_serving.repository.records import RecordError
 
 WEIGHTS = "adapter_model.safetensors"
 
