@@ -7,10 +7,16 @@ from types import FrameType
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from neuro_latent_serving.errors import ServeError
 
 console = Console(stderr=True)
+
+
+def warn(text: str) -> None:
+    """Tell of something that is not as it should be."""
+    console.print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=True, highlight=False)
 
 
 @contextmanager
