@@ -12,22 +12,18 @@ import triton_python_backend_utils as pb_utils
 
 from neuro_latent_core.errors import InvalidInput, PublicError
 from neuro_latent_core.options import RequestOptions
-from neuro_latent_core.protocol import RAW_PROMPT
-from neuro_latent_serving.checks import check_prompt
 from neuro_latent_serving.engine import Engine, EngineConfig, Event, GateOutput, Request
 from neuro_latent_serving.engine.decoder_factory import DeviceName
 from neuro_latent_serving.settings import guard_is_on, min_confidence
 from neuro_latent_serving.triton import bridge
 from neuro_latent_serving.triton.engine_report import EngineReport
 from neuro_latent_serving.triton.messages import (
+    answer_tensors,
     array,
-    asked_at,
-    bytes_tensor,
     error_response,
-    gates_of,
     log,
+    made_by,
     model_parameters,
-    read_options,
     required,
     switch,
     tensor,
@@ -84,7 +80,7 @@ class DecoderModel:
         self._send_queue.tick = EngineReport(
             self._engine.metrics, self._engine.config.slots, self._model_version
         ).publish
-        self._bridge = bridge.Bridge(self._submit_whole)
+        self._bridge = bridge.Bridge(self._submit)
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:
@@ -123,9 +119,8 @@ class DecoderModel:
         hidden = required(request, "encoder_hidden_states")
         if len(hidden) != 1:
             raise InvalidInput(f"the streaming model takes one raw_prompt a request, not {len(hidden)}")
-        truncated = _is_set(request, "truncated")
-        made_by = array(request, "made_by")
-        version = self._model_version if made_by is None else made_by[0, 0].decode()
+        (row,) = bridge.decode_requests(request)
+        truncated, version = [[_is_set(request, "truncated")]], made_by(request, 1, self._model_version)
 
         def send_end(error: PublicError | None) -> None:
             final = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
@@ -137,32 +132,14 @@ class DecoderModel:
         pending = PendingResponses(
             self._send_queue, lambda event: sender.send(_response(event, truncated, version)), send_end
         )
-        row = bridge.DecodeRequest(
-            # Copies: the request's own memory is Triton's.
-            hidden_QD=np.array(hidden[0]),
-            t5_mask_S=np.array(required(request, "t5_mask")[0]),
-            gate_4=gates_of(request, 1)[0],
-            raw_prompt=check_prompt(required(request, RAW_PROMPT)[0, 0]),
-            options=read_options(request, 1)[0],
-            request_id=request.request_id(),
-            asked=asked_at(request, 1),
-        )
         self._submit(row, pending.put, pending.end, _polled(sender.is_cancelled))
-
-    def _submit_whole(
-        self,
-        row: bridge.DecodeRequest,
-        on_event: Callable[[Event], None],
-        on_end: Callable[[PublicError | None], None],
-    ) -> None:
-        self._submit(row, on_event, on_end, lambda: False)
 
     def _submit(
         self,
         row: bridge.DecodeRequest,
         on_event: Callable[[Event], None],
         on_end: Callable[[PublicError | None], None],
-        is_cancelled: Callable[[], bool],
+        is_cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
         soft_tokens = len(row.hidden_QD) - len(row.t5_mask_S)
         if soft_tokens < 0:
@@ -187,21 +164,9 @@ class DecoderModel:
         )
 
 
-def _response(event: Event, truncated: bool, made_by: str) -> Any:
-    return pb_utils.InferenceResponse(
-        output_tensors=[
-            bytes_tensor("enhanced_prompt", [[event.piece]]),
-            bytes_tensor("added", [[event.added]]),
-            tensor("score", [[event.score]], np.float32),
-            tensor("generated_tokens", [[event.generated_tokens]], np.int32),
-            bytes_tensor("finish_reason", [[event.finish_reason]]),
-            bytes_tensor("reason", [[event.reason]]),
-            tensor("truncated", [[truncated]], np.bool_),
-            bytes_tensor("model_version", [[made_by]]),
-            bytes_tensor("adapter_version", [[made_by]]),
-            tensor("sequence_index", [[event.sequence_index]], np.int32),
-        ]
-    )
+def _response(event: Event, truncated: Any, made_by: Any) -> Any:
+    index = tensor("sequence_index", [[event.sequence_index]], np.int32)
+    return pb_utils.InferenceResponse(output_tensors=[*answer_tensors([[event]], "piece", truncated, made_by), index])
 
 
 def _threads() -> set[int]:
