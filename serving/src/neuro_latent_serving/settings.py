@@ -7,16 +7,20 @@ GUARD_VARIABLE = "NEURO_LATENT_GUARD"
 """Environment variable that switches the guard off with the value ``off``; set by ``neuro-latent serve --no-guard``."""
 
 
+def _one_of(variable: str, default: str, other: str) -> str:
+    value = os.environ.get(variable) or default
+    if value not in (default, other):
+        raise ValueError(f"{variable} must be {default} or {other}, not {value!r}")
+    return value
+
+
 def guard_is_on() -> bool:
     """Whether finished texts are guarded.
 
     Raises:
         ValueError: the variable is neither ``on`` nor ``off``.
     """
-    value = os.environ.get(GUARD_VARIABLE) or "on"
-    if value not in ("on", "off"):
-        raise ValueError(f"{GUARD_VARIABLE} must be on or off, not {value!r}")
-    return value == "on"
+    return _one_of(GUARD_VARIABLE, "on", "off") == "on"
 
 
 MIN_CONFIDENCE_VARIABLE = "NEURO_LATENT_MIN_CONFIDENCE"
@@ -51,10 +55,7 @@ def refuses_secrets() -> bool:
     Raises:
         ValueError: the variable is neither ``keep`` nor ``refuse``.
     """
-    value = os.environ.get(FEEDBACK_SECRETS_VARIABLE) or "keep"
-    if value not in ("keep", "refuse"):
-        raise ValueError(f"{FEEDBACK_SECRETS_VARIABLE} must be keep or refuse, not {value!r}")
-    return value == "refuse"
+    return _one_of(FEEDBACK_SECRETS_VARIABLE, "keep", "refuse") == "refuse"
 
 
 FEEDBACK_VARIABLE = "NEURO_LATENT_FEEDBACK_URL"

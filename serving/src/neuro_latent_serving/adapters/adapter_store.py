@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from neuro_latent_core.errors import InvalidInput
 from neuro_latent_core.repository import ADAPTERS, DEFAULT, GRAPH, PROJECTOR, RECORD, sha256, versions
@@ -62,7 +62,7 @@ class Change(BaseModel):
 
     action: Literal["add", "remove", "rollback"]
     adapter: str
-    created: str
+    created: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     previous: int
     restores: int | None = None
     before: int | None
@@ -166,7 +166,7 @@ class AdapterStore:
                 if sha256(target / GRAPH) != record.graph.sha256:
                     raise ServeError(f"{exported / GRAPH}: its sha256 is not that of {RECORD}", "Export it again.")
 
-            return self._publish(newest, self._change("add", name, newest), fill)
+            return self._publish(newest, _changed("add", name, newest.number), fill)
 
     def remove(self, name: str) -> Version:
         """A new version without ``name``.
@@ -184,7 +184,7 @@ class AdapterStore:
                 )
             if name not in newest.adapters:
                 raise UsageError(f"no adapter {name!r} in {self.repository}; there are {', '.join(newest.adapters)}")
-            change = self._change("remove", name, newest)
+            change = _changed("remove", name, newest.number)
             return self._publish(newest, change, lambda b: self._link_adapters(newest, b, leave_out=name))
 
     def rollback(self) -> Version:
@@ -207,7 +207,6 @@ class AdapterStore:
             change = Change(
                 action="rollback",
                 adapter=newest.change.before_adapter,
-                created=_now(),
                 previous=newest.number,
                 restores=target.number,
                 before=target.change.before if target.change else None,
@@ -250,17 +249,6 @@ class AdapterStore:
             return None
         newest = self.newest()
         return newest if newest.number > probed else None
-
-    @staticmethod
-    def _change(action: Literal["add", "remove"], adapter: str, newest: Version) -> Change:
-        return Change(
-            action=action,
-            adapter=adapter,
-            created=_now(),
-            previous=newest.number,
-            before=newest.number,
-            before_adapter=adapter,
-        )
 
     @contextmanager
     def changing(self) -> Iterator[None]:
@@ -358,8 +346,8 @@ class AdapterStore:
         shutil.rmtree(left)
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def _changed(action: Literal["add", "remove"], name: str, number: int) -> Change:
+    return Change(action=action, adapter=name, previous=number, before=number, before_adapter=name)
 
 
 def checked_name(name: str) -> str:

@@ -4,7 +4,6 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -139,16 +138,20 @@ def rollback(
 
 def _change(store: AdapterStore, change: Callable[[], Version], url: str | None, *, as_json: bool) -> None:
     if url is None:
-        outcome = promote(store, change, None)
+        version = promote(store, change, None)
     else:
         with _client(url) as client:
-            outcome = promote(store, change, client)
+            version = promote(store, change, client)
+    assert version.change is not None
+    name, previous = version.change.adapter, version.change.previous
+    record = version.adapters.get(name)
+    made_by = record.model_version if record else None
     if as_json:
-        typer.echo(json.dumps(asdict(outcome)))
+        facts = {"adapter": name, "version": version.number, "previous": previous, "model_version": made_by}
+        typer.echo(json.dumps(facts))
         return
-    what = f"{outcome.adapter} is {outcome.model_version}" if outcome.model_version else f"{outcome.adapter} is gone"
     state = "written; a server that starts serves it" if url is None else "served"
-    typer.echo(f"{what}; version {outcome.version} (before {outcome.previous}) is {state}")
+    typer.echo(f"{name} is {made_by or 'gone'}; version {version.number} (before {previous}) is {state}")
 
 
 @contextmanager

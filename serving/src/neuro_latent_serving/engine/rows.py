@@ -6,8 +6,9 @@ Shape letters: ``B`` rows in flight, ``Q`` encoder tokens.
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
-from neuro_latent_serving.engine.contract import Ids
+Ids = npt.NDArray[np.int64]
 
 
 class Rows:
