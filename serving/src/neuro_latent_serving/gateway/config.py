@@ -52,7 +52,6 @@ class GatewayConfig:
         list[Annotated[str, AfterValidator(_check_network)]],
         typer.Option(
             "--trusted-proxy",
-            show_default=False,
             help="Address or network of a proxy whose X-Forwarded-For is believed; give it once for each. "
             "Default: none.",
         ),
@@ -61,7 +60,6 @@ class GatewayConfig:
         list[str],
         typer.Option(
             "--cors-origin",
-            show_default=False,
             help="Another origin whose pages may call the REST API; give it once for each.",
         ),
     ] = dataclasses.field(default_factory=list)
@@ -69,7 +67,6 @@ class GatewayConfig:
         list[str],
         typer.Option(
             "--allowed-host",
-            show_default=False,
             help="A name by which the REST API is reached, such as a proxy's; give it once for each. Without API keys "
             "other names than localhost are refused, for a web page may have let its own name point here.",
         ),

@@ -15,7 +15,7 @@ from pathlib import Path
 from neuro_latent_serving.errors import ServeError
 from neuro_latent_serving.launch import watchdog
 from neuro_latent_serving.repository.check import is_shell_safe
-from neuro_latent_serving.web.ports import Ports, is_this_machine
+from neuro_latent_serving.web.ports import is_this_machine
 
 RUN_PREFIX = "neuro-latent-serve-"
 """Of run folders."""
@@ -76,40 +76,6 @@ def server_options(host: str) -> list[str]:
         "--strict-readiness=true",
         f"--grpc-max-connection-age={CONNECTION_AGE_MS}",
         f"--grpc-max-connection-age-grace={CONNECTION_GRACE_MS}",
-    ]
-
-
-def server_arguments(
-    *,
-    repository: Path,
-    backends: Path,
-    host: str,
-    http_socket: str,
-    ports: Ports,
-    shm_prefix: str,
-    drain_seconds: int,
-    verbose: bool,
-) -> list[str]:
-    """The options of tritonserver. Information goes to the log file in any case; ``verbose`` adds a line a request.
-
-    HTTP is on ``http_socket``, which nobody else reaches; ``front.py`` listens on its port.
-    """
-    return [
-        f"--model-repository={repository}",
-        f"--backend-directory={backends}",
-        f"--http-address=unix:{http_socket}",
-        f"--grpc-address={host}",
-        f"--metrics-address={host}",
-        f"--http-port={ports.http}",
-        f"--grpc-port={ports.grpc}",
-        f"--metrics-port={ports.metrics}",
-        "--reuse-grpc-port=false",
-        "--disable-auto-complete-config",
-        "--exit-on-error=true",
-        f"--exit-timeout-secs={drain_seconds}",
-        f"--log-verbose={int(verbose)}",
-        f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
-        *server_options(host),
     ]
 
 

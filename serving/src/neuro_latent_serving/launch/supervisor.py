@@ -30,8 +30,8 @@ from neuro_latent_serving.launch.process import (
     SHM_PREFIX,
     ServerProcess,
     remove_leftovers,
-    server_arguments,
     server_environment,
+    server_options,
     temporary_folder,
 )
 from neuro_latent_serving.launch.watchdog import STALLED
@@ -251,31 +251,41 @@ class TritonServer:
         self._opened.callback(os.close, self._run_fd)
         self._opened.callback(os.close, hold(self.repository))
         self._open_http(host)
-        backends = prepare_backends(self.binary, self._run_dir)
+        binary = prepare_backends(self.binary, self._run_dir)
         shm_prefix = f"{SHM_PREFIX}{uuid.uuid4().hex[:12]}-"
-        arguments = server_arguments(
-            repository=link,
-            backends=backends.folder,
-            host=host,
-            http_socket=self._http_socket,
-            ports=self.ports,
-            shm_prefix=shm_prefix,
-            drain_seconds=self.config.drain_timeout,
-            verbose=self.config.verbose,
-        )
         self.log_file.touch(mode=0o600)
         self._log_start = self.log_file.stat().st_size
         if self.config.show_log:
             self._opened.callback(LogFollower(self.log_file, self._log_start).close)
         self._process = ServerProcess(
-            [str(self.binary.path), *arguments, *self.config.arguments],
-            server_environment({**backends.environment, **self.config.environment}),
+            [str(self.binary.path), *self._options(host, link, binary.backends, shm_prefix), *self.config.arguments],
+            server_environment({**binary.environment, **self.config.environment}),
             self.log_file,
             self._run_dir,
             shm_prefix,
         )
         self._opened.callback(self._process.close)
         self._opened.callback(self._process.kill)
+
+    def _options(self, host: str, repository: Path, backends: Path, shm_prefix: str) -> list[str]:
+        """Those of tritonserver. HTTP is on a socket that nobody else reaches; ``front.py`` listens on its port."""
+        return [
+            f"--model-repository={repository}",
+            f"--backend-directory={backends}",
+            f"--http-address=unix:{self._http_socket}",
+            f"--grpc-address={host}",
+            f"--metrics-address={host}",
+            f"--http-port={self.ports.http}",
+            f"--grpc-port={self.ports.grpc}",
+            f"--metrics-port={self.ports.metrics}",
+            "--reuse-grpc-port=false",
+            "--disable-auto-complete-config",
+            "--exit-on-error=true",
+            f"--exit-timeout-secs={self.config.drain_timeout}",
+            f"--log-verbose={int(self.config.verbose)}",
+            f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
+            *server_options(host),
+        ]
 
     def _wait_until_ready(self, deadline: float, should_stop: Callable[[], bool]) -> bool:
         health, process, expected = self._health(), self._running(), self._expected or ()
