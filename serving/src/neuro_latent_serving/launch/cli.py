@@ -15,6 +15,7 @@ import typer
 from rich.table import Table
 
 from neuro_latent_client import Client
+from neuro_latent_core.protocol import UNARY_MODEL
 from neuro_latent_core.repository import DEFAULT, PROJECTOR
 from neuro_latent_serving.command import StopSignals, console, reported_errors, warn
 from neuro_latent_serving.errors import ServeError, ServerEndedError, StartError
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 FAILED_STARTS = 3
 """How often in a row a server that was ready before may fail to start again: the machine had no time for it, say."""
 
-OPTIMIZER = "neuro_latent_optimizer"
 EXAMPLE = {"raw_prompt": "Create a function", "max_length": 200, "num_return_sequences": 1}
 
 
@@ -267,9 +267,9 @@ def show(server: TritonServer, front: "GatewayServer | None", adapters: dict[str
         f"metrics  {server.metrics_url}",
         f"log      {server.log_file}",
     ]
-    if any(model.name == OPTIMIZER for model in server.models):
+    if any(model.name == UNARY_MODEL for model in server.models):
         body = json.dumps(EXAMPLE, separators=(",", ":"))
-        lines += ["", f"curl -s -d '{body}' {server.http_address}/v2/models/{OPTIMIZER}/generate"]
+        lines += ["", f"curl -s -d '{body}' {server.http_address}/v2/models/{UNARY_MODEL}/generate"]
     lines += ["", "Ctrl-C stops it"]
     console.print("\n".join(lines), soft_wrap=True, markup=False, highlight=False)
 

@@ -94,7 +94,7 @@ def file_problem(repository: Path, name: str, artifact: File, *, verify: bool) -
     file = repository / name
     if is_superseded(file, repository):
         return None
-    if not is_inside(name):
+    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
         return FileProblem("outside", "not a path inside the repository")
     if not file.is_file():
         return FileProblem("missing", "it was exported, and is not there")
@@ -202,9 +202,3 @@ def is_shell_safe(path: Path) -> bool:
     Triton starts the stub of a python model through a shell, with the paths of the model and of the backend.
     """
     return shlex.quote(str(path)) == str(path) and ":" not in str(path)
-
-
-def is_inside(name: str) -> bool:
-    """Whether an artefact's name stays inside the repository."""
-    path = PurePosixPath(name)
-    return not path.is_absolute() and ".." not in path.parts

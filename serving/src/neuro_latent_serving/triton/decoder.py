@@ -120,7 +120,8 @@ class DecoderModel:
         if len(hidden) != 1:
             raise InvalidInput(f"the streaming model takes one raw_prompt a request, not {len(hidden)}")
         (row,) = bridge.decode_requests(request)
-        truncated, version = [[_is_set(request, "truncated")]], made_by(request, 1, self._model_version)
+        cut, version = array(request, "truncated"), made_by(request, 1, self._model_version)
+        truncated = [[cut is not None and bool(cut.all())]]
 
         def send_end(error: PublicError | None) -> None:
             final = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
@@ -172,12 +173,6 @@ def _response(event: Event, truncated: Any, made_by: Any) -> Any:
 def _threads() -> set[int]:
     """Ids of this process's threads."""
     return {int(task) for task in os.listdir("/proc/self/task")}
-
-
-def _is_set(request: Any, name: str) -> bool:
-    """Whether a BOOL input is there and true."""
-    value = array(request, name)
-    return value is not None and bool(value.all())
 
 
 def _polled(is_cancelled: Callable[[], bool]) -> Callable[[], bool]:

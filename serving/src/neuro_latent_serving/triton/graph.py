@@ -50,14 +50,10 @@ class GraphModel:
         """Run each length that the tokenizer makes, so that the first requests do not pay for the first allocations."""
         for length in (b for b in BUCKETS if b <= WARM_UP_TOKENS):
             feeds = {
-                i.name: np.ones([1, *self._sizes(i.shape[1:], length)], dtype=ARRAY_TYPES[i.type])
+                i.name: np.ones([1, *(n if isinstance(n, int) else length for n in i.shape[1:])], ARRAY_TYPES[i.type])
                 for i in self._session.get_inputs()
             }
             self._session.run(None, feeds)
-
-    @staticmethod
-    def _sizes(axes: list[int | str], length: int) -> list[int]:
-        return [size if isinstance(size, int) else length for size in axes]
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Triton batches whatever waits; requests of equal shapes go through the graph together.
