@@ -3,7 +3,7 @@
 import json
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -137,11 +137,8 @@ def rollback(
 
 
 def _change(store: AdapterStore, change: Callable[[], Version], url: str | None, *, as_json: bool) -> None:
-    if url is None:
-        version = promote(store, change, None)
-    else:
-        with _client(url) as client:
-            version = promote(store, change, client)
+    with nullcontext() if url is None else _client(url) as client:
+        version = promote(store, change, client)
     assert version.change is not None
     name, previous = version.change.adapter, version.change.previous
     record = version.adapters.get(name)

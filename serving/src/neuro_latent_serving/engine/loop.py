@@ -182,7 +182,7 @@ class DecodeLoop:
             gone = [
                 (request, cancelled)
                 for request, cancelled in asked
-                if cancelled or request.overdue(now) or self._is_foreign(request)
+                if cancelled or request.overdue(now) or (self.config.guard and request.foreign)
             ]
             for request, _ in gone:
                 self._waiting.remove(request)
@@ -196,9 +196,6 @@ class DecodeLoop:
             else:
                 self._emit(request, [sequence.withhold(LANGUAGE) for sequence in self._sequences(request)])
             request.on_end(None)
-
-    def _is_foreign(self, request: Request) -> bool:
-        return self.config.guard and request.foreign
 
     def _free(self, rows: list[int]) -> None:
         if rows:

@@ -10,13 +10,7 @@ from pydantic import AfterValidator, Field
 
 from neuro_latent_serving.options import LogFile, Port, checked
 
-
-def _check_network(network: str) -> str:
-    try:
-        ipaddress.ip_network(network)
-    except ValueError:
-        raise ValueError("not an IP address or network such as 10.0.0.0/8") from None
-    return network
+Network = Annotated[str, AfterValidator(lambda text: str(ipaddress.ip_network(text)))]
 
 
 @checked
@@ -49,7 +43,7 @@ class GatewayConfig:
         typer.Option(help="REST requests a minute of one key, or of one address; 0 is no limit."),
     ] = 0
     trusted_proxies: Annotated[
-        list[Annotated[str, AfterValidator(_check_network)]],
+        list[Network],
         typer.Option(
             "--trusted-proxy",
             help="Address or network of a proxy whose X-Forwarded-For is believed; give it once for each. "

@@ -228,15 +228,10 @@ def _decode(connection: Connection, message: bytes, submit: Submit) -> None:
 
 def _pack(request: DecodeRequest) -> bytes:
     """The rest of a request as a line of JSON, then its tensors, as they lie in memory."""
-    head = {
-        "shape": request.hidden_QD.shape,
-        "gate_4": request.gate_4,
-        "raw_prompt": request.raw_prompt,
-        "options": request.options,
-        "request_id": request.request_id,
-        "asked": request.asked,
-    }
-    return b"".join([json.dumps(head).encode(), b"\n", request.hidden_QD.tobytes(), request.t5_mask_S.tobytes()])
+    tensors = (request.hidden_QD, request.t5_mask_S)
+    head = {name: value for name, value in vars(request).items() if not isinstance(value, np.ndarray)}
+    head["shape"] = request.hidden_QD.shape
+    return b"".join([json.dumps(head).encode(), b"\n", *(tensor.tobytes() for tensor in tensors)])
 
 
 def _unpack(message: bytes) -> DecodeRequest:

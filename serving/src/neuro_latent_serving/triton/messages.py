@@ -87,18 +87,14 @@ def given_rows(request: Any, names: Iterable[str], rows: int) -> list[dict[str, 
     Raises:
         InvalidInput: an input has not one value a row.
     """
-    columns: dict[str, npt.NDArray[Any]] = {}
+    columns: dict[str, list[Any]] = {}
     for name in names:
         value = array(request, name)
         if value is not None:
             if value.shape != (rows, 1):
                 raise InvalidInput(f"{name} must have shape [{rows}, 1], not {list(value.shape)}")
-            columns[name] = value[:, 0]
-    return [{name: _scalar(column[row]) for name, column in columns.items()} for row in range(rows)]
-
-
-def _scalar(value: Any) -> Any:
-    return value if isinstance(value, bytes) else value.item()
+            columns[name] = value[:, 0].tolist()
+    return [{name: column[row] for name, column in columns.items()} for row in range(rows)]
 
 
 def made_by(request: Any, rows: int, version: str) -> npt.NDArray[np.object_]:
