@@ -82,6 +82,11 @@ class Version:
     adapters: dict[str, AdapterRecord]
     change: Change | None
 
+    @property
+    def model_versions(self) -> dict[str, str]:
+        """The version of each adapter, by name."""
+        return {name: record.model_version for name, record in self.adapters.items()}
+
     def folder_of(self, name: str) -> Path:
         """The folder of one adapter."""
         return self.folder / ADAPTERS / name

@@ -55,11 +55,11 @@ def list_adapters(
             "repository": str(repository),
             "version": newest.number,
             "live": live,
-            "adapters": {name: record.model_version for name, record in newest.adapters.items()},
+            "adapters": newest.model_versions,
             "versions": [
                 {
                     "version": version.number,
-                    "adapters": {name: record.model_version for name, record in version.adapters.items()},
+                    "adapters": version.model_versions,
                     "change": version.change and version.change.model_dump(),
                 }
                 for version in kept
@@ -70,7 +70,7 @@ def list_adapters(
     table = Table("version", "", "what was done", "adapters")
     for version in kept:
         state = "served" if version.number == live else "newest" if version is kept[-1] else ""
-        texts = (f"{name}  {record.model_version}" for name, record in version.adapters.items())
+        texts = (f"{name}  {made_by}" for name, made_by in version.model_versions.items())
         table.add_row(str(version.number), state, _done(version), "\n".join(texts))
     console.print(table)
     if live is None:
@@ -141,8 +141,7 @@ def _change(store: AdapterStore, change: Callable[[], Version], url: str | None,
         version = promote(store, change, client)
     assert version.change is not None
     name, previous = version.change.adapter, version.change.previous
-    record = version.adapters.get(name)
-    made_by = record.model_version if record else None
+    made_by = version.model_versions.get(name)
     if as_json:
         facts = {"adapter": name, "version": version.number, "previous": previous, "model_version": made_by}
         typer.echo(json.dumps(facts))

@@ -99,11 +99,7 @@ def _is_ours(connection: Connection) -> bool:
 
 
 def _connect() -> Connection:
-    """A connection to the engine; to nobody else who may have taken its name.
-
-    Raises:
-        OSError: there is none.
-    """
+    """A connection to the engine; an OSError where there is none, or another user has taken its name."""
     connection: Connection = Client(address(), family="AF_UNIX")
     if _is_ours(connection):
         return connection
@@ -162,8 +158,8 @@ class Bridge:
             _decode(connection, message, self._submit)
 
 
-def watch(on_lost: Callable[[], None]) -> None:
-    """Call ``on_lost`` when the engine's process dies without having said goodbye; on a thread of its own.
+def watch() -> None:
+    """End the server when the engine's process dies without having said goodbye; watches on a thread of its own.
 
     Waits for an engine that is not there yet, or that was replaced normally.
     """
@@ -180,18 +176,14 @@ def watch(on_lost: Callable[[], None]) -> None:
             except (OSError, EOFError):
                 goodbye = False
             if not goodbye:
-                on_lost()
+                log.critical("the process of the decode engine is gone; the server ends, so that nobody waits for it")
+                server = os.getppid()
+                # The first process of a container cannot be killed from inside, but it can be asked.
+                os.kill(server, signal.SIGTERM if server == 1 else signal.SIGKILL)
                 return
             time.sleep(RECONNECT_S)
 
     threading.Thread(target=run, name="watch", daemon=True).start()
-
-
-def end_server() -> None:
-    """End the tritonserver whose child this process is; nothing it holds can be answered any more."""
-    server = os.getppid()
-    # The first process of a container cannot be killed from inside, but it can be asked.
-    os.kill(server, signal.SIGTERM if server == 1 else signal.SIGKILL)
 
 
 def _decode(connection: Connection, message: bytes, submit: Submit) -> None:

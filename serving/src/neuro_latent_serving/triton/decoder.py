@@ -25,6 +25,7 @@ from neuro_latent_serving.triton.messages import (
     made_by,
     model_parameters,
     required,
+    send_last,
     switch,
     tensor,
     whole_number,
@@ -88,11 +89,11 @@ class DecoderModel:
             try:
                 if (cancel := array(request, "cancel")) is not None:
                     self._cancel(cancel[0, 0].decode(errors="replace"))
-                    sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-                    continue
-                self._submit_stream(request, sender)
+                    send_last(sender)
+                else:
+                    self._submit_stream(request, sender)
             except Exception as error:
-                sender.send(error_response(error), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+                send_last(sender, error_response(error))
 
     def finalize(self) -> None:
         self._bridge.close()
@@ -111,11 +112,7 @@ class DecoderModel:
         self._cancelled[request_id] = now
 
     def _submit_stream(self, request: Any, sender: Any) -> None:
-        """A piece a response.
-
-        Raises:
-            PublicError: the request is wrong, or the engine does not take it.
-        """
+        """A piece a response; a PublicError where the request is wrong, or the engine does not take it."""
         hidden = required(request, "encoder_hidden_states")
         if len(hidden) != 1:
             raise InvalidInput(f"the streaming model takes one raw_prompt a request, not {len(hidden)}")
@@ -123,15 +120,10 @@ class DecoderModel:
         cut, version = array(request, "truncated"), made_by(request, 1, self._model_version)
         truncated = [[cut is not None and bool(cut.all())]]
 
-        def send_end(error: PublicError | None) -> None:
-            final = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
-            if error is None:
-                sender.send(flags=final)
-            else:
-                sender.send(error_response(error), flags=final)
-
         pending = PendingResponses(
-            self._send_queue, lambda event: sender.send(_response(event, truncated, version)), send_end
+            self._send_queue,
+            lambda event: sender.send(_response(event, truncated, version)),
+            lambda error: send_last(sender, error and error_response(error)),
         )
         self._submit(row, pending.put, pending.end, _polled(sender.is_cancelled))
 

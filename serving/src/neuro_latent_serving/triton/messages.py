@@ -150,9 +150,13 @@ def error_response(error: Exception) -> Any:
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), code))
 
 
-def send_last(sender: Any, response: Any) -> None:
-    """Send the one response of a request that is answered later."""
+def send_last(sender: Any, response: Any = None) -> None:
+    """Send the last response of a request that is answered later; without one it just ends."""
+    final = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+    if response is None:
+        sender.send(flags=final)
+        return
     try:
-        sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        sender.send(response, flags=final)
     except Exception as error:  # a request that gets no final response stays in Triton for ever
-        sender.send(error_response(error), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        sender.send(error_response(error), flags=final)

@@ -53,11 +53,7 @@ class ProjectorModel:
         return answers
 
     def _known(self, raw: bytes) -> str:
-        """The name of an adapter that is there.
-
-        Raises:
-            InvalidInput: there is none of that name.
-        """
+        """The name of an adapter; an InvalidInput where there is none of it."""
         name = check_adapter(raw)
         if name in self._sessions:
             return name

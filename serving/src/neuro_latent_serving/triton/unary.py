@@ -17,7 +17,6 @@ from neuro_latent_serving.triton import bridge
 from neuro_latent_serving.triton.messages import (
     answer_tensors,
     error_response,
-    log,
     made_by,
     model_parameters,
     required,
@@ -33,7 +32,7 @@ class UnaryDecoderModel:
         self._model_version = model_parameters(args).get("model_version", "")
         self._threads: set[threading.Thread] = set()
         self._send_queue = SendQueue()
-        bridge.watch(self._engine_lost)
+        bridge.watch()
 
     def execute(self, requests: list[Any]) -> list[None]:
         for request in requests:
@@ -54,11 +53,6 @@ class UnaryDecoderModel:
         for thread in self._threads:
             thread.join()
         self._send_queue.close()
-
-    @staticmethod
-    def _engine_lost() -> None:
-        log.critical("the process of the decode engine is gone; the server ends, so that nobody waits for an answer")
-        bridge.end_server()
 
     def _answer(self, sender: Any, rows: list[bridge.DecodeRequest], truncated: Any, made_by: Any) -> None:
         def decode(row: bridge.DecodeRequest) -> list[Event] | Exception:
