@@ -20,7 +20,7 @@ from neuro_latent_core.repository import hold
 from neuro_latent_serving.adapters.access import ServerAccess
 from neuro_latent_serving.errors import ServeError, ServerEndedError, StartError
 from neuro_latent_serving.launch.backends import prepare_backends
-from neuro_latent_serving.launch.binary import TritonBinary, find_tritonserver
+from neuro_latent_serving.launch.binary import find_tritonserver
 from neuro_latent_serving.launch.front import Front
 from neuro_latent_serving.launch.health import HealthProbe, ReadyModel
 from neuro_latent_serving.launch.logs import LogFollower, failure_lines
@@ -111,7 +111,6 @@ class TritonServer:
         self.repository = repository.absolute()
         self.config = config or ServerConfig()
         self.ports = self.config.ports
-        self.binary: TritonBinary | None = None
         self.version = ""
         self.models: tuple[ReadyModel, ...] = ()
         self.start_seconds = 0.0
@@ -238,7 +237,7 @@ class TritonServer:
             raise ServeError("this TritonServer was started before", "Make a new one for another start.")
         if self._expected is None:
             self._expected = model_names(self.repository)
-        self.binary = find_tritonserver(self.config.tritonserver)
+        binary = find_tritonserver(self.config.tritonserver)
         host = numeric_host(self.config.host)
         self.ports = claim_ports(host, self.config.ports)
         self._run_dir = Path(tempfile.mkdtemp(prefix=RUN_PREFIX, dir=temporary_folder()))
@@ -251,14 +250,14 @@ class TritonServer:
         self._opened.callback(os.close, self._run_fd)
         self._opened.callback(os.close, hold(self.repository))
         self._open_http(host)
-        binary = prepare_backends(self.binary, self._run_dir)
+        binary = prepare_backends(binary, self._run_dir)
         shm_prefix = f"{SHM_PREFIX}{uuid.uuid4().hex[:12]}-"
         self.log_file.touch(mode=0o600)
         self._log_start = self.log_file.stat().st_size
         if self.config.show_log:
             self._opened.callback(LogFollower(self.log_file, self._log_start).close)
         self._process = ServerProcess(
-            [str(self.binary.path), *self._options(host, link, binary.backends, shm_prefix), *self.config.arguments],
+            [str(binary.path), *self._options(host, link, binary.backends, shm_prefix), *self.config.arguments],
             server_environment({**binary.environment, **self.config.environment}),
             self.log_file,
             self._run_dir,
