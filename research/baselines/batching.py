@@ -96,7 +96,7 @@ def many_clients(config: ComparisonConfig, threads: int, python: Path, log: Log)
         threads: of CTranslate2.
         python: interpreter of the baselines' environment.
     """
-    from neuro_latent_serving.server import FREE_PORTS, ServerConfig, TritonServer
+    from neuro_latent_serving.launch import FREE_PORTS, ServerConfig, TritonServer
 
     models = shapes.prepare(config.shape, "lively", log)
     texts, wanted = prompt_texts(config.requests), lengths(config.requests)

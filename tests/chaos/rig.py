@@ -15,7 +15,7 @@ import httpx2
 import psutil
 
 from neuro_latent_client import Client
-from neuro_latent_serving.server.process import LOCK, RUN_PREFIX, SHM_PREFIX
+from neuro_latent_serving.launch.process import LOCK, RUN_PREFIX, SHM_PREFIX
 from neuro_latent_serving.settings import FEEDBACK_VARIABLE
 from tests.chaos.load import Load, counted, seconds_down
 from tests.chaos.outcome import Outcome

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from neuro_latent_serving.server.binary import find_tritonserver
+from neuro_latent_serving.launch.binary import find_tritonserver
 from tests.deploy import namespaces
 from tests.deploy.image import Image
 

@@ -21,7 +21,7 @@ from neuro_latent_serving.feedback import FeedbackStore
 from neuro_latent_serving.gateway.api_keys import add_key
 from neuro_latent_serving.gateway.config import GatewayConfig
 from neuro_latent_serving.gateway.server import GatewayServer, triton_client
-from neuro_latent_serving.server import FREE_PORTS, ServerConfig, TritonServer
+from neuro_latent_serving.launch import FREE_PORTS, ServerConfig, TritonServer
 from neuro_latent_serving.settings import FEEDBACK_VARIABLE
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

@@ -22,7 +22,7 @@ import torch
 from neuro_latent_client import Client, Optimization
 from neuro_latent_core.form import join
 from neuro_latent_export.repository import export_repository
-from neuro_latent_serving.server import FREE_PORTS, ServerConfig, TritonServer
+from neuro_latent_serving.launch import FREE_PORTS, ServerConfig, TritonServer
 from neuro_latent_serving.settings import FEEDBACK_VARIABLE
 from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.sample import encode_rows, sample_rows

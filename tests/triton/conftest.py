@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from neuro_latent_client import Client
-from neuro_latent_serving.server import FREE_PORTS, ServerConfig, TritonServer
+from neuro_latent_serving.launch import FREE_PORTS, ServerConfig, TritonServer
 from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.sample import sample_rows
 from tests.triton.wire import TIMEOUT, UNGUARDED

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from neuro_latent_core.protocol import UNARY_MODEL
-from neuro_latent_serving.server import FREE_PORTS, ServeError, ServerConfig, TritonServer
+from neuro_latent_serving.launch import FREE_PORTS, ServeError, ServerConfig, TritonServer
 
 SLOTS = 'key: "slots", value { string_value: "%s" }'
 SPECULATION = 'key: "speculation", value { string_value: "%s" }'

@@ -14,7 +14,7 @@ import pytest
 from neuro_latent_client import Client, InvalidRequestError, Optimization
 from neuro_latent_core.guard import is_blank, is_degenerate
 from neuro_latent_export.repository import export_repository
-from neuro_latent_serving.server import FREE_PORTS, ServerConfig, TritonServer
+from neuro_latent_serving.launch import FREE_PORTS, ServerConfig, TritonServer
 from tests.cases import case
 
 pytestmark = pytest.mark.triton

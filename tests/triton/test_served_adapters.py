@@ -26,11 +26,11 @@ from neuro_latent_client import Client, InvalidRequestError
 from neuro_latent_core.protocol import OWN_HEADER
 from neuro_latent_core.repository import sha256
 from neuro_latent_export.repository import export_adapter
+from neuro_latent_serving.adapters.access import find_access
 from neuro_latent_serving.adapters.adapter_store import AdapterStore, Version
 from neuro_latent_serving.adapters.cli import app
 from neuro_latent_serving.adapters.promotion import promote
-from neuro_latent_serving.server import FREE_PORTS, ServeError, ServerConfig, TritonServer
-from neuro_latent_serving.server.access import find_access
+from neuro_latent_serving.launch import FREE_PORTS, ServeError, ServerConfig, TritonServer
 from neuro_latent_trainer.model import PromptOptimizer
 from tests import tiny
 from tests.triton import wire

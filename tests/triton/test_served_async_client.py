@@ -6,7 +6,7 @@ import random
 import pytest
 
 from neuro_latent_client import AsyncClient, Client
-from neuro_latent_serving.server import TritonServer
+from neuro_latent_serving.launch import TritonServer
 from tests.triton import wire
 
 pytestmark = pytest.mark.triton

@@ -18,8 +18,8 @@ from tritonclient.utils import InferenceServerException
 
 from neuro_latent_client import Client, InvalidRequestError
 from neuro_latent_core import protocol
-from neuro_latent_serving.server import TritonServer
-from neuro_latent_serving.server.access import find_access
+from neuro_latent_serving.adapters.access import find_access
+from neuro_latent_serving.launch import TritonServer
 from tests.triton import wire
 from tests.triton.wire import Tensor
 

@@ -15,7 +15,7 @@ import pytest
 from neuro_latent_client import Client, DeadlineError, ServerUnavailableError
 from neuro_latent_serving.gateway.config import GatewayConfig
 from neuro_latent_serving.gateway.server import GatewayServer, triton_client
-from neuro_latent_serving.server import FREE_PORTS, ServerConfig, TritonServer
+from neuro_latent_serving.launch import FREE_PORTS, ServerConfig, TritonServer
 from neuro_latent_trainer.model import PromptOptimizer
 from tests.triton import wire
 

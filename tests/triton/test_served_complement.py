@@ -19,7 +19,7 @@ from neuro_latent_client import Client
 from neuro_latent_core.form import SEPARATOR
 from neuro_latent_export.repository import export_adapter
 from neuro_latent_serving.adapters.adapter_store import AdapterStore
-from neuro_latent_serving.server import FREE_PORTS, ServerConfig, TritonServer
+from neuro_latent_serving.launch import FREE_PORTS, ServerConfig, TritonServer
 from neuro_latent_serving.settings import MIN_CONFIDENCE_VARIABLE
 from neuro_latent_trainer import adapter_folder
 from neuro_latent_trainer.gate import Gate

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from neuro_latent_client import Client, DeadlineError, Optimization, Piece
-from neuro_latent_serving.server import TritonServer
+from neuro_latent_serving.launch import TritonServer
 from neuro_latent_trainer.model import PromptOptimizer
 from tests import tiny
 from tests.triton import wire

@@ -15,7 +15,7 @@ from transformers import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
 
 from neuro_latent_client import Client, NeuroLatentError
-from neuro_latent_serving.server import FREE_PORTS, ServerConfig, ServerEndedError, TritonServer
+from neuro_latent_serving.launch import FREE_PORTS, ServerConfig, ServerEndedError, TritonServer
 from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
 from tests.triton import wire
 

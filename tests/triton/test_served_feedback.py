@@ -20,7 +20,7 @@ from tritonclient.utils import InferenceServerException
 from neuro_latent_core.protocol import FEEDBACK_INPUT_TYPES, FEEDBACK_MODEL, FEEDBACK_OUTPUT_TYPES
 from neuro_latent_serving.feedback import FeedbackStore
 from neuro_latent_serving.feedback.feedback_store import TIMEOUT_S
-from neuro_latent_serving.server import FREE_PORTS, ServerConfig, TritonServer
+from neuro_latent_serving.launch import FREE_PORTS, ServerConfig, TritonServer
 from neuro_latent_serving.settings import FEEDBACK_SECRETS_VARIABLE, FEEDBACK_VARIABLE
 from tests.triton import wire
 

@@ -8,7 +8,7 @@ import pytest
 from neuro_latent_client import Client
 from neuro_latent_core.guard import rejects
 from neuro_latent_core.guard.sentences import whole_sentences
-from neuro_latent_serving.server import FREE_PORTS, ServerConfig, TritonServer
+from neuro_latent_serving.launch import FREE_PORTS, ServerConfig, TritonServer
 from neuro_latent_trainer.model import PromptOptimizer
 from tests.triton.wire import TIMEOUT
 

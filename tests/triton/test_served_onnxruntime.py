@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from neuro_latent_client import Client, InvalidRequestError, Optimization
-from neuro_latent_serving.server import FREE_PORTS, ServerConfig, TritonServer
+from neuro_latent_serving.launch import FREE_PORTS, ServerConfig, TritonServer
 from tests.triton import wire
 
 pytestmark = pytest.mark.triton

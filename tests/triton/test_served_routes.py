@@ -10,7 +10,7 @@ import pytest
 
 from neuro_latent_client import Client
 from neuro_latent_core import protocol
-from neuro_latent_serving.server import TritonServer
+from neuro_latent_serving.launch import TritonServer
 from neuro_latent_trainer.model import PromptOptimizer
 from tests.triton import wire
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-import neuro_latent_serving.server as package
+import neuro_latent_serving.launch as package
 from neuro_latent_core.repository import FORMAT
-from neuro_latent_serving.server import FREE_PORTS, Ports, ServeError, ServerConfig, TritonServer
+from neuro_latent_serving.launch import FREE_PORTS, Ports, ServeError, ServerConfig, TritonServer
 
 pytestmark = pytest.mark.triton
 
@@ -82,7 +82,7 @@ class Command:
             [
                 sys.executable,
                 "-m",
-                "neuro_latent_serving.server",
+                "neuro_latent_serving.launch",
                 "--repository",
                 str(repository),
                 *free,

@@ -12,7 +12,7 @@ from transformers import RobertaConfig, RobertaModel, T5Config, T5ForConditional
 
 from neuro_latent_client import Client
 from neuro_latent_export.repository import export_repository
-from neuro_latent_serving.server import FREE_PORTS, ServerConfig, TritonServer
+from neuro_latent_serving.launch import FREE_PORTS, ServerConfig, TritonServer
 from neuro_latent_trainer.model import PromptOptimizer
 from tests import tiny
 from tests.triton.wire import UNGUARDED

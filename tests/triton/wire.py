@@ -17,7 +17,7 @@ import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
 from neuro_latent_core.protocol import INPUT_TYPES, STREAM_MODEL, UNARY_MODEL
-from neuro_latent_serving.server import TritonServer
+from neuro_latent_serving.launch import TritonServer
 from neuro_latent_serving.settings import GUARD_VARIABLE
 
 TIMEOUT = 60

@@ -121,7 +121,7 @@ def session() -> Iterator[None]:
     # Imported late in the commands, so that --help does not wait; here only for the names of what can go wrong.
     from neuro_latent_client import NeuroLatentError
     from neuro_latent_core.errors import PublicError
-    from neuro_latent_serving.server import ServeError
+    from neuro_latent_serving.launch import ServeError
 
     try:
         yield
@@ -148,7 +148,7 @@ def finish(
 
 def _described(repository: Path) -> dict[str, str]:
     """How the repository is called in the result; refuses a folder that is none."""
-    from neuro_latent_serving.server.repository import check_repository
+    from neuro_latent_serving.repository.check import check_repository
 
     return {"repository": str(repository), "model_version": check_repository(repository).model_version}
 

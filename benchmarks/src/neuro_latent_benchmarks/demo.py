@@ -15,7 +15,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from neuro_latent_client import Client
-from neuro_latent_serving.server import FREE_PORTS, ServerConfig, TritonServer
+from neuro_latent_serving.launch import FREE_PORTS, ServerConfig, TritonServer
 
 ADAPTER = Path("models/neuro-latent-mini/adapter")
 REPOSITORY = Path("repositories/demo")

@@ -17,9 +17,9 @@ from neuro_latent_benchmarks.report import BenchError
 from neuro_latent_core.errors import PublicError
 from neuro_latent_core.options import RequestOptions
 from neuro_latent_core.repository import DEFAULT, GRAPH, PROJECTOR, versions
-from neuro_latent_serving.adapters.records import adapter_folders
 from neuro_latent_serving.engine import Engine, EngineConfig, Event, Request
 from neuro_latent_serving.engine.decoder_factory import DeviceName
+from neuro_latent_serving.repository.records import adapter_folders
 from neuro_latent_serving.sessions import open_session
 from neuro_latent_serving.threads import default_threads
 from neuro_latent_serving.tokenization import TextTokenizer

@@ -13,7 +13,7 @@ from neuro_latent_benchmarks.prompts import prompt_texts
 from neuro_latent_benchmarks.report import BenchError
 from neuro_latent_benchmarks.statistics import Spread, percentile, poisson_schedule, significant
 from neuro_latent_client import Client
-from neuro_latent_serving.server import FREE_PORTS, ServerConfig, TritonServer
+from neuro_latent_serving.launch import FREE_PORTS, ServerConfig, TritonServer
 
 Log = Callable[[str], None]
 

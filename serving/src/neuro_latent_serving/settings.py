@@ -2,9 +2,21 @@
 
 import os
 from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 GUARD_VARIABLE = "NEURO_LATENT_GUARD"
 """Environment variable that switches the guard off with the value ``off``; set by ``neuro-latent serve --no-guard``."""
+
+
+def _read(variable: str, kind: Any, default: Any) -> Any:
+    text = os.environ.get(variable, "").strip()
+    try:
+        return TypeAdapter(kind).validate_python(text) if text else default
+    except ValidationError as error:
+        wrong = error.errors()[0]["msg"].replace("Input should be", "must be")
+        raise ValueError(f"{variable} {wrong}, not {text!r}") from None
 
 
 def guard_is_on() -> bool:
@@ -13,10 +25,7 @@ def guard_is_on() -> bool:
     Raises:
         ValueError: the variable is neither ``on`` nor ``off``.
     """
-    value = os.environ.get(GUARD_VARIABLE) or "on"
-    if value not in ("on", "off"):
-        raise ValueError(f"{GUARD_VARIABLE} must be on or off, not {value!r}")
-    return value == "on"
+    return bool(_read(GUARD_VARIABLE, Literal["on", "off"], "on") == "on")
 
 
 MIN_CONFIDENCE_VARIABLE = "NEURO_LATENT_MIN_CONFIDENCE"
@@ -30,14 +39,8 @@ def min_confidence() -> float | None:
     Raises:
         ValueError: the variable holds no number between 0 and 1.
     """
-    text = os.environ.get(MIN_CONFIDENCE_VARIABLE, "").strip()
-    try:
-        value = float(text) if text else None
-    except ValueError:
-        value = -1.0
-    if value is not None and not 0 <= value <= 1:
-        raise ValueError(f"{MIN_CONFIDENCE_VARIABLE} must be a number between 0 and 1, not {text!r}")
-    return value
+    least: float | None = _read(MIN_CONFIDENCE_VARIABLE, Annotated[float, Field(ge=0, le=1)], None)
+    return least
 
 
 FEEDBACK_SECRETS_VARIABLE = "NEURO_LATENT_FEEDBACK_SECRETS"
@@ -51,10 +54,7 @@ def refuses_secrets() -> bool:
     Raises:
         ValueError: the variable is neither ``keep`` nor ``refuse``.
     """
-    value = os.environ.get(FEEDBACK_SECRETS_VARIABLE) or "keep"
-    if value not in ("keep", "refuse"):
-        raise ValueError(f"{FEEDBACK_SECRETS_VARIABLE} must be keep or refuse, not {value!r}")
-    return value == "refuse"
+    return bool(_read(FEEDBACK_SECRETS_VARIABLE, Literal["keep", "refuse"], "keep") == "refuse")
 
 
 FEEDBACK_VARIABLE = "NEURO_LATENT_FEEDBACK_URL"

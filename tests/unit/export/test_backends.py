@@ -22,7 +22,7 @@ from neuro_latent_export.repository import export_repository
 from neuro_latent_export.row_int8 import CONTRIB, quantize_rows
 from neuro_latent_export.sixteen_bits import narrow_products
 from neuro_latent_export.templates import fill_templates, template_values
-from neuro_latent_serving.graph_config import check_config
+from neuro_latent_serving.triton.graph_config import check_config
 from neuro_latent_trainer.model import PromptOptimizer
 from tests import tiny
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from neuro_latent_serving.graph_config import ConfigError, check_config
+from neuro_latent_serving.triton.graph_config import ConfigError, check_config
 
 
 @dataclass

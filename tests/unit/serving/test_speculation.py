@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuro_latent_core.options import RequestOptions
+from neuro_latent_serving.engine.metrics import EngineMetrics
 from neuro_latent_serving.engine.request import Request
-from neuro_latent_serving.engine.running import SampledSequences, StepCounts
+from neuro_latent_serving.engine.running import SampledSequences
 from neuro_latent_serving.engine.sequence import Event, OutputSequence
 from neuro_latent_serving.engine.speculation import (
     SEPARATOR,
@@ -329,7 +330,7 @@ def test_with_any_drafts_and_any_widths_the_texts_are_the_greedy_ones(
     prompts: list[Prompt], lengths: list[int], share: float, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    decoder, counts, events = FakeDecoder(slots=4), StepCounts(), list[Event]()
+    decoder, counts, events = FakeDecoder(slots=4), EngineMetrics(), list[Event]()
     running: list[tuple[SampledSequences, OutputSequence]] = []
     for prompt, length in zip(prompts, lengths, strict=False):
         hidden = np.array(prompt, dtype=np.float32)[:, None]
@@ -371,7 +372,7 @@ def test_with_any_drafts_and_any_widths_the_texts_are_the_greedy_ones(
 
 def test_drafts_that_are_all_right_are_all_taken() -> None:
     prompt = next((i, 3) for i in range(2, 24) if len(greedy((i, 3), 33)) == 33)
-    decoder, counts = FakeDecoder(slots=1), StepCounts()
+    decoder, counts = FakeDecoder(slots=1), EngineMetrics()
     hidden = np.array(prompt, dtype=np.float32)[:, None]
     decoder.join(hidden, np.ones(2, dtype=np.int64), 1)
     request = Request("raw", hidden, np.ones(2), RequestOptions(), lambda e: None, lambda e: None)

@@ -18,11 +18,14 @@ from pathlib import Path
 from typing import IO, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from neuro_latent_core.errors import InvalidInput
 from neuro_latent_core.repository import ADAPTERS, DEFAULT, GRAPH, PROJECTOR, RECORD, sha256, versions
-from neuro_latent_serving.adapters.records import (
+from neuro_latent_serving.checks import check_adapter
+from neuro_latent_serving.errors import ServeError, UsageError
+from neuro_latent_serving.repository.check import model_names
+from neuro_latent_serving.repository.records import (
     UNPROBED,
     AdapterRecord,
     RecordError,
@@ -31,9 +34,6 @@ from neuro_latent_serving.adapters.records import (
     read_adapters,
     read_record,
 )
-from neuro_latent_serving.checks import check_adapter
-from neuro_latent_serving.server.repository import model_names
-from neuro_latent_serving.server.serve_errors import ServeError, UsageError
 from neuro_latent_serving.sessions import open_session
 
 CHANGE = "change.json"
@@ -62,7 +62,7 @@ class Change(BaseModel):
 
     action: Literal["add", "remove", "rollback"]
     adapter: str
-    created: str
+    created: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     previous: int
     restores: int | None = None
     before: int | None
@@ -81,6 +81,11 @@ class Version:
     folder: Path
     adapters: dict[str, AdapterRecord]
     change: Change | None
+
+    @property
+    def model_versions(self) -> dict[str, str]:
+        """The version of each adapter, by name."""
+        return {name: record.model_version for name, record in self.adapters.items()}
 
     def folder_of(self, name: str) -> Path:
         """The folder of one adapter."""
@@ -166,7 +171,7 @@ class AdapterStore:
                 if sha256(target / GRAPH) != record.graph.sha256:
                     raise ServeError(f"{exported / GRAPH}: its sha256 is not that of {RECORD}", "Export it again.")
 
-            return self._publish(newest, self._change("add", name, newest), fill)
+            return self._publish(newest, _changed("add", name, newest.number), fill)
 
     def remove(self, name: str) -> Version:
         """A new version without ``name``.
@@ -184,7 +189,7 @@ class AdapterStore:
                 )
             if name not in newest.adapters:
                 raise UsageError(f"no adapter {name!r} in {self.repository}; there are {', '.join(newest.adapters)}")
-            change = self._change("remove", name, newest)
+            change = _changed("remove", name, newest.number)
             return self._publish(newest, change, lambda b: self._link_adapters(newest, b, leave_out=name))
 
     def rollback(self) -> Version:
@@ -207,7 +212,6 @@ class AdapterStore:
             change = Change(
                 action="rollback",
                 adapter=newest.change.before_adapter,
-                created=_now(),
                 previous=newest.number,
                 restores=target.number,
                 before=target.change.before if target.change else None,
@@ -250,17 +254,6 @@ class AdapterStore:
             return None
         newest = self.newest()
         return newest if newest.number > probed else None
-
-    @staticmethod
-    def _change(action: Literal["add", "remove"], adapter: str, newest: Version) -> Change:
-        return Change(
-            action=action,
-            adapter=adapter,
-            created=_now(),
-            previous=newest.number,
-            before=newest.number,
-            before_adapter=adapter,
-        )
 
     @contextmanager
     def changing(self) -> Iterator[None]:
@@ -358,8 +351,8 @@ class AdapterStore:
         shutil.rmtree(left)
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def _changed(action: Literal["add", "remove"], name: str, number: int) -> Change:
+    return Change(action=action, adapter=name, previous=number, before=number, before_adapter=name)
 
 
 def checked_name(name: str) -> str:

@@ -3,8 +3,7 @@
 import json
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -15,13 +14,13 @@ from neuro_latent_client import Client, InvalidRequestError, NeuroLatentError
 from neuro_latent_client._endpoint import DEFAULT_URL
 from neuro_latent_core.protocol import OWN_HEADER, PROJECTOR_MODEL
 from neuro_latent_core.repository import DEFAULT, RECORD
+from neuro_latent_serving.adapters.access import find_access
 from neuro_latent_serving.adapters.adapter_store import AdapterStore, Version, checked_name
 from neuro_latent_serving.adapters.promotion import promote
-from neuro_latent_serving.server.access import find_access
-from neuro_latent_serving.server.adapter import export_command, run_export
-from neuro_latent_serving.server.cli import DEFAULT_REPOSITORY, console, reported_errors
-from neuro_latent_serving.server.serve_errors import ServeError, UsageError
-from neuro_latent_serving.server.stop import StopSignals
+from neuro_latent_serving.command import StopSignals, console, reported_errors
+from neuro_latent_serving.errors import ServeError, UsageError
+from neuro_latent_serving.repository.check import DEFAULT_REPOSITORY
+from neuro_latent_serving.repository.export import export_command, run_export
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -56,11 +55,11 @@ def list_adapters(
             "repository": str(repository),
             "version": newest.number,
             "live": live,
-            "adapters": {name: record.model_version for name, record in newest.adapters.items()},
+            "adapters": newest.model_versions,
             "versions": [
                 {
                     "version": version.number,
-                    "adapters": {name: record.model_version for name, record in version.adapters.items()},
+                    "adapters": version.model_versions,
                     "change": version.change and version.change.model_dump(),
                 }
                 for version in kept
@@ -71,7 +70,7 @@ def list_adapters(
     table = Table("version", "", "what was done", "adapters")
     for version in kept:
         state = "served" if version.number == live else "newest" if version is kept[-1] else ""
-        texts = (f"{name}  {record.model_version}" for name, record in version.adapters.items())
+        texts = (f"{name}  {made_by}" for name, made_by in version.model_versions.items())
         table.add_row(str(version.number), state, _done(version), "\n".join(texts))
     console.print(table)
     if live is None:
@@ -138,17 +137,17 @@ def rollback(
 
 
 def _change(store: AdapterStore, change: Callable[[], Version], url: str | None, *, as_json: bool) -> None:
-    if url is None:
-        outcome = promote(store, change, None)
-    else:
-        with _client(url) as client:
-            outcome = promote(store, change, client)
+    with nullcontext() if url is None else _client(url) as client:
+        version = promote(store, change, client)
+    assert version.change is not None
+    name, previous = version.change.adapter, version.change.previous
+    made_by = version.model_versions.get(name)
     if as_json:
-        typer.echo(json.dumps(asdict(outcome)))
+        facts = {"adapter": name, "version": version.number, "previous": previous, "model_version": made_by}
+        typer.echo(json.dumps(facts))
         return
-    what = f"{outcome.adapter} is {outcome.model_version}" if outcome.model_version else f"{outcome.adapter} is gone"
     state = "written; a server that starts serves it" if url is None else "served"
-    typer.echo(f"{what}; version {outcome.version} (before {outcome.previous}) is {state}")
+    typer.echo(f"{name} is {made_by or 'gone'}; version {version.number} (before {previous}) is {state}")
 
 
 @contextmanager

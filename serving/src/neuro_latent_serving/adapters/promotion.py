@@ -2,14 +2,13 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 
 from neuro_latent_client import Client, DeadlineError, InvalidRequestError, NeuroLatentError
 from neuro_latent_core.repository import DEFAULT
+from neuro_latent_serving.adapters.access import access_folder
 from neuro_latent_serving.adapters.adapter_store import AdapterStore, Version
-from neuro_latent_serving.server.access import access_folder
-from neuro_latent_serving.server.serve_errors import ServeError
+from neuro_latent_serving.errors import ServeError
 
 PROBE_PROMPT = "Create a function that sorts a list of numbers"
 PROBE_TOKENS = 8
@@ -20,45 +19,19 @@ class ProbeError(ServeError):
     """Adapters do not load, or do not answer as they should."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a change has led to.
-
-    Attributes:
-        adapter: which one was changed.
-        version: of the projector, now.
-        previous: of the projector, before.
-        model_version: of the adapter now; None where it is gone.
-    """
-
-    adapter: str
-    version: int
-    previous: int
-    model_version: str | None
-
-
-def outcome(version: Version) -> Outcome:
-    """What the change that made a version has led to."""
-    assert version.change is not None
-    record = version.adapters.get(version.change.adapter)
-    return Outcome(
-        version.change.adapter, version.number, version.change.previous, record.model_version if record else None
-    )
-
-
-def promote(store: AdapterStore, change: Callable[[], Version], client: Client | None) -> Outcome:
-    """Make a change and have the server answer by it; without a ``client`` it is only written.
+def promote(store: AdapterStore, change: Callable[[], Version], client: Client | None) -> Version:
+    """Make a change and have the server answer by it; without a ``client`` it is only written. The new version.
 
     Raises:
         ServeError: it cannot be written, the server does not load it, or does not answer as it should by then; the
             adapters from before answer.
     """
     if client is None:
-        return outcome(change())
+        return change()
     with store.probing():
         version = change()
         _bring_in(store, version, client)
-    return outcome(version)
+    return version
 
 
 def settle(store: AdapterStore, ask: Callable[[Callable[[Client], None]], None]) -> list[int]:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from neuro_latent_serving.server.serve_errors import UsageError
+from neuro_latent_serving.errors import UsageError
 
 
 class Severity(IntEnum):

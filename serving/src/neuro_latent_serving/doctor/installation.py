@@ -24,11 +24,11 @@ from tritonclient.grpc.model_config_pb2 import DataType
 from neuro_latent_core.limits import BUCKETS
 from neuro_latent_core.protocol import UNARY_MODEL
 from neuro_latent_serving.doctor.findings import ERROR, NOTE, WARNING, Finding, Outcome
-from neuro_latent_serving.server.backends import STUB, find_stub, prepare_backends
-from neuro_latent_serving.server.binary import TritonBinary, check_libraries, find_tritonserver
-from neuro_latent_serving.server.ports import Ports, bound, numeric_host
-from neuro_latent_serving.server.process import temporary_folder
-from neuro_latent_serving.server.serve_errors import ServeError, UsageError
+from neuro_latent_serving.errors import ServeError, UsageError
+from neuro_latent_serving.launch.backends import STUB, find_stub, prepare_backends
+from neuro_latent_serving.launch.binary import TritonBinary, check_libraries, find_tritonserver
+from neuro_latent_serving.launch.process import temporary_folder
+from neuro_latent_serving.web.ports import Ports, bound, is_this_machine, numeric_host
 
 PARTS = ("core", "client", "serving", "trainer", "export", "benchmarks")
 DISTRIBUTIONS = tuple(f"neuro-latent-{part}" for part in PARTS)
@@ -113,7 +113,7 @@ def check_security(binary: TritonBinary, host: str) -> Outcome:
         except InvalidVersion:
             return Finding(NOTE, "server-version-unknown", "tritonserver", "its version is unknown", f"Use {IMAGE}.")
     where, mend = f"tritonserver {version}", f"In production use {IMAGE}."
-    if version < FIXED and host.startswith("127."):
+    if version < FIXED and is_this_machine(host):
         return Finding(WARNING, "server-insecure", where, f"{KNOWN}: for development on 127.0.0.1 only", mend)
     if version < FIXED:
         mend = f"{mend} For development, stay with --host 127.0.0.1."

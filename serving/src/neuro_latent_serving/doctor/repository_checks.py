@@ -13,9 +13,9 @@ from tritonclient.grpc import model_config_pb2 as schema
 
 from neuro_latent_core.protocol import FEEDBACK_MODEL, STREAM_MODEL, UNARY_MODEL
 from neuro_latent_core.repository import MANIFEST, PROJECTOR, versions
-from neuro_latent_serving.adapters.records import File
 from neuro_latent_serving.doctor.findings import ERROR, NOTE, WARNING, Finding, Outcome
-from neuro_latent_serving.server.repository import (
+from neuro_latent_serving.errors import ServeError, UsageError
+from neuro_latent_serving.repository.check import (
     EXPORT_COMMAND,
     GPU_ONLY,
     adapter_artifacts,
@@ -23,7 +23,7 @@ from neuro_latent_serving.server.repository import (
     model_names,
     read_manifest,
 )
-from neuro_latent_serving.server.serve_errors import ServeError, UsageError
+from neuro_latent_serving.repository.records import File
 from neuro_latent_serving.sessions import CUDA, CUDA_INSTALL
 
 FIRST_WITH = {"bf16": 8.0, "fp16": 5.3}

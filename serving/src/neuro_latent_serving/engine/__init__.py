@@ -6,7 +6,7 @@ In the order in which a request passes them::
     engine.py              the thread
     loop.py                the queue, the slots, the step
     running.py             a running request: sampled sequences, or the beams of a search
-    contract.py            what the loop asks of a decoder and its cache
+    contract.py            what the loop asks of a decoder
     decoder_factory.py     which decoder: the CPU's, or the device's
     host_decoder.py        the two ONNX graphs on the CPU: prefill and step
     rows.py, cache.py      the rows in flight, and their keys and values

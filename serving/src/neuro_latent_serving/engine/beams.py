@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Ids = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
+from neuro_latent_serving.engine.contract import Floats, Ids
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What the loop asks of a decoder and its cache, whatever they run on.
+"""What the loop asks of a decoder, whatever it runs on.
 
 Shape letters: ``B`` rows, ``W`` tokens a row, ``Q`` encoder tokens, ``D`` model width, ``N`` heads, ``H`` head width,
 ``V`` vocabulary, ``C`` candidates.
@@ -11,7 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-Ids = npt.NDArray[np.int64]
+from neuro_latent_serving.engine.rows import Ids as Ids
+from neuro_latent_serving.engine.rows import Rows
+
 Floats = npt.NDArray[np.float32]
 
 
@@ -34,24 +36,6 @@ class StepResult:
     logprobs_BWV: Floats | None
 
 
-class Cache(Protocol):
-    """The rows that decode together: the first ``rows`` ones. When one leaves, the last takes its place."""
-
-    @property
-    def rows(self) -> int:
-        """How many there are."""
-
-    @property
-    def lengths_B(self) -> Ids:
-        """How many columns of each row count; the engine adds to it after a step."""
-
-    def leave(self, gone: Sequence[int]) -> dict[int, int]:
-        """Free rows; returns which rows were moved: old number -> new number."""
-
-    def reorder(self, rows: Sequence[int], parents: Sequence[int]) -> None:
-        """Row ``rows[i]`` goes on with what row ``parents[i]`` holds; all belong to one request."""
-
-
 class Decoder(Protocol):
     """Runs the two decoder graphs over a cache."""
 
@@ -64,7 +48,7 @@ class Decoder(Protocol):
         """The longest prompt, as the encoder has made it."""
 
     @property
-    def cache(self) -> Cache:
+    def cache(self) -> Rows:
         """Its rows."""
 
     def join(self, hidden_QD: Floats, mask_Q: Ids, copies: int) -> range:
@@ -77,7 +61,7 @@ class Decoder(Protocol):
     def step(self, tokens_BW: Ids, with_candidates: bool = False, with_logprobs: bool = False) -> StepResult:
         """Feed ``tokens_BW`` to the cache's rows, each after what it holds; the cache's lengths stay as they are.
 
-        The caller says afterwards how many of the tokens count (:attr:`Cache.lengths_B`): what lies beyond is
+        The caller says afterwards how many of the tokens count (:attr:`Rows.lengths_B`): what lies beyond is
         overwritten by the next step.
         """
 

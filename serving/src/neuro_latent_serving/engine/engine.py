@@ -5,7 +5,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -119,7 +118,7 @@ class Engine:
         if self.config.speculation:
             self._ask_to_calibrate().result()
         for length in WARM_UP_LENGTHS:
-            done = threading.Event()
+            done: Future[PublicError | None] = Future()
             self.submit(
                 Request(
                     raw_prompt="warm up",
@@ -127,10 +126,10 @@ class Engine:
                     mask_Q=np.ones(length, dtype=np.int64),
                     options=RequestOptions(max_length=WARM_UP_TOKENS),
                     on_event=lambda event: None,
-                    on_end=partial(_set, done),
+                    on_end=done.set_result,
                 )
             )
-            done.wait()
+            done.result()
         self._loop.metrics = EngineMetrics()
 
     def submit(self, request: Request) -> None:
@@ -218,7 +217,3 @@ class Engine:
             calibration.set_exception(error)
         else:
             calibration.set_result(None)
-
-
-def _set(done: threading.Event, error: PublicError | None) -> None:
-    done.set()

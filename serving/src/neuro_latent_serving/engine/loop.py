@@ -20,7 +20,7 @@ from neuro_latent_core.protocol import TOO_BUSY
 from neuro_latent_serving.engine.contract import Decoder
 from neuro_latent_serving.engine.metrics import EngineMetrics
 from neuro_latent_serving.engine.request import Request
-from neuro_latent_serving.engine.running import RunningRequest, StepCounts, start_running
+from neuro_latent_serving.engine.running import RunningRequest, start_running
 from neuro_latent_serving.engine.sequence import DEADLINE, UNCHANGED, WITHHELD, Event, OutputSequence
 from neuro_latent_serving.engine.speculation import Copying, Drafter, History, StepCost, best_width
 from neuro_latent_serving.errors import EngineBusy
@@ -182,7 +182,7 @@ class DecodeLoop:
             gone = [
                 (request, cancelled)
                 for request, cancelled in asked
-                if cancelled or request.overdue(now) or self._is_foreign(request)
+                if cancelled or request.overdue(now) or (self.config.guard and request.foreign)
             ]
             for request, _ in gone:
                 self._waiting.remove(request)
@@ -196,9 +196,6 @@ class DecodeLoop:
             else:
                 self._emit(request, [sequence.withhold(LANGUAGE) for sequence in self._sequences(request)])
             request.on_end(None)
-
-    def _is_foreign(self, request: Request) -> bool:
-        return self.config.guard and request.foreign
 
     def _free(self, rows: list[int]) -> None:
         if rows:
@@ -293,9 +290,9 @@ class DecodeLoop:
         )
         seconds = self._clock() - started
 
-        counts, freed = StepCounts(), []
+        freed: list[int] = []
         for running in list(self._running):
-            events, done = running.take(result, self._cache, counts)
+            events, done = running.take(result, self._cache, self.metrics)
             freed += done
             if running in self._without_token:
                 self._without_token.discard(running)
@@ -304,16 +301,9 @@ class DecodeLoop:
             if not running.rows:
                 self._finish(running)
         self._free(freed)
-        self._count(rows, seconds, counts)
-
-    def _count(self, rows: int, seconds: float, counts: StepCounts) -> None:
-        metrics = self.metrics
-        metrics.steps += 1
-        metrics.rows += rows
-        metrics.step_seconds += seconds
-        metrics.tokens += counts.tokens
-        metrics.drafted += counts.drafted
-        metrics.accepted += counts.accepted
+        self.metrics.steps += 1
+        self.metrics.rows += rows
+        self.metrics.step_seconds += seconds
 
     def _emit(self, request: Request, events: list[Event]) -> None:
         for event in events:

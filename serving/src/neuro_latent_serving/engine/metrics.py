@@ -2,41 +2,36 @@
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Any
+
+
+def _metric(kind: str, name: str, description: str, default: float = 0) -> Any:
+    return field(default=default, metadata={"kind": kind, "name": f"neuro_latent_{name}", "description": description})
 
 
 @dataclass
 class EngineMetrics:
-    """Totals since the engine started, and what is going on now.
+    """Totals since the engine started, and what is going on now, with the names and descriptions of ``/metrics``.
 
-    Attributes:
-        tokens: written, over all rows.
-        steps: runs of the step graph.
-        rows: rows over all steps; ``tokens / rows`` is what drafts gain.
-        drafted, accepted: tokens proposed, and those that the model agreed with.
-        prefills: requests that got their slots.
-        refused: requests that found the queue full.
-        cancelled, overdue: requests that ended so.
-        unchanged: complements that were empty.
-        withheld_by_gate, withheld_by_guard: texts that were not served.
-        step_seconds: spent in the step graph.
-        first_token_seconds: from arrival to the first token, of the latest requests; whoever reports them takes them
-            out.
-        slots_used, waiting: now.
+    ``first_token_seconds`` are from arrival to the first token, of the latest requests; whoever reports them takes them
+    out. ``tokens / rows`` is what drafts gain.
     """
 
-    tokens: int = 0
-    steps: int = 0
-    rows: int = 0
-    drafted: int = 0
-    accepted: int = 0
-    prefills: int = 0
-    refused: int = 0
-    cancelled: int = 0
-    overdue: int = 0
-    unchanged: int = 0
-    withheld_by_gate: int = 0
-    withheld_by_guard: int = 0
-    step_seconds: float = 0.0
+    tokens: int = _metric("COUNTER", "tokens_total", "Tokens written")
+    steps: int = _metric("COUNTER", "steps_total", "Runs of the decoder step")
+    rows: int = _metric("COUNTER", "step_rows_total", "Texts that took part, summed over the steps")
+    step_seconds: float = _metric("COUNTER", "step_seconds_total", "Seconds spent in the decoder step", 0.0)
+    drafted: int = _metric("COUNTER", "draft_tokens_total", "Tokens copied as drafts")
+    accepted: int = _metric("COUNTER", "accepted_draft_tokens_total", "Draft tokens that the model agreed with")
+    prefills: int = _metric("COUNTER", "requests_started_total", "Requests that got their slots")
+    refused: int = _metric("COUNTER", "requests_refused_total", "Requests that found the queue full")
+    cancelled: int = _metric("COUNTER", "requests_cancelled_total", "Requests that their callers cancelled")
+    overdue: int = _metric("COUNTER", "requests_overdue_total", "Requests that their deadline ended")
+    unchanged: int = _metric("COUNTER", "unchanged_total", "Answers to which the model added nothing")
+    withheld_by_gate: int = _metric(
+        "COUNTER", "withheld_by_gate_total", "Texts not served because the model was not sure enough"
+    )
+    withheld_by_guard: int = _metric("COUNTER", "withheld_by_guard_total", "Texts not served because they broke a rule")
+    slots_used: int = _metric("GAUGE", "slots_in_use", "Texts that decode now")
+    waiting: int = _metric("GAUGE", "queue_length", "Requests that wait for a slot")
     first_token_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))
-    slots_used: int = 0
-    waiting: int = 0

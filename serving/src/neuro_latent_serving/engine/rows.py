@@ -6,8 +6,9 @@ Shape letters: ``B`` rows in flight, ``Q`` encoder tokens.
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
-from neuro_latent_serving.engine.contract import Ids
+Ids = npt.NDArray[np.int64]
 
 
 class Rows:
@@ -48,11 +49,7 @@ class Rows:
             self._all_lengths[to] = self._all_lengths[source]
 
     def _free(self, copies: int) -> range:
-        """The next ``copies`` free rows.
-
-        Raises:
-            ValueError: there are not so many.
-        """
+        """The next ``copies`` free rows; a ValueError where there are not so many."""
         new = range(self.rows, self.rows + copies)
         if new.stop > self._slots:
             raise ValueError(f"{copies} more rows do not fit: {self.rows} of {self._slots} are taken")

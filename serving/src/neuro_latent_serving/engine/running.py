@@ -5,51 +5,16 @@ Two kinds: independent sequences (greedy, with drafts, or sampled), and the beam
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from neuro_latent_core.limits import CANDIDATES
 from neuro_latent_serving.engine.beams import BeamSearch
-from neuro_latent_serving.engine.contract import Cache, StepResult
+from neuro_latent_serving.engine.contract import StepResult
+from neuro_latent_serving.engine.metrics import EngineMetrics
 from neuro_latent_serving.engine.request import Request
+from neuro_latent_serving.engine.rows import Rows
 from neuro_latent_serving.engine.sampling import Sampler
 from neuro_latent_serving.engine.sequence import DEADLINE, LENGTH, STOP, Event, OutputSequence
 from neuro_latent_serving.engine.speculation import Draft, Drafter
-
-
-@dataclass
-class StepCounts:
-    """What a step did, for the metrics."""
-
-    tokens: int = 0
-    drafted: int = 0
-    accepted: int = 0
-
-
-class RunningRequest(Protocol):
-    """A request that has been admitted: it holds rows of the cache."""
-
-    request: Request
-    needs_candidates: bool
-    needs_logprobs: bool
-
-    @property
-    def rows(self) -> list[int]:
-        """Its rows of the cache."""
-
-    def drafts(self, most: int) -> Iterator[Draft]:
-        """The drafts of its rows, at most ``most`` tokens long; before every step."""
-
-    def feeds(self, width: int) -> list[list[int]]:
-        """For each of its rows the tokens to feed, one to ``width``."""
-
-    def take(self, result: StepResult, cache: Cache, counts: StepCounts) -> tuple[list[Event], list[int]]:
-        """Process a step's result; returns the events for the caller, and the rows that are done."""
-
-    def stop(self) -> list[Event]:
-        """End what is unfinished, because the deadline has passed."""
-
-    def moved(self, rows: dict[int, int]) -> None:
-        """Rows of the cache have new numbers: old -> new."""
 
 
 @dataclass(eq=False)
@@ -91,7 +56,7 @@ class SampledSequences:
         return [slot.row for slot in self._slots]
 
     def drafts(self, most: int) -> Iterator[Draft]:
-        """A draft for each greedy sequence that finds one."""
+        """A draft for each greedy sequence that finds one, at most ``most`` tokens long; before every step."""
         for slot in self._slots:
             slot.draft = ()
             if slot.drafter is not None:
@@ -102,19 +67,23 @@ class SampledSequences:
                     yield draft
 
     def feeds(self, width: int) -> list[list[int]]:
-        """Last token and draft of each row."""
+        """The tokens that each row feeds, one to ``width``: its last token and its draft."""
         for slot in self._slots:
             slot.draft = slot.draft[: width - 1]
         return [[slot.last_token, *slot.draft] for slot in self._slots]
 
-    def take(self, result: StepResult, cache: Cache, counts: StepCounts) -> tuple[list[Event], list[int]]:
-        """Accept the drafts that the model agrees with, and its own next token."""
+    def take(self, result: StepResult, cache: Rows, metrics: EngineMetrics) -> tuple[list[Event], list[int]]:
+        """Accept the drafts that the model agrees with, and its own next token.
+
+        Returns:
+            The events for the caller, and the rows that are done.
+        """
         events: list[Event] = []
         for slot in self._slots:
             tokens, logprobs = self._chosen(slot, result)
-            counts.tokens += len(tokens)
-            counts.drafted += len(slot.draft)
-            counts.accepted += len(tokens) - 1
+            metrics.tokens += len(tokens)
+            metrics.drafted += len(slot.draft)
+            metrics.accepted += len(tokens) - 1
             cache.lengths_B[slot.row] += len(tokens)
             slot.last_token = tokens[-1]
             if slot.drafter is not None:
@@ -146,7 +115,7 @@ class SampledSequences:
         return [token], [logprob]
 
     def stop(self) -> list[Event]:
-        """End every sequence as it is."""
+        """End every sequence as it is, because the deadline has passed."""
         return [slot.sequence.finish(DEADLINE) for slot in self._slots]
 
     def moved(self, rows: dict[int, int]) -> None:
@@ -181,12 +150,12 @@ class Beams:
         """The last token of each beam."""
         return [[token] for token in self._last_tokens]
 
-    def take(self, result: StepResult, cache: Cache, counts: StepCounts) -> tuple[list[Event], list[int]]:
+    def take(self, result: StepResult, cache: Rows, metrics: EngineMetrics) -> tuple[list[Event], list[int]]:
         """Let the search choose which beams go on with what."""
         tokens_KC = result.candidate_tokens_BWC[self.rows, 0]
         parents = self._search.advance(tokens_KC, result.candidate_logprobs_BWC[self.rows, 0])
         cache.lengths_B[self.rows] += 1
-        counts.tokens += len(self.rows)
+        metrics.tokens += len(self.rows)
         if self._search.finished:
             done, self.rows = self.rows, []
             return self._emit(), done
@@ -210,6 +179,10 @@ class Beams:
     def moved(self, rows: dict[int, int]) -> None:
         """Rows of the cache have new numbers: old -> new."""
         self.rows = [rows.get(row, row) for row in self.rows]
+
+
+RunningRequest = SampledSequences | Beams
+"""A request that has been admitted: it holds rows of the cache."""
 
 
 def start_running(

@@ -7,29 +7,18 @@ import numpy as np
 import numpy.typing as npt
 
 from neuro_latent_core.options import RequestOptions
+from neuro_latent_serving.engine.contract import Ids
 
 Floats = npt.NDArray[np.float32] | npt.NDArray[np.float64]
-Ids = npt.NDArray[np.int64]
 Indices = npt.NDArray[np.intp]
 
 
-def log_softmax(logits_V: Floats) -> npt.NDArray[np.float64]:
-    """Log-probabilities, in float64."""
-    shifted = logits_V.astype(np.float64) - float(logits_V.max())
-    result: npt.NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum())
-    return result
+def keep(logits_N: Floats, options: RequestOptions) -> tuple[Indices, npt.NDArray[np.float64]]:
+    """Temperature, then top-k, then top-p, in the order of Hugging Face ``generate``.
 
-
-def filter_logits(logits_V: Floats, options: RequestOptions) -> npt.NDArray[np.float64]:
-    """Temperature, then top-k, then top-p, in the order of Hugging Face ``generate``; -inf where cut."""
-    kept, scores = _keep(logits_V, options)
-    filtered: npt.NDArray[np.float64] = np.full(len(logits_V), -np.inf)
-    filtered[kept] = scores
-    return filtered
-
-
-def _keep(logits_N: Floats, options: RequestOptions) -> tuple[Indices, npt.NDArray[np.float64]]:
-    """What is not cut, in ascending order [M], and its logits over the temperature [M]."""
+    Returns:
+        What is not cut, in ascending order [M], and its logits over the temperature [M].
+    """
     kept = _largest(logits_N, options.top_k or len(logits_N))
     scores = logits_N[kept].astype(np.float64) / options.temperature
     if options.top_p < 1:
@@ -78,7 +67,7 @@ class Sampler:
         Args:
             logprobs_V: log-probability of every token. Logits would draw the same token, with its logit.
         """
-        kept, scores = _keep(logprobs_V, self._options)
+        kept, scores = keep(logprobs_V, self._options)
         cumulative = np.cumsum(np.exp(scores - scores.max()))
         drawn = int(np.searchsorted(cumulative, self._rng.random() * cumulative[-1], side="right"))
         token = int(kept[min(drawn, len(kept) - 1)])

@@ -7,6 +7,7 @@ those of greedy decoding, whatever is drafted: a step's own choice decides.
 import bisect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import accumulate
 from operator import mul
 
@@ -58,7 +59,7 @@ class History:
 
     def draft(self, text: Sequence[int], most: int) -> Draft:
         """Up to ``most`` tokens that followed the end of ``text``, all that is written so far, most often."""
-        key = _key(text[-self.NGRAM :])
+        key = reduce(_next, text[-self.NGRAM :], 0)
         tokens: list[int] = []
         chances: list[float] = []
         reached = 1.0
@@ -75,13 +76,6 @@ class History:
 
 BITS = 20
 """Of a token in a key; 0 stands for no token, before the text."""
-
-
-def _key(last: Iterable[int]) -> int:
-    key = 0
-    for token in last:
-        key = _next(key, token)
-    return key
 
 
 def _next(key: int, token: int) -> int:

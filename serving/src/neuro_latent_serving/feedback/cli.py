@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
+from neuro_latent_core.command_line import fail
 from neuro_latent_serving.errors import StoreDamaged, StoreUnavailable
 from neuro_latent_serving.feedback.feedback_store import FeedbackStore
 from neuro_latent_serving.settings import FEEDBACK_VARIABLE, feedback_url
@@ -63,7 +64,7 @@ def export(
                 with output.open("w", encoding="utf-8") as file:
                     file.writelines(lines)
         except OSError as error:
-            _fail(f"{output or 'stdout'} cannot be written: {error.strerror}")
+            fail(f"error: {output or 'stdout'} cannot be written: {error.strerror}")
 
 
 @app.command()
@@ -105,15 +106,10 @@ def _store(url: str | None) -> Iterator[FeedbackStore]:
     try:
         store = FeedbackStore(url or feedback_url())
     except ValueError as error:
-        _fail(str(error), exit_code=2)
+        fail(f"error: {error}", exit_code=2)
     try:
         yield store
     except (StoreDamaged, StoreUnavailable) as error:
-        _fail(f"{error}: {getattr(error.__cause__, 'orig', error.__cause__)}")
+        fail(f"error: {error}: {getattr(error.__cause__, 'orig', error.__cause__)}")
     finally:
         store.close()
-
-
-def _fail(text: str, *, exit_code: int = 1) -> NoReturn:
-    typer.echo(f"error: {' '.join(text.split())}", err=True)
-    raise typer.Exit(exit_code)

@@ -2,15 +2,15 @@
 
 import errno
 import logging
-import operator
 import os
 import sqlite3
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from operator import eq, ge, lt
 from pathlib import Path
 from typing import Any
 
@@ -220,8 +220,9 @@ class FeedbackStore:
         Raises:
             StoreUnavailable: it cannot be read.
         """
-        wanted = _where(since=since, user=user, model_version=model_version)
-        query = select(_TABLE).where(*wanted).order_by(_TABLE.c.created_at, _TABLE.c.feedback_id)
+        c = _TABLE.c
+        wanted = _where((c.created_at, ge, since), (c.user, eq, user), (c.model_version, eq, model_version))
+        query = select(_TABLE).where(*wanted).order_by(c.created_at, c.feedback_id)
         with self._connected() as connection:
             for row in connection.execution_options(yield_per=FETCHED_AT_ONCE).execute(query).mappings():
                 fields = {name: row[name] for name in (*FEEDBACK_LIMITS, "rating")}
@@ -259,7 +260,7 @@ class FeedbackStore:
             ValueError: neither is given.
             StoreUnavailable: it cannot be written.
         """
-        wanted = _where(user=user, until=older_than)
+        wanted = _where((_TABLE.c.user, eq, user), (_TABLE.c.created_at, lt, older_than))
         if not wanted:
             raise ValueError("purge needs a user, or a time")
         with self._connected() as connection:
@@ -367,18 +368,6 @@ def _set_up_sqlite(connection: Any, _: object) -> None:
     connection.execute(_CREATE)
 
 
-def _where(
-    *,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    user: str | None = None,
-    model_version: str | None = None,
-) -> list[ColumnElement[bool]]:
-    c = _TABLE.c
-    wanted = (
-        (c.created_at, operator.ge, since),
-        (c.created_at, operator.lt, until),
-        (c.user, operator.eq, user),
-        (c.model_version, operator.eq, model_version),
-    )
+def _where(*wanted: tuple[Column[Any], Callable[..., ColumnElement[bool]], Any]) -> list[ColumnElement[bool]]:
+    """The conditions whose value is given."""
     return [compare(column, value) for column, compare, value in wanted if value is not None]

@@ -1,11 +1,11 @@
 """The REST API and the page, in front of a Triton on this machine or elsewhere.
 
+    config.py       its settings, which are its options too
     app.py          the routes
     schemas.py      what they take and give
     problems.py     errors as RFC 9457 has them
     api_keys.py     API keys and rate limits
     middleware.py   request ids, logs, metrics, the limit of a body
-    connection.py   connections: their number and time
     server.py       uvicorn on a thread
     cli.py          ``neuro-latent gateway`` and ``gateway-key``
     page.html       the page at /

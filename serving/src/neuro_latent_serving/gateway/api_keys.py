@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from neuro_latent_core.encoding import decode
-from neuro_latent_serving.server.serve_errors import UsageError
+from neuro_latent_serving.errors import UsageError
 
 NAME = re.compile(r"[\w.@-]{1,64}")
 DIGEST = re.compile(r"[0-9a-f]{64}")

@@ -50,7 +50,7 @@ from neuro_latent_serving.gateway.schemas import (
     OptimizeResponse,
     PieceEvent,
 )
-from neuro_latent_serving.server.connection import ClientLeft, while_connected
+from neuro_latent_serving.web.connection import ClientLeft, while_connected
 
 HEALTH_TIMEOUT_S = 2.0
 """For each question: those who ask us wait five seconds (deploy/kubernetes)."""
@@ -168,7 +168,7 @@ def _respond(request: Request, gateway: Gateway, answer: Optimization) -> Optimi
     request.state.noted.update(
         answer=answer.request_id, tokens=tokens, finish_reason=answer.finish_reason, model_version=answer.model_version
     )
-    return OptimizeResponse.of(answer)
+    return OptimizeResponse.model_validate(answer)
 
 
 @router.post("/optimize", responses=problems.responses(*ANSWERS))
@@ -224,7 +224,7 @@ async def _events(
 ) -> AsyncIterator[str]:
     try:
         while piece is not None:
-            yield _event("piece", PieceEvent.of(piece))
+            yield _event("piece", PieceEvent.model_validate(piece))
             piece = await _next(stream)
         yield _event("result", _respond(request, gateway, stream.result))
     except NeuroLatentError as error:

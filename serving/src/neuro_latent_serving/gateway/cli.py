@@ -3,69 +3,41 @@
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from neuro_latent_client import InvalidRequestError
 from neuro_latent_client._endpoint import DEFAULT_URL, parse_url
+from neuro_latent_serving.command import StopSignals, console, reported_errors, warn
+from neuro_latent_serving.errors import ServeError, UsageError
+from neuro_latent_serving.gateway.api_keys import add_key
 from neuro_latent_serving.gateway.config import GatewayConfig
-from neuro_latent_serving.gateway.options import (
-    DEFAULTS,
-    AllowedHosts,
-    ApiKeysFile,
-    CorsOrigins,
-    GatewayHost,
-    GatewayPort,
-    LogPrompts,
-    Rate,
-    TrustedProxies,
-)
-from neuro_latent_serving.server.cli import console, make_gateway, reported_errors
-from neuro_latent_serving.server.serve_errors import UsageError
-from neuro_latent_serving.server.stop import StopSignals
+from neuro_latent_serving.options import given, takes
+from neuro_latent_serving.web.ports import is_this_machine, numeric_host
+
+if TYPE_CHECKING:
+    from neuro_latent_serving.gateway.server import GatewayServer  # its dependencies come with an extra
+
+GATEWAY_HINT = 'Install it with: pip install "neuro-latent-serving[gateway]"'
 
 
+@takes(GatewayConfig, after="triton")
 def gateway(
     triton: Annotated[
         str, typer.Option(envvar="NEURO_LATENT_URL", help="The Triton to ask: grpc://HOST:PORT or http://HOST:PORT.")
     ] = DEFAULT_URL,
-    host: GatewayHost = DEFAULTS.host,
-    port: GatewayPort = DEFAULTS.port,
-    api_keys: ApiKeysFile = None,
-    rate: Rate = DEFAULTS.rate,
-    trusted_proxy: TrustedProxies = None,
-    cors_origin: CorsOrigins = None,
-    allowed_host: AllowedHosts = None,
-    max_body: Annotated[int, typer.Option(min=1, help="The most bytes of a request.")] = DEFAULTS.max_body,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for an answer.")] = DEFAULTS.timeout,
-    drain_timeout: Annotated[
-        int, typer.Option(help="Seconds that requests in flight may take to finish when the gateway stops.")
-    ] = DEFAULTS.drain_timeout,
-    log_prompts: LogPrompts = False,
-    log_file: Annotated[Path | None, typer.Option(help="Append the log to this file. Default: stderr.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="When ready, print one JSON line on stdout.")] = False,
+    **options: Any,
 ) -> None:
     """Serve the REST API and the page in front of a Triton that runs already, here or elsewhere.
 
     `neuro-latent serve` brings both. Ctrl-C or SIGTERM lets the requests in flight finish; a second one stops at once.
     """
     with reported_errors(), StopSignals() as signals:
-        config = GatewayConfig(
-            host=host,
-            port=port,
-            api_keys=api_keys,
-            rate=rate,
-            trusted_proxies=tuple(trusted_proxy or ()),
-            cors_origins=tuple(cors_origin or ()),
-            allowed_hosts=tuple(allowed_host or ()),
-            max_body=max_body,
-            timeout=timeout,
-            drain_timeout=drain_timeout,
-            log_prompts=log_prompts,
-            log_file=log_file,
-        )
+        config = GatewayConfig(**given(GatewayConfig, options))
         try:
             parse_url(triton)
         except InvalidRequestError as error:
@@ -90,8 +62,21 @@ def gateway_key(
     ] = False,
 ) -> None:
     """Make an API key: its hash goes to the file, the key itself is printed this once."""
-    from neuro_latent_serving.gateway.api_keys import add_key
-
     with reported_errors():
         typer.echo(add_key(api_keys, name, proxy=proxy))
         console.print(f"added {name} to {api_keys}; a running gateway reads it when it starts again", soft_wrap=True)
+
+
+def make_gateway(config: GatewayConfig, url: Callable[[], str]) -> "GatewayServer":
+    """The gateway in front of the Triton at ``url``, which is asked for when it starts; not started yet.
+
+    Raises:
+        ServeError: its dependencies are not installed, its port is taken, or its file of keys cannot be read.
+    """
+    try:
+        from neuro_latent_serving.gateway.server import GatewayServer, triton_client
+    except ModuleNotFoundError as error:
+        raise ServeError(f"the gateway needs {error.name}", GATEWAY_HINT) from None
+    if config.api_keys is None and not is_this_machine(numeric_host(config.host)):
+        warn(f"the gateway listens on {config.host} and asks for no API keys; see --api-keys")
+    return GatewayServer(config, lambda: triton_client(config, url()))

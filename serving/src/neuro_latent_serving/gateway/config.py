@@ -1,55 +1,79 @@
-"""How a gateway listens, whom it lets in, and what it writes down."""
+"""How a gateway listens, whom it lets in, and what it writes down; imports nothing of the extra."""
 
+import dataclasses
 import ipaddress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from neuro_latent_serving.server.serve_errors import UsageError
+import typer
+from pydantic import AfterValidator, Field
+
+from neuro_latent_serving.options import LogFile, Port, checked
+
+Network = Annotated[str, AfterValidator(lambda text: str(ipaddress.ip_network(text)))]
 
 
-@dataclass(frozen=True)
+@checked
 class GatewayConfig:
-    """Times are in seconds.
+    """The gateway's options, for ``neuro-latent gateway`` and ``neuro-latent serve``. Times are in seconds.
 
-    Attributes:
-        port: 0 takes any free one.
-        api_keys: file of keys, see :class:`ApiKeys`; None lets everybody in.
-        rate: requests a minute of one key, or of one address where there are no keys; 0 is no limit.
-        trusted_proxies: addresses or networks of proxies whose X-Forwarded-For is believed.
-        cors_origins: pages of other origins that may call; none by default.
-        allowed_hosts: names by which it is reached, besides localhost and numeric addresses; with ``api_keys`` any.
-        max_body: the most bytes of a request; all texts of a feedback at their limits, escaped, fit in the default.
-        timeout: for an answer of Triton.
-        drain_timeout: for requests in flight when the gateway is asked to stop.
-        log_prompts: write raw prompts into the log.
-        log_file: where the log goes, a JSON line a request; None is stderr.
-        quiet: log what went wrong only.
+    ``quiet`` logs what went wrong only; without ``log_file``, a JSON line a request goes to stderr. In ``max_body`` all
+    texts of a feedback at their limits, escaped, fit.
+
+    Raises:
+        UsageError: a value is outside its range; the message names its option.
     """
 
-    host: str = "127.0.0.1"
-    port: int = 8080
-    api_keys: Path | None = None
-    rate: int = 0
-    trusted_proxies: tuple[str, ...] = ()
-    cors_origins: tuple[str, ...] = ()
-    allowed_hosts: tuple[str, ...] = ()
-    max_body: int = 2 * 2**20
-    timeout: float = 60.0
-    drain_timeout: int = 30
-    log_prompts: bool = False
-    log_file: Path | None = None
+    host: Annotated[str, typer.Option("--gateway-host", help="IPv4 address of the REST API and the page.")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[
+        Port, typer.Option("--gateway-port", help="Port of the REST API and the page; 0 takes any free one.")
+    ] = 8080
+    api_keys: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="NEURO_LATENT_API_KEYS",
+            help="File of API keys (see gateway-key). Default: the REST API asks for none.",
+        ),
+    ] = None
+    rate: Annotated[
+        int,
+        Field(ge=0),
+        typer.Option(help="REST requests a minute of one key, or of one address; 0 is no limit."),
+    ] = 0
+    trusted_proxies: Annotated[
+        list[Network],
+        typer.Option(
+            "--trusted-proxy",
+            help="Address or network of a proxy whose X-Forwarded-For is believed; give it once for each. "
+            "Default: none.",
+        ),
+    ] = dataclasses.field(default_factory=list)
+    cors_origins: Annotated[
+        list[str],
+        typer.Option(
+            "--cors-origin",
+            help="Another origin whose pages may call the REST API; give it once for each.",
+        ),
+    ] = dataclasses.field(default_factory=list)
+    allowed_hosts: Annotated[
+        list[str],
+        typer.Option(
+            "--allowed-host",
+            help="A name by which the REST API is reached, such as a proxy's; give it once for each. Without API keys "
+            "other names than localhost are refused, for a web page may have let its own name point here.",
+        ),
+    ] = dataclasses.field(default_factory=list)
+    max_body: Annotated[int, typer.Option(min=1, help="The most bytes of a request.")] = 2 * 2**20
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for an answer.")] = 60.0
+    drain_timeout: Annotated[
+        int,
+        Field(ge=0),
+        typer.Option(help="Seconds that requests in flight may take to finish when the gateway stops."),
+    ] = 30
+    log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write raw prompts into the gateway's log.")] = (
+        False
+    )
+    log_file: Annotated[LogFile | None, typer.Option(help="Append the log to this file. Default: stderr.")] = None
     quiet: bool = False
-
-    def __post_init__(self) -> None:
-        if not (self.port == 0 or 1024 <= self.port <= 65535):
-            raise UsageError(f"--gateway-port {self.port}: not a usable port", "Use 1024 to 65535, or 0 for any.")
-        for name in ("rate", "drain_timeout"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be 0 or more")
-        for proxy in self.trusted_proxies:
-            try:
-                ipaddress.ip_network(proxy)
-            except ValueError:
-                raise UsageError(f"--trusted-proxy {proxy}: not an IP address or network such as 10.0.0.0/8") from None
-        if self.log_file is not None and (self.log_file.is_dir() or not self.log_file.absolute().parent.is_dir()):
-            raise UsageError(f"--log-file {self.log_file}: not a file in an existing folder")

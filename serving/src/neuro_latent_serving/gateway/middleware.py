@@ -17,8 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from neuro_latent_serving.gateway.page import HEADERS
 from neuro_latent_serving.gateway.problems import ProblemError
-from neuro_latent_serving.server.access import foreign_page
-from neuro_latent_serving.server.connection import BODY_S
+from neuro_latent_serving.web.connection import BODY_S
+from neuro_latent_serving.web.foreign_page import foreign_page
 
 REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 CLIENT_LEFT = 499

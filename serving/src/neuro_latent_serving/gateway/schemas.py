@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 
-from neuro_latent_client import Optimization, Piece
 from neuro_latent_core.limits import ADAPTER_NAME, MAX_ADAPTER_NAME, MAX_PROMPT_CHARACTERS
 from neuro_latent_core.options import OPTIONS, GenerationOptions, Option, RequestOptions
 from neuro_latent_core.protocol import FEEDBACK_LIMITS, FINISH_REASONS
@@ -71,7 +70,13 @@ class OptimizeRequest(_Options):
         return cast(GenerationOptions, self.model_dump(exclude={"raw_prompt"}, exclude_unset=True))
 
 
-class Sequence(BaseModel):
+class _Answer(BaseModel):
+    """Made of what the client gives."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+class Sequence(_Answer):
     """One enhanced prompt."""
 
     text: str
@@ -82,37 +87,22 @@ class Sequence(BaseModel):
     reason: str = Field(description='why it was withheld, else ""')
 
 
-class OptimizeResponse(BaseModel):
+class OptimizeResponse(_Answer):
     """The answer to one raw prompt."""
 
-    enhanced_prompt: str = Field(description="the text of the first sequence")
+    enhanced_prompt: str = Field(validation_alias="text", description="the text of the first sequence")
     sequences: list[Sequence]
     truncated: bool = Field(description="the raw prompt was longer than what the models read")
     model_version: str
     request_id: str = Field(description="name the answer by it in feedback")
     elapsed_ms: float
 
-    @classmethod
-    def of(cls, answer: Optimization) -> "OptimizeResponse":
-        return cls(
-            enhanced_prompt=answer.text,
-            sequences=[Sequence.model_validate(sequence, from_attributes=True) for sequence in answer.sequences],
-            truncated=answer.truncated,
-            model_version=answer.model_version,
-            request_id=answer.request_id,
-            elapsed_ms=answer.elapsed_ms,
-        )
 
-
-class PieceEvent(BaseModel):
+class PieceEvent(_Answer):
     """A piece of text: the data of an event ``piece``."""
 
     text: str
     sequence_index: int
-
-    @classmethod
-    def of(cls, piece: Piece) -> "PieceEvent":
-        return cls.model_validate(piece, from_attributes=True)
 
 
 def _text(name: str, **more: Any) -> Any:

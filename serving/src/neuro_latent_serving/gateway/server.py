@@ -10,8 +10,8 @@ from neuro_latent_client import AsyncClient
 from neuro_latent_serving.gateway.app import create_app
 from neuro_latent_serving.gateway.config import GatewayConfig
 from neuro_latent_serving.gateway.middleware import GatewayMetrics, make_log
-from neuro_latent_serving.server.asgi import AsgiServer
-from neuro_latent_serving.server.ports import numeric_host
+from neuro_latent_serving.web.asgi import AsgiServer
+from neuro_latent_serving.web.ports import numeric_host
 
 
 def private(path: str, flags: int) -> int:

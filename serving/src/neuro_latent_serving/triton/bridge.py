@@ -16,6 +16,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Client, Connection, Listener
@@ -24,10 +25,12 @@ from typing import Any
 import numpy as np
 
 from neuro_latent_core.errors import InvalidInput, PublicError
+from neuro_latent_core.protocol import RAW_PROMPT
+from neuro_latent_serving.checks import check_prompt
 from neuro_latent_serving.engine import Event
 from neuro_latent_serving.engine.contract import Floats, Ids
 from neuro_latent_serving.errors import EngineBusy, EngineClosed
-from neuro_latent_serving.triton.messages import log
+from neuro_latent_serving.triton.messages import INTERNAL, array, given_rows, log, required
 
 BACKLOG = 256
 WATCH, BYE = b"watch", b"bye"
@@ -49,6 +52,36 @@ class DecodeRequest:
     asked: float | None
 
 
+def decode_requests(request: Any) -> list[DecodeRequest]:
+    """The rows of Triton's request to a decoder; copies, for the request's own memory is Triton's.
+
+    Raises:
+        InvalidInput: an input is missing, or has not one value a row.
+    """
+    hidden_BQD, mask_BS = required(request, "encoder_hidden_states"), required(request, "t5_mask")
+    rows = len(hidden_BQD)
+    options = [json.loads(row.get("options", b"{}")) for row in given_rows(request, ["options"], rows)]
+    gate_B4, arrived_B1 = required(request, "gate"), array(request, "arrived_ns")
+    if gate_B4.shape != (rows, 4):
+        raise InvalidInput(f"gate must have shape [{rows}, 4], not {list(gate_B4.shape)}")
+    if not np.isfinite(gate_B4).all():
+        raise InvalidInput("gate holds values that are no numbers")
+    if arrived_B1 is not None and arrived_B1.shape != (rows, 1):
+        raise InvalidInput(f"arrived_ns must have shape [{rows}, 1], not {list(arrived_B1.shape)}")
+    return [
+        DecodeRequest(
+            hidden_QD=np.array(hidden_BQD[row]),
+            t5_mask_S=np.array(mask_BS[row]),
+            gate_4=gate_B4[row].tolist(),
+            raw_prompt=check_prompt(prompt),
+            options=options[row],
+            request_id=request.request_id(),
+            asked=None if arrived_B1 is None else float(arrived_B1[0, 0]) / 1e9,
+        )
+        for row, prompt in enumerate(required(request, RAW_PROMPT)[:rows, 0])
+    ]
+
+
 Submit = Callable[[DecodeRequest, Callable[[Event], None], Callable[[PublicError | None], None]], None]
 
 
@@ -66,11 +99,7 @@ def _is_ours(connection: Connection) -> bool:
 
 
 def _connect() -> Connection:
-    """A connection to the engine; to nobody else who may have taken its name.
-
-    Raises:
-        OSError: there is none.
-    """
+    """A connection to the engine; an OSError where there is none, or another user has taken its name."""
     connection: Connection = Client(address(), family="AF_UNIX")
     if _is_ours(connection):
         return connection
@@ -129,8 +158,8 @@ class Bridge:
             _decode(connection, message, self._submit)
 
 
-def watch(on_lost: Callable[[], None]) -> None:
-    """Call ``on_lost`` when the engine's process dies without having said goodbye; on a thread of its own.
+def watch() -> None:
+    """End the server when the engine's process dies without having said goodbye; watches on a thread of its own.
 
     Waits for an engine that is not there yet, or that was replaced normally.
     """
@@ -147,49 +176,42 @@ def watch(on_lost: Callable[[], None]) -> None:
             except (OSError, EOFError):
                 goodbye = False
             if not goodbye:
-                on_lost()
+                log.critical("the process of the decode engine is gone; the server ends, so that nobody waits for it")
+                server = os.getppid()
+                # The first process of a container cannot be killed from inside, but it can be asked.
+                os.kill(server, signal.SIGTERM if server == 1 else signal.SIGKILL)
                 return
             time.sleep(RECONNECT_S)
 
     threading.Thread(target=run, name="watch", daemon=True).start()
 
 
-def end_server() -> None:
-    """End the tritonserver whose child this process is; nothing it holds can be answered any more."""
-    server = os.getppid()
-    # The first process of a container cannot be killed from inside, but it can be asked.
-    os.kill(server, signal.SIGTERM if server == 1 else signal.SIGKILL)
-
-
 def _decode(connection: Connection, message: bytes, submit: Submit) -> None:
     """Hand a request to the engine, wait for its texts and send them back."""
-    ended = threading.Event()
+    ended: Future[None] = Future()
     events: list[Event] = []
-    errors: list[PublicError] = []
 
     def on_event(event: Event) -> None:
         if event.finish_reason:
             events.append(event)
 
     def on_end(error: PublicError | None) -> None:
-        if error is not None:
-            errors.append(error)
-        ended.set()
+        if error is None:
+            ended.set_result(None)
+        else:
+            ended.set_exception(error)
 
     with connection:
         try:
             submit(_unpack(message), on_event, on_end)
-            ended.wait()
+            ended.result()
+            events.sort(key=lambda event: event.sequence_index)
+            answer: dict[str, Any] = {"events": [asdict(event) for event in events]}
         except PublicError as error:
-            errors.append(error)
+            answer = {"error": str(error), "kind": type(error).__name__}
         except Exception:
             log.exception("a unary request failed")
-            errors.append(PublicError("internal error; the server's log has the details"))
-        if errors:
-            answer: dict[str, Any] = {"error": str(errors[0]), "kind": type(errors[0]).__name__}
-        else:
-            events.sort(key=lambda event: event.sequence_index)
-            answer = {"events": [asdict(event) for event in events]}
+            answer = {"error": INTERNAL, "kind": PublicError.__name__}
         try:
             connection.send_bytes(json.dumps(answer).encode())
         except OSError:
@@ -198,15 +220,10 @@ def _decode(connection: Connection, message: bytes, submit: Submit) -> None:
 
 def _pack(request: DecodeRequest) -> bytes:
     """The rest of a request as a line of JSON, then its tensors, as they lie in memory."""
-    head = {
-        "shape": request.hidden_QD.shape,
-        "gate_4": request.gate_4,
-        "raw_prompt": request.raw_prompt,
-        "options": request.options,
-        "request_id": request.request_id,
-        "asked": request.asked,
-    }
-    return b"".join([json.dumps(head).encode(), b"\n", request.hidden_QD.tobytes(), request.t5_mask_S.tobytes()])
+    tensors = (request.hidden_QD, request.t5_mask_S)
+    head = {name: value for name, value in vars(request).items() if not isinstance(value, np.ndarray)}
+    head["shape"] = request.hidden_QD.shape
+    return b"".join([json.dumps(head).encode(), b"\n", *(tensor.tobytes() for tensor in tensors)])
 
 
 def _unpack(message: bytes) -> DecodeRequest:

@@ -12,23 +12,20 @@ import triton_python_backend_utils as pb_utils
 
 from neuro_latent_core.errors import InvalidInput, PublicError
 from neuro_latent_core.options import RequestOptions
-from neuro_latent_core.protocol import RAW_PROMPT
-from neuro_latent_serving.checks import check_prompt
 from neuro_latent_serving.engine import Engine, EngineConfig, Event, GateOutput, Request
 from neuro_latent_serving.engine.decoder_factory import DeviceName
 from neuro_latent_serving.settings import guard_is_on, min_confidence
 from neuro_latent_serving.triton import bridge
 from neuro_latent_serving.triton.engine_report import EngineReport
 from neuro_latent_serving.triton.messages import (
+    answer_tensors,
     array,
-    asked_at,
-    bytes_tensor,
     error_response,
-    gates_of,
     log,
+    made_by,
     model_parameters,
-    read_options,
     required,
+    send_last,
     switch,
     tensor,
     whole_number,
@@ -84,7 +81,7 @@ class DecoderModel:
         self._send_queue.tick = EngineReport(
             self._engine.metrics, self._engine.config.slots, self._model_version
         ).publish
-        self._bridge = bridge.Bridge(self._submit_whole)
+        self._bridge = bridge.Bridge(self._submit)
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:
@@ -92,11 +89,11 @@ class DecoderModel:
             try:
                 if (cancel := array(request, "cancel")) is not None:
                     self._cancel(cancel[0, 0].decode(errors="replace"))
-                    sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-                    continue
-                self._submit_stream(request, sender)
+                    send_last(sender)
+                else:
+                    self._submit_stream(request, sender)
             except Exception as error:
-                sender.send(error_response(error), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+                send_last(sender, error_response(error))
 
     def finalize(self) -> None:
         self._bridge.close()
@@ -115,54 +112,27 @@ class DecoderModel:
         self._cancelled[request_id] = now
 
     def _submit_stream(self, request: Any, sender: Any) -> None:
-        """A piece a response.
-
-        Raises:
-            PublicError: the request is wrong, or the engine does not take it.
-        """
+        """A piece a response; a PublicError where the request is wrong, or the engine does not take it."""
         hidden = required(request, "encoder_hidden_states")
         if len(hidden) != 1:
             raise InvalidInput(f"the streaming model takes one raw_prompt a request, not {len(hidden)}")
-        truncated = _is_set(request, "truncated")
-        made_by = array(request, "made_by")
-        version = self._model_version if made_by is None else made_by[0, 0].decode()
-
-        def send_end(error: PublicError | None) -> None:
-            final = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
-            if error is None:
-                sender.send(flags=final)
-            else:
-                sender.send(error_response(error), flags=final)
+        (row,) = bridge.decode_requests(request)
+        cut, version = array(request, "truncated"), made_by(request, 1, self._model_version)
+        truncated = [[cut is not None and bool(cut.all())]]
 
         pending = PendingResponses(
-            self._send_queue, lambda event: sender.send(_response(event, truncated, version)), send_end
-        )
-        row = bridge.DecodeRequest(
-            # Copies: the request's own memory is Triton's.
-            hidden_QD=np.array(hidden[0]),
-            t5_mask_S=np.array(required(request, "t5_mask")[0]),
-            gate_4=gates_of(request, 1)[0],
-            raw_prompt=check_prompt(required(request, RAW_PROMPT)[0, 0]),
-            options=read_options(request, 1)[0],
-            request_id=request.request_id(),
-            asked=asked_at(request, 1),
+            self._send_queue,
+            lambda event: sender.send(_response(event, truncated, version)),
+            lambda error: send_last(sender, error and error_response(error)),
         )
         self._submit(row, pending.put, pending.end, _polled(sender.is_cancelled))
-
-    def _submit_whole(
-        self,
-        row: bridge.DecodeRequest,
-        on_event: Callable[[Event], None],
-        on_end: Callable[[PublicError | None], None],
-    ) -> None:
-        self._submit(row, on_event, on_end, lambda: False)
 
     def _submit(
         self,
         row: bridge.DecodeRequest,
         on_event: Callable[[Event], None],
         on_end: Callable[[PublicError | None], None],
-        is_cancelled: Callable[[], bool],
+        is_cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
         soft_tokens = len(row.hidden_QD) - len(row.t5_mask_S)
         if soft_tokens < 0:
@@ -187,32 +157,14 @@ class DecoderModel:
         )
 
 
-def _response(event: Event, truncated: bool, made_by: str) -> Any:
-    return pb_utils.InferenceResponse(
-        output_tensors=[
-            bytes_tensor("enhanced_prompt", [[event.piece]]),
-            bytes_tensor("added", [[event.added]]),
-            tensor("score", [[event.score]], np.float32),
-            tensor("generated_tokens", [[event.generated_tokens]], np.int32),
-            bytes_tensor("finish_reason", [[event.finish_reason]]),
-            bytes_tensor("reason", [[event.reason]]),
-            tensor("truncated", [[truncated]], np.bool_),
-            bytes_tensor("model_version", [[made_by]]),
-            bytes_tensor("adapter_version", [[made_by]]),
-            tensor("sequence_index", [[event.sequence_index]], np.int32),
-        ]
-    )
+def _response(event: Event, truncated: Any, made_by: Any) -> Any:
+    index = tensor("sequence_index", [[event.sequence_index]], np.int32)
+    return pb_utils.InferenceResponse(output_tensors=[*answer_tensors([[event]], "piece", truncated, made_by), index])
 
 
 def _threads() -> set[int]:
     """Ids of this process's threads."""
     return {int(task) for task in os.listdir("/proc/self/task")}
-
-
-def _is_set(request: Any, name: str) -> bool:
-    """Whether a BOOL input is there and true."""
-    value = array(request, name)
-    return value is not None and bool(value.all())
 
 
 def _polled(is_cancelled: Callable[[], bool]) -> Callable[[], bool]:

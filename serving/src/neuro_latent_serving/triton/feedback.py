@@ -1,7 +1,7 @@
 """Feedback: one store behind gRPC, HTTP, the SDK and the gateway."""
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -66,7 +66,7 @@ class FeedbackModel:
             if isinstance(error, StoreDamaged | StoreUnavailable):  # its reason is the operator's alone
                 log.error("feedback was not stored", exc_info=error)
             outcome = error
-        self._send_queue.put(_FeedbackAnswer(sender, outcome))
+        self._send_queue.put(partial(_send, sender, outcome))
 
     def _checked(self, rows: list[dict[str, Any]]) -> list[FeedbackEntry]:
         """The rows as feedback. A wrong row is told only where the store works, so one that is wrong on purpose asks
@@ -83,23 +83,14 @@ class FeedbackModel:
             raise
 
 
-@dataclass(frozen=True)
-class _FeedbackAnswer:
-    """A request that was stored, or why it was not, on its way out."""
-
-    sender: Any
-    outcome: list[Stored] | Exception
-
-    def deliver(self) -> None:
-        send_last(
-            self.sender,
-            error_response(self.outcome)
-            if isinstance(self.outcome, Exception)
-            else pb_utils.InferenceResponse(
-                output_tensors=[
-                    bytes_tensor("feedback_id", [[row.feedback_id] for row in self.outcome]),
-                    tensor("created", [[row.created] for row in self.outcome], np.bool_),
-                    bytes_tensor("idempotency_key", [[row.key] for row in self.outcome]),
-                ]
-            ),
-        )
+def _send(sender: Any, outcome: list[Stored] | Exception) -> None:
+    """Answer a request that was stored, or tell why it was not."""
+    if isinstance(outcome, Exception):
+        send_last(sender, error_response(outcome))
+        return
+    tensors = [
+        bytes_tensor("feedback_id", [[row.feedback_id] for row in outcome]),
+        tensor("created", [[row.created] for row in outcome], np.bool_),
+        bytes_tensor("idempotency_key", [[row.key] for row in outcome]),
+    ]
+    send_last(sender, pb_utils.InferenceResponse(output_tensors=tensors))

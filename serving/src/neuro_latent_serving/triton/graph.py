@@ -1,5 +1,6 @@
-"""A step of the ensembles that is one ONNX graph: encoder, T5 encoder."""
+"""Steps of the ensembles that run in batches; one is a single ONNX graph: encoder, T5 encoder."""
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,58 @@ def checked_length(name: str, array: Array) -> Array:
     return array
 
 
-class GraphModel:
+class BatchedModel(ABC):
+    """Runs requests of equal shapes together."""
+
+    @abstractmethod
+    def read(self, request: Any) -> list[Array]:
+        """The inputs of a request, the rows on their first axes."""
+
+    @abstractmethod
+    def run(self, inputs: list[Array]) -> dict[str, Array]:
+        """The outputs by name, the rows on their first axes too."""
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Triton batches whatever waits; requests of equal shapes go through :meth:`run` together.
+
+        Not padded to one length: sums over padding end in other last bits, and an answer may not depend on what else
+        is running. (Triton's own grouping by shape is not used: with ``allow_ragged_batch`` off, its batcher lets
+        requests wait for up to half a second when shapes alternate.)
+        """
+        answers: list[Any] = [None] * len(requests)
+        groups: dict[tuple[Any, ...], list[tuple[int, list[Array]]]] = {}
+        for number, request in enumerate(requests):
+            try:
+                inputs = self.read(request)
+            except Exception as error:
+                answers[number] = error_response(error)
+                continue
+            groups.setdefault(tuple(array.shape[1:] for array in inputs), []).append((number, inputs))
+        for group in groups.values():
+            for (number, _), answer in zip(group, self._answer([inputs for _, inputs in group]), strict=True):
+                answers[number] = answer
+        return answers
+
+    def _answer(self, requests: list[list[Array]]) -> list[Any]:
+        """A response to each of some requests with equal shapes."""
+        try:
+            outputs = self.run([np.concatenate(part) for part in zip(*requests, strict=True)])
+        except Exception as error:
+            if len(requests) > 1:  # one bad request must not take the others of its batch with it
+                return [self._answer([inputs])[0] for inputs in requests]
+            return [error_response(error)]
+        ends = np.cumsum([len(inputs[0]) for inputs in requests])[:-1]
+        return [
+            pb_utils.InferenceResponse(
+                output_tensors=[
+                    pb_utils.Tensor(name, np.ascontiguousarray(part)) for name, part in zip(outputs, parts, strict=True)
+                ]
+            )
+            for parts in zip(*(np.split(output, ends) for output in outputs.values()), strict=True)
+        ]
+
+
+class GraphModel(BatchedModel):
     """Runs ``model.onnx``."""
 
     def initialize(self, args: dict[str, str]) -> None:
@@ -50,54 +102,16 @@ class GraphModel:
         """Run each length that the tokenizer makes, so that the first requests do not pay for the first allocations."""
         for length in (b for b in BUCKETS if b <= WARM_UP_TOKENS):
             feeds = {
-                i.name: np.ones([1, *self._sizes(i.shape[1:], length)], dtype=ARRAY_TYPES[i.type])
+                i.name: np.ones([1, *(n if isinstance(n, int) else length for n in i.shape[1:])], ARRAY_TYPES[i.type])
                 for i in self._session.get_inputs()
             }
             self._session.run(None, feeds)
 
-    @staticmethod
-    def _sizes(axes: list[int | str], length: int) -> list[int]:
-        return [size if isinstance(size, int) else length for size in axes]
+    def read(self, request: Any) -> list[Array]:
+        """The graph's inputs."""
+        return [checked_length(name, required(request, name)) for name in self._inputs]
 
-    def execute(self, requests: list[Any]) -> list[Any]:
-        """Triton batches whatever waits; requests of equal shapes go through the graph together.
-
-        Not padded to one length: sums over padding end in other last bits, and an answer may not depend on what else
-        is running. (Triton's own grouping by shape is not used: with ``allow_ragged_batch`` off, its batcher lets
-        requests wait for up to half a second when shapes alternate.)
-        """
-        answers: list[Any] = [None] * len(requests)
-        groups: dict[tuple[Any, ...], list[tuple[int, list[Array]]]] = {}
-        for number, request in enumerate(requests):
-            try:
-                arrays = [checked_length(name, required(request, name)) for name in self._inputs]
-            except Exception as error:
-                answers[number] = error_response(error)
-                continue
-            groups.setdefault(tuple(array.shape[1:] for array in arrays), []).append((number, arrays))
-        for group in groups.values():
-            for (number, _), answer in zip(group, self._run([arrays for _, arrays in group]), strict=True):
-                answers[number] = answer
-        return answers
-
-    def _run(self, rows: list[list[Array]]) -> list[Any]:
-        """A response to each of some requests with equal shapes."""
-        try:
-            feeds = {
-                name: np.concatenate(part) for name, part in zip(self._inputs, zip(*rows, strict=True), strict=True)
-            }
-            outputs = self._session.run(self._outputs, feeds)
-        except Exception as error:
-            if len(rows) > 1:  # one bad request must not take the others of its batch with it
-                return [self._run([row])[0] for row in rows]
-            return [error_response(error)]
-        ends = np.cumsum([len(row[0]) for row in rows])[:-1]
-        return [
-            pb_utils.InferenceResponse(
-                output_tensors=[
-                    pb_utils.Tensor(name, np.ascontiguousarray(part))
-                    for name, part in zip(self._outputs, parts, strict=True)
-                ]
-            )
-            for parts in zip(*(np.split(output, ends) for output in outputs), strict=True)
-        ]
+    def run(self, inputs: list[Array]) -> dict[str, Array]:
+        """The graph's outputs."""
+        outputs = self._session.run(self._outputs, dict(zip(self._inputs, inputs, strict=True)))
+        return dict(zip(self._outputs, outputs, strict=True))

@@ -11,9 +11,12 @@ import triton_python_backend_utils as pb_utils
 
 from neuro_latent_core.errors import InvalidInput, PublicError
 from neuro_latent_core.protocol import INPUT_TYPES
+from neuro_latent_serving.engine import Event
 from neuro_latent_serving.errors import StoreUnwritable, Unavailable
 
 log = logging.getLogger("neuro_latent_serving")
+
+INTERNAL = "internal error; the server's log has the details"
 
 KNOWN_PARAMETERS = {"id", "triton_enable_empty_final_response", "binary_data_output"}
 """Request parameters that Triton's own front ends and clients set."""
@@ -84,55 +87,43 @@ def given_rows(request: Any, names: Iterable[str], rows: int) -> list[dict[str, 
     Raises:
         InvalidInput: an input has not one value a row.
     """
-    columns: dict[str, npt.NDArray[Any]] = {}
+    columns: dict[str, list[Any]] = {}
     for name in names:
         value = array(request, name)
         if value is not None:
             if value.shape != (rows, 1):
                 raise InvalidInput(f"{name} must have shape [{rows}, 1], not {list(value.shape)}")
-            columns[name] = value[:, 0]
-    return [{name: _scalar(column[row]) for name, column in columns.items()} for row in range(rows)]
+            columns[name] = value[:, 0].tolist()
+    return [{name: column[row] for name, column in columns.items()} for row in range(rows)]
 
 
-def read_options(request: Any, rows: int) -> list[dict[str, Any]]:
-    """The options of each row, as the tokenizer has read them ([B, 1], JSON); none where they are missing.
+def made_by(request: Any, rows: int, version: str) -> npt.NDArray[np.object_]:
+    """The version that made each row's soft prompts [B, 1]; ``version`` where the projector does not say."""
+    given = array(request, "made_by")
+    return np.full((rows, 1), version.encode(), np.object_) if given is None else np.array(given)
 
-    Raises:
-        InvalidInput: they have not one value a row.
+
+def answer_tensors(rows: list[list[Event]], text: str, truncated: Any, made_by: Any) -> list[Any]:
+    """The outputs of a decoder.
+
+    Args:
+        rows: an event of each sequence, by row.
+        text: the attribute of the events that is answered, ``text`` or ``piece``.
+        truncated: whether each row's prompt was cut [B, 1].
+        made_by: the version that made each row's soft prompts [B, 1].
     """
-    return [json.loads(row.get("options", b"{}")) for row in given_rows(request, ["options"], rows)]
 
+    def column(name: str) -> list[list[Any]]:
+        return [[getattr(event, name) for event in row] for row in rows]
 
-def gates_of(request: Any, rows: int) -> list[list[float]]:
-    """The projector's ``gate`` [B, 4] by row.
-
-    Raises:
-        InvalidInput: it is missing, or is no such tensor.
-    """
-    gate_B4 = required(request, "gate")
-    if gate_B4.shape != (rows, 4):
-        raise InvalidInput(f"gate must have shape [{rows}, 4], not {list(gate_B4.shape)}")
-    if not np.isfinite(gate_B4).all():
-        raise InvalidInput("gate holds values that are no numbers")
-    return [[float(value) for value in row] for row in gate_B4]
-
-
-def asked_at(request: Any, rows: int) -> float | None:
-    """When the tokenizer got the request, in seconds of the monotonic clock; None where it did not come through it.
-
-    Raises:
-        InvalidInput: it is no such tensor.
-    """
-    arrived_B1 = array(request, "arrived_ns")
-    if arrived_B1 is None:
-        return None
-    if arrived_B1.shape != (rows, 1):
-        raise InvalidInput(f"arrived_ns must have shape [{rows}, 1], not {list(arrived_B1.shape)}")
-    return float(arrived_B1[0, 0]) / 1e9
-
-
-def _scalar(value: Any) -> Any:
-    return value if isinstance(value, bytes) else value.item()
+    return [
+        bytes_tensor("enhanced_prompt", column(text)),
+        *(bytes_tensor(name, column(name)) for name in ("added", "finish_reason", "reason")),
+        tensor("score", column("score"), np.float32),
+        tensor("generated_tokens", column("generated_tokens"), np.int32),
+        tensor("truncated", truncated, np.bool_),
+        *(tensor(name, made_by, np.object_) for name in ("model_version", "adapter_version")),
+    ]
 
 
 def bytes_tensor(name: str, values: list[list[str]]) -> Any:
@@ -155,17 +146,17 @@ def error_response(error: Exception) -> Any:
         code = pb_utils.TritonError.INTERNAL
     else:
         log.error("request failed", exc_info=error)
-        return pb_utils.InferenceResponse(
-            error=pb_utils.TritonError(
-                "internal error; the server's log has the details", pb_utils.TritonError.INTERNAL
-            )
-        )
+        error, code = PublicError(INTERNAL), pb_utils.TritonError.INTERNAL
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), code))
 
 
-def send_last(sender: Any, response: Any) -> None:
-    """Send the one response of a request that is answered later."""
+def send_last(sender: Any, response: Any = None) -> None:
+    """Send the last response of a request that is answered later; without one it just ends."""
+    final = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+    if response is None:
+        sender.send(flags=final)
+        return
     try:
-        sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        sender.send(response, flags=final)
     except Exception as error:  # a request that gets no final response stays in Triton for ever
-        sender.send(error_response(error), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        sender.send(error_response(error), flags=final)

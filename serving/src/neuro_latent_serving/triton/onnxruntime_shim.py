@@ -9,8 +9,8 @@ import json
 import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
 
-from neuro_latent_serving.graph_config import ConfigError, check_config
 from neuro_latent_serving.triton.graph import GraphModel
+from neuro_latent_serving.triton.graph_config import ConfigError, check_config
 from neuro_latent_serving.triton.messages import model_parameters, whole_number
 
 

@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
 
 from neuro_latent_core.errors import PublicError
 from neuro_latent_serving.engine import Event
@@ -50,15 +49,15 @@ class PendingResponses:
             self._events.append(event)
             first = len(self._events) == 1
         if first:
-            self._send_queue.put(self)
+            self._send_queue.put(self._deliver)
 
     def end(self, error: PublicError | None) -> None:
         """Send the end, after all events."""
         with self._lock:
             self._ended, self._error = True, error
-        self._send_queue.put(self)
+        self._send_queue.put(self._deliver)
 
-    def deliver(self) -> None:
+    def _deliver(self) -> None:
         """Send what is waiting now; called by the send queue."""
         with self._lock:
             events, self._events = self._events, []
@@ -69,13 +68,6 @@ class PendingResponses:
         finally:
             if ended:  # without its end a request stays in Triton for ever
                 self._send_end(self._error)
-
-
-class Delivery(Protocol):
-    """Something to be sent."""
-
-    def deliver(self) -> None:
-        """Send what there is now."""
 
 
 class SendQueue:
@@ -89,38 +81,35 @@ class SendQueue:
 
     def __init__(self) -> None:
         self.tick: Callable[[], None] | None = None
-        self._ticked = 0.0
-        self._queue: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="responses", daemon=True)
         self._thread.start()
 
-    def put(self, delivery: Delivery) -> None:
-        """Queue a delivery."""
-        self._queue.put(delivery)
+    def put(self, deliver: Callable[[], None]) -> None:
+        """Queue a call that sends something."""
+        self._queue.put(deliver)
 
     def close(self) -> None:
-        """Deliver what is queued, then stop."""
+        """Send what is queued, then stop."""
         self._queue.put(None)
         self._thread.join()
 
     def _run(self) -> None:
+        ticked = 0.0
         while True:
             try:
-                delivery = self._queue.get(timeout=self.TICK_S)
+                deliver = self._queue.get(timeout=self.TICK_S)
+                if deliver is None:
+                    return
+                self._try(deliver)
             except queue.Empty:
-                self._try(self.tick)
-                continue
-            if delivery is None:
-                return
-            self._try(delivery.deliver)
-            if self.tick and time.monotonic() - self._ticked >= self.TICK_S:
+                pass
+            if self.tick and time.monotonic() - ticked >= self.TICK_S:
+                ticked = time.monotonic()
                 self._try(self.tick)
 
-    def _try(self, call: Callable[[], None] | None) -> None:
-        if call is None:
-            return
-        if call is self.tick:
-            self._ticked = time.monotonic()
+    @staticmethod
+    def _try(call: Callable[[], None]) -> None:
         try:
             call()
         except Exception as error:

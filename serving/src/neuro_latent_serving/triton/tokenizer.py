@@ -82,11 +82,7 @@ class TokenizerModel:
         )
 
     def _adapter(self, raw: str | bytes) -> str:
-        """The name of an adapter; where the projector is one graph it is never told which, so it is refused here.
-
-        Raises:
-            InvalidInput: it can be none, or this repository has the default adapter only.
-        """
+        """The name of an adapter; where the projector is one graph it is never told which, so it is refused here."""
         name = check_adapter(raw)
         if name != DEFAULT and not self._several_adapters:
             raise unknown_adapter(name, [DEFAULT])

@@ -22,10 +22,10 @@ from neuro_latent_serving.adapters import adapter_store as module
 from neuro_latent_serving.adapters.adapter_store import AdapterStore, StopRequestedError
 from neuro_latent_serving.adapters.cli import app
 from neuro_latent_serving.adapters.promotion import ProbeError, promote, settle
-from neuro_latent_serving.server.adapter import is_exported, refuse_to_drop_adapters
-from neuro_latent_serving.server.cli import adapter_versions
-from neuro_latent_serving.server.repository import check_repository
-from neuro_latent_serving.server.serve_errors import ServeError, UsageError
+from neuro_latent_serving.errors import ServeError, UsageError
+from neuro_latent_serving.launch.cli import adapter_versions
+from neuro_latent_serving.repository.check import check_repository
+from neuro_latent_serving.repository.export import is_exported, refuse_to_drop_adapters
 
 FITS = {
     "encoder": "e" * 64,

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from neuro_latent_core.cli import app
 from neuro_latent_serving.doctor import installation
 from neuro_latent_serving.doctor.findings import Outcome
-from neuro_latent_serving.server.repository import FileProblem
+from neuro_latent_serving.repository.check import FileProblem
 
 Run = Callable[..., Result]
 

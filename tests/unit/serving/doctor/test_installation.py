@@ -21,11 +21,11 @@ import pytest
 from neuro_latent_serving.doctor import installation
 from neuro_latent_serving.doctor.findings import Outcome, examine, findings
 from neuro_latent_serving.doctor.repository_checks import python_models
-from neuro_latent_serving.server import process
-from neuro_latent_serving.server.backends import STUB
-from neuro_latent_serving.server.binary import wheel_program
-from neuro_latent_serving.server.ports import Ports
-from neuro_latent_serving.server.serve_errors import UsageError
+from neuro_latent_serving.errors import UsageError
+from neuro_latent_serving.launch import process
+from neuro_latent_serving.launch.backends import STUB
+from neuro_latent_serving.launch.binary import wheel_program
+from neuro_latent_serving.web.ports import Ports
 
 PYTHON = ".".join(platform.python_version_tuple()[:2])
 

@@ -18,12 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuro_latent_client.testing import Failure, FakeServer
+from neuro_latent_serving.errors import ServeError, UsageError
 from neuro_latent_serving.gateway import middleware
 from neuro_latent_serving.gateway.api_keys import ApiKeys, RateLimit, add_key
 from neuro_latent_serving.gateway.config import GatewayConfig
 from neuro_latent_serving.gateway.server import GatewayServer
-from neuro_latent_serving.server import connection as connections
-from neuro_latent_serving.server.serve_errors import ServeError, UsageError
+from neuro_latent_serving.web import connection as connections
 from tests.unit.serving.gateway.conftest import Start
 from tests.unit.serving.gateway.test_gateway_routes import FEEDBACK, PROMPT, events, problem, wait_for
 

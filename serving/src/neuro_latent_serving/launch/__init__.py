@@ -4,10 +4,10 @@
 leaves no process and no shared memory behind, whichever way the block, or the program, ends.
 """
 
-from neuro_latent_serving.server.binary import TritonBinary, find_tritonserver
-from neuro_latent_serving.server.ports import FREE_PORTS, Ports
-from neuro_latent_serving.server.serve_errors import ServeError, ServerEndedError, UsageError
-from neuro_latent_serving.server.supervisor import ReadyModel, ServerConfig, TritonServer
+from neuro_latent_serving.errors import ServeError, ServerEndedError, UsageError
+from neuro_latent_serving.launch.binary import TritonBinary, find_tritonserver
+from neuro_latent_serving.launch.supervisor import ReadyModel, ServerConfig, TritonServer
+from neuro_latent_serving.web.ports import FREE_PORTS, Ports
 
 __all__ = [
     "FREE_PORTS",

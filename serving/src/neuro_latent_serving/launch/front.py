@@ -18,8 +18,8 @@ from urllib.parse import quote
 import h11
 
 from neuro_latent_core.protocol import OWN_HEADER
-from neuro_latent_serving.server.access import foreign_page
-from neuro_latent_serving.server.connection import BODY_S, ClientLeft, while_connected
+from neuro_latent_serving.web.connection import BODY_S, ClientLeft, while_connected
+from neuro_latent_serving.web.foreign_page import foreign_page
 
 MAX_BODY = 64 * 2**20
 """Bytes; newer Tritons have the same limit."""

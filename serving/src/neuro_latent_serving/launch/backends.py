@@ -3,13 +3,12 @@
 import shutil
 import sys
 import sysconfig
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 
-from neuro_latent_serving.server.binary import TritonBinary, check_libraries
-from neuro_latent_serving.server.process import is_shell_safe
-from neuro_latent_serving.server.serve_errors import ServeError
+from neuro_latent_serving.errors import ServeError
+from neuro_latent_serving.launch.binary import TritonBinary, check_libraries
+from neuro_latent_serving.repository.check import is_shell_safe
 
 STUB = "triton_python_backend_stub"
 LIBRARY = "libtriton_python.so"
@@ -21,17 +20,10 @@ SHIM_MODEL = '"""In place of Triton\'s onnxruntime backend, which this installat
 """Triton takes a folder with a ``model.py`` as a backend that is written in Python."""
 
 
-@dataclass(frozen=True)
-class Backends:
-    """A folder for ``--backend-directory``, and the environment that its python stub needs."""
+def prepare_backends(binary: TritonBinary, run_dir: Path, python: str | None = None) -> TritonBinary:
+    """The server with backends that it can run, by links in ``run_dir``.
 
-    folder: Path
-    environment: Mapping[str, str] = field(default_factory=dict)
-
-
-def prepare_backends(binary: TritonBinary, run_dir: Path, python: str | None = None) -> Backends:
-    """Give the wheel's backends the stub of ``python`` ("3.11"; default: the running one), by links in ``run_dir``.
-
+    The wheel's backends get the stub of ``python`` ("3.11"; default: the running one).
     The wheel has no onnxruntime backend, so it gets a shim that is written in Python (``triton/onnxruntime_shim.py``).
     A full installation has a stub in its python backend already and is used as it is, by a link where its path is not
     shell-safe.
@@ -39,9 +31,9 @@ def prepare_backends(binary: TritonBinary, run_dir: Path, python: str | None = N
     folder = run_dir / "backends"
     if binary.stubs is None:
         if is_shell_safe(binary.backends):
-            return Backends(binary.backends, binary.environment)
+            return binary
         folder.symlink_to(binary.backends)
-        return Backends(folder, binary.environment)
+        return replace(binary, backends=folder)
     python = python or f"{sys.version_info.major}.{sys.version_info.minor}"
     stub = find_stub(binary.path, binary.stubs, python)
     for backend in binary.backends.iterdir():
@@ -63,7 +55,7 @@ def prepare_backends(binary: TritonBinary, run_dir: Path, python: str | None = N
         (library_folder / library.name).symlink_to(library)
         environment["LD_LIBRARY_PATH"] = f"{library_folder}:{environment['LD_LIBRARY_PATH']}"
     check_libraries([binary.path, stub], environment)
-    return Backends(folder, environment)
+    return replace(binary, backends=folder, environment=environment)
 
 
 def find_stub(server: Path, stubs: Path, python: str) -> Path:

@@ -1,5 +1,6 @@
 """Check an exported model repository before a server is started with it."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -7,7 +8,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from neuro_latent_core.repository import FORMAT, MANIFEST, PROJECTOR, sha256, versions
-from neuro_latent_serving.adapters.records import (
+from neuro_latent_serving.errors import ServeError, UsageError
+from neuro_latent_serving.repository.records import (
     AdapterRecord,
     File,
     RecordError,
@@ -15,9 +17,8 @@ from neuro_latent_serving.adapters.records import (
     graph_of,
     read_adapters,
 )
-from neuro_latent_serving.server.process import is_shell_safe
-from neuro_latent_serving.server.serve_errors import ServeError, UsageError
 
+DEFAULT_REPOSITORY = Path("repository")
 GPU_ONLY = ("bf16",)
 EXPORT_COMMAND = "neuro-latent export --adapter DIR --output {repository}"
 
@@ -93,7 +94,7 @@ def file_problem(repository: Path, name: str, artifact: File, *, verify: bool) -
     file = repository / name
     if is_superseded(file, repository):
         return None
-    if not is_inside(name):
+    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
         return FileProblem("outside", "not a path inside the repository")
     if not file.is_file():
         return FileProblem("missing", "it was exported, and is not there")
@@ -195,7 +196,9 @@ def incomplete(repository: Path, missing: list[str], shown: int = 10) -> ServeEr
     )
 
 
-def is_inside(name: str) -> bool:
-    """Whether an artefact's name stays inside the repository."""
-    path = PurePosixPath(name)
-    return not path.is_absolute() and ".." not in path.parts
+def is_shell_safe(path: Path) -> bool:
+    """Whether a shell, and a list of folders with colons, take a path as it is.
+
+    Triton starts the stub of a python model through a shell, with the paths of the model and of the backend.
+    """
+    return shlex.quote(str(path)) == str(path) and ":" not in str(path)

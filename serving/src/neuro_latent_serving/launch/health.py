@@ -1,4 +1,4 @@
-"""Triton's health, asked over HTTP with a connection a question; over its socket where it has one.
+"""Triton's health, asked over the socket of its HTTP with a connection a question.
 
 Triton waits for open connections when it stops, so none is kept.
 """
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+TIMEOUT_S = 2.0
+
 
 @dataclass(frozen=True)
 class ReadyModel:
@@ -20,13 +22,10 @@ class ReadyModel:
 
 
 class HealthProbe:
-    """Questions to the server at ``host:port``, or at the Unix socket ``path``."""
+    """Questions to the server at the Unix socket ``path``."""
 
-    def __init__(self, host: str = "localhost", port: int = 80, *, path: str = "", timeout: float = 2.0) -> None:
-        self._host = host
-        self._port = port
+    def __init__(self, path: str) -> None:
         self._path = path
-        self._timeout = timeout
 
     def waiting_for(self, models: tuple[str, ...]) -> str | None:
         """What is not ready yet ("the server", "model NAME"), or None when all is."""
@@ -57,12 +56,11 @@ class HealthProbe:
         return json.loads(self._request(method, path)[1])
 
     def _request(self, method: str, path: str) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
+        connection = http.client.HTTPConnection("localhost")
         try:
-            if self._path:
-                connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-                connection.sock.settimeout(self._timeout)
-                connection.sock.connect(self._path)
+            connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            connection.sock.settimeout(TIMEOUT_S)
+            connection.sock.connect(self._path)
             connection.request(method, path, headers={"Connection": "close"})
             response = connection.getresponse()
             return response.status, response.read()

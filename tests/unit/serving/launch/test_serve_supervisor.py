@@ -15,7 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from neuro_latent_serving.server import (
+from neuro_latent_serving.errors import StartError
+from neuro_latent_serving.launch import (
     FREE_PORTS,
     ReadyModel,
     ServeError,
@@ -25,7 +26,6 @@ from neuro_latent_serving.server import (
     UsageError,
     watchdog,
 )
-from neuro_latent_serving.server.serve_errors import StartError
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from typing import Any
 
 import uvicorn
 
-from neuro_latent_serving.server.connection import Connection
-from neuro_latent_serving.server.ports import bind_error
-from neuro_latent_serving.server.serve_errors import ServeError
+from neuro_latent_serving.errors import ServeError
+from neuro_latent_serving.web.connection import Connection
+from neuro_latent_serving.web.ports import bind_error
 
 POLL_S = 0.05
 FORCED_S = 2.0

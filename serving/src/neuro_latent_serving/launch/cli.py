@@ -5,59 +5,48 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from neuro_latent_client import Client
+from neuro_latent_core.protocol import UNARY_MODEL
 from neuro_latent_core.repository import DEFAULT, PROJECTOR
-from neuro_latent_serving.adapters.records import UNPROBED
+from neuro_latent_serving.command import StopSignals, console, reported_errors, warn
+from neuro_latent_serving.errors import ServeError, ServerEndedError, StartError
 from neuro_latent_serving.gateway.api_keys import RateLimit
+from neuro_latent_serving.gateway.cli import GATEWAY_HINT, make_gateway
 from neuro_latent_serving.gateway.config import GatewayConfig
-from neuro_latent_serving.gateway.options import DEFAULTS as GATEWAY_DEFAULTS
-from neuro_latent_serving.gateway.options import (
-    AllowedHosts,
-    ApiKeysFile,
-    CorsOrigins,
-    GatewayHost,
-    GatewayPort,
-    LogPrompts,
-    Rate,
-    TrustedProxies,
-)
-from neuro_latent_serving.server.adapter import adapter_weights, export_run, is_exported, refuse_to_drop_adapters
-from neuro_latent_serving.server.binary import find_tritonserver
-from neuro_latent_serving.server.ports import FREE_PORTS, Ports, claim_ports, numeric_host
-from neuro_latent_serving.server.repository import Manifest, check_repository, newest_adapters
-from neuro_latent_serving.server.serve_errors import ServeError, ServerEndedError, StartError
-from neuro_latent_serving.server.stop import StopSignals
-from neuro_latent_serving.server.supervisor import ServerConfig, TritonServer
+from neuro_latent_serving.launch.binary import find_tritonserver
+from neuro_latent_serving.launch.supervisor import ServerConfig, TritonServer
+from neuro_latent_serving.options import given, takes
+from neuro_latent_serving.repository.check import DEFAULT_REPOSITORY, Manifest, check_repository, newest_adapters
+from neuro_latent_serving.repository.export import adapter_weights, export_run, is_exported, refuse_to_drop_adapters
+from neuro_latent_serving.repository.records import UNPROBED
 from neuro_latent_serving.settings import GUARD_VARIABLE, MIN_CONFIDENCE_VARIABLE
 from neuro_latent_serving.threads import THREADS_VARIABLE
+from neuro_latent_serving.web.ports import FREE_PORTS, Ports, claim_ports, is_this_machine, numeric_host
 
 if TYPE_CHECKING:
     from neuro_latent_serving.gateway.server import GatewayServer  # its dependencies come with an extra
 
-DEFAULTS = ServerConfig()
-DEFAULT_REPOSITORY = Path("repository")
 FAILED_STARTS = 3
 """How often in a row a server that was ready before may fail to start again: the machine had no time for it, say."""
 
-OPTIMIZER = "neuro_latent_optimizer"
 EXAMPLE = {"raw_prompt": "Create a function", "max_length": 200, "num_return_sequences": 1}
 
-GATEWAY_HINT = 'Install it with: pip install "neuro-latent-serving[gateway]"'
 
-console = Console(stderr=True)
-
-
+@takes(Ports, after="run")
+@takes(ServerConfig, "host", "tritonserver", after="run")
+@takes(ServerConfig, "ready_timeout", "drain_timeout", after="verify")
+@takes(GatewayConfig, "port", "host", "api_keys", "rate", after="gateway")
+@takes(GatewayConfig, "trusted_proxies", "cors_origins", "allowed_hosts", "log_prompts", after="gateway")
+@takes(ServerConfig, "show_log", "verbose", "log_file", after="restarts")
 def serve(
     repository: Annotated[
         Path | None,
@@ -67,38 +56,12 @@ def serve(
         Path | None,
         typer.Option(help="Training run to serve; it is exported first if the repository does not hold its adapter."),
     ] = None,
-    http_port: Annotated[int, typer.Option(help="HTTP port; 0 takes any free one.")] = DEFAULTS.ports.http,
-    grpc_port: Annotated[int, typer.Option(help="gRPC port; 0 takes any free one.")] = DEFAULTS.ports.grpc,
-    metrics_port: Annotated[
-        int, typer.Option(help="Port of the Prometheus metrics; 0 takes any free one.")
-    ] = DEFAULTS.ports.metrics,
-    host: Annotated[
-        str, typer.Option(help="IPv4 address to listen on; 0.0.0.0 is every network of this machine.")
-    ] = DEFAULTS.host,
-    tritonserver: Annotated[
-        Path | None,
-        typer.Option(help="The tritonserver to run. Default: the one on PATH, else that of nvidia-pytriton."),
-    ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare the hash of every exported graph and tokenizer.")
     ] = False,
-    ready_timeout: Annotated[
-        float, typer.Option(help="Seconds that the models may take to load.")
-    ] = DEFAULTS.ready_timeout,
-    drain_timeout: Annotated[
-        int, typer.Option(help="Seconds that requests in flight may take to finish when the server stops.")
-    ] = DEFAULTS.drain_timeout,
     gateway: Annotated[
         bool, typer.Option("--gateway/--no-gateway", help="Serve the REST API and the page too.")
     ] = True,
-    gateway_port: GatewayPort = GATEWAY_DEFAULTS.port,
-    gateway_host: GatewayHost = GATEWAY_DEFAULTS.host,
-    api_keys: ApiKeysFile = None,
-    rate: Rate = GATEWAY_DEFAULTS.rate,
-    trusted_proxy: TrustedProxies = None,
-    cors_origin: CorsOrigins = None,
-    allowed_host: AllowedHosts = None,
-    log_prompts: LogPrompts = False,
     threads: Annotated[
         int, typer.Option(min=0, help="Cores that the models may use; 0 is every core that this process may use.")
     ] = 0,
@@ -127,15 +90,10 @@ def serve(
             "waits. 0: never, the command ends.",
         ),
     ] = 3,
-    show_log: Annotated[bool, typer.Option("--show-log", help="Copy the server's log to stderr.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Show the server's log, with a line a request.")] = False,
-    log_file: Annotated[
-        Path | None,
-        typer.Option(help="Append the server's log to this file. Default: a temporary one, kept only on a failure."),
-    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="When ready, print one JSON line on stdout; all else goes to stderr.")
     ] = False,
+    **options: Any,
 ) -> None:
     """Serve an exported model repository on Triton: no Docker and no GPU needed.
 
@@ -152,55 +110,33 @@ def serve(
     """
     with reported_errors():
         config = ServerConfig(
-            host=host,
-            ports=Ports(http_port, grpc_port, metrics_port),
-            tritonserver=tritonserver,
-            ready_timeout=ready_timeout,
-            drain_timeout=drain_timeout,
-            verbose=verbose,
-            show_log=show_log or verbose,
-            log_file=log_file,
+            **given(ServerConfig, options | {"show_log": options["show_log"] or options["verbose"]}),
+            ports=Ports(**given(Ports, options)),
             environment={
                 **({THREADS_VARIABLE: str(threads)} if threads else {}),
                 **({} if guard else {GUARD_VARIABLE: "off"}),
                 **({} if min_confidence is None else {MIN_CONFIDENCE_VARIABLE: str(min_confidence)}),
             },
         )
-        gateway_config = GatewayConfig(
-            host=gateway_host,
-            port=gateway_port,
-            api_keys=api_keys,
-            rate=rate,
-            trusted_proxies=tuple(trusted_proxy or ()),
-            cors_origins=tuple(cors_origin or ()),
-            allowed_hosts=tuple(allowed_host or ()),
-            drain_timeout=drain_timeout,
-            log_prompts=log_prompts,
-            log_file=log_file,
-            quiet=not (verbose or log_file),
-        )
-        if not numeric_host(host).startswith("127.") and find_tritonserver(tritonserver).stubs is not None:
-            console.print(
-                f"[yellow]warning:[/] listening on {host}: the tritonserver of nvidia-pytriton is for development, it "
-                "lacks the security fixes of Triton 25.07 (CVE-2025-23319); in production use the image of "
-                "Dockerfile.triton.",
-                soft_wrap=True,
+        quiet = not (config.verbose or config.log_file)
+        gateway_config = GatewayConfig(**given(GatewayConfig, options), quiet=quiet)
+        host = numeric_host(config.host)
+        if not is_this_machine(host) and find_tritonserver(config.tritonserver).stubs is not None:
+            warn(
+                f"listening on {config.host}: the tritonserver of nvidia-pytriton is for development, it lacks the "
+                "security fixes of Triton 25.07 (CVE-2025-23319); in production use the image of Dockerfile.triton."
             )
         with ExitStack() as stack, StopSignals() as signals:
             front = None
             if gateway and importlib.util.find_spec("fastapi") is None:
-                console.print(
-                    f"[yellow]warning:[/] no REST API and no page. {escape(GATEWAY_HINT)}",
-                    soft_wrap=True,
-                    highlight=False,
-                )
+                warn(f"no REST API and no page. {GATEWAY_HINT}")
             elif gateway:
                 front = stack.enter_context(make_gateway(gateway_config, lambda: server.grpc_url))
             repository = repository or (run / "repository" if run else DEFAULT_REPOSITORY)
             if run is not None and not is_exported(adapter_weights(run), repository):
                 # What would stop the start is better told before an export than after it.
-                find_tritonserver(tritonserver)
-                claim_ports(numeric_host(host), config.ports)
+                find_tritonserver(config.tritonserver)
+                claim_ports(host, config.ports)
                 refuse_to_drop_adapters(run, repository)
                 console.print(f"exporting {run} to {repository}", soft_wrap=True)
                 if not export_run(run, repository, signals.requested):
@@ -221,7 +157,7 @@ def serve(
                         is_stalled = isinstance(error, ServerEndedError) and error.stalled
                         front.metrics.restarts.labels("stalled" if is_stalled else "failed").inc()
                     server = server.again()
-                    console.print(f"[yellow]warning:[/] {error.message}", soft_wrap=True, highlight=False)
+                    warn(error.message)
                     wait = budget.wait_s("")
                     when = f" in {math.ceil(wait)} seconds, for it ended too often in the last minute" if wait else ""
                     console.print(f"starting it again{when}", soft_wrap=True, highlight=False)
@@ -263,30 +199,7 @@ def settle_adapters(repository: Path, config: ServerConfig, should_stop: Callabl
     except StopRequestedError:
         raise typer.Exit from None
     for number in withdrawn:
-        console.print(
-            f"[yellow]warning:[/] version {number} of the adapters does not answer and is withdrawn; "
-            "add its adapter again",
-            soft_wrap=True,
-            highlight=False,
-        )
-
-
-def make_gateway(config: GatewayConfig, url: Callable[[], str]) -> "GatewayServer":
-    """The gateway in front of the Triton at ``url``, which is asked for when it starts; not started yet.
-
-    Raises:
-        ServeError: its dependencies are not installed, its port is taken, or its file of keys cannot be read.
-    """
-    try:
-        from neuro_latent_serving.gateway.server import GatewayServer, triton_client
-    except ModuleNotFoundError as error:
-        raise ServeError(f"the gateway needs {error.name}", GATEWAY_HINT) from None
-    if config.api_keys is None and not numeric_host(config.host).startswith("127."):
-        console.print(
-            f"[yellow]warning:[/] the gateway listens on {config.host} and asks for no API keys; see --api-keys",
-            soft_wrap=True,
-        )
-    return GatewayServer(config, lambda: triton_client(config, url()))
+        warn(f"version {number} of the adapters does not answer and is withdrawn; add its adapter again")
 
 
 def supervise(
@@ -354,9 +267,9 @@ def show(server: TritonServer, front: "GatewayServer | None", adapters: dict[str
         f"metrics  {server.metrics_url}",
         f"log      {server.log_file}",
     ]
-    if any(model.name == OPTIMIZER for model in server.models):
+    if any(model.name == UNARY_MODEL for model in server.models):
         body = json.dumps(EXAMPLE, separators=(",", ":"))
-        lines += ["", f"curl -s -d '{body}' {server.http_address}/v2/models/{OPTIMIZER}/generate"]
+        lines += ["", f"curl -s -d '{body}' {server.http_address}/v2/models/{UNARY_MODEL}/generate"]
     lines += ["", "Ctrl-C stops it"]
     console.print("\n".join(lines), soft_wrap=True, markup=False, highlight=False)
 
@@ -376,16 +289,3 @@ def facts(server: TritonServer, front: "GatewayServer | None", adapters: dict[st
         "pid": server.pid,
         "start_seconds": round(server.start_seconds, 3),
     }
-
-
-@contextmanager
-def reported_errors() -> Iterator[None]:
-    """Show a ServeError as text and end with its exit code."""
-    try:
-        yield
-    except ServeError as error:
-        console.print("[red]error:[/]", end=" ")
-        console.print(error.message, soft_wrap=True, markup=False, highlight=False)
-        if error.hint:
-            console.print(error.hint, soft_wrap=True, markup=False, highlight=False)
-        raise typer.Exit(error.exit_code) from None

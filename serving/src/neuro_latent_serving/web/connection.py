@@ -3,10 +3,12 @@
 import asyncio
 import time
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from starlette.types import Receive
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+if TYPE_CHECKING:
+    from starlette.types import Receive  # comes with an extra
 
 HEADERS_S = 10.0
 """How long a connection may be open without a whole head of a request."""
@@ -24,7 +26,7 @@ class ClientLeft(Exception):
     """Nobody waits for the answer any more."""
 
 
-async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+async def while_connected(receive: "Receive", work: Coroutine[Any, Any, T]) -> T:
     """The result of ``work``, which is cancelled when the client leaves.
 
     Raises:

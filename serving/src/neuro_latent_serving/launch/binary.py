@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from neuro_latent_serving.server.serve_errors import ServeError, UsageError
+from neuro_latent_serving.errors import ServeError, UsageError
 
 WHEEL = "nvidia-pytriton==0.7.0"
 
@@ -76,13 +76,8 @@ def describe(path: Path, source: str) -> TritonBinary:
     if not stubs.is_dir():
         return TritonBinary(path, backends, source)
     libraries = root.parent.parent / "nvidia_pytriton.libs"
-    return TritonBinary(path, backends, source, stubs, {"LD_LIBRARY_PATH": prepend(libraries, "LD_LIBRARY_PATH")})
-
-
-def prepend(folder: Path, variable: str) -> str:
-    """The value of a path variable with ``folder`` put first."""
-    present = os.environ.get(variable)
-    return f"{folder}{os.pathsep}{present}" if present else str(folder)
+    folders = os.pathsep.join(filter(None, (str(libraries), os.environ.get("LD_LIBRARY_PATH"))))
+    return TritonBinary(path, backends, source, stubs, {"LD_LIBRARY_PATH": folders})
 
 
 def check_libraries(programs: Iterable[Path], environment: Mapping[str, str]) -> None:

@@ -16,11 +16,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-import neuro_latent_serving.server as package
+import neuro_latent_serving.launch as package
 from neuro_latent_core.repository import sha256
-from neuro_latent_serving.server import ServeError, UsageError, adapter
-from neuro_latent_serving.server.adapter import adapter_weights, export_command, export_run
-from neuro_latent_serving.server.cli import FAILED_STARTS
+from neuro_latent_serving.launch import ServeError, UsageError
+from neuro_latent_serving.launch.cli import FAILED_STARTS
+from neuro_latent_serving.repository import export as adapter
+from neuro_latent_serving.repository.export import adapter_weights, export_command, export_run
 
 SOURCE = Path(package.__file__).parents[2]
 FREE = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0", "--gateway-port", "0"]
@@ -37,7 +38,7 @@ def serve(fake_server, tmp_path: Path) -> Iterator[Serve]:
         if fake:  # the command has no option for this
             text = fake_server.program.read_text()
             fake_server.program.write_text(text.replace('fake = options.get("fake", "")', f"fake = {fake!r}"))
-        command = [sys.executable, "-m", "neuro_latent_serving.server", "--tritonserver", str(fake_server.program)]
+        command = [sys.executable, "-m", "neuro_latent_serving.launch", "--tritonserver", str(fake_server.program)]
         process = subprocess.Popen(
             [*command, *map(str, options)],
             env={**os.environ, "PYTHONPATH": str(SOURCE), "NO_COLOR": "1"},

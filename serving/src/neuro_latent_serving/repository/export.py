@@ -9,9 +9,9 @@ from pathlib import Path
 
 from neuro_latent_core.command_line import program
 from neuro_latent_core.repository import DEFAULT, added_adapters, sha256
-from neuro_latent_serving.adapters.records import RecordError
-from neuro_latent_serving.server.repository import newest_adapters, read_manifest
-from neuro_latent_serving.server.serve_errors import ServeError, UsageError
+from neuro_latent_serving.errors import ServeError, UsageError
+from neuro_latent_serving.repository.check import newest_adapters, read_manifest
+from neuro_latent_serving.repository.records import RecordError
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -87,20 +87,13 @@ def run_export(command: list[str], should_stop: Callable[[], bool]) -> bool:
                 break
             except subprocess.TimeoutExpired:
                 if should_stop():
-                    end(export)
+                    export.terminate()
+                    with suppress(subprocess.TimeoutExpired):
+                        export.wait(timeout=10)
+                    export.kill()
                     return False
     if should_stop():
         return False
     if code != 0:
         raise ServeError(f"the export failed, exit code {code}", f"Its command was: {' '.join(command)}")
     return True
-
-
-def end(process: "subprocess.Popen[bytes]", seconds: float = 10.0) -> None:
-    """Ask a process to end, and end it."""
-    process.terminate()
-    try:
-        process.wait(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

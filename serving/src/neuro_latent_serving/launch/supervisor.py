@@ -6,34 +6,39 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack, suppress
+from dataclasses import field, replace
 from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import Field
 
 from neuro_latent_client import Client, NeuroLatentError
 from neuro_latent_core.protocol import STREAM_MODEL, UNARY_MODEL
 from neuro_latent_core.repository import hold
-from neuro_latent_serving.server.access import ServerAccess, is_this_machine
-from neuro_latent_serving.server.asgi import AsgiServer
-from neuro_latent_serving.server.backends import prepare_backends
-from neuro_latent_serving.server.binary import TritonBinary, find_tritonserver
-from neuro_latent_serving.server.front import Front
-from neuro_latent_serving.server.health import HealthProbe, ReadyModel
-from neuro_latent_serving.server.logs import LogFollower, failure_lines
-from neuro_latent_serving.server.ports import Ports, claim_ports, numeric_host
-from neuro_latent_serving.server.process import (
+from neuro_latent_serving.adapters.access import ServerAccess
+from neuro_latent_serving.errors import ServeError, ServerEndedError, StartError
+from neuro_latent_serving.launch.backends import prepare_backends
+from neuro_latent_serving.launch.binary import find_tritonserver
+from neuro_latent_serving.launch.front import Front
+from neuro_latent_serving.launch.health import HealthProbe, ReadyModel
+from neuro_latent_serving.launch.logs import LogFollower, failure_lines
+from neuro_latent_serving.launch.process import (
     LOG,
     RUN_PREFIX,
     SHM_PREFIX,
     ServerProcess,
     remove_leftovers,
-    server_arguments,
     server_environment,
+    server_options,
     temporary_folder,
 )
-from neuro_latent_serving.server.repository import model_names
-from neuro_latent_serving.server.serve_errors import ServeError, ServerEndedError, StartError, UsageError
-from neuro_latent_serving.server.watchdog import STALLED
+from neuro_latent_serving.launch.watchdog import STALLED
+from neuro_latent_serving.options import LogFile, checked
+from neuro_latent_serving.repository.check import model_names
+from neuro_latent_serving.web.asgi import AsgiServer
+from neuro_latent_serving.web.ports import Ports, claim_ports, is_this_machine, numeric_host
 
 __all__ = ["ReadyModel", "ServerConfig", "TritonServer"]
 
@@ -56,29 +61,42 @@ def never() -> bool:
     return False
 
 
-@dataclass(frozen=True)
+@checked
 class ServerConfig:
-    """How a server is started and stopped. Times are in seconds."""
+    """How a server is started and stopped. Times are in seconds.
 
-    host: str = "127.0.0.1"
-    ports: Ports = field(default_factory=Ports)
-    tritonserver: Path | None = None  # None: found on the PATH or in the wheel
-    ready_timeout: float = 120.0
-    drain_timeout: int = 30  # for requests in flight when the server is asked to stop
-    kill_after: float = 5.0  # on top of drain_timeout; then the server is killed
-    verbose: bool = False  # a line a request in the server's log
-    show_log: bool = False  # copy the server's log to stderr
-    log_file: Path | None = None  # None: in a temporary folder that is removed, unless the server fails
-    environment: Mapping[str, str] = field(default_factory=dict)  # for the server and its python models
-    arguments: tuple[str, ...] = ()  # more options of tritonserver
+    Attributes:
+        kill_after: on top of ``drain_timeout``; then the server is killed.
+        environment: for the server and its python models.
+        arguments: more options of tritonserver.
 
-    def __post_init__(self) -> None:
-        if self.ready_timeout <= 0:
-            raise UsageError(f"--ready-timeout {self.ready_timeout:g}: must be more than 0 seconds")
-        if self.drain_timeout < 0:
-            raise UsageError(f"--drain-timeout {self.drain_timeout}: must be 0 seconds or more")
-        if self.log_file is not None and (self.log_file.is_dir() or not self.log_file.absolute().parent.is_dir()):
-            raise UsageError(f"--log-file {self.log_file}: not a file in an existing folder")
+    Raises:
+        UsageError: a value is outside its range; the message names its option.
+    """
+
+    host: Annotated[str, typer.Option(help="IPv4 address to listen on; 0.0.0.0 is every network of this machine.")] = (
+        "127.0.0.1"
+    )
+    ports: Ports = Ports()
+    tritonserver: Annotated[
+        Path | None,
+        typer.Option(help="The program tritonserver. Default: the one on PATH, else that of nvidia-pytriton."),
+    ] = None
+    ready_timeout: Annotated[float, Field(gt=0), typer.Option(help="Seconds that the models may take to load.")] = 120.0
+    drain_timeout: Annotated[
+        int,
+        Field(ge=0),
+        typer.Option(help="Seconds that requests in flight may take to finish when the server stops."),
+    ] = 30
+    kill_after: float = 5.0
+    show_log: Annotated[bool, typer.Option("--show-log", help="Copy the server's log to stderr.")] = False
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show the server's log, with a line a request.")] = False
+    log_file: Annotated[
+        LogFile | None,
+        typer.Option(help="Append the server's log to this file. Default: a temporary one, kept only on a failure."),
+    ] = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    arguments: tuple[str, ...] = ()
 
 
 class TritonServer:
@@ -93,19 +111,18 @@ class TritonServer:
         self.repository = repository.absolute()
         self.config = config or ServerConfig()
         self.ports = self.config.ports
-        self.binary: TritonBinary | None = None
         self.version = ""
         self.models: tuple[ReadyModel, ...] = ()
         self.start_seconds = 0.0
         self._expected = models
         self._process: ServerProcess | None = None
         self._run_dir: Path | None = None
-        self._run_fd = self._repository_fd = -1
+        self._run_fd = -1
         self._access: ServerAccess | None = None
         self._front: AsgiServer | None = None
         self._log_start = 0
-        self._follower: LogFollower | None = None
-        self._ended = False
+        self._keep_log = False
+        self._opened = ExitStack()
 
     def __enter__(self) -> "TritonServer":
         self.start()
@@ -171,7 +188,8 @@ class TritonServer:
             self.version, self.models = health.version(), health.models()
             self._leave_access()
         except BaseException as error:
-            self._end(keep_log=isinstance(error, ServeError) and self._process is not None)
+            self._keep_log = isinstance(error, ServeError) and self._process is not None
+            self._opened.close()
             if isinstance(error, OSError):
                 raise StartError(f"the server cannot be started: {error}", "Is its disk full?") from error
             raise
@@ -184,9 +202,10 @@ class TritonServer:
         if code is None and self._front is not None:
             self._front.check()
         if code is not None:
-            self._end(keep_log=True)
-            error = self._failure(f"tritonserver ended by itself ({exit_text(code)})")
-            raise ServerEndedError(error.message, error.hint, stalled=STALLED in self.log_text())
+            self._keep_log = True
+            self._opened.close()
+            failure = self._failure(f"tritonserver ended by itself ({exit_text(code)})")
+            raise ServerEndedError(*failure, stalled=STALLED in self.log_text())
 
     def again(self) -> "TritonServer":
         """A server like this one, for the same ports; to be started when this one has ended."""
@@ -205,7 +224,7 @@ class TritonServer:
                 while process.wait(POLL_SECONDS) is None and time.monotonic() < deadline and not force():
                     pass
         finally:
-            self._end(keep_log=False)
+            self._opened.close()
 
     def log_text(self) -> str:
         """What this server has written."""
@@ -218,57 +237,67 @@ class TritonServer:
             raise ServeError("this TritonServer was started before", "Make a new one for another start.")
         if self._expected is None:
             self._expected = model_names(self.repository)
-        self.binary = find_tritonserver(self.config.tritonserver)
+        binary = find_tritonserver(self.config.tritonserver)
         host = numeric_host(self.config.host)
         self.ports = claim_ports(host, self.config.ports)
         self._run_dir = Path(tempfile.mkdtemp(prefix=RUN_PREFIX, dir=temporary_folder()))
+        self._opened.callback(self._remove_run_dir, self._run_dir)
         remove_leftovers(self._run_dir.parent)
         # Whatever characters its path has, Triton and its shell see this one.
         link = self._run_dir / REPOSITORY
         link.symlink_to(self.repository)
         self._run_fd = os.open(self._run_dir, os.O_PATH)
-        self._repository_fd = hold(self.repository)
+        self._opened.callback(os.close, self._run_fd)
+        self._opened.callback(os.close, hold(self.repository))
         self._open_http(host)
-        backends = prepare_backends(self.binary, self._run_dir)
+        binary = prepare_backends(binary, self._run_dir)
         shm_prefix = f"{SHM_PREFIX}{uuid.uuid4().hex[:12]}-"
-        arguments = server_arguments(
-            repository=link,
-            backends=backends.folder,
-            host=host,
-            http_socket=self._http_socket,
-            ports=self.ports,
-            shm_prefix=shm_prefix,
-            drain_seconds=self.config.drain_timeout,
-            verbose=self.config.verbose,
-        )
         self.log_file.touch(mode=0o600)
         self._log_start = self.log_file.stat().st_size
+        if self.config.show_log:
+            self._opened.callback(LogFollower(self.log_file, self._log_start).close)
         self._process = ServerProcess(
-            [str(self.binary.path), *arguments, *self.config.arguments],
-            server_environment({**backends.environment, **self.config.environment}),
+            [str(binary.path), *self._options(host, link, binary.backends, shm_prefix), *self.config.arguments],
+            server_environment({**binary.environment, **self.config.environment}),
             self.log_file,
             self._run_dir,
             shm_prefix,
         )
-        if self.config.show_log:
-            self._follower = LogFollower(self.log_file, self._log_start)
+        self._opened.callback(self._process.close)
+        self._opened.callback(self._process.kill)
+
+    def _options(self, host: str, repository: Path, backends: Path, shm_prefix: str) -> list[str]:
+        """Those of tritonserver. HTTP is on a socket that nobody else reaches; ``front.py`` listens on its port."""
+        return [
+            f"--model-repository={repository}",
+            f"--backend-directory={backends}",
+            f"--http-address=unix:{self._http_socket}",
+            f"--grpc-address={host}",
+            f"--metrics-address={host}",
+            f"--http-port={self.ports.http}",
+            f"--grpc-port={self.ports.grpc}",
+            f"--metrics-port={self.ports.metrics}",
+            "--reuse-grpc-port=false",
+            "--disable-auto-complete-config",
+            "--exit-on-error=true",
+            f"--exit-timeout-secs={self.config.drain_timeout}",
+            f"--log-verbose={int(self.config.verbose)}",
+            f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
+            *server_options(host),
+        ]
 
     def _wait_until_ready(self, deadline: float, should_stop: Callable[[], bool]) -> bool:
         health, process, expected = self._health(), self._running(), self._expected or ()
         while not should_stop():
             code = process.poll()
             if code is not None:
-                error = self._failure(f"tritonserver did not start ({exit_text(code)})")
-                raise StartError(error.message, error.hint)
+                raise StartError(*self._failure(f"tritonserver did not start ({exit_text(code)})"))
             waiting = health.waiting_for(expected)
             if waiting is None:
                 return True
             if time.monotonic() > deadline:
-                error = self._failure(
-                    f"{waiting} was not ready within {self.config.ready_timeout:g} seconds",
-                    "Give it more time with --ready-timeout SECONDS.",
-                )
-                raise StartError(error.message, error.hint)
+                what = f"{waiting} was not ready within {self.config.ready_timeout:g} seconds"
+                raise StartError(*self._failure(what, "Give it more time with --ready-timeout SECONDS."))
             time.sleep(POLL_SECONDS)
         return False
 
@@ -283,50 +312,28 @@ class TritonServer:
                     for _piece in stream:
                         pass
 
-    def _failure(self, what: str, hint: str = "") -> ServeError:
+    def _failure(self, what: str, hint: str = "") -> tuple[str, str]:
+        """Message and hint of an error, with the lines of the log that say why."""
         text = self.log_text()
         if self._run_dir is not None:
             text = text.replace(str(self._run_dir / REPOSITORY), str(self.repository))
         lines = failure_lines(text)
         message = "\n  ".join([f"{what}:", *lines]) if lines else what
-        return ServeError(message, f"{hint} The whole log: {self.log_file}".strip())
+        return message, f"{hint} The whole log: {self.log_file}".strip()
 
-    def _end(self, *, keep_log: bool) -> None:
-        """End the process if it runs, and remove the run folder (but for the log, if it is to be read). Once."""
-        if self._ended:
+    def _remove_run_dir(self, run_dir: Path) -> None:
+        """Remove the run folder, but for the log, if it is to be read."""
+        if not self._keep_log or self.config.log_file is not None:
+            shutil.rmtree(run_dir, ignore_errors=True)
             return
-        self._ended = True
-        if self._access is not None:
-            self._access.remove()
-        if self._process is not None:
-            self._process.kill()
-            self._process.close()
-        if self._front is not None:
-            deadline = time.monotonic() + LAST_BYTES_S
-            self._front.stop(lambda: time.monotonic() > deadline)
-        if self._run_fd >= 0:
-            with suppress(FileNotFoundError):
-                os.unlink(HTTP_SOCKET, dir_fd=self._run_fd)
-            os.close(self._run_fd)
-        if self._repository_fd >= 0:
-            os.close(self._repository_fd)
-        if self._follower is not None:
-            self._follower.close()
-        if self._run_dir is not None and not keep_log:
-            shutil.rmtree(self._run_dir, ignore_errors=True)
-        elif self._run_dir is not None:
-            for name in ("backends", "lib", REPOSITORY):
-                path = self._run_dir / name
-                if path.is_symlink():
-                    path.unlink()
-                else:
-                    shutil.rmtree(path, ignore_errors=True)
-            if self.config.log_file is not None:
-                with suppress(OSError):
-                    self._run_dir.rmdir()
+        for path in run_dir.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != LOG:
+                path.unlink()
 
     def _health(self) -> HealthProbe:
-        return HealthProbe(path=self._http_socket)
+        return HealthProbe(self._http_socket)
 
     @property
     def _http_socket(self) -> str:
@@ -345,12 +352,19 @@ class TritonServer:
             date_header=False,
             timeout_keep_alive=KEEP_ALIVE_S,
         )
+        self._opened.callback(self._stop_front, self._front)
         self._front.start()
+
+    @staticmethod
+    def _stop_front(front: AsgiServer) -> None:
+        deadline = time.monotonic() + LAST_BYTES_S
+        front.stop(lambda: time.monotonic() > deadline)
 
     def _leave_access(self) -> None:
         """For ``neuro-latent adapters``; a server that listens on a network loads nothing, so it needs none."""
         if self._access is not None and is_this_machine(numeric_host(self.config.host)):
             with suppress(OSError):  # adapters then says where it has looked
+                self._opened.callback(self._access.remove)
                 self._access.write()
 
     def _running(self) -> ServerProcess:

@@ -1,7 +1,35 @@
-"""Ctrl-C, SIGTERM and SIGHUP as flags that loops poll."""
+"""What the commands share: errors as text, and Ctrl-C, SIGTERM and SIGHUP as flags that loops poll."""
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from neuro_latent_serving.errors import ServeError
+
+console = Console(stderr=True)
+
+
+def warn(text: str) -> None:
+    """Tell of something that is not as it should be."""
+    console.print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=True, highlight=False)
+
+
+@contextmanager
+def reported_errors() -> Iterator[None]:
+    """Show a ServeError as text and end with its exit code."""
+    try:
+        yield
+    except ServeError as error:
+        console.print("[red]error:[/]", end=" ")
+        console.print(error.message, soft_wrap=True, markup=False, highlight=False)
+        if error.hint:
+            console.print(error.hint, soft_wrap=True, markup=False, highlight=False)
+        raise typer.Exit(error.exit_code) from None
 
 
 class StopSignals:

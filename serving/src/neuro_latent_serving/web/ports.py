@@ -1,30 +1,34 @@
-"""The three ports of a server: checked before the start, because Triton's own message names no option."""
+"""Addresses and ports of servers: checked before the start, because Triton's own message names no option."""
 
 import errno
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from typing import Annotated
 
-from neuro_latent_serving.server.serve_errors import ServeError, UsageError
+import typer
+
+from neuro_latent_serving.errors import ServeError, UsageError
+from neuro_latent_serving.options import Port, checked
 
 
-@dataclass(frozen=True)
+@checked
 class Ports:
-    """TCP ports of Triton's HTTP, gRPC and metrics; 0 asks for any free port."""
+    """TCP ports of Triton's HTTP, gRPC and metrics; 0 asks for any free port.
 
-    http: int = 8000
-    grpc: int = 8001
-    metrics: int = 8002
+    Raises:
+        UsageError: a port cannot be used, or two are the same.
+    """
+
+    http: Annotated[Port, typer.Option("--http-port", help="HTTP port; 0 takes any free one.")] = 8000
+    grpc: Annotated[Port, typer.Option("--grpc-port", help="gRPC port; 0 takes any free one.")] = 8001
+    metrics: Annotated[
+        Port, typer.Option("--metrics-port", help="Port of the Prometheus metrics; 0 takes any free one.")
+    ] = 8002
 
     def __post_init__(self) -> None:
-        for name, port in asdict(self).items():
-            if not (port == 0 or 1024 <= port <= 65535):
-                raise UsageError(
-                    f"--{name}-port {port}: not a usable port",
-                    "Use 1024 to 65535, or 0 for any free port. To be reached on 80 or 443, put a proxy in front.",
-                )
-        fixed = [port for port in asdict(self).values() if port]
+        fixed = [port for port in (self.http, self.grpc, self.metrics) if port]
         if len(set(fixed)) < len(fixed):
             raise UsageError(
                 f"--http-port {self.http}, --grpc-port {self.grpc} and --metrics-port {self.metrics}: two are the same",
@@ -45,6 +49,11 @@ def numeric_host(host: str) -> str:
             f"--host {host}: not an IPv4 address or the name of one ({error.strerror})",
             "Use 127.0.0.1 for this machine only, or 0.0.0.0 for all of its networks.",
         ) from error
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether only programs of this machine reach a numeric address."""
+    return host.startswith("127.")
 
 
 def claim_ports(host: str, ports: Ports) -> Ports:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from neuro_latent_serving.server.logs import LogFollower, failure_lines
-from neuro_latent_serving.server.ports import FREE_PORTS, Ports, claim_ports, numeric_host
-from neuro_latent_serving.server.repository import check_repository
-from neuro_latent_serving.server.serve_errors import ServeError, UsageError
+from neuro_latent_serving.errors import ServeError, UsageError
+from neuro_latent_serving.launch.logs import LogFollower, failure_lines
+from neuro_latent_serving.repository.check import check_repository
+from neuro_latent_serving.web.ports import FREE_PORTS, Ports, claim_ports, numeric_host
 
 
 @pytest.mark.parametrize("port", [-1, 80, 1023, 65536])

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from neuro_latent_serving.server import process
-from neuro_latent_serving.server.backends import prepare_backends
-from neuro_latent_serving.server.binary import TritonBinary, check_libraries, find_tritonserver
-from neuro_latent_serving.server.process import temporary_folder
-from neuro_latent_serving.server.serve_errors import ServeError, UsageError
+from neuro_latent_serving.errors import ServeError, UsageError
+from neuro_latent_serving.launch import process
+from neuro_latent_serving.launch.backends import prepare_backends
+from neuro_latent_serving.launch.binary import TritonBinary, check_libraries, find_tritonserver
+from neuro_latent_serving.launch.process import temporary_folder
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -73,7 +73,7 @@ def test_a_server_without_backends_is_refused(tmp_path: Path) -> None:
 
 def test_the_stub_of_this_python_is_put_into_the_backends(wheel: Path, tmp_path: Path) -> None:
     backends = prepare_backends(find_tritonserver(), tmp_path)
-    files = {file.name for file in (backends.folder / "python").iterdir()}
+    files = {file.name for file in (backends.backends / "python").iterdir()}
     assert files == {"libtriton_python.so", "triton_python_backend_stub"}
     assert backends.environment["LD_LIBRARY_PATH"].endswith("nvidia_pytriton.libs")
 
@@ -81,14 +81,14 @@ def test_the_stub_of_this_python_is_put_into_the_backends(wheel: Path, tmp_path:
 def test_the_wheel_gets_a_backend_for_onnx_graphs_and_one_that_is_there_is_kept(wheel: Path, tmp_path: Path) -> None:
     (tmp_path / "without").mkdir()
     backends = prepare_backends(find_tritonserver(), tmp_path / "without")
-    assert "TritonPythonModel" in (backends.folder / "onnxruntime" / "model.py").read_text()
+    assert "TritonPythonModel" in (backends.backends / "onnxruntime" / "model.py").read_text()
     # Triton refuses this library where it is a link to another folder.
-    assert not (backends.folder / "python" / "libtriton_python.so").is_symlink()
+    assert not (backends.backends / "python" / "libtriton_python.so").is_symlink()
     (wheel / "backends" / "onnxruntime").mkdir()
     (wheel / "backends" / "onnxruntime" / "libtriton_onnxruntime.so").touch()
     (tmp_path / "with").mkdir()
     backends = prepare_backends(find_tritonserver(), tmp_path / "with")
-    assert [file.name for file in (backends.folder / "onnxruntime").iterdir()] == ["libtriton_onnxruntime.so"]
+    assert [file.name for file in (backends.backends / "onnxruntime").iterdir()] == ["libtriton_onnxruntime.so"]
 
 
 def test_a_python_without_a_stub_is_told_which_have_one(wheel: Path, tmp_path: Path) -> None:
@@ -98,15 +98,15 @@ def test_a_python_without_a_stub_is_told_which_have_one(wheel: Path, tmp_path: P
 
 def test_a_full_installation_is_used_as_it_is(fake_server, tmp_path: Path) -> None:
     binary = find_tritonserver(fake_server.program)
-    assert prepare_backends(binary, tmp_path).folder == binary.backends
+    assert prepare_backends(binary, tmp_path).backends == binary.backends
 
 
 def test_a_full_installation_at_a_path_that_a_shell_reads_is_used_by_a_link(fake_server, tmp_path: Path) -> None:
     odd = tmp_path / "a$(id) b"
     fake_server.program.parents[1].rename(odd)
     backends = prepare_backends(find_tritonserver(odd / "bin" / "tritonserver"), tmp_path)
-    assert backends.folder == tmp_path / "backends"
-    assert backends.folder.resolve() == odd / "backends"
+    assert backends.backends == tmp_path / "backends"
+    assert backends.backends.resolve() == odd / "backends"
 
 
 def test_run_folders_are_made_where_a_shell_takes_the_path_as_it_is(

@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -13,10 +12,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from neuro_latent_serving.server import watchdog
-from neuro_latent_serving.server.access import server_options
-from neuro_latent_serving.server.ports import Ports
-from neuro_latent_serving.server.serve_errors import ServeError
+from neuro_latent_serving.errors import ServeError
+from neuro_latent_serving.launch import watchdog
+from neuro_latent_serving.repository.check import is_shell_safe
+from neuro_latent_serving.web.ports import is_this_machine
 
 RUN_PREFIX = "neuro-latent-serve-"
 """Of run folders."""
@@ -31,13 +30,15 @@ KEPT_LOG_S = 7 * 24 * 3600.0
 
 TEMPORARY_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 
+CLOSED_APIS = "model-repository,shared-memory,trace,logging"
+"""What nobody needs who asks for answers: loading models, mapping memory, writing trace files, changing the log."""
 
-def is_shell_safe(path: Path) -> bool:
-    """Whether a shell, and a list of folders with colons, take a path as it is.
+NO_CALL_CARRIES = "x" * 20_000
+"""A word that closes a part of gRPC to everybody: a call's metadata are at most 16 kB. A secret is no option: every
+user of the machine can read the command line of tritonserver."""
 
-    Triton starts the stub of a python model through a shell, with the paths of the model and of the backend.
-    """
-    return shlex.quote(str(path)) == str(path) and ":" not in str(path)
+CONNECTION_AGE_MS = 300_000
+CONNECTION_GRACE_MS = 600_000  # as long as the longest deadline of a request
 
 
 def temporary_folder() -> Path:
@@ -57,37 +58,24 @@ def temporary_folder() -> Path:
     )
 
 
-def server_arguments(
-    *,
-    repository: Path,
-    backends: Path,
-    host: str,
-    http_socket: str,
-    ports: Ports,
-    shm_prefix: str,
-    drain_seconds: int,
-    verbose: bool,
-) -> list[str]:
-    """The options of tritonserver. Information goes to the log file in any case; ``verbose`` adds a line a request.
+def server_options(host: str) -> list[str]:
+    """Options of a tritonserver that listens on ``host``, a numeric address.
 
-    HTTP is on ``http_socket``, which nobody else reaches; ``front.py`` listens on its port.
+    On this machine models are loaded when somebody with the server's secret asks. Strict readiness would count the
+    versions that a newer one has replaced as not ready; whoever starts us asks each model, and a model that does not
+    load ends the server. On a network nothing is loaded after the start. Readiness is strict: a load balancer asks for
+    it, and leaves out a server of which a model has failed. Connections are renewed, so that clients that keep theirs
+    find the replicas that came after them.
     """
+    closed = f"--grpc-restricted-protocol={CLOSED_APIS}:closed={NO_CALL_CARRIES}"
+    if is_this_machine(host):
+        return [closed, "--model-control-mode=explicit", "--load-model=*", "--strict-readiness=false"]
     return [
-        f"--model-repository={repository}",
-        f"--backend-directory={backends}",
-        f"--http-address=unix:{http_socket}",
-        f"--grpc-address={host}",
-        f"--metrics-address={host}",
-        f"--http-port={ports.http}",
-        f"--grpc-port={ports.grpc}",
-        f"--metrics-port={ports.metrics}",
-        "--reuse-grpc-port=false",
-        "--disable-auto-complete-config",
-        "--exit-on-error=true",
-        f"--exit-timeout-secs={drain_seconds}",
-        f"--log-verbose={int(verbose)}",
-        f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
-        *server_options(host),
+        closed,
+        "--model-control-mode=none",
+        "--strict-readiness=true",
+        f"--grpc-max-connection-age={CONNECTION_AGE_MS}",
+        f"--grpc-max-connection-age-grace={CONNECTION_GRACE_MS}",
     ]
 
 

@@ -10,9 +10,11 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from neuro_latent_serving.server import FREE_PORTS, ServerConfig, TritonServer
-from neuro_latent_serving.server.access import CLOSED_APIS, ServerAccess, find_access, foreign_page
-from neuro_latent_serving.server.front import MAX_DEPTH, depth
+from neuro_latent_serving.adapters.access import ServerAccess, find_access
+from neuro_latent_serving.launch import FREE_PORTS, ServerConfig, TritonServer
+from neuro_latent_serving.launch.front import MAX_DEPTH, depth
+from neuro_latent_serving.launch.process import CLOSED_APIS
+from neuro_latent_serving.web.foreign_page import foreign_page
 
 GENERATE = "/v2/models/echo/generate"
 CLOSED = [
