@@ -99,7 +99,7 @@ class BaseClient:
         self._check_open()
         return await self._transport.ask(question, check_timeout(timeout))
 
-    async def _infer(self, request: InferRequest, retries: int | None) -> Tensors:
+    async def _infer(self, request: InferRequest, retries: int | None = None) -> Tensors:
         """Ask, and cancel the request on the server when the caller gives up: a deadline, Ctrl-C, a cancelled task."""
 
         async def attempt(now: InferRequest) -> Tensors:
@@ -144,7 +144,7 @@ class BaseClient:
     ) -> Feedback:
         inputs = make_feedback_inputs(answer, rating, details)
         request = self._request(protocol.FEEDBACK_MODEL, inputs, timeout, traceparent)
-        tensors = await self._infer(request, None)
+        tensors = await self._infer(request)
         failures = Failures.of(self._url, request)
         return Feedback(
             feedback_id=first(tensors, "feedback_id", str, failures),
