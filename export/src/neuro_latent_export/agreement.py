@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from neuro_latent_core.form import join
 from neuro_latent_export import parity
+from neuro_latent_export.errors import ExportError
 from neuro_latent_export.graphs import Sizes
 from neuro_latent_export.parity import Sessions
 from neuro_latent_export.precision import MIN_ROWS, ROWS, Precision, stricter
@@ -25,7 +26,7 @@ MAX_REFERENCE_TOKENS = 128
 BATCH = 8
 
 
-class AgreementError(RuntimeError):
+class AgreementError(ExportError):
     """A precision loses more than its bound; nothing may be published."""
 
 

@@ -13,7 +13,7 @@ from neuro_latent_export import agreement, parity
 from neuro_latent_export.agreement import Agreement, CheckData
 from neuro_latent_export.decoder_graphs import build_prefill, build_step
 from neuro_latent_export.decoder_nodes import Dialect
-from neuro_latent_export.graphs import Sizes, graph_specs, write_graph
+from neuro_latent_export.graphs import PROJECTOR_PATH, Sizes, graph_specs, write_graph
 from neuro_latent_export.parity import Sessions
 from neuro_latent_export.precision import FP32, Precision
 from neuro_latent_export.row_int8 import quantize_rows
@@ -23,6 +23,8 @@ from neuro_latent_trainer.sample import sample_rows
 
 ENCODER_PATHS = ("encoder/1/model.onnx", "t5_encoder/1/model.onnx")
 """The traced graphs that a precision changes; the adapter is small and stays float32."""
+GRAPH_PATHS = (*ENCODER_PATHS, PROJECTOR_PATH, *parity.DECODER_PATHS)
+"""All graphs of a system."""
 
 
 def parity_prompts(count: int) -> list[str]:
@@ -54,18 +56,18 @@ def write_quantized_graphs(
     model: PromptOptimizer, precision: Precision, fp32: Path, folder: Path, log: Callable[[str], None]
 ) -> Sessions:
     """Write all graphs in ``precision``, from the float32 graphs in the folder ``fp32`` where those were traced."""
-    for spec in graph_specs(model):
-        target = folder / spec.path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if precision.encoders and spec.path in ENCODER_PATHS:
-            log(f"quantizing {spec.path}")
-            graph = onnx_ir.load(fp32 / spec.path)
+    sessions = {}
+    for path in (*ENCODER_PATHS, PROJECTOR_PATH):
+        target = _made(folder / path)
+        if precision.encoders and path in ENCODER_PATHS:
+            log(f"quantizing {path}")
+            graph = onnx_ir.load(fp32 / path)
             quantize_rows(graph)
             onnx_ir.save(graph, target)
         else:
-            shutil.copyfile(fp32 / spec.path, target)
-    traced = {spec.path: parity.open_session(folder / spec.path) for spec in graph_specs(model)}
-    return traced | _write_decoder(model, precision, folder, log)
+            shutil.copyfile(fp32 / path, target)
+        sessions[path] = parity.open_session(target)
+    return sessions | _write_decoder(model, precision, folder, log)
 
 
 def write_16_bit_graphs(
@@ -85,18 +87,13 @@ def write_16_bit_graphs(
     t5 = model.generator_model.config
     wide_outputs = precision.products == "float16" or dialect == "tensorrt"
     keep = feed_forward_outputs(t5.d_ff, t5.d_model) if wide_outputs else lambda node: False
-    sessions = {}
-    for path in (*(spec.path for spec in graph_specs(model)), *parity.DECODER_PATHS):
-        target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if path not in (*ENCODER_PATHS, *parity.DECODER_PATHS):
-            shutil.copyfile(fp32 / path, target)
-            sessions[path] = parity.open_session(target)
-            continue
+    shutil.copyfile(fp32 / PROJECTOR_PATH, _made(folder / PROJECTOR_PATH))
+    sessions = {PROJECTOR_PATH: parity.open_session(folder / PROJECTOR_PATH)}
+    for path in (*ENCODER_PATHS, *parity.DECODER_PATHS):
         log(f"narrowing {path}")
         graph = onnx_ir.load(fp32 / path)
         narrow_products(graph, dtype, keep)
-        onnx_ir.save(graph, target)
+        onnx_ir.save(graph, _made(folder / path))
         with tempfile.NamedTemporaryFile(prefix=".reference-", suffix=".onnx", dir=folder) as reference:
             onnx_ir.save(float32_reference(graph), reference.name)
             sessions[path] = parity.open_session(Path(reference.name))
@@ -111,12 +108,17 @@ def _write_decoder(
     dialect: Dialect = "onnxruntime",
 ) -> Sessions:
     sessions = {}
-    for relative, build in zip(parity.DECODER_PATHS, (build_prefill, build_step), strict=True):
-        log(f"building {relative}")
-        (folder / relative).parent.mkdir(parents=True, exist_ok=True)
-        onnx_ir.save(build(model.generator_model, precision, dialect), folder / relative)
-        sessions[relative] = parity.open_session(folder / relative)
+    for path, build in zip(parity.DECODER_PATHS, (build_prefill, build_step), strict=True):
+        log(f"building {path}")
+        onnx_ir.save(build(model.generator_model, precision, dialect), _made(folder / path))
+        sessions[path] = parity.open_session(folder / path)
     return sessions
+
+
+def _made(path: Path) -> Path:
+    """A path whose folder is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def write_graphs(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from neuro_latent_core.tokens import both_ends, without_control
 from neuro_latent_export.decoder_graphs import cache_names
+from neuro_latent_export.errors import ExportError
 from neuro_latent_export.graphs import PROJECTOR_PATH, GraphSpec, Sizes, example_inputs
 from neuro_latent_trainer.backbones import ids_of, special_ends
 from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
@@ -38,7 +39,7 @@ Sessions = dict[str, ort.InferenceSession]
 """By path in the repository."""
 
 
-class ParityError(RuntimeError):
+class ParityError(ExportError):
     """A graph does not compute what torch computes; nothing may be published."""
 
 
