@@ -7,8 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, Generic
+from typing import Any, Final
 
 import httpx2
 
@@ -20,27 +19,6 @@ from .._request import WIRE_TYPES, InferRequest
 from ..errors import NeuroLatentError
 from ..results import ServedModel
 from .base import CANCEL_TIMEOUT_S, A, Question, ResponseStream, Tensors
-
-
-@dataclass(frozen=True, slots=True)
-class _Exchange(Generic[A]):
-    """One HTTP request, and how its whole answer is read."""
-
-    method: str
-    path: str
-    timeout_s: float
-    failures: Failures
-    read: Callable[[httpx2.Response, Failures], A]
-    body: Mapping[str, object] | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-    def request(self, http: httpx2.Client | httpx2.AsyncClient) -> httpx2.Request:
-        return http.build_request(
-            self.method, self.path, json=self.body, headers=dict(self.headers), timeout=self.timeout_s
-        )
-
-    def answer(self, response: httpx2.Response) -> A:
-        return self.read(response, self.failures)
 
 
 class HttpTransport:
@@ -65,50 +43,65 @@ class HttpTransport:
             {"name": name, "datatype": WIRE_TYPES[name], "shape": [1, 1], "data": [value]}
             for name, value in request.inputs.items()
         ]
-        exchange = self._exchange(request, "infer", {"inputs": inputs}, _read_tensors)
-        return exchange.answer(await self._send(exchange))
+        failures = Failures.of(self._address, request)
+        return _read_tensors(await self._post(request, "infer", {"inputs": inputs}, failures), failures)
 
     async def stream(self, request: InferRequest) -> ResponseStream:
-        exchange = self._exchange(request, "generate_stream", request.inputs, _read_stream_error)
-        response = await self._send(exchange, stream=True)
+        failures = Failures.of(self._address, request)
+        response = await self._post(request, "generate_stream", request.inputs, failures, stream=True)
         if response.status_code != 200:  # the answer is the error that stands in place of a stream
-            raise exchange.answer(response)
-        return self._responses(response, request, exchange.failures)
+            raise _stream_error(response, failures)
+        return self._responses(response, request, failures)
 
     async def cancel(self, request_id: str) -> None:
-        path = f"/v2/models/{protocol.CANCEL_MODEL}/generate_stream"
         failures = Failures(self._address, CANCEL_TIMEOUT_S, protocol.CANCEL_MODEL)
-        body = {protocol.CANCEL_INPUT: request_id}
+        request = self._http.build_request(
+            "POST",
+            f"/v2/models/{protocol.CANCEL_MODEL}/generate_stream",
+            json={protocol.CANCEL_INPUT: request_id},
+            timeout=CANCEL_TIMEOUT_S,
+        )
         # RuntimeError: the pool is closed already.
         with contextlib.suppress(NeuroLatentError, RuntimeError):
-            await self._send(_Exchange("POST", path, CANCEL_TIMEOUT_S, failures, _is_ok, body))
+            await self._send(request, CANCEL_TIMEOUT_S, failures)
 
     async def ask(self, question: Question[A], timeout_s: float) -> A:
         method, path, read = _QUESTIONS[question.about]
         failures = Failures(self._address, timeout_s, question.model)
-        body: Mapping[str, object] | None = None if method == "GET" else {}
-        exchange: _Exchange[A] = _Exchange(method, path.format(question.model), timeout_s, failures, read, body)
-        return exchange.answer(await self._send(exchange))
+        request = self._http.build_request(
+            method, path.format(question.model), json={} if method == "POST" else None, timeout=timeout_s
+        )
+        answer: A = read(await self._send(request, timeout_s, failures), failures)
+        return answer
 
     async def close(self) -> None:
         self._http.close()
 
-    def _exchange(
+    async def _post(
         self,
         request: InferRequest,
         verb: str,
         body: Mapping[str, object],
-        read: Callable[[httpx2.Response, Failures], A],
-    ) -> _Exchange[A]:
-        path = f"/v2/models/{request.model}/{verb}"
-        failures = Failures.of(self._address, request)
-        body = {"id": request.request_id, **body}
-        return _Exchange("POST", path, request.remaining_s, failures, read, body, request.headers)
+        failures: Failures,
+        *,
+        stream: bool = False,
+    ) -> httpx2.Response:
+        timeout_s = request.remaining_s
+        message = self._http.build_request(
+            "POST",
+            f"/v2/models/{request.model}/{verb}",
+            json={"id": request.request_id, **body},
+            headers=dict(request.headers),
+            timeout=timeout_s,
+        )
+        return await self._send(message, timeout_s, failures, stream=stream)
 
-    async def _send(self, exchange: _Exchange[A], stream: bool = False) -> httpx2.Response:
+    async def _send(
+        self, request: httpx2.Request, timeout_s: float, failures: Failures, *, stream: bool = False
+    ) -> httpx2.Response:
         """The response; with ``stream`` its body is still to come, unless it is an error."""
-        with network(exchange.failures):
-            response: httpx2.Response = self._http.send(exchange.request(self._http), stream=stream)
+        with network(failures):
+            response: httpx2.Response = self._http.send(request, stream=stream)
             if stream and response.status_code != 200:
                 with contextlib.closing(response):
                     response.read()
@@ -126,10 +119,12 @@ class AsyncHttpTransport(HttpTransport):
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def _send(self, exchange: _Exchange[A], stream: bool = False) -> httpx2.Response:
-        with network(exchange.failures):
-            async with asyncio.timeout(exchange.timeout_s):
-                response: httpx2.Response = await self._http.send(exchange.request(self._http), stream=stream)
+    async def _send(
+        self, request: httpx2.Request, timeout_s: float, failures: Failures, *, stream: bool = False
+    ) -> httpx2.Response:
+        with network(failures):
+            async with asyncio.timeout(timeout_s):
+                response: httpx2.Response = await self._http.send(request, stream=stream)
             if stream and response.status_code != 200:
                 async with contextlib.aclosing(response):
                     await response.aread()
@@ -297,7 +292,7 @@ _QUESTIONS: Final[dict[str, tuple[str, str, Callable[[httpx2.Response, Failures]
 """For each question about the server: the method, the path with the model's place, and how the answer is read."""
 
 
-def _read_stream_error(response: httpx2.Response, failures: Failures) -> NeuroLatentError:
+def _stream_error(response: httpx2.Response, failures: Failures) -> NeuroLatentError:
     if response.headers.get("content-type", "").startswith("text/event-stream"):
         return failures.without_status(_reason(response))
     return _error_of(response, failures)
