@@ -13,7 +13,7 @@ from neuro_latent_export import agreement, parity
 from neuro_latent_export.agreement import Agreement, CheckData
 from neuro_latent_export.decoder_graphs import build_prefill, build_step
 from neuro_latent_export.decoder_nodes import Dialect
-from neuro_latent_export.graphs import PROJECTOR_PATH, Sizes, graph_specs, write_graph
+from neuro_latent_export.graphs import PROJECTOR_PATH, graph_specs, write_graph
 from neuro_latent_export.parity import Sessions
 from neuro_latent_export.precision import FP32, Precision
 from neuro_latent_export.row_int8 import quantize_rows
@@ -46,7 +46,7 @@ def write_fp32_graphs(
         sessions[spec.path] = parity.open_session(folder / spec.path)
         checked.append(parity.check_graph(spec, sessions[spec.path]))
     sessions |= _write_decoder(model, FP32, folder, log, dialect)
-    checked.append(parity.check_decoder(model.generator_model, sessions, Sizes.of(model)))
+    checked.append(parity.check_decoder(model, sessions))
     log("comparing the whole generation with torch")
     generation = parity.check_generation(model, sessions, parity_prompts(parity.PROMPTS))
     return sessions, parity.as_json(checked, generation)

@@ -1,6 +1,5 @@
 """The gate of every export: each graph against torch, then the whole generation token by token."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -145,12 +144,13 @@ class StaticDecoder:
 
 
 @torch.no_grad()
-def check_decoder(t5: Any, sessions: Sessions, sizes: Sizes, tolerance: float = GRAPH_TOLERANCE) -> GraphParity:
+def check_decoder(model: PromptOptimizer, sessions: Sessions) -> GraphParity:
     """Compare the log-probabilities of random texts, fed in pieces of several widths, with Hugging Face's T5.
 
     Raises:
-        ParityError: they differ by more than ``tolerance``, relative to the largest.
+        ParityError: they differ by more than :data:`GRAPH_TOLERANCE`, relative to the largest.
     """
+    t5, sizes = model.generator_model, Sizes.of(model)
     generator = torch.Generator().manual_seed(0)
     worst = 0.0
     for rows, encoder_tokens, pieces in ((1, 5, (1, 1, 1)), (3, 37, (4, 1, 150))):
@@ -166,11 +166,11 @@ def check_decoder(t5: Any, sessions: Sessions, sizes: Sizes, tolerance: float = 
         got = np.concatenate([decoder.run(part, "logprobs") for part in parts], axis=1)
         difference = float(np.abs(want - got).max() / np.abs(want).max())
         worst = max(worst, difference if np.isfinite(difference) else np.inf)
-    if worst > tolerance:
+    if worst > GRAPH_TOLERANCE:
         raise ParityError(
-            f"the decoder graphs differ from torch by {worst:.2e} of the largest value; allowed {tolerance}"
+            f"the decoder graphs differ from torch by {worst:.2e} of the largest value; allowed {GRAPH_TOLERANCE}"
         )
-    return GraphParity(DECODER_PATHS[1], worst, tolerance)
+    return GraphParity(DECODER_PATHS[1], worst)
 
 
 def token_feeds(model: PromptOptimizer, texts: list[str]) -> dict[str, Ids]:
@@ -202,30 +202,22 @@ def encode(sessions: Sessions, feeds: dict[str, Ids]) -> npt.NDArray[np.float32]
     return result
 
 
-def encoder_mask(sizes: Sizes, t5_mask_BS: Ids) -> Ids:
-    """The mask of soft prompts and prompt: int64 [B, P + S]."""
-    return np.concatenate([np.ones((len(t5_mask_BS), sizes.soft_prompt_tokens), np.int64), t5_mask_BS], axis=1)
+def start_decoder(model: PromptOptimizer, sessions: Sessions, feeds: dict[str, Ids], columns: int) -> StaticDecoder:
+    """The decoder over the prompts of a batch, whose tokens are as for :func:`encode`."""
+    sizes, mask_BS = Sizes.of(model), feeds["t5_mask"]
+    mask_BQ = np.concatenate([np.ones((len(mask_BS), sizes.soft_prompt_tokens), np.int64), mask_BS], axis=1)
+    return StaticDecoder(sessions, sizes, encode(sessions, feeds), mask_BQ, columns)
 
 
-def greedy(sessions: Sessions, sizes: Sizes, feeds: dict[str, Ids], start: int, eos: int) -> list[list[int]]:
-    """Greedy decoding over the exported graphs, from token ids to token ids, for a batch of prompts.
-
-    Args:
-        sessions: by path in the repository.
-        sizes: of the system.
-        feeds: as for :func:`encode`.
-        start: T5's decoder start token.
-        eos: T5's end token.
-    """
-    mask_BQ = encoder_mask(sizes, feeds["t5_mask"])
-    decoder = StaticDecoder(sessions, sizes, encode(sessions, feeds), mask_BQ, MAX_LENGTH)
-    rows = len(mask_BQ)
-    token_B = np.full(rows, start, dtype=np.int64)
+def greedy(model: PromptOptimizer, sessions: Sessions, feeds: dict[str, Ids]) -> list[list[int]]:
+    """Greedy decoding over the exported graphs, from token ids (as for :func:`encode`) to token ids."""
+    decoder, rows = start_decoder(model, sessions, feeds, MAX_LENGTH), len(feeds["t5_mask"])
+    token_B = np.full(rows, model.generator_model.config.decoder_start_token_id, dtype=np.int64)
     written: list[list[int]] = [[] for _ in range(rows)]
     done = np.zeros(rows, dtype=bool)
     for _ in range(MAX_LENGTH):
         token_B = decoder.run(token_B[:, None], "next_token")[:, 0]
-        done |= token_B == eos
+        done |= token_B == model.generator.eos_id
         for row in np.flatnonzero(~done):
             written[row].append(int(token_B[row]))
         if done.all():
@@ -255,27 +247,19 @@ def check_tokenizers(model: PromptOptimizer, folder: Path, prompts: list[str]) -
                 raise ParityError(f"prompt {number}: the served tokenizer of the {name} gives other ids than torch's")
 
 
-def check_generation(
-    model: PromptOptimizer,
-    sessions: Sessions,
-    prompts: list[str],
-    progress: Callable[[int], None] = lambda n: None,
-) -> GenerationParity:
+def check_generation(model: PromptOptimizer, sessions: Sessions, prompts: list[str]) -> GenerationParity:
     """Compare greedy decoding over the graphs with Hugging Face ``generate``, token by token.
 
     Raises:
         ParityError: a prompt gives other tokens; the message names the prompt's number and the first difference.
     """
-    sizes = Sizes.of(model)
-    start = model.generator_model.config.decoder_start_token_id
     for first in range(0, len(prompts), BATCH):
         texts = prompts[first : first + BATCH]
-        got = greedy(sessions, sizes, token_feeds(model, texts), start, model.generator.eos_id)
+        got = greedy(model, sessions, token_feeds(model, texts))
         for i, (want_row, got_row) in enumerate(zip(model.generate_ids(texts, MAX_LENGTH), got, strict=True)):
             if want_row != got_row:
                 at = next((k for k, (a, b) in enumerate(zip(want_row, got_row, strict=False)) if a != b), -1)
                 raise ParityError(f"prompt {first + i}: the exported graphs write other tokens than torch from {at} on")
-        progress(len(texts))
     return GenerationParity(len(prompts), len(prompts), MAX_LENGTH)
 
 
