@@ -22,8 +22,8 @@ from neuro_latent_client import (
 )
 from neuro_latent_client._endpoint import parse_url
 from neuro_latent_client._failures import Failures
-from neuro_latent_client.transports.grpc import error_of
 from neuro_latent_client.testing import FakeServer
+from neuro_latent_client.transports.grpc import error_of
 
 
 def test_public_names():
