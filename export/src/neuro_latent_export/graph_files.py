@@ -13,7 +13,7 @@ from neuro_latent_export import agreement, parity
 from neuro_latent_export.agreement import Agreement, CheckData
 from neuro_latent_export.decoder_graphs import build_prefill, build_step
 from neuro_latent_export.decoder_nodes import Dialect
-from neuro_latent_export.graphs import PROJECTOR_PATH, graph_specs, write_graph
+from neuro_latent_export.graphs import ENCODER_PATHS, PROJECTOR_PATH, graph_specs, write_graph
 from neuro_latent_export.parity import Sessions
 from neuro_latent_export.precision import FP32, Precision
 from neuro_latent_export.row_int8 import quantize_rows
@@ -21,8 +21,6 @@ from neuro_latent_export.sixteen_bits import feed_forward_outputs, float32_refer
 from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.sample import sample_rows
 
-ENCODER_PATHS = ("encoder/1/model.onnx", "t5_encoder/1/model.onnx")
-"""The traced graphs that a precision changes; the adapter is small and stays float32."""
 GRAPH_PATHS = (*ENCODER_PATHS, PROJECTOR_PATH, *parity.DECODER_PATHS)
 """All graphs of a system."""
 

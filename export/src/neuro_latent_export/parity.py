@@ -14,7 +14,7 @@ from torch import Tensor
 from neuro_latent_core.tokens import both_ends, without_control
 from neuro_latent_export.decoder_graphs import cache_names
 from neuro_latent_export.errors import ExportError
-from neuro_latent_export.graphs import PROJECTOR_PATH, GraphSpec, Sizes, example_inputs
+from neuro_latent_export.graphs import ENCODER_PATHS, PROJECTOR_PATH, GraphSpec, Sizes, example_inputs
 from neuro_latent_trainer.backbones import ids_of, special_ends
 from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
 
@@ -92,14 +92,18 @@ def check_graph(spec: GraphSpec, session: ort.InferenceSession) -> GraphParity:
                 if not np.array_equal(want_array, got):
                     raise ParityError(f"{spec.path}: {tensor.name} differs from torch")
             else:
-                scale = max(float(np.abs(want_array).max()), 1e-6)
-                difference = float(np.abs(want_array - got).max()) / scale
-                worst = max(worst, difference if np.isfinite(difference) else np.inf)
+                worst = max(worst, _difference(want_array, got))
     if worst > GRAPH_TOLERANCE:
         raise ParityError(
             f"{spec.path}: differs from torch by {worst:.2e} of its largest value; allowed {GRAPH_TOLERANCE}"
         )
     return GraphParity(spec.path, worst)
+
+
+def _difference(want: npt.NDArray[Any], got: npt.NDArray[Any]) -> float:
+    """The largest difference, relative to the largest value."""
+    difference = float(np.abs(want - got).max()) / max(float(np.abs(want).max()), 1e-6)
+    return difference if np.isfinite(difference) else np.inf
 
 
 class StaticDecoder:
@@ -164,8 +168,7 @@ def check_decoder(model: PromptOptimizer, sessions: Sessions) -> GraphParity:
         decoder = StaticDecoder(sessions, sizes, hidden_BQD.numpy(), mask_BQ.numpy(), columns)
         parts = np.split(ids_BT.numpy(), np.cumsum(pieces)[:-1], axis=1)
         got = np.concatenate([decoder.run(part, "logprobs") for part in parts], axis=1)
-        difference = float(np.abs(want - got).max() / np.abs(want).max())
-        worst = max(worst, difference if np.isfinite(difference) else np.inf)
+        worst = max(worst, _difference(want, got))
     if worst > GRAPH_TOLERANCE:
         raise ParityError(
             f"the decoder graphs differ from torch by {worst:.2e} of the largest value; allowed {GRAPH_TOLERANCE}"
@@ -191,11 +194,10 @@ def encode(sessions: Sessions, feeds: dict[str, Ids]) -> npt.NDArray[np.float32]
         sessions: by path in the repository.
         feeds: ``encoder_ids``, ``encoder_mask`` [B, L], ``t5_ids``, ``t5_mask`` [B, S], all int64.
     """
-    (embedding_BE,) = sessions["encoder/1/model.onnx"].run(
-        None, {"input_ids": feeds["encoder_ids"], "attention_mask": feeds["encoder_mask"]}
-    )
+    encoder, t5_encoder = (sessions[path] for path in ENCODER_PATHS)
+    (embedding_BE,) = encoder.run(None, {"input_ids": feeds["encoder_ids"], "attention_mask": feeds["encoder_mask"]})
     (soft_BPD,) = sessions[PROJECTOR_PATH].run(["soft_prompts"], {"raw_embedding": embedding_BE})
-    (hidden_BQD,) = sessions["t5_encoder/1/model.onnx"].run(
+    (hidden_BQD,) = t5_encoder.run(
         None, {"soft_prompts": soft_BPD, "input_ids": feeds["t5_ids"], "attention_mask": feeds["t5_mask"]}
     )
     result: npt.NDArray[np.float32] = hidden_BQD

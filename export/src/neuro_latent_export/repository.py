@@ -34,8 +34,8 @@ from neuro_latent_export.backends import (
 from neuro_latent_export.decoder_nodes import OPSET as DECODER_OPSET
 from neuro_latent_export.decoder_nodes import Dialect
 from neuro_latent_export.errors import ExportError
-from neuro_latent_export.graph_files import ENCODER_PATHS, GRAPH_PATHS, parity_prompts, write_graphs
-from neuro_latent_export.graphs import OPSET, PROJECTOR_PATH, Sizes, graph_specs, write_graph
+from neuro_latent_export.graph_files import GRAPH_PATHS, parity_prompts, write_graphs
+from neuro_latent_export.graphs import ENCODER_PATHS, OPSET, PROJECTOR_PATH, Sizes, graph_specs, write_graph
 from neuro_latent_export.move_graph import build_move
 from neuro_latent_export.precision import FP32, Precision
 from neuro_latent_export.publishing import check_nothing_is_lost, published

@@ -13,8 +13,7 @@ import pytest
 from neuro_latent_export import parity
 from neuro_latent_export import repository as repository_module
 from neuro_latent_export.agreement import Agreement
-from neuro_latent_export.graph_files import ENCODER_PATHS
-from neuro_latent_export.graphs import PROJECTOR_PATH
+from neuro_latent_export.graphs import ENCODER_PATHS, PROJECTOR_PATH
 from neuro_latent_export.parity import DECODER_PATHS, GenerationParity, GraphParity
 from neuro_latent_export.precision import FP32, INT8, Precision
 from neuro_latent_export.repository import export_repository
