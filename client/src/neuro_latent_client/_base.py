@@ -15,10 +15,9 @@ from neuro_latent_core import protocol
 from ._answers import MODEL_VERSION, first, sequences_of
 from ._endpoint import DEFAULT_URL, make_settings
 from ._failures import Failures
-from ._request import InferRequest, Scalar, check_timeout, make_feedback_inputs, make_inputs, trace_headers
+from ._request import InferRequest, Scalar, check_timeout, trace_headers
 from ._retry import retried
 from .errors import DeadlineError
-from .options import FeedbackDetails, GenerationOptions
 from .results import Feedback, GeneratedSequence, Optimization, Piece
 from .tls import TlsConfig
 from .transports import connect
@@ -119,31 +118,14 @@ class BaseClient:
             await self._run(self._transport.cancel(request.request_id))
             raise
 
-    async def _optimize(
-        self,
-        raw_prompt: str,
-        options: GenerationOptions,
-        timeout: float | None,
-        traceparent: str | None,
-        retries: int | None = None,
-    ) -> Optimization:
-        request = self._request(protocol.UNARY_MODEL, make_inputs(raw_prompt, options), timeout, traceparent)
+    async def _optimize(self, request: InferRequest, retries: int | None = None) -> Optimization:
         tensors = await self._infer(request, retries)
         failures = Failures.of(self._url, request)
         sequences = sequences_of(tensors, failures)
         truncated = first(tensors, "truncated", bool, failures)
         return self._result(request, sequences, truncated, first(tensors, MODEL_VERSION, str, failures), None)
 
-    async def _feedback(
-        self,
-        answer: Optimization | str,
-        rating: int,
-        details: FeedbackDetails,
-        timeout: float | None,
-        traceparent: str | None,
-    ) -> Feedback:
-        inputs = make_feedback_inputs(answer, rating, details)
-        request = self._request(protocol.FEEDBACK_MODEL, inputs, timeout, traceparent)
+    async def _feedback(self, request: InferRequest) -> Feedback:
         tensors = await self._infer(request)
         failures = Failures.of(self._url, request)
         return Feedback(
@@ -179,19 +161,10 @@ class BaseClient:
 class Stream:
     """What both kinds of stream share: how it is asked for, the text so far, and the answer."""
 
-    def __init__(
-        self,
-        client: BaseClient,
-        raw_prompt: str,
-        options: GenerationOptions,
-        timeout: float | None,
-        traceparent: str | None,
-        retries: int | None = None,
-    ) -> None:
-        inputs = make_inputs(raw_prompt, options)
+    def __init__(self, client: BaseClient, request: InferRequest, retries: int | None = None) -> None:
         self._client = client
         self._transport = client._transport
-        self._request = client._request(protocol.STREAM_MODEL, inputs, timeout, traceparent)
+        self._request = request
         self._retries = client._settings.retries if retries is None else retries
         self._responses: ResponseStream | None = None
         self._tried = False  # the responses were read already

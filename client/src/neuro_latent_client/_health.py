@@ -8,7 +8,7 @@ from neuro_latent_core import protocol
 from neuro_latent_core.limits import MAX_DEADLINE_MS
 
 from ._base import BaseClient, Stream
-from ._request import check_timeout
+from ._request import check_timeout, make_inputs
 from .errors import NeuroLatentError
 from .options import GenerationOptions
 from .results import Health
@@ -56,8 +56,9 @@ async def _probe(client: BaseClient, timeout_s: float, stream: type[Stream]) -> 
     What is late is answered without being decoded, so that a busy server answers it too.
     """
     options: GenerationOptions = {"max_length": 1, "deadline_ms": min(MAX_DEADLINE_MS, math.ceil(timeout_s * 500))}
-    await client._optimize(_PROMPT, options, timeout_s, None, retries=0)
-    pieces = stream(client, _PROMPT, options, timeout_s, None, retries=0)
+    inputs = make_inputs(_PROMPT, options)
+    await client._optimize(client._request(protocol.UNARY_MODEL, inputs, timeout_s, None), retries=0)
+    pieces = stream(client, client._request(protocol.STREAM_MODEL, inputs, timeout_s, None), retries=0)
     try:
         while await pieces._next_piece():
             pass

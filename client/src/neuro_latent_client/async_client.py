@@ -6,10 +6,12 @@ from functools import cached_property
 from types import TracebackType
 from typing import Any, Literal, Unpack
 
+from neuro_latent_core import protocol
+
 from ._base import BaseClient, Stream
 from ._coroutines import BackgroundTasks
 from ._health import HEALTH_TIMEOUT_S, check_health
-from ._request import check_count
+from ._request import check_count, make_feedback_inputs, make_inputs
 from .errors import InvalidRequestError, NeuroLatentError
 from .options import FeedbackDetails, GenerationOptions
 from .results import Feedback, Health, Optimization, Piece, Progress, ServedModel
@@ -137,7 +139,8 @@ class AsyncClient(BaseClient):
         **options: Unpack[GenerationOptions],
     ) -> Optimization:
         """As :meth:`Client.optimize`."""
-        return await self._optimize(raw_prompt, options, timeout, traceparent)
+        request = self._request(protocol.UNARY_MODEL, make_inputs(raw_prompt, options), timeout, traceparent)
+        return await self._optimize(request)
 
     async def optimize_many(
         self,
@@ -180,7 +183,8 @@ class AsyncClient(BaseClient):
         **options: Unpack[GenerationOptions],
     ) -> AsyncOptimizationStream:
         """As :meth:`Client.stream`, but the request is sent when the stream is first iterated."""
-        return AsyncOptimizationStream(self, raw_prompt, options, timeout, traceparent)
+        request = self._request(protocol.STREAM_MODEL, make_inputs(raw_prompt, options), timeout, traceparent)
+        return AsyncOptimizationStream(self, request)
 
     async def feedback(
         self,
@@ -192,7 +196,8 @@ class AsyncClient(BaseClient):
         **details: Unpack[FeedbackDetails],
     ) -> Feedback:
         """As :meth:`Client.feedback`."""
-        return await self._feedback(answer, rating, details, timeout, traceparent)
+        inputs = make_feedback_inputs(answer, rating, details)
+        return await self._feedback(self._request(protocol.FEEDBACK_MODEL, inputs, timeout, traceparent))
 
     async def health(self, *, timeout: float = HEALTH_TIMEOUT_S) -> Health:
         """As :meth:`Client.health`."""

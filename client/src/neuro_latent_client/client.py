@@ -4,10 +4,12 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Literal, Unpack
 
+from neuro_latent_core import protocol
+
 from ._base import BaseClient, Stream
 from ._coroutines import run
 from ._health import HEALTH_TIMEOUT_S, check_health
-from ._request import check_count
+from ._request import check_count, make_feedback_inputs, make_inputs
 from ._retry import retried
 from .errors import DeadlineError, NeuroLatentError
 from .options import FeedbackDetails, GenerationOptions
@@ -128,7 +130,8 @@ class Client(BaseClient):
         >>> client.optimize("Create a function", max_length=64, seed=7).text
         'Create a function\\n\\nIn Python.'
         """
-        return run(self._optimize(raw_prompt, options, timeout, traceparent))
+        request = self._request(protocol.UNARY_MODEL, make_inputs(raw_prompt, options), timeout, traceparent)
+        return run(self._optimize(request))
 
     def optimize_many(
         self,
@@ -198,7 +201,8 @@ class Client(BaseClient):
         <BLANKLINE>
         In Python.
         """
-        stream = OptimizationStream(self, raw_prompt, options, timeout, traceparent)
+        request = self._request(protocol.STREAM_MODEL, make_inputs(raw_prompt, options), timeout, traceparent)
+        stream = OptimizationStream(self, request)
         stream._send()
         return stream
 
@@ -228,7 +232,8 @@ class Client(BaseClient):
         >>> client.feedback(answer, -1).created  # it is rated already
         False
         """
-        return run(self._feedback(answer, rating, details, timeout, traceparent))
+        inputs = make_feedback_inputs(answer, rating, details)
+        return run(self._feedback(self._request(protocol.FEEDBACK_MODEL, inputs, timeout, traceparent)))
 
     def health(self, *, timeout: float = HEALTH_TIMEOUT_S) -> Health:
         """Whether the server is there and both models answer a prompt, of which one token is written. A server that
