@@ -10,10 +10,11 @@ from typing import Any
 import onnx_ir
 
 from neuro_latent_export import agreement, parity
-from neuro_latent_export.agreement import Agreement, CheckData
+from neuro_latent_export.agreement import Agreement
 from neuro_latent_export.decoder_graphs import build_prefill, build_step
 from neuro_latent_export.decoder_nodes import Dialect
 from neuro_latent_export.graphs import ENCODER_PATHS, PROJECTOR_PATH, graph_specs, write_graph
+from neuro_latent_export.job import Job
 from neuro_latent_export.parity import Sessions
 from neuro_latent_export.precision import FP32, Precision
 from neuro_latent_export.row_int8 import quantize_rows
@@ -120,34 +121,26 @@ def _made(path: Path) -> Path:
 
 
 def write_graphs(
-    model: PromptOptimizer,
-    precision: Precision,
-    check_data: CheckData | None,
-    folder: Path,
-    log: Callable[[str], None],
-    progress: Callable[[str], None],
-    dialect: Dialect,
+    job: Job, model: PromptOptimizer, folder: Path, dialect: Dialect
 ) -> tuple[dict[str, Any], Agreement | None]:
     """Write and check the graphs of a precision; returns the manifest's parity and, where quantized, the agreement.
 
     The float32 graphs are made and compared with torch for every precision: quantized ones are compared with them.
     """
+    precision, log = job.precision, job.log
     if precision == FP32:
         return write_fp32_graphs(model, folder, log, dialect)[1], None
     with tempfile.TemporaryDirectory(prefix=".fp32-", dir=folder) as fp32:
         reference, compared = write_fp32_graphs(model, Path(fp32), log, dialect)
         write = partial(write_16_bit_graphs, dialect=dialect) if precision.products else write_quantized_graphs
         sessions = write(model, precision, Path(fp32), folder, log)
-        data = check_data or agreement.read_check_data()
+        data = job.check_data or agreement.read_check_data()
         if not data.of_the_model:
             data = agreement.greedy_references(model, reference, data)
-        log(f"comparing {precision.name} with float32 on {len(data.records)} rows of {data.name}")
+        what = f"comparing {precision.name} with float32"
+        log(f"{what} on {len(data.records)} rows of {data.name}")
         found = agreement.compare(
-            model,
-            reference,
-            sessions,
-            data,
-            lambda done, rows: progress(f"comparing {precision.name} with float32: {done} of {rows} rows"),
+            model, reference, sessions, data, lambda done, rows: job.progress(f"{what}: {done} of {rows} rows")
         )
     agreement.check(found, precision)
     return compared, found

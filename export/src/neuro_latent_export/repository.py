@@ -3,7 +3,6 @@
 import importlib.metadata
 import os
 import re
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,9 @@ from neuro_latent_core.repository import (
     Manifest,
 )
 from neuro_latent_export import parity
-from neuro_latent_export.agreement import CheckData
 from neuro_latent_export.backends import (
     SEVERAL_ADAPTERS,
     BackendName,
-    DeviceName,
     adapter_path,
     default_device,
     unsupported,
@@ -36,6 +33,7 @@ from neuro_latent_export.decoder_nodes import Dialect
 from neuro_latent_export.errors import ExportError
 from neuro_latent_export.graph_files import GRAPH_PATHS, parity_prompts, write_graphs
 from neuro_latent_export.graphs import ENCODER_PATHS, OPSET, PROJECTOR_PATH, Sizes, graph_specs, write_graph
+from neuro_latent_export.job import Job
 from neuro_latent_export.move_graph import build_move
 from neuro_latent_export.precision import FP32, Precision
 from neuro_latent_export.publishing import check_nothing_is_lost, published
@@ -46,42 +44,6 @@ from neuro_latent_trainer import adapter_folder
 from neuro_latent_trainer.model import PromptOptimizer
 
 MOVE_PATH = "t5_decoder/1/move.onnx"
-
-
-@dataclass(frozen=True)
-class Job:
-    """What an export is asked for.
-
-    Attributes:
-        adapter: an adapter folder, or a training run.
-        output: the folder of the repository, or of the adapter alone.
-        encoder: frozen encoder, if not the one that the adapter names.
-        generator: likewise.
-        precision: how weights are stored.
-        backend: what runs the encoder, the projector and the T5 encoder.
-        device: where the decoder runs, and with Triton's own backends all else too (the backend ``python`` has the
-            encoders on the CPU in any case); None takes the backend's usual one.
-        tensorrt_rtx: build the engines of the backend ``tensorrt`` with TensorRT-RTX for GPUs of this compute
-            capability (``8.9``), which need not be at hand: for checks, since Triton does not load such engines.
-        check_data: what a quantized repository is compared with float32 on; None takes the prompts of the
-            project's own sample, with what float32 writes for them.
-        force: replace a repository to which adapters were added, too; they are lost.
-        log: told of each stage.
-        progress: told how far a long stage is.
-    """
-
-    adapter: Path
-    output: Path
-    encoder: str | None = None
-    generator: str | None = None
-    precision: Precision = FP32
-    backend: BackendName = "python"
-    device: DeviceName | None = None
-    tensorrt_rtx: str | None = None
-    check_data: CheckData | None = None
-    force: bool = False
-    log: Callable[[str], None] = lambda text: None
-    progress: Callable[[str], None] = lambda text: None
 
 
 @dataclass(frozen=True)
@@ -168,7 +130,7 @@ def export_repository(adapter: Path, output: Path, **settings: Any) -> dict[str,
         artifacts = write_texts(model, building)
         parity.check_tokenizers(model, building, parity_prompts(parity.PROMPTS))
         dialect: Dialect = "tensorrt" if library else "onnxruntime"
-        compared, agreed = write_graphs(model, precision, job.check_data, building, log, job.progress, dialect)
+        compared, agreed = write_graphs(job, model, building, dialect)
         engines = None
         if library:  # the graphs were checked on the CPU; only the engines that are made of them are kept
             engines = write_engines(library, model, building, building, log)
