@@ -58,7 +58,7 @@ def decode(
         )
         config = config.quick() if quick else config
         result = report.heading("decode", {**_described(repository), **dataclasses.asdict(config)})
-        result |= benchmark.run_cells(repository, config, report.progress)
+        result |= benchmark.run_cells(repository, config)
         benchmark.show(result)
         finish(result, plots.decode, plot, as_json)
 
@@ -101,10 +101,10 @@ def serve(
         config = config.quick() if quick else config
         if repository is not None and url is None:
             result = report.heading("serve", {**_described(repository), **dataclasses.asdict(config)})
-            result |= benchmark.run_server(repository, config, report.progress)
+            result |= benchmark.run_server(repository, config)
         elif url is not None and repository is None:
             result = report.heading("serve", {"url": url, **dataclasses.asdict(config)})
-            result |= benchmark.load_running(url, config, report.progress)
+            result |= benchmark.load_running(url, config)
         else:
             raise typer.BadParameter("give either --repository REPO or --url grpc://HOST:PORT")
         benchmark.show(result)
@@ -119,13 +119,12 @@ def session() -> Iterator[None]:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Imported late in the commands, so that --help does not wait; here only for the names of what can go wrong.
-    from neuro_latent_client import NeuroLatentError
     from neuro_latent_core.errors import PublicError
     from neuro_latent_serving.launch import ServeError
 
     try:
         yield
-    except (BenchError, NeuroLatentError, PublicError, ServeError, OSError, ValueError) as error:
+    except (BenchError, PublicError, ServeError, OSError, ValueError) as error:
         report.console.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         if hint := getattr(error, "hint", ""):
             report.console.print(hint, highlight=False, markup=False, soft_wrap=True)

@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from neuro_latent_benchmarks.statistics import Spread, significant
 from neuro_latent_serving.engine import Engine
 from neuro_latent_serving.engine.decoder_factory import DeviceName
 
-Log = Callable[[str], None]
 Prompt = tuple[str, Floats]
 
 
@@ -62,7 +61,7 @@ def prompts(repository: Path, count: int, input_tokens: int, threads: int) -> li
         return found
 
 
-def run_cells(repository: Path, config: DecodeConfig, log: Log) -> dict[str, Any]:
+def run_cells(repository: Path, config: DecodeConfig) -> dict[str, Any]:
     """Measure every combination; with and without speculation in turns.
 
     Returns: ``cells`` (see :func:`measure`) and ``first_token_ms``: from request to first token of one text alone, by
@@ -81,7 +80,7 @@ def run_cells(repository: Path, config: DecodeConfig, log: Log) -> dict[str, Any
             inputs = prompts(repository, slots, width, config.threads)
             first[str(width)] = first_token(engines[False], inputs, config.rounds).as_json()
             for rows, new_tokens in itertools.product(config.rows, config.new_tokens):
-                log(f"  {rows} rows, {width} input tokens, {new_tokens} new tokens")
+                report.progress(f"  {rows} rows, {width} input tokens, {new_tokens} new tokens")
                 taken: dict[bool, list[dict[str, float]]] = {False: [], True: []}
                 for number in range(config.rounds + 1):
                     for on, engine in engines.items():

@@ -6,7 +6,6 @@ Shows before and after on stderr; the last line on stdout is one JSON object.
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -51,24 +50,21 @@ def show(raw: str, enhanced: str, note: str) -> None:
 
 def optimize(client: Client, raw: str, transport: str) -> dict[str, Any]:
     """One prompt: over gRPC as a stream, over HTTP as a whole; ``ms`` is what the client waited."""
-    started = time.perf_counter()
+    note = transport
     if transport == "grpc-stream":
         with client.stream(raw, max_length=MAX_LENGTH) as stream:
-            first_ms = None
             for _piece in stream:
-                first_ms = first_ms or (time.perf_counter() - started) * 1000
+                pass
         answer = stream.result
-        note = f"{transport}, first text after {first_ms or 0:.0f} ms"
+        note += f", first text after {answer.first_piece_ms or 0:.0f} ms"
     else:
         answer = client.optimize(raw, max_length=MAX_LENGTH)
-        note = transport
-    ms = (time.perf_counter() - started) * 1000
-    show(raw, answer.text, f"{note}, {ms:.0f} ms, {answer.sequences[0].generated_tokens} tokens")
+    show(raw, answer.text, f"{note}, {answer.elapsed_ms:.0f} ms, {answer.generated_tokens} tokens")
     return {
         "raw_prompt": raw,
         "enhanced_prompt": answer.text,
         "transport": transport,
-        "ms": round(ms, 1),
+        "ms": round(answer.elapsed_ms, 1),
         "finish_reason": answer.finish_reason,
     }
 

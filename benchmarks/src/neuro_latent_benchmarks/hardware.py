@@ -17,7 +17,7 @@ BUSY = 0.5
 
 def cores() -> int:
     """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    return len(os.sched_getaffinity(0))
 
 
 def hardware() -> dict[str, Any]:
@@ -49,9 +49,5 @@ def versions(*more: str) -> dict[str, str]:
 
 def _table(path: Path) -> dict[str, str]:
     """The first value of each ``name: value`` line."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return {}
-    rows = [line.split(":", 1) for line in lines if ":" in line]
+    rows = [line.split(":", 1) for line in path.read_text(encoding="utf-8").splitlines() if ":" in line]
     return {name.strip(): value.strip() for name, value in reversed(rows)}

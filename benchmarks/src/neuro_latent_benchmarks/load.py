@@ -5,16 +5,16 @@ arrive, whether the server keeps up or not; their time counts from when they sho
 """
 
 import itertools
-import json
-import subprocess
-import sys
+import multiprocessing
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection
 from types import TracebackType
-from typing import Any
 
 from neuro_latent_client import Client, NeuroLatentError
 
@@ -127,10 +127,12 @@ class LoadProcess:
     """The other process. A context manager; it ends with us."""
 
     def __init__(self, url: str) -> None:
+        context = multiprocessing.get_context("spawn")
         self._url = url
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_work, args=(theirs,), daemon=True)
+        self._process.start()
+        theirs.close()
 
     def __enter__(self) -> "LoadProcess":
         return self
@@ -139,38 +141,27 @@ class LoadProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._process.kill()
-        self._process.communicate()
+        self._process.join()
 
     def closed(self, jobs: Sequence[Job], *, clients: int, seconds: float = 0, stream: bool = False) -> LoadRun:
         """See :func:`closed_loop`."""
-        return self._ask({"closed": {"jobs": jobs, "clients": clients, "seconds": seconds, "stream": stream}})
+        return self._ask(partial(closed_loop, self._url, jobs, clients, seconds, stream))
 
     def open(self, jobs: Sequence[Job], arrivals: Sequence[float], *, stream: bool = True) -> LoadRun:
         """See :func:`open_loop`."""
-        return self._ask({"open": {"jobs": jobs, "arrivals": arrivals, "stream": stream}})
+        return self._ask(partial(open_loop, self._url, jobs, arrivals, stream))
 
-    def _ask(self, question: dict[str, Any]) -> LoadRun:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"url": self._url, **question}) + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError("the process that makes the load has ended")
-        answer = json.loads(line)
-        return LoadRun(tuple(RequestTiming(**timing) for timing in answer["timings"]), answer["seconds"])
+    def _ask(self, loop: Callable[[], LoadRun]) -> LoadRun:
+        self._pipe.send(loop)
+        try:
+            run: LoadRun = self._pipe.recv()
+        except EOFError:
+            raise RuntimeError("the process that makes the load has ended") from None
+        return run
 
 
-def main() -> None:
-    """Questions on stdin, runs on stdout, until stdin ends."""
-    for line in sys.stdin:
-        question = json.loads(line)
-        url = question["url"]
-        run = closed_loop(url, **question["closed"]) if "closed" in question else open_loop(url, **question["open"])
-        answer = {"timings": [asdict(timing) for timing in run.timings], "seconds": run.seconds}
-        sys.stdout.write(json.dumps(answer) + "\n")
-        sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main()
+def _work(pipe: Connection) -> None:
+    """Runs loops, until nobody asks for one."""
+    with suppress(EOFError):
+        while True:
+            pipe.send(pipe.recv()())

@@ -1,7 +1,7 @@
 """``neuro-latent bench serve``: a real Triton over gRPC, closed and open loop, and what Triton itself costs."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,6 @@ from neuro_latent_benchmarks.report import BenchError
 from neuro_latent_benchmarks.statistics import Spread, percentile, poisson_schedule, significant
 from neuro_latent_client import Client
 from neuro_latent_serving.launch import FREE_PORTS, ServerConfig, TritonServer
-
-Log = Callable[[str], None]
 
 COUNT = 64
 """Different prompts of the load."""
@@ -49,26 +47,26 @@ class ServeConfig:
         return ServeConfig((1, 4), (0.5,), 16, 1.5, 6, 1)
 
 
-def run_server(repository: Path, config: ServeConfig, log: Log) -> dict[str, Any]:
+def run_server(repository: Path, config: ServeConfig) -> dict[str, Any]:
     """Start the server as often as asked, then load the last one."""
     firsts: list[list[float]] = []
     for number in range(config.starts):
-        log(f"  starting Triton ({number + 1} of {config.starts})")
+        report.progress(f"  starting Triton ({number + 1} of {config.starts})")
         with TritonServer(repository, ServerConfig(ports=FREE_PORTS, drain_timeout=3)) as server:
             firsts.append(first_requests(server.grpc_url, config.max_length))
             if number < config.starts - 1:
                 continue
             jobs = [(text, config.max_length) for text in prompt_texts(COUNT)]
-            log("  the same requests through Triton and in one process, in turns")
+            report.progress("  the same requests through Triton and in one process, in turns")
             added = what_triton_adds(server.grpc_url, repository, jobs, config.alternations)
             with LoadProcess(server.grpc_url) as load:
                 load.closed(jobs[:4], clients=2, stream=True)
-                found = loops(load, server.metrics_url, jobs, config, log)
+                found = loops(load, server.metrics_url, jobs, config)
             version = server.version
     return {"triton": version, "first_requests": first_json(firsts), "triton_adds": added, **found}
 
 
-def load_running(url: str, config: ServeConfig, log: Log) -> dict[str, Any]:
+def load_running(url: str, config: ServeConfig) -> dict[str, Any]:
     """The loops on a server that runs already.
 
     Raises:
@@ -81,7 +79,7 @@ def load_running(url: str, config: ServeConfig, log: Log) -> dict[str, Any]:
     jobs = [(text, config.max_length) for text in prompt_texts(COUNT)]
     with LoadProcess(url) as load:
         load.closed(jobs[:4], clients=2, stream=True)
-        return loops(load, "", jobs, config, log)
+        return loops(load, "", jobs, config)
 
 
 def first_requests(url: str, max_length: int) -> list[float]:
@@ -134,7 +132,7 @@ def what_triton_adds(url: str, repository: Path, jobs: Sequence[Job], alternatio
 
 
 def loops(
-    load: LoadProcess, metrics_url: str, jobs: Sequence[Job], config: ServeConfig, log: Log
+    load: LoadProcess, metrics_url: str, jobs: Sequence[Job], config: ServeConfig
 ) -> dict[str, list[dict[str, Any]]]:
     """The closed loops, then the open ones at shares of what the closed ones reached.
 
@@ -143,7 +141,7 @@ def loops(
     """
     closed = []
     for clients in config.concurrency:
-        log(f"  closed loop, {clients} clients, {config.seconds:g} s")
+        report.progress(f"  closed loop, {clients} clients, {config.seconds:g} s")
         before = metrics.counters(metrics_url) if metrics_url else {}
         run = load.closed(jobs, clients=clients, seconds=config.seconds, stream=True)
         engine = metrics.between(before, metrics.counters(metrics_url), run.seconds) if metrics_url else {}
@@ -152,7 +150,7 @@ def loops(
     opened = []
     for share in config.loads if capacity else ():
         rate = share * capacity
-        log(f"  open loop, {rate:.2f} requests/s ({share:.0%} of the most), {config.seconds:g} s")
+        report.progress(f"  open loop, {rate:.2f} requests/s ({share:.0%} of the most), {config.seconds:g} s")
         run = load.open(jobs, poisson_schedule(rate, config.seconds, SEED))
         opened.append({"share_of_capacity": share, "rate": significant(rate), **run_json(run)})
     return {"closed_loop": closed, "open_loop": opened}

@@ -4,6 +4,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 
 def percentile(values: Sequence[float], percent: float) -> float:
     """The value below which ``percent`` of the values lie, interpolated; in the unit of the values.
@@ -15,11 +17,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
         raise ValueError("there is no percentile of no values")
     if not 0 <= percent <= 100:
         raise ValueError(f"percent must be between 0 and 100, not {percent:g}")
-    ordered = sorted(values)
-    place = (len(ordered) - 1) * percent / 100
-    low = int(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+    return float(np.percentile(values, percent))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,8 @@ Create a function
 In Python.
 """
 
-from typing import TYPE_CHECKING
-
-from ._stream import OptimizationStream
-from .client import Client
+from .async_client import AsyncClient, AsyncOptimizationStream
+from .client import Client, OptimizationStream
 from .errors import (
     AccessDeniedError,
     DeadlineError,
@@ -23,10 +21,6 @@ from .errors import (
 from .options import FeedbackDetails, GenerationOptions
 from .results import Feedback, GeneratedSequence, Health, Optimization, Piece, Progress, ServedModel
 from .tls import TlsConfig
-
-if TYPE_CHECKING:
-    from ._async_stream import AsyncOptimizationStream
-    from .async_client import AsyncClient
 
 __version__ = "0.1.0"
 
@@ -53,12 +47,3 @@ __all__ = [
     "ServerUnavailableError",
     "TlsConfig",
 ]
-
-
-def __getattr__(name: str) -> object:
-    """The asynchronous client, when it is first asked for: asyncio alone takes a third of the time of this import."""
-    if name in ("AsyncClient", "AsyncOptimizationStream"):
-        from . import async_client
-
-        return getattr(async_client, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

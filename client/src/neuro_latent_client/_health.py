@@ -1,71 +1,66 @@
-"""The order in which a server's health is asked for, and what is said of it."""
+"""Whether a server is ready."""
 
 import math
 import time
-from collections.abc import Iterator
-from typing import Any
+from typing import Final
 
 from neuro_latent_core import protocol
 from neuro_latent_core.limits import MAX_DEADLINE_MS
 
-from ._transport import LIVE, READY, STREAM_READY, UNARY_READY, UNARY_VERSIONS, Question
+from ._base import BaseClient, Stream
+from ._request import check_timeout, make_inputs
 from .errors import NeuroLatentError
 from .options import GenerationOptions
 from .results import Health
+from .transports.base import LIVE, READY, STREAM_READY, UNARY_READY, UNARY_VERSIONS
 
-HEALTH_TIMEOUT_S = 5.0
+HEALTH_TIMEOUT_S: Final = 5.0
 
-PROBE_PROMPT = "Create a function"
+_PROMPT: Final = "Create a function"
 
 
-def probe_options(timeout_s: float) -> GenerationOptions:
-    """Options of a prompt that only shows whether an answer comes: one token, and half of the time to wait in queues.
+async def check_health(client: BaseClient, timeout_s: float, stream: type[Stream]) -> Health:
+    """Ask a few questions until something is wrong, then both models.
 
-    What is late is answered without being decoded, so that a busy server answers it too.
+    Triton calls a model ready whose process has died.
     """
-    return {"max_length": 1, "deadline_ms": min(MAX_DEADLINE_MS, math.ceil(timeout_s * 500))}
-
-
-class HealthCheck:
-    """Whoever has a transport asks :meth:`questions`, sets ``answer`` after each, and tells :meth:`failed` of errors.
-
-    Then comes a prompt through each of the two models: Triton calls a model ready whose process has died.
-    """
-
-    def __init__(self, url: str) -> None:
-        self.answer: Any = None
-        self.problem = ""
-        self._start_s = time.monotonic()
-        self._url = url
-        self._live = False
-        self._model_version: str | None = None
-
-    def questions(self) -> Iterator[Question[Any]]:
-        """One question after the other, until something is wrong."""
+    client._check_open()
+    check_timeout(timeout_s)
+    start_s = time.monotonic()
+    url, live, model_version, problem = client._url, False, None, ""
+    try:
         for question, otherwise in (
-            (LIVE, f"{self._url} answers, but not as a live Triton server"),
+            (LIVE, f"{url} answers, but not as a live Triton server"),
             (UNARY_READY, f"model {protocol.UNARY_MODEL} is not ready"),
             (STREAM_READY, f"model {protocol.STREAM_MODEL} is not ready"),
             (READY, "the server is not ready"),
         ):
-            yield question
-            if not self.answer:
-                self.problem = otherwise
-                return
-            self._live = True
-        yield UNARY_VERSIONS
-        self._model_version = self.answer[-1] if self.answer else None
+            if not await client._ask(question, timeout_s):
+                problem = otherwise
+                break
+            live = True
+        else:
+            versions = await client._ask(UNARY_VERSIONS, timeout_s)
+            model_version = versions[-1] if versions else None
+            await _probe(client, timeout_s, stream)
+    except NeuroLatentError as error:
+        if protocol.TOO_BUSY not in str(error):  # only a server that works has a full queue
+            problem = str(error)
+    elapsed_ms = round((time.monotonic() - start_s) * 1000, 3)
+    return Health(url, live, live and not problem, model_version, problem, elapsed_ms)
 
-    @property
-    def goes_on(self) -> bool:
-        """Whether nothing was wrong so far."""
-        return self._live and not self.problem
 
-    def failed(self, error: NeuroLatentError) -> None:
-        """Note what is wrong; a queue that is full is not, for only a server that works has one."""
-        if protocol.TOO_BUSY not in str(error):
-            self.problem = str(error)
+async def _probe(client: BaseClient, timeout_s: float, stream: type[Stream]) -> None:
+    """Have each model answer a prompt, without a second attempt: one token, and half of the time to wait in queues.
 
-    def result(self) -> Health:
-        elapsed_ms = round((time.monotonic() - self._start_s) * 1000, 3)
-        return Health(self._url, self._live, self.goes_on, self._model_version, self.problem, elapsed_ms)
+    What is late is answered without being decoded, so that a busy server answers it too.
+    """
+    options: GenerationOptions = {"max_length": 1, "deadline_ms": min(MAX_DEADLINE_MS, math.ceil(timeout_s * 500))}
+    inputs = make_inputs(_PROMPT, options)
+    await client._optimize(client._request(protocol.UNARY_MODEL, inputs, timeout_s, None), retries=0)
+    pieces = stream(client, client._request(protocol.STREAM_MODEL, inputs, timeout_s, None), retries=0)
+    try:
+        while await pieces._next_piece():
+            pass
+    finally:
+        await pieces._stop()

@@ -7,6 +7,7 @@ feedback are checked here too.
 import math
 import numbers
 import re
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -33,9 +34,6 @@ _FP32_MAX = 3.4028234663852886e38
 _LONGEST_TIMEOUT_S = 1e6  # clocks of the network libraries overflow far above it
 _SHORTEST_WAIT_S = 0.001
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}(-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})")
-
-CANCEL_TIMEOUT_S: Final = 1.0
-"""How long a cancellation may take: it is a courtesy to the server, and the caller wants to go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +138,26 @@ def make_feedback_inputs(answer: Optimization | str, rating: int, details: Feedb
 
 
 def trace_headers(traceparent: str | None) -> dict[str, str]:
-    """The header that carries a W3C trace context. Raises InvalidRequestError when it is none."""
+    """The header that carries a W3C trace context; for None OpenTelemetry's current one, where it is used.
+
+    Raises:
+        InvalidRequestError: ``traceparent`` is none.
+    """
     if traceparent is None:
-        return {}
+        return _current_trace()
     if not isinstance(traceparent, str) or not _TRACEPARENT.fullmatch(traceparent):
         raise InvalidRequestError(f"traceparent: {traceparent!r} is not VERSION-TRACE-PARENT-FLAGS in hexadecimal")
     return {"traceparent": traceparent}
+
+
+def _current_trace() -> dict[str, str]:
+    if "opentelemetry.trace" not in sys.modules:  # then no span can have been started
+        return {}
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    carrier: dict[str, str] = {}
+    TraceContextTextMapPropagator().inject(carrier)
+    return {name: value for name, value in carrier.items() if name == "traceparent"}
 
 
 def check_timeout(seconds: float) -> float:

@@ -1,26 +1,81 @@
 """The client for programs with an event loop."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from functools import cached_property
 from types import TracebackType
-from typing import Literal, Unpack
+from typing import Any, Literal, Unpack
 
-from ._async_stream import AsyncOptimizationStream
-from ._background_tasks import BackgroundTasks
-from ._base import BaseClient
-from ._connect import connect_async
-from ._health import HEALTH_TIMEOUT_S, PROBE_PROMPT, HealthCheck, probe_options
-from ._request import CANCEL_TIMEOUT_S, InferRequest, check_count, check_timeout
-from ._retry import retried_async
-from ._settings import Settings
-from ._transport import INDEX, LOAD_ADAPTERS, LOAD_TIMEOUT_S, AsyncTransport, Tensors
-from .errors import DeadlineError, InvalidRequestError, NeuroLatentError
+from neuro_latent_core import protocol
+
+from ._base import BaseClient, Stream
+from ._coroutines import BackgroundTasks
+from ._health import HEALTH_TIMEOUT_S, check_health
+from ._request import check_count, make_feedback_inputs, make_inputs
+from .errors import InvalidRequestError, NeuroLatentError
 from .options import FeedbackDetails, GenerationOptions
-from .results import Feedback, Health, Optimization, Progress, ServedModel
+from .results import Feedback, Health, Optimization, Piece, Progress, ServedModel
+from .transports.base import CANCEL_TIMEOUT_S, INDEX, LOAD_ADAPTERS, LOAD_TIMEOUT_S, A, Tensors
 
 
-class AsyncClient(BaseClient[AsyncTransport]):
+class AsyncOptimizationStream(Stream):
+    """An asynchronous iterator of :class:`Piece`, and a context manager that cancels what is left when left early.
+
+    The request is sent when it is first iterated. Iterating raises the errors of :meth:`Client.optimize`. One task
+    iterates; any task of its event loop, which is the one that it is first iterated in, may :meth:`close`.
+
+    >>> async def main():
+    ...     async with async_client, async_client.stream("Create a function") as stream:
+    ...         async for piece in stream:
+    ...             print(piece.text, end="", flush=True)
+    ...     return stream.result.finish_reason
+    >>> asyncio.run(main())
+    Create a function
+    <BLANKLINE>
+    In Python.'stop'
+    """
+
+    _client: "AsyncClient"
+    _background_tasks: BackgroundTasks
+    _loop: asyncio.AbstractEventLoop | None = None
+
+    def __aiter__(self) -> "AsyncOptimizationStream":
+        return self
+
+    async def __anext__(self) -> Piece:
+        piece = await self._next_piece()
+        if piece is None:
+            raise StopAsyncIteration
+        return piece
+
+    async def __aenter__(self) -> "AsyncOptimizationStream":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Stop. What the server has not written yet is cancelled there, also if the caller is cancelled meanwhile."""
+        await self._stop()
+
+    async def _release(self, left_early: bool) -> None:
+        if self._loop is asyncio.get_running_loop():  # else nothing was sent, or it went with its loop
+            await self._background_tasks.run(super()._release(left_early))
+
+    async def _next(self) -> Tensors | None:
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._client._check_open()
+            self._transport, self._background_tasks = self._client._transport, self._client._background_tasks
+            self._loop = loop
+        if self._loop is not loop:
+            raise InvalidRequestError("the stream began in another event loop; make one for each loop")
+        return await super()._next()
+
+
+class AsyncClient(BaseClient):
     """:class:`Client` for asyncio: the same settings, methods, results and errors.
 
     The tasks of one event loop may share it; when that has ended (``asyncio.run`` makes one a call), it connects anew
@@ -34,8 +89,7 @@ class AsyncClient(BaseClient[AsyncTransport]):
     'Create a function\\n\\nIn Python.'
     """
 
-    def _connect(self, settings: Settings) -> AsyncTransport:
-        return connect_async(settings)
+    _blocking = False
 
     @cached_property
     def _background_tasks(self) -> BackgroundTasks:
@@ -53,15 +107,12 @@ class AsyncClient(BaseClient[AsyncTransport]):
         if self._loop is not None and self._loop is not loop:
             if not self._loop.is_closed():
                 raise InvalidRequestError("the client is used in another event loop already; make one for each loop")
-            if self._given_transport is None:
-                self._transport = self._connect(self._settings)
+            self._transport = self._connect()
             vars(self).pop("_background_tasks", None)
         self._loop = loop
 
-    def _connections(self) -> tuple[AsyncTransport, BackgroundTasks]:
-        """Those of the running event loop."""
-        self._check_open()
-        return self._transport, self._background_tasks
+    async def _run(self, coroutine: Coroutine[Any, Any, A]) -> A:
+        return await self._background_tasks.run(coroutine)
 
     async def __aenter__(self) -> "AsyncClient":
         return self
@@ -88,8 +139,8 @@ class AsyncClient(BaseClient[AsyncTransport]):
         **options: Unpack[GenerationOptions],
     ) -> Optimization:
         """As :meth:`Client.optimize`."""
-        request = self._optimize_request(raw_prompt, options, timeout, traceparent)
-        return self._optimization(request, await self._infer(request))
+        request = self._request(protocol.UNARY_MODEL, make_inputs(raw_prompt, options), timeout, traceparent)
+        return await self._optimize(request)
 
     async def optimize_many(
         self,
@@ -132,8 +183,8 @@ class AsyncClient(BaseClient[AsyncTransport]):
         **options: Unpack[GenerationOptions],
     ) -> AsyncOptimizationStream:
         """As :meth:`Client.stream`, but the request is sent when the stream is first iterated."""
-        plan = self._stream_plan(raw_prompt, options, timeout, traceparent)
-        return AsyncOptimizationStream(plan, self._connections)
+        request = self._request(protocol.STREAM_MODEL, make_inputs(raw_prompt, options), timeout, traceparent)
+        return AsyncOptimizationStream(self, request)
 
     async def feedback(
         self,
@@ -145,48 +196,17 @@ class AsyncClient(BaseClient[AsyncTransport]):
         **details: Unpack[FeedbackDetails],
     ) -> Feedback:
         """As :meth:`Client.feedback`."""
-        request = self._feedback_request(answer, rating, details, timeout, traceparent)
-        return self._feedback(request, await self._infer(request))
+        inputs = make_feedback_inputs(answer, rating, details)
+        return await self._feedback(self._request(protocol.FEEDBACK_MODEL, inputs, timeout, traceparent))
 
     async def health(self, *, timeout: float = HEALTH_TIMEOUT_S) -> Health:
         """As :meth:`Client.health`."""
-        self._check_open()
-        check_timeout(timeout)
-        check = HealthCheck(self._url)
-        try:
-            for question in check.questions():
-                check.answer = await self._transport.ask(question, timeout)
-            if check.goes_on:
-                await self._probe(timeout)
-        except NeuroLatentError as error:
-            check.failed(error)
-        return check.result()
-
-    async def _probe(self, timeout: float) -> None:
-        """As :meth:`Client._probe`."""
-        request = self._optimize_request(PROBE_PROMPT, probe_options(timeout), timeout, None)
-        self._optimization(request, await self._infer(request, retries=0))
-        plan = self._stream_plan(PROBE_PROMPT, probe_options(timeout), timeout, None, retries=0)
-        async with AsyncOptimizationStream(plan, self._connections) as stream:
-            async for _piece in stream:
-                pass
+        return await check_health(self, timeout, AsyncOptimizationStream)
 
     async def models(self, *, timeout: float = HEALTH_TIMEOUT_S) -> tuple[ServedModel, ...]:
         """As :meth:`Client.models`."""
-        self._check_open()
-        return await self._transport.ask(INDEX, check_timeout(timeout))
+        return await self._ask(INDEX, timeout)
 
     async def load_adapters(self, *, timeout: float = LOAD_TIMEOUT_S) -> None:
         """As :meth:`Client.load_adapters`."""
-        self._check_open()
-        await self._transport.ask(LOAD_ADAPTERS, check_timeout(timeout))
-
-    async def _infer(self, request: InferRequest, retries: int | None = None) -> Tensors:
-        async def attempt(now: InferRequest) -> Tensors:
-            return self._own(now, await self._transport.infer(now))
-
-        try:
-            return await retried_async(attempt, request, self._settings.retries if retries is None else retries)
-        except (DeadlineError, asyncio.CancelledError):
-            await self._background_tasks.run(self._transport.cancel(request.request_id))
-            raise
+        await self._ask(LOAD_ADAPTERS, timeout)

@@ -4,20 +4,64 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Literal, Unpack
 
-from ._base import BaseClient
-from ._connect import connect
-from ._health import HEALTH_TIMEOUT_S, PROBE_PROMPT, HealthCheck, probe_options
-from ._request import InferRequest, check_count, check_timeout
+from neuro_latent_core import protocol
+
+from ._base import BaseClient, Stream
+from ._coroutines import run
+from ._health import HEALTH_TIMEOUT_S, check_health
+from ._request import check_count, make_feedback_inputs, make_inputs
 from ._retry import retried
-from ._settings import Settings
-from ._stream import OptimizationStream
-from ._transport import INDEX, LOAD_ADAPTERS, LOAD_TIMEOUT_S, Tensors, Transport
 from .errors import DeadlineError, NeuroLatentError
 from .options import FeedbackDetails, GenerationOptions
-from .results import Feedback, Health, Optimization, Progress, ServedModel
+from .results import Feedback, Health, Optimization, Piece, Progress, ServedModel
+from .transports.base import INDEX, LOAD_ADAPTERS, LOAD_TIMEOUT_S
 
 
-class Client(BaseClient[Transport]):
+class OptimizationStream(Stream):
+    """An iterator of :class:`Piece`, and a context manager that cancels what is left when it is left early.
+
+    Iterating raises the errors of :meth:`Client.optimize`. One thread iterates; any thread may :meth:`close`.
+
+    >>> with client.stream("Create a function") as stream:
+    ...     for piece in stream:
+    ...         print(piece.text, end="", flush=True)
+    Create a function
+    <BLANKLINE>
+    In Python.
+    >>> stream.result.finish_reason
+    'stop'
+    """
+
+    def __iter__(self) -> "OptimizationStream":
+        return self
+
+    def __next__(self) -> Piece:
+        piece = run(self._next_piece())
+        if piece is None:
+            raise StopIteration
+        return piece
+
+    def __enter__(self) -> "OptimizationStream":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop. What the server has not written yet is cancelled there; a stream that has ended is left as it is."""
+        run(self._stop())
+
+    def _send(self) -> None:
+        try:  # over HTTP the server answers nothing before the first piece
+            run(retried(self._open, self._request, self._retries, blocking=True))
+        except (DeadlineError, KeyboardInterrupt):
+            run(self._transport.cancel(self.request_id))
+            raise
+
+
+class Client(BaseClient):
     """A client of one server. Threads may share it. It connects on first use; use it as a context manager.
 
     Args:
@@ -44,8 +88,7 @@ class Client(BaseClient[Transport]):
     Client('grpc://127.0.0.1:8001', timeout=30, retries=3, headers={'authorization': '***'})
     """
 
-    def _connect(self, settings: Settings) -> Transport:
-        return connect(settings)
+    _blocking = True
 
     def __enter__(self) -> "Client":
         return self
@@ -58,7 +101,7 @@ class Client(BaseClient[Transport]):
     def close(self) -> None:
         """Close the connections. Open streams end with an error."""
         self._closed = True
-        self._transport.close()
+        run(self._transport.close())
 
     def optimize(
         self,
@@ -87,8 +130,8 @@ class Client(BaseClient[Transport]):
         >>> client.optimize("Create a function", max_length=64, seed=7).text
         'Create a function\\n\\nIn Python.'
         """
-        request = self._optimize_request(raw_prompt, options, timeout, traceparent)
-        return self._optimization(request, self._infer(request))
+        request = self._request(protocol.UNARY_MODEL, make_inputs(raw_prompt, options), timeout, traceparent)
+        return run(self._optimize(request))
 
     def optimize_many(
         self,
@@ -158,12 +201,10 @@ class Client(BaseClient[Transport]):
         <BLANKLINE>
         In Python.
         """
-        plan = self._stream_plan(raw_prompt, options, timeout, traceparent)
-        try:  # over HTTP the server answers nothing before the first piece
-            return OptimizationStream(self._transport, plan)
-        except (DeadlineError, KeyboardInterrupt):
-            self._transport.cancel(plan.request.request_id)
-            raise
+        request = self._request(protocol.STREAM_MODEL, make_inputs(raw_prompt, options), timeout, traceparent)
+        stream = OptimizationStream(self, request)
+        stream._send()
+        return stream
 
     def feedback(
         self,
@@ -191,8 +232,8 @@ class Client(BaseClient[Transport]):
         >>> client.feedback(answer, -1).created  # it is rated already
         False
         """
-        request = self._feedback_request(answer, rating, details, timeout, traceparent)
-        return self._feedback(request, self._infer(request))
+        inputs = make_feedback_inputs(answer, rating, details)
+        return run(self._feedback(self._request(protocol.FEEDBACK_MODEL, inputs, timeout, traceparent)))
 
     def health(self, *, timeout: float = HEALTH_TIMEOUT_S) -> Health:
         """Whether the server is there and both models answer a prompt, of which one token is written. A server that
@@ -204,27 +245,7 @@ class Client(BaseClient[Transport]):
         >>> client.health().ready
         True
         """
-        self._check_open()
-        check_timeout(timeout)
-        check = HealthCheck(self._url)
-        try:
-            for question in check.questions():
-                check.answer = self._transport.ask(question, timeout)
-            if check.goes_on:
-                self._probe(timeout)
-        except NeuroLatentError as error:
-            check.failed(error)
-        return check.result()
-
-    def _probe(self, timeout: float) -> None:
-        """Have each model answer a prompt, without a second attempt."""
-        request = self._optimize_request(PROBE_PROMPT, probe_options(timeout), timeout, None)
-        self._optimization(request, self._infer(request, retries=0))
-        with OptimizationStream(
-            self._transport, self._stream_plan(PROBE_PROMPT, probe_options(timeout), timeout, None, retries=0)
-        ) as stream:
-            for _piece in stream:
-                pass
+        return run(check_health(self, timeout, OptimizationStream))
 
     def models(self, *, timeout: float = HEALTH_TIMEOUT_S) -> tuple[ServedModel, ...]:
         """All models that the server has, those of its pipelines' steps included: Triton's repository index.
@@ -236,8 +257,7 @@ class Client(BaseClient[Transport]):
         >>> [model.name for model in client.models() if model.ready]
         ['neuro_latent_optimizer', 'neuro_latent_optimizer_stream', 'feedback']
         """
-        self._check_open()
-        return self._transport.ask(INDEX, check_timeout(timeout))
+        return run(self._ask(INDEX, timeout))
 
     def load_adapters(self, *, timeout: float = LOAD_TIMEOUT_S) -> None:
         """Have the server load the newest set of adapters in its repository; returns when it answers from it.
@@ -248,22 +268,9 @@ class Client(BaseClient[Transport]):
             NeuroLatentError: the set cannot be loaded, or the server does not load models for this client; the old set
                 stays. One that ``neuro-latent serve`` has started loads them for ``neuro-latent adapters``.
         """
-        self._check_open()
-        self._transport.ask(LOAD_ADAPTERS, check_timeout(timeout))
+        run(self._ask(LOAD_ADAPTERS, timeout))
 
     def _cancel_latest(self) -> None:
         """Cancel the request that was made last on the server, for a command that is interrupted."""
         if self._latest_id:
-            self._transport.cancel(self._latest_id)
-
-    def _infer(self, request: InferRequest, retries: int | None = None) -> Tensors:
-        """Ask, and cancel the request on the server when the caller gives up: a deadline, or Ctrl-C."""
-
-        def attempt(now: InferRequest) -> Tensors:
-            return self._own(now, self._transport.infer(now))
-
-        try:
-            return retried(attempt, request, self._settings.retries if retries is None else retries)
-        except (DeadlineError, KeyboardInterrupt):
-            self._transport.cancel(request.request_id)
-            raise
+            run(self._transport.cancel(self._latest_id))

@@ -9,8 +9,10 @@
   - ServerError                               the server failed, or answered outside its contract
 """
 
+from neuro_latent_core.errors import InvalidInput, PublicError
 
-class NeuroLatentError(Exception):
+
+class NeuroLatentError(PublicError):
     """The root of all errors of this package.
 
     Attributes:
@@ -23,7 +25,7 @@ class NeuroLatentError(Exception):
         self.message, self.request_id = message, request_id
 
 
-class InvalidRequestError(NeuroLatentError, ValueError):
+class InvalidRequestError(NeuroLatentError, InvalidInput):
     """A value, an option or the URL is wrong: the text names it."""
 
 

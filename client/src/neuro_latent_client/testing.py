@@ -13,19 +13,19 @@ import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal, cast
+from dataclasses import astuple, dataclass, field, replace
+from typing import Any, Final, Literal
 
 from neuro_latent_core import protocol
 from neuro_latent_core.form import Form, join
 
+from ._answers import SEQUENCE
 from ._failures import Failures, names_unknown_model
 from ._request import InferRequest, Scalar
-from ._transport import A, AsyncTransport, Question, Tensors, Transport
 from .async_client import AsyncClient
 from .client import Client
-from .errors import NeuroLatentError
 from .results import GeneratedSequence, ServedModel
+from .transports.base import A, Question, Tensors
 
 FakeKind = Literal["invalid", "busy", "denied", "internal", "not found"]
 
@@ -80,11 +80,11 @@ class FakeServer:
 
     def client(self, **settings: Any) -> Client:
         """A client of this server; ``settings`` are those of :class:`Client`."""
-        return Client(transport=cast(Transport, _FakeTransport(self)), **settings)
+        return Client(transport=_FakeTransport(self, blocking=True), **settings)
 
     def async_client(self, **settings: Any) -> AsyncClient:
         """The same for :class:`AsyncClient`."""
-        return AsyncClient(transport=cast(AsyncTransport, _AsyncFakeTransport(self)), **settings)
+        return AsyncClient(transport=_FakeTransport(self, blocking=False), **settings)
 
     def fail(self, kind: FakeKind, text: str, *, times: int = 1, after: int = 0, model: str = "") -> None:
         """Let the next ``times`` requests (to ``model``, if it is given) fail, streams after ``after`` pieces.
@@ -104,7 +104,7 @@ class FakeServer:
             planned = next((item for item in self._failures if item[0] in ("", request.model)), None)
             if planned:
                 self._failures.remove(planned)
-        _, failure, after = planned if planned else ("", None, 0)
+        _, failure, after = planned or ("", None, 0)
         if request.model not in self.models:
             raise Failure("not found", f"Request for unknown model: '{request.model}' is not found")
         if failure and not after:
@@ -112,7 +112,14 @@ class FakeServer:
         name = self._adapter(request)
         if name not in self.adapters:
             raise Failure("invalid", f"adapter {name!r} is not known here; known are {', '.join(self.adapters)}")
-        return _failing(self.respond(request), failure, after)
+
+        def responses() -> Iterator[Tensors]:
+            for count, response in enumerate(self.respond(request)):
+                if failure and count == after:
+                    raise failure
+                yield response
+
+        return responses()
 
     def respond(self, request: InferRequest) -> Iterator[Tensors]:
         """The responses to a request, one where its model is not a streaming one."""
@@ -140,16 +147,16 @@ class FakeServer:
         raw_prompt = str(inputs[protocol.RAW_PROMPT])
         rewrites = self.form == "rewrite"
         written = self.answers.get(raw_prompt, f"Improved: {raw_prompt}" if rewrites else "Say for whom it is.")
-        tokens = len(written.split())
-        unsure = float(inputs.get("min_confidence", 0)) > self.confidence
-        blank = "" if written or not rewrites else "blank"
-        reason = self.withheld.get(raw_prompt) or blank or ("not sure enough" if unsure else "")
-        if reason or not written:
-            ended = "withheld" if reason else "unchanged"
-            return GeneratedSequence(raw_prompt, "", self.confidence, tokens, ended, reason)
-        if rewrites:
-            return GeneratedSequence(written, "", self.confidence, tokens, "stop")
-        return GeneratedSequence(join(raw_prompt, written), written, self.confidence, tokens, "stop")
+        reason = self.withheld.get(raw_prompt, "")
+        if not reason and rewrites and not written:
+            reason = "blank"
+        if not reason and float(inputs.get("min_confidence", 0)) > self.confidence:
+            reason = "not sure enough"
+        text, added, ended = raw_prompt, "", "withheld" if reason else "unchanged"
+        if written and not reason:
+            text, added = (written, "") if rewrites else (join(raw_prompt, written), written)
+            ended = "stop"
+        return GeneratedSequence(text, added, self.confidence, len(written.split()), ended, reason)
 
     def index(self) -> tuple[ServedModel, ...]:
         return tuple(ServedModel(name, "1", True, "") for name in self.models)
@@ -179,26 +186,12 @@ class FakeServer:
         return {"feedback_id": [f"feedback-{number}"], "created": [created], "idempotency_key": [key]}
 
 
-def _failing(responses: Iterator[Tensors], failure: Failure | None, after: int) -> Iterator[Tensors]:
-    for count, response in enumerate(responses):
-        if failure and count == after:
-            raise failure
-        yield response
-
-
 def _outputs(answer: GeneratedSequence, n: int, version: str) -> dict[str, list[Scalar]]:
     """``n`` times the same answer."""
-    return {
-        "enhanced_prompt": [answer.text] * n,
-        "added": [answer.added] * n,
-        "score": [answer.score] * n,
-        "generated_tokens": [answer.generated_tokens] * n,
-        "finish_reason": [answer.finish_reason] * n,
-        "reason": [answer.reason] * n,
-        "truncated": [False],
-        "model_version": [version],
-        "adapter_version": [version],
+    outputs: dict[str, list[Scalar]] = {
+        name: [value] * n for name, value in zip(SEQUENCE, astuple(answer), strict=True)
     }
+    return {**outputs, "truncated": [False], "model_version": [version], "adapter_version": [version]}
 
 
 @contextmanager
@@ -206,35 +199,32 @@ def _errors(failures: Failures) -> Iterator[None]:
     try:
         yield
     except Failure as failure:
-        raise _error_of(failure, failures) from None
-
-
-def _error_of(failure: Failure, failures: Failures) -> NeuroLatentError:
-    text = str(failure)
-    if names_unknown_model(text):
-        return failures.model_not_found(text)
-    errors = {"invalid": failures.invalid, "busy": failures.unavailable, "denied": failures.denied}
-    return errors.get(failure.kind, failures.server)(text)
+        text = str(failure)
+        if names_unknown_model(text):
+            raise failures.model_not_found(text) from None
+        errors = {"invalid": failures.invalid, "busy": failures.unavailable, "denied": failures.denied}
+        raise errors.get(failure.kind, failures.server)(text) from None
 
 
 class _FakeTransport:
-    """A :class:`Transport` to a :class:`FakeServer`."""
+    """A transport to a :class:`FakeServer`; in an event loop a thread does the waiting."""
 
     name = "fake"
 
-    def __init__(self, server: FakeServer) -> None:
+    def __init__(self, server: FakeServer, *, blocking: bool) -> None:
         self._server = server
+        self._blocking = blocking
 
-    def infer(self, request: InferRequest) -> Tensors:
-        return next(_FakeStream(self._server, request, self._server.delay_s))
+    async def infer(self, request: InferRequest) -> Tensors:
+        return await anext(_FakeStream(self._server, request, self._server.delay_s, self._blocking))
 
-    def stream(self, request: InferRequest) -> "_FakeStream":
-        return _FakeStream(self._server, request, 0.0)
+    async def stream(self, request: InferRequest) -> "_FakeStream":
+        return _FakeStream(self._server, request, 0.0, self._blocking)
 
-    def cancel(self, request_id: str) -> None:
+    async def cancel(self, request_id: str) -> None:
         self._server.cancel(request_id)
 
-    def ask(self, question: Question[A], timeout_s: float) -> A:
+    async def ask(self, question: Question[A], timeout_s: float) -> A:
         server = self._server
         answers: dict[str, Any] = {
             "live": server.live,
@@ -247,74 +237,35 @@ class _FakeTransport:
         answer: A = answers[question.about]
         return answer
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """There is no connection."""
 
 
 class _FakeStream:
     """The responses to one request; ``delay_s`` goes by before the first."""
 
-    def __init__(self, server: FakeServer, request: InferRequest, delay_s: float) -> None:
+    def __init__(self, server: FakeServer, request: InferRequest, delay_s: float, blocking: bool) -> None:
         self._server = server
         self._request = request
-        self._failures = Failures.of("the fake server", request)
         self._delay_s = delay_s
+        self._blocking = blocking
+        self._failures = Failures.of("the fake server", request)
         with _errors(self._failures):
             self._responses = server.receive(request)
 
-    def __iter__(self) -> "_FakeStream":
-        return self
-
-    def __next__(self) -> Tensors:
+    async def __anext__(self) -> Tensors:
         left_s = self._request.remaining_s
-        if self._server.pause(self._request.request_id, min(self._delay_s, left_s)):
-            raise StopIteration
+        wait = self._request.request_id, min(self._delay_s, left_s)
+        pause = self._server.pause
+        if pause(*wait) if self._blocking else await asyncio.to_thread(pause, *wait):
+            raise StopAsyncIteration
         if self._delay_s > left_s:
             raise self._failures.deadline()
         self._delay_s = self._server.delay_s
         with _errors(self._failures):
-            return next(self._responses)
+            for response in self._responses:
+                return response
+        raise StopAsyncIteration
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """A stream that is left early was cancelled before."""
-
-
-class _AsyncFakeTransport:
-    """The same for an event loop; threads do the waiting."""
-
-    name = "fake"
-
-    def __init__(self, server: FakeServer) -> None:
-        self._transport = _FakeTransport(server)
-
-    async def infer(self, request: InferRequest) -> Tensors:
-        return await asyncio.to_thread(self._transport.infer, request)
-
-    async def stream(self, request: InferRequest) -> "_AsyncFakeStream":
-        return _AsyncFakeStream(self._transport.stream(request))
-
-    async def cancel(self, request_id: str) -> None:
-        self._transport.cancel(request_id)
-
-    async def ask(self, question: Question[A], timeout_s: float) -> A:
-        return self._transport.ask(question, timeout_s)
-
-    async def close(self) -> None:
-        self._transport.close()
-
-
-class _AsyncFakeStream:
-    def __init__(self, stream: _FakeStream) -> None:
-        self._stream = stream
-
-    def __aiter__(self) -> "_AsyncFakeStream":
-        return self
-
-    async def __anext__(self) -> Tensors:
-        tensors = await asyncio.to_thread(next, self._stream, None)
-        if tensors is None:
-            raise StopAsyncIteration
-        return tensors
-
-    async def close(self) -> None:
-        self._stream.close()

@@ -1,12 +1,15 @@
-"""The layout of a model repository, as export writes it and serving reads it: names of files, their format, locks."""
+"""A model repository, as export writes it and serving reads it: names of files, what is in its records, locks."""
 
 import fcntl
 import hashlib
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from neuro_latent_core.protocol import PROJECTOR_MODEL
 
@@ -24,6 +27,90 @@ RECORD: Final = "adapter.json"
 """Beside the graph of an adapter: what it is, and what it fits."""
 GRAPH, PLAN = "model.onnx", "model.plan"
 """A model's graph; for TensorRT its engine."""
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """Hash and size of a file."""
+
+    sha256: str
+    bytes: int
+
+    @classmethod
+    def of(cls, file: Path) -> "FileEntry":
+        """Read those of ``file``."""
+        return cls(sha256(file), file.stat().st_size)
+
+
+@dataclass(frozen=True)
+class Fits:
+    """All that the frozen graphs of a repository were made with and an adapter could have otherwise.
+
+    Serving adds an adapter only where it is the same.
+    """
+
+    encoder: str
+    generator: str
+    encoder_width: int
+    generator_width: int
+    soft_prompt_tokens: int
+    pooling: str
+    precision: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Written:
+    """What the two records begin with."""
+
+    format: int = FORMAT
+    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    model_version: str
+
+    def write(self, file: Path) -> dict[str, Any]:
+        """Write the record as JSON; returns what was written."""
+        record = asdict(self)
+        file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        return record
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterRecord(_Written):
+    """``adapter.json``: an adapter that was exported, and the file with its graph beside."""
+
+    weights: FileEntry
+    graph: FileEntry
+    fits: Fits
+
+
+@dataclass(frozen=True)
+class ExportedAdapter(FileEntry):
+    """The weights of the adapter that a repository was exported from, and its configuration."""
+
+    config: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest(_Written):
+    """``manifest.json``: how a repository was made, and its files.
+
+    Attributes:
+        sizes, parity, agreement, tensorrt: what export found out; nothing reads them again.
+        versions: of the libraries that made it.
+        artifacts: the files that were exported, by their path in the repository.
+    """
+
+    precision: str
+    backend: str
+    device: str
+    opset: Mapping[str, int]
+    adapter: ExportedAdapter
+    backbones: Mapping[str, Mapping[str, str]]
+    sizes: Mapping[str, int]
+    parity: Mapping[str, Any]
+    agreement: Mapping[str, Any] | None
+    tensorrt: Mapping[str, Any] | None
+    versions: Mapping[str, str]
+    artifacts: Mapping[str, FileEntry]
 
 
 def sha256(file: Path) -> str:

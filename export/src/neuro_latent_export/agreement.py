@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from neuro_latent_core.form import join
 from neuro_latent_export import parity
-from neuro_latent_export.graphs import Sizes
+from neuro_latent_export.errors import ExportError
 from neuro_latent_export.parity import Sessions
 from neuro_latent_export.precision import MIN_ROWS, ROWS, Precision, stricter
 from neuro_latent_trainer.data import Record, read_records, render_bad_rows
@@ -25,7 +25,7 @@ MAX_REFERENCE_TOKENS = 128
 BATCH = 8
 
 
-class AgreementError(RuntimeError):
+class AgreementError(ExportError):
     """A precision loses more than its bound; nothing may be published."""
 
 
@@ -123,13 +123,11 @@ def greedy_references(model: PromptOptimizer, reference: Sessions, data: CheckDa
         reference: the float32 graphs.
         data: its texts are not looked at.
     """
-    start, records = model.generator_model.config.decoder_start_token_id, []
+    records = []
     for first in range(0, len(data.records), BATCH):
         batch = data.records[first : first + BATCH]
         feeds = parity.token_feeds(model, [record.raw_prompt for record in batch])
-        for record, ids in zip(
-            batch, parity.greedy(reference, Sizes.of(model), feeds, start, model.generator.eos_id), strict=True
-        ):
+        for record, ids in zip(batch, parity.greedy(model, reference, feeds), strict=True):
             text = model.generator.decode(ids).strip()
             is_complement = model.adapter.config.form == "complement"
             records.append(replace(record, enhanced_prompt=join(record.raw_prompt, text) if is_complement else text))
@@ -207,23 +205,18 @@ def check(agreement: Agreement, precision: Precision) -> None:
         AgreementError: it loses more; the message names figure, bound and what to do.
     """
     change, share = agreement.cross_entropy_change, agreement.next_token_agreement
+    most, least = precision.max_cross_entropy_change, precision.min_next_token_agreement
+    if not change <= most:  # NaN, too
+        figure = f"{change:.4f} nats a token of cross-entropy; allowed are {most}"
+    elif not share >= least:
+        figure = f"the same next token before {1 - share:.2%} of the tokens; allowed are {1 - least:.2%}"
+    else:
+        return
     others = " or ".join(f"--precision {name}" for name in stricter(precision))
-    for figure, too_much in (
-        (
-            f"{change:.4f} nats a token of cross-entropy; allowed are {precision.max_cross_entropy_change}",
-            not change <= precision.max_cross_entropy_change,
-        ),
-        (
-            f"the same next token before {1 - share:.2%} of the tokens; "
-            f"allowed are {1 - precision.min_next_token_agreement:.2%}",
-            not share >= precision.min_next_token_agreement,
-        ),
-    ):
-        if too_much:
-            raise AgreementError(
-                f"{precision.name} loses {figure} (on {agreement.rows} rows of {agreement.data}). "
-                f"Nothing was written; export with {others}"
-            )
+    raise AgreementError(
+        f"{precision.name} loses {figure} (on {agreement.rows} rows of {agreement.data}). "
+        f"Nothing was written; export with {others}"
+    )
 
 
 @dataclass(frozen=True)
@@ -238,18 +231,16 @@ class _Read:
 
     @classmethod
     def of(cls, model: PromptOptimizer, graphs: Sessions, feeds: dict[str, parity.Ids], labels: list[Any]) -> "_Read":
-        sizes, start = Sizes.of(model), model.generator_model.config.decoder_start_token_id
+        start = model.generator_model.config.decoder_start_token_id
         width = max(map(len, labels))
         labels_BT, real_BT = np.zeros((len(labels), width), np.int64), np.zeros((len(labels), width), bool)
         for row, ids in enumerate(labels):
             labels_BT[row, : len(ids)], real_BT[row, : len(ids)] = ids, True
         inputs_BT = np.concatenate([np.full((len(labels), 1), start), labels_BT[:, :-1]], axis=1)
-        hidden_BQD = parity.encode(graphs, feeds)
-        decoder = parity.StaticDecoder(graphs, sizes, hidden_BQD, parity.encoder_mask(sizes, feeds["t5_mask"]), width)
-        logprobs_BTV = decoder.run(inputs_BT, "logprobs")
+        logprobs_BTV = parity.start_decoder(model, graphs, feeds, width).run(inputs_BT, "logprobs")
         taken_BT = np.take_along_axis(logprobs_BTV, labels_BT[..., None], axis=-1)[..., 0]
         return cls(
             loss=-float(taken_BT[real_BT].sum(dtype=np.float64)),
             best=logprobs_BTV.argmax(axis=-1)[real_BT],
-            greedy=parity.greedy(graphs, sizes, feeds, start, model.generator.eos_id),
+            greedy=parity.greedy(model, graphs, feeds),
         )

@@ -117,14 +117,11 @@ def export(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(stderr=True)
     # Imported here so that --help does not wait for torch.
-    from neuro_latent_export.agreement import AgreementError, read_check_data
+    from neuro_latent_export.agreement import read_check_data
     from neuro_latent_export.errors import ExportError
-    from neuro_latent_export.parity import ParityError
     from neuro_latent_export.repository import export_adapter, export_repository
-    from neuro_latent_export.tensorrt.library import TensorRTError
-    from neuro_latent_trainer.adapter_folder import AdapterError
-    from neuro_latent_trainer.backbones import BackboneError
-    from neuro_latent_trainer.data import DataError, parse_columns
+    from neuro_latent_trainer.data import parse_columns
+    from neuro_latent_trainer.errors import TrainerError
 
     try:
         with console.status("exporting") as status:
@@ -133,14 +130,14 @@ def export(
                 status.update(text)
                 console.print(text, highlight=False)
 
+            settings = {
+                "encoder": encoder,
+                "generator": generator,
+                "precision": PRECISIONS[precision],
+                "log": report,
+            }
             if only_adapter:
-                record = export_adapter(
-                    *(adapter, output),
-                    encoder=encoder,
-                    generator=generator,
-                    precision=PRECISIONS[precision],
-                    log=report,
-                )
+                record = export_adapter(adapter, output, **settings)
                 console.print(
                     f"{output}: {record['model_version']}. Add it to a repository with:\n"
                     f"  neuro-latent adapters add NAME --adapter {output} --repository REPO",
@@ -155,28 +152,15 @@ def export(
             manifest = export_repository(
                 adapter,
                 output,
-                encoder=encoder,
-                generator=generator,
-                precision=PRECISIONS[precision],
                 backend=backend,
                 device=device,
                 tensorrt_rtx=tensorrt_rtx,
                 check_data=data,
                 force=force,
-                log=report,
                 progress=status.update,
+                **settings,
             )
-    except (
-        AdapterError,
-        AgreementError,
-        BackboneError,
-        DataError,
-        ExportError,
-        OSError,
-        ParityError,
-        TensorRTError,
-        ValueError,
-    ) as error:
+    except (ExportError, TrainerError, OSError, ValueError) as error:
         console.print(f"error: {error}", style="red", highlight=False, markup=False)
         raise typer.Exit(1) from None
     next_step = f"Serve it with:\n  neuro-latent serve --repository {output}"

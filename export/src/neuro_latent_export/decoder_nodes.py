@@ -14,11 +14,10 @@ from onnxscript import GraphBuilder
 
 from neuro_latent_core.limits import CACHE_COLUMNS
 from neuro_latent_export.precision import Blocks, Precision, RowScaled, Storage
-from neuro_latent_export.row_int8 import quantize_rows
+from neuro_latent_export.row_int8 import CONTRIB, quantize_rows
 from neuro_latent_export.weight_only import quantize_blocks
 
 OPSET = 24  # the first with TensorScatter, and with an Attention that takes it
-CONTRIB = "com.microsoft"
 
 Dialect = Literal["onnxruntime", "tensorrt"]
 """Whose operators a graph is made of."""

@@ -10,10 +10,11 @@ from typing import Any
 import onnx_ir
 
 from neuro_latent_export import agreement, parity
-from neuro_latent_export.agreement import Agreement, CheckData
+from neuro_latent_export.agreement import Agreement
 from neuro_latent_export.decoder_graphs import build_prefill, build_step
 from neuro_latent_export.decoder_nodes import Dialect
-from neuro_latent_export.graphs import Sizes, graph_specs, write_graph
+from neuro_latent_export.graphs import ENCODER_PATHS, PROJECTOR_PATH, graph_specs, write_graph
+from neuro_latent_export.job import Job
 from neuro_latent_export.parity import Sessions
 from neuro_latent_export.precision import FP32, Precision
 from neuro_latent_export.row_int8 import quantize_rows
@@ -21,8 +22,8 @@ from neuro_latent_export.sixteen_bits import feed_forward_outputs, float32_refer
 from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.sample import sample_rows
 
-ENCODER_PATHS = ("encoder/1/model.onnx", "t5_encoder/1/model.onnx")
-"""The traced graphs that a precision changes; the adapter is small and stays float32."""
+GRAPH_PATHS = (*ENCODER_PATHS, PROJECTOR_PATH, *parity.DECODER_PATHS)
+"""All graphs of a system."""
 
 
 def parity_prompts(count: int) -> list[str]:
@@ -44,7 +45,7 @@ def write_fp32_graphs(
         sessions[spec.path] = parity.open_session(folder / spec.path)
         checked.append(parity.check_graph(spec, sessions[spec.path]))
     sessions |= _write_decoder(model, FP32, folder, log, dialect)
-    checked.append(parity.check_decoder(model.generator_model, sessions, Sizes.of(model)))
+    checked.append(parity.check_decoder(model, sessions))
     log("comparing the whole generation with torch")
     generation = parity.check_generation(model, sessions, parity_prompts(parity.PROMPTS))
     return sessions, parity.as_json(checked, generation)
@@ -54,18 +55,18 @@ def write_quantized_graphs(
     model: PromptOptimizer, precision: Precision, fp32: Path, folder: Path, log: Callable[[str], None]
 ) -> Sessions:
     """Write all graphs in ``precision``, from the float32 graphs in the folder ``fp32`` where those were traced."""
-    for spec in graph_specs(model):
-        target = folder / spec.path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if precision.encoders and spec.path in ENCODER_PATHS:
-            log(f"quantizing {spec.path}")
-            graph = onnx_ir.load(fp32 / spec.path)
+    sessions = {}
+    for path in (*ENCODER_PATHS, PROJECTOR_PATH):
+        target = _made(folder / path)
+        if precision.encoders and path in ENCODER_PATHS:
+            log(f"quantizing {path}")
+            graph = onnx_ir.load(fp32 / path)
             quantize_rows(graph)
             onnx_ir.save(graph, target)
         else:
-            shutil.copyfile(fp32 / spec.path, target)
-    traced = {spec.path: parity.open_session(folder / spec.path) for spec in graph_specs(model)}
-    return traced | _write_decoder(model, precision, folder, log)
+            shutil.copyfile(fp32 / path, target)
+        sessions[path] = parity.open_session(target)
+    return sessions | _write_decoder(model, precision, folder, log)
 
 
 def write_16_bit_graphs(
@@ -85,18 +86,13 @@ def write_16_bit_graphs(
     t5 = model.generator_model.config
     wide_outputs = precision.products == "float16" or dialect == "tensorrt"
     keep = feed_forward_outputs(t5.d_ff, t5.d_model) if wide_outputs else lambda node: False
-    sessions = {}
-    for path in (*(spec.path for spec in graph_specs(model)), *parity.DECODER_PATHS):
-        target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if path not in (*ENCODER_PATHS, *parity.DECODER_PATHS):
-            shutil.copyfile(fp32 / path, target)
-            sessions[path] = parity.open_session(target)
-            continue
+    shutil.copyfile(fp32 / PROJECTOR_PATH, _made(folder / PROJECTOR_PATH))
+    sessions = {PROJECTOR_PATH: parity.open_session(folder / PROJECTOR_PATH)}
+    for path in (*ENCODER_PATHS, *parity.DECODER_PATHS):
         log(f"narrowing {path}")
         graph = onnx_ir.load(fp32 / path)
         narrow_products(graph, dtype, keep)
-        onnx_ir.save(graph, target)
+        onnx_ir.save(graph, _made(folder / path))
         with tempfile.NamedTemporaryFile(prefix=".reference-", suffix=".onnx", dir=folder) as reference:
             onnx_ir.save(float32_reference(graph), reference.name)
             sessions[path] = parity.open_session(Path(reference.name))
@@ -111,43 +107,40 @@ def _write_decoder(
     dialect: Dialect = "onnxruntime",
 ) -> Sessions:
     sessions = {}
-    for relative, build in zip(parity.DECODER_PATHS, (build_prefill, build_step), strict=True):
-        log(f"building {relative}")
-        (folder / relative).parent.mkdir(parents=True, exist_ok=True)
-        onnx_ir.save(build(model.generator_model, precision, dialect), folder / relative)
-        sessions[relative] = parity.open_session(folder / relative)
+    for path, build in zip(parity.DECODER_PATHS, (build_prefill, build_step), strict=True):
+        log(f"building {path}")
+        onnx_ir.save(build(model.generator_model, precision, dialect), _made(folder / path))
+        sessions[path] = parity.open_session(folder / path)
     return sessions
 
 
+def _made(path: Path) -> Path:
+    """A path whose folder is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 def write_graphs(
-    model: PromptOptimizer,
-    precision: Precision,
-    check_data: CheckData | None,
-    folder: Path,
-    log: Callable[[str], None],
-    progress: Callable[[str], None],
-    dialect: Dialect,
+    job: Job, model: PromptOptimizer, folder: Path, dialect: Dialect
 ) -> tuple[dict[str, Any], Agreement | None]:
     """Write and check the graphs of a precision; returns the manifest's parity and, where quantized, the agreement.
 
     The float32 graphs are made and compared with torch for every precision: quantized ones are compared with them.
     """
+    precision, log = job.precision, job.log
     if precision == FP32:
         return write_fp32_graphs(model, folder, log, dialect)[1], None
     with tempfile.TemporaryDirectory(prefix=".fp32-", dir=folder) as fp32:
         reference, compared = write_fp32_graphs(model, Path(fp32), log, dialect)
         write = partial(write_16_bit_graphs, dialect=dialect) if precision.products else write_quantized_graphs
         sessions = write(model, precision, Path(fp32), folder, log)
-        data = check_data or agreement.read_check_data()
+        data = job.check_data or agreement.read_check_data()
         if not data.of_the_model:
             data = agreement.greedy_references(model, reference, data)
-        log(f"comparing {precision.name} with float32 on {len(data.records)} rows of {data.name}")
+        what = f"comparing {precision.name} with float32"
+        log(f"{what} on {len(data.records)} rows of {data.name}")
         found = agreement.compare(
-            model,
-            reference,
-            sessions,
-            data,
-            lambda done, rows: progress(f"comparing {precision.name} with float32: {done} of {rows} rows"),
+            model, reference, sessions, data, lambda done, rows: job.progress(f"{what}: {done} of {rows} rows")
         )
     agreement.check(found, precision)
     return compared, found

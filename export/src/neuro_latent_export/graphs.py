@@ -23,6 +23,8 @@ from neuro_latent_trainer.model import PromptOptimizer
 
 OPSET = 18
 
+ENCODER_PATHS = ("encoder/1/model.onnx", "t5_encoder/1/model.onnx")
+"""The traced graphs that a precision changes; the adapter is small and stays float32."""
 PROJECTOR_PATH = str(SEVERAL_ADAPTERS / "model.onnx")
 """The adapter's graph: version 1 of ``projector`` is a set of one adapter; `neuro-latent adapters` writes others."""
 
@@ -106,37 +108,16 @@ class Sizes:
 def graph_specs(model: PromptOptimizer) -> list[GraphSpec]:
     """The traced graphs of a system, in the order in which a prompt passes them."""
     sizes = Sizes.of(model)
-    t5 = model.generator_model
-    ids = torch.int64
+    ids, mask = (TensorSpec(name, ("batch", "tokens"), torch.int64) for name in ("input_ids", "attention_mask"))
+    embedding = TensorSpec("raw_embedding", ("batch", sizes.encoder_width))
+    soft_prompts = TensorSpec("soft_prompts", ("batch", sizes.soft_prompt_tokens, sizes.generator_width))
+    gate = TensorSpec("gate", ("batch", GATE_VALUES))
+    hidden = TensorSpec("encoder_hidden_states", ("batch", "encoder_tokens", sizes.generator_width))
+    encoder, t5_encoder = ENCODER_PATHS
     return [
-        GraphSpec(
-            "encoder/1/model.onnx",
-            EncoderGraph(model),
-            (
-                TensorSpec("input_ids", ("batch", "tokens"), ids),
-                TensorSpec("attention_mask", ("batch", "tokens"), ids),
-            ),
-            (TensorSpec("raw_embedding", ("batch", sizes.encoder_width)),),
-        ),
-        GraphSpec(
-            PROJECTOR_PATH,
-            ProjectorGraph(model.adapter),
-            (TensorSpec("raw_embedding", ("batch", sizes.encoder_width)),),
-            (
-                TensorSpec("soft_prompts", ("batch", sizes.soft_prompt_tokens, sizes.generator_width)),
-                TensorSpec("gate", ("batch", GATE_VALUES)),
-            ),
-        ),
-        GraphSpec(
-            "t5_encoder/1/model.onnx",
-            T5EncoderGraph(t5),
-            (
-                TensorSpec("soft_prompts", ("batch", sizes.soft_prompt_tokens, sizes.generator_width)),
-                TensorSpec("input_ids", ("batch", "tokens"), ids),
-                TensorSpec("attention_mask", ("batch", "tokens"), ids),
-            ),
-            (TensorSpec("encoder_hidden_states", ("batch", "encoder_tokens", sizes.generator_width)),),
-        ),
+        GraphSpec(encoder, EncoderGraph(model), (ids, mask), (embedding,)),
+        GraphSpec(PROJECTOR_PATH, ProjectorGraph(model.adapter), (embedding,), (soft_prompts, gate)),
+        GraphSpec(t5_encoder, T5EncoderGraph(model.generator_model), (soft_prompts, ids, mask), (hidden,)),
     ]
 
 

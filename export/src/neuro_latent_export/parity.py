@@ -1,6 +1,5 @@
 """The gate of every export: each graph against torch, then the whole generation token by token."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from torch import Tensor
 
 from neuro_latent_core.tokens import both_ends, without_control
 from neuro_latent_export.decoder_graphs import cache_names
-from neuro_latent_export.graphs import PROJECTOR_PATH, GraphSpec, Sizes, example_inputs
+from neuro_latent_export.errors import ExportError
+from neuro_latent_export.graphs import ENCODER_PATHS, PROJECTOR_PATH, GraphSpec, Sizes, example_inputs
 from neuro_latent_trainer.backbones import ids_of, special_ends
 from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
 
@@ -38,7 +38,7 @@ Sessions = dict[str, ort.InferenceSession]
 """By path in the repository."""
 
 
-class ParityError(RuntimeError):
+class ParityError(ExportError):
     """A graph does not compute what torch computes; nothing may be published."""
 
 
@@ -92,14 +92,18 @@ def check_graph(spec: GraphSpec, session: ort.InferenceSession) -> GraphParity:
                 if not np.array_equal(want_array, got):
                     raise ParityError(f"{spec.path}: {tensor.name} differs from torch")
             else:
-                scale = max(float(np.abs(want_array).max()), 1e-6)
-                difference = float(np.abs(want_array - got).max()) / scale
-                worst = max(worst, difference if np.isfinite(difference) else np.inf)
+                worst = max(worst, _difference(want_array, got))
     if worst > GRAPH_TOLERANCE:
         raise ParityError(
             f"{spec.path}: differs from torch by {worst:.2e} of its largest value; allowed {GRAPH_TOLERANCE}"
         )
     return GraphParity(spec.path, worst)
+
+
+def _difference(want: npt.NDArray[Any], got: npt.NDArray[Any]) -> float:
+    """The largest difference, relative to the largest value."""
+    difference = float(np.abs(want - got).max()) / max(float(np.abs(want).max()), 1e-6)
+    return difference if np.isfinite(difference) else np.inf
 
 
 class StaticDecoder:
@@ -144,12 +148,13 @@ class StaticDecoder:
 
 
 @torch.no_grad()
-def check_decoder(t5: Any, sessions: Sessions, sizes: Sizes, tolerance: float = GRAPH_TOLERANCE) -> GraphParity:
+def check_decoder(model: PromptOptimizer, sessions: Sessions) -> GraphParity:
     """Compare the log-probabilities of random texts, fed in pieces of several widths, with Hugging Face's T5.
 
     Raises:
-        ParityError: they differ by more than ``tolerance``, relative to the largest.
+        ParityError: they differ by more than :data:`GRAPH_TOLERANCE`, relative to the largest.
     """
+    t5, sizes = model.generator_model, Sizes.of(model)
     generator = torch.Generator().manual_seed(0)
     worst = 0.0
     for rows, encoder_tokens, pieces in ((1, 5, (1, 1, 1)), (3, 37, (4, 1, 150))):
@@ -163,13 +168,12 @@ def check_decoder(t5: Any, sessions: Sessions, sizes: Sizes, tolerance: float = 
         decoder = StaticDecoder(sessions, sizes, hidden_BQD.numpy(), mask_BQ.numpy(), columns)
         parts = np.split(ids_BT.numpy(), np.cumsum(pieces)[:-1], axis=1)
         got = np.concatenate([decoder.run(part, "logprobs") for part in parts], axis=1)
-        difference = float(np.abs(want - got).max() / np.abs(want).max())
-        worst = max(worst, difference if np.isfinite(difference) else np.inf)
-    if worst > tolerance:
+        worst = max(worst, _difference(want, got))
+    if worst > GRAPH_TOLERANCE:
         raise ParityError(
-            f"the decoder graphs differ from torch by {worst:.2e} of the largest value; allowed {tolerance}"
+            f"the decoder graphs differ from torch by {worst:.2e} of the largest value; allowed {GRAPH_TOLERANCE}"
         )
-    return GraphParity(DECODER_PATHS[1], worst, tolerance)
+    return GraphParity(DECODER_PATHS[1], worst)
 
 
 def token_feeds(model: PromptOptimizer, texts: list[str]) -> dict[str, Ids]:
@@ -190,41 +194,32 @@ def encode(sessions: Sessions, feeds: dict[str, Ids]) -> npt.NDArray[np.float32]
         sessions: by path in the repository.
         feeds: ``encoder_ids``, ``encoder_mask`` [B, L], ``t5_ids``, ``t5_mask`` [B, S], all int64.
     """
-    (embedding_BE,) = sessions["encoder/1/model.onnx"].run(
-        None, {"input_ids": feeds["encoder_ids"], "attention_mask": feeds["encoder_mask"]}
-    )
+    encoder, t5_encoder = (sessions[path] for path in ENCODER_PATHS)
+    (embedding_BE,) = encoder.run(None, {"input_ids": feeds["encoder_ids"], "attention_mask": feeds["encoder_mask"]})
     (soft_BPD,) = sessions[PROJECTOR_PATH].run(["soft_prompts"], {"raw_embedding": embedding_BE})
-    (hidden_BQD,) = sessions["t5_encoder/1/model.onnx"].run(
+    (hidden_BQD,) = t5_encoder.run(
         None, {"soft_prompts": soft_BPD, "input_ids": feeds["t5_ids"], "attention_mask": feeds["t5_mask"]}
     )
     result: npt.NDArray[np.float32] = hidden_BQD
     return result
 
 
-def encoder_mask(sizes: Sizes, t5_mask_BS: Ids) -> Ids:
-    """The mask of soft prompts and prompt: int64 [B, P + S]."""
-    return np.concatenate([np.ones((len(t5_mask_BS), sizes.soft_prompt_tokens), np.int64), t5_mask_BS], axis=1)
+def start_decoder(model: PromptOptimizer, sessions: Sessions, feeds: dict[str, Ids], columns: int) -> StaticDecoder:
+    """The decoder over the prompts of a batch, whose tokens are as for :func:`encode`."""
+    sizes, mask_BS = Sizes.of(model), feeds["t5_mask"]
+    mask_BQ = np.concatenate([np.ones((len(mask_BS), sizes.soft_prompt_tokens), np.int64), mask_BS], axis=1)
+    return StaticDecoder(sessions, sizes, encode(sessions, feeds), mask_BQ, columns)
 
 
-def greedy(sessions: Sessions, sizes: Sizes, feeds: dict[str, Ids], start: int, eos: int) -> list[list[int]]:
-    """Greedy decoding over the exported graphs, from token ids to token ids, for a batch of prompts.
-
-    Args:
-        sessions: by path in the repository.
-        sizes: of the system.
-        feeds: as for :func:`encode`.
-        start: T5's decoder start token.
-        eos: T5's end token.
-    """
-    mask_BQ = encoder_mask(sizes, feeds["t5_mask"])
-    decoder = StaticDecoder(sessions, sizes, encode(sessions, feeds), mask_BQ, MAX_LENGTH)
-    rows = len(mask_BQ)
-    token_B = np.full(rows, start, dtype=np.int64)
+def greedy(model: PromptOptimizer, sessions: Sessions, feeds: dict[str, Ids]) -> list[list[int]]:
+    """Greedy decoding over the exported graphs, from token ids (as for :func:`encode`) to token ids."""
+    decoder, rows = start_decoder(model, sessions, feeds, MAX_LENGTH), len(feeds["t5_mask"])
+    token_B = np.full(rows, model.generator_model.config.decoder_start_token_id, dtype=np.int64)
     written: list[list[int]] = [[] for _ in range(rows)]
     done = np.zeros(rows, dtype=bool)
     for _ in range(MAX_LENGTH):
         token_B = decoder.run(token_B[:, None], "next_token")[:, 0]
-        done |= token_B == eos
+        done |= token_B == model.generator.eos_id
         for row in np.flatnonzero(~done):
             written[row].append(int(token_B[row]))
         if done.all():
@@ -254,27 +249,19 @@ def check_tokenizers(model: PromptOptimizer, folder: Path, prompts: list[str]) -
                 raise ParityError(f"prompt {number}: the served tokenizer of the {name} gives other ids than torch's")
 
 
-def check_generation(
-    model: PromptOptimizer,
-    sessions: Sessions,
-    prompts: list[str],
-    progress: Callable[[int], None] = lambda n: None,
-) -> GenerationParity:
+def check_generation(model: PromptOptimizer, sessions: Sessions, prompts: list[str]) -> GenerationParity:
     """Compare greedy decoding over the graphs with Hugging Face ``generate``, token by token.
 
     Raises:
         ParityError: a prompt gives other tokens; the message names the prompt's number and the first difference.
     """
-    sizes = Sizes.of(model)
-    start = model.generator_model.config.decoder_start_token_id
     for first in range(0, len(prompts), BATCH):
         texts = prompts[first : first + BATCH]
-        got = greedy(sessions, sizes, token_feeds(model, texts), start, model.generator.eos_id)
+        got = greedy(model, sessions, token_feeds(model, texts))
         for i, (want_row, got_row) in enumerate(zip(model.generate_ids(texts, MAX_LENGTH), got, strict=True)):
             if want_row != got_row:
                 at = next((k for k, (a, b) in enumerate(zip(want_row, got_row, strict=False)) if a != b), -1)
                 raise ParityError(f"prompt {first + i}: the exported graphs write other tokens than torch from {at} on")
-        progress(len(texts))
     return GenerationParity(len(prompts), len(prompts), MAX_LENGTH)
 
 

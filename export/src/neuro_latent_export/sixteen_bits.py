@@ -79,10 +79,9 @@ def float32_reference(model: ir.Model) -> ir.Model:
 
 def _round(graph: ir.Graph, node: ir.Node, value: ir.Value, dtype: ir.DataType) -> None:
     """Round ``value`` for all who use it."""
-    down = ir.node("Cast", [value], {"to": dtype.value})
-    up = ir.node("Cast", [down.outputs[0]], {"to": ir.DataType.FLOAT.value})
+    down = _cast(value, dtype)
+    up = _cast(down.outputs[0], ir.DataType.FLOAT)
     rounded = up.outputs[0]
-    down.outputs[0].type, rounded.type, rounded.shape = ir.TensorType(dtype), value.type, value.shape
     users, name = [use for use in value.uses() if use.node is not down], value.name
     graph.insert_after(node, [down, up])
     for user, index in users:
@@ -90,6 +89,12 @@ def _round(graph: ir.Graph, node: ir.Node, value: ir.Value, dtype: ir.DataType) 
     if value.is_graph_output():
         graph.outputs[graph.outputs.index(value)] = rounded
         value.name, rounded.name = f"{name}.exact", name
+
+
+def _cast(value: ir.Value, dtype: ir.DataType) -> ir.Node:
+    node = ir.node("Cast", [value], {"to": dtype.value})
+    node.outputs[0].type, node.outputs[0].shape = ir.TensorType(dtype), value.shape
+    return node
 
 
 class _Narrowing:
@@ -149,8 +154,7 @@ class _Narrowing:
         return self.widened[value]
 
     def _cast(self, value: ir.Value, dtype: ir.DataType, user: ir.Node) -> ir.Value:
-        node = ir.node("Cast", [value], {"to": dtype.value})
-        node.outputs[0].type, node.outputs[0].shape = ir.TensorType(dtype), value.shape
+        node = _cast(value, dtype)
         self.graph.insert_before(user, node)
         return node.outputs[0]
 
@@ -172,8 +176,7 @@ class _Narrowing:
         """A float32 output in the place of a 16-bit one, with its name."""
         producer, name = value.producer(), value.name
         assert producer is not None
-        node = ir.node("Cast", [value], {"to": ir.DataType.FLOAT.value})
-        node.outputs[0].type, node.outputs[0].shape = ir.TensorType(ir.DataType.FLOAT), value.shape
+        node = _cast(value, ir.DataType.FLOAT)
         self.graph.insert_after(producer, node)
         value.name, node.outputs[0].name = f"{name}.{self.dtype.name.lower()}", name
         return node.outputs[0]

@@ -15,8 +15,8 @@ import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from neuro_latent_client._request import WIRE_TYPES, InferRequest
-from neuro_latent_client._transport import Tensors
 from neuro_latent_client.testing import Failure, FakeServer
+from neuro_latent_client.transports.base import Tensors
 from neuro_latent_core import protocol
 
 OUTPUT_TYPES = {**protocol.STREAM_OUTPUT_TYPES, **protocol.FEEDBACK_OUTPUT_TYPES}

@@ -111,7 +111,7 @@ def test_streams_left_early_are_not_cancelled_as_calls(async_client, script, mak
 
 
 def test_a_stream_that_does_not_end_is_cancelled_after_a_while(grpc_url, script, make_response, monkeypatch):
-    monkeypatch.setattr("neuro_latent_client._grpc_async.END_S", 0.1)
+    monkeypatch.setattr("neuro_latent_client.transports.grpc.END_S", 0.1)
     monkeypatch.setattr(script, "cancel", lambda request_id: None)  # a server that does not listen
     script.delay_s = 0.05
     script.responses = [make_response("word ")] * 100

@@ -22,8 +22,8 @@ from neuro_latent_client import (
 )
 from neuro_latent_client._endpoint import parse_url
 from neuro_latent_client._failures import Failures
-from neuro_latent_client._grpc_wire import error_of
 from neuro_latent_client.testing import FakeServer
+from neuro_latent_client.transports.grpc import error_of
 
 
 def test_public_names():
@@ -161,7 +161,7 @@ def test_what_a_grpc_status_means(code, text, expected):
 
 
 def test_a_program_may_load_tritonclient_too():
-    code = "import tritonclient.grpc, neuro_latent_client._grpc"
+    code = "import tritonclient.grpc, neuro_latent_client.transports.grpc"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

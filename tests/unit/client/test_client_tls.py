@@ -15,7 +15,7 @@ from tritonclient.grpc import service_pb2_grpc
 
 from neuro_latent_client import AsyncClient, Client, InvalidRequestError, ServerUnavailableError, TlsConfig
 from neuro_latent_client._failures import Failures
-from neuro_latent_client._http_wire import network
+from neuro_latent_client.transports.http import network
 from tests.unit.client.blocking import BlockingClient
 from tests.unit.client.fake_triton import GrpcServicer, HttpHandler
 

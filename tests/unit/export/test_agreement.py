@@ -22,7 +22,6 @@ from neuro_latent_export.agreement import (
     read_check_data,
 )
 from neuro_latent_export.backends import BackendName, adapter_path
-from neuro_latent_export.graphs import Sizes
 from neuro_latent_export.parity import Sessions
 from neuro_latent_export.precision import BF16, FP16, FP32, INT4, INT8, MIN_ROWS, PRECISIONS, Precision
 from neuro_latent_export.repository import MOVE_PATH, export_repository
@@ -126,10 +125,9 @@ def test_without_check_data_a_precision_is_judged_by_what_float32_writes(
     assert not data.of_the_model
     found = greedy_references(model, sessions, data)
     assert (found.name, found.of_the_model) == (data.name, True)
-    start = model.generator_model.config.decoder_start_token_id
     for record, sample in zip(found.records, data.records, strict=True):
         feeds = parity.token_feeds(model, [sample.raw_prompt])
-        (ids,) = parity.greedy(sessions, Sizes.of(model), feeds, start, model.generator.eos_id)
+        (ids,) = parity.greedy(model, sessions, feeds)
         assert record.raw_prompt == sample.raw_prompt
         assert record.target(form) == model.generator.decode(ids).strip()
     assert compare(model, sessions, sessions, found).rows == MIN_ROWS

@@ -13,10 +13,10 @@ import pytest
 from neuro_latent_export import parity
 from neuro_latent_export import repository as repository_module
 from neuro_latent_export.agreement import Agreement
-from neuro_latent_export.graph_files import ENCODER_PATHS
-from neuro_latent_export.graphs import PROJECTOR_PATH
+from neuro_latent_export.graphs import ENCODER_PATHS, PROJECTOR_PATH
+from neuro_latent_export.job import Job
 from neuro_latent_export.parity import DECODER_PATHS, GenerationParity, GraphParity
-from neuro_latent_export.precision import FP32, INT8, Precision
+from neuro_latent_export.precision import FP32, INT8
 from neuro_latent_export.repository import export_repository
 from neuro_latent_export.tensorrt import engines
 from neuro_latent_export.tensorrt.engines import BuiltEngine, EngineTensor
@@ -49,13 +49,13 @@ CHANGING = (
 def no_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exports write empty graphs and engines, and say that these are right."""
 
-    def write_graphs(model: Any, precision: Precision, data: Any, folder: Path, *rest: Any) -> Any:
+    def write_graphs(job: Job, model: Any, folder: Path, dialect: str) -> Any:
         paths = (*ENCODER_PATHS, PROJECTOR_PATH, *DECODER_PATHS)
         for path in paths:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).touch()
         compared = parity.as_json([GraphParity(path, 0.0) for path in paths], GenerationParity(64, 64, 48))
-        return compared, None if precision == FP32 else Agreement("data", 32, 640, 2.0, 2.0, 1.0, 48, 1.0, 1.0)
+        return compared, None if job.precision == FP32 else Agreement("data", 32, 640, 2.0, 2.0, 1.0, 48, 1.0, 1.0)
 
     def build_engine(library: Library, graph: Path, profiles: Any) -> BuiltEngine:
         """An engine with an input for each axis of its profiles."""

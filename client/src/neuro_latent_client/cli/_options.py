@@ -1,22 +1,22 @@
-"""Options that several commands share."""
+"""What the commands share: options, the connection to a server, and how they tell its errors."""
 
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from neuro_latent_client._endpoint import DEFAULT_URL as DEFAULT_URL
+from neuro_latent_client.async_client import AsyncClient
 from neuro_latent_client.client import Client
+from neuro_latent_client.errors import InvalidRequestError, NeuroLatentError
 from neuro_latent_client.tls import TlsConfig
+from neuro_latent_core.command_line import fail
 from neuro_latent_core.options import OPTIONS, Option
 
 from ._interrupt import cancelled_by_interrupt
-
-if TYPE_CHECKING:
-    from neuro_latent_client.async_client import AsyncClient
 
 Url = Annotated[str, typer.Option(envvar="NEURO_LATENT_URL", help="The server: grpc://HOST:PORT or http://HOST:PORT.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON line, last on stdout.")]
@@ -67,9 +67,7 @@ class ConnectionOptions:
         with cancelled_by_interrupt(client), client:
             yield client
 
-    def async_client(self) -> "AsyncClient":
-        from neuro_latent_client.async_client import AsyncClient
-
+    def async_client(self) -> AsyncClient:
         return AsyncClient(self.url, **self._settings())
 
     def _settings(self) -> dict[str, Any]:
@@ -79,3 +77,12 @@ class ConnectionOptions:
         has_tls = any((self.ca, self.certificate, self.key))
         tls = TlsConfig(self.ca, self.certificate, self.key) if has_tls else None
         return {"timeout": self.timeout, "api_key": self.api_key, "tls": tls}
+
+
+@contextmanager
+def errors_as_lines() -> Iterator[None]:
+    """Exit 2 for what the user can correct in the command, 1 for all other errors of the client."""
+    try:
+        yield
+    except NeuroLatentError as error:
+        fail(f"error: {error}", exit_code=2 if isinstance(error, InvalidRequestError) else 1)

@@ -12,8 +12,7 @@ from neuro_latent_client.options import FeedbackDetails
 from neuro_latent_core.cli import FeedbackGroup
 from neuro_latent_core.encoding import decode
 
-from ._options import DEFAULT_URL, ApiKey, Ca, Certificate, ConnectionOptions, Json, Key, Timeout, Url
-from ._report import errors_as_lines
+from ._options import DEFAULT_URL, ApiKey, Ca, Certificate, ConnectionOptions, Json, Key, Timeout, Url, errors_as_lines
 
 _OF_THE_ANSWER = ("request_id", "raw_prompt", "enhanced_prompt", "model_version")
 

@@ -8,8 +8,7 @@ import typer
 
 from neuro_latent_core.command_line import note
 
-from ._options import DEFAULT_URL, ApiKey, Ca, Certificate, ConnectionOptions, Json, Key, Url
-from ._report import errors_as_lines
+from ._options import DEFAULT_URL, ApiKey, Ca, Certificate, ConnectionOptions, Json, Key, Url, errors_as_lines
 
 
 def health(

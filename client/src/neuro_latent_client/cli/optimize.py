@@ -27,9 +27,9 @@ from ._options import (
     Key,
     Timeout,
     Url,
+    errors_as_lines,
     takes_request_options,
 )
-from ._report import errors_as_lines
 
 
 @takes_request_options

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, cast
 
 from langchain_core.messages import BaseMessage, HumanMessage, convert_to_messages
 from langchain_core.prompt_values import ChatPromptValue, PromptValue
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langchain_core.runnables import Runnable, RunnableLambda
 
 from neuro_latent_client import AsyncClient, Client, GenerationOptions, InvalidRequestError, Optimization
 
@@ -20,7 +20,7 @@ PromptInput: TypeAlias = str | PromptValue | Sequence[BaseMessage]
 PromptOutput: TypeAlias = str | PromptValue | list[BaseMessage]
 
 
-class PromptOptimizer(Runnable[PromptInput, PromptOutput]):
+class PromptOptimizer(RunnableLambda[PromptInput, PromptOutput]):
     """Raw prompt in, enhanced prompt out. Of messages only the last human one is changed, and all others stay as they
     are; a chat prompt of that one alone becomes its text.
 
@@ -38,6 +38,7 @@ class PromptOptimizer(Runnable[PromptInput, PromptOutput]):
         self.client = client
         self.async_client = async_client
         self.options: GenerationOptions = options or {}
+        super().__init__(self._enhance, self._aenhance if async_client else None, name="PromptOptimizer")
 
     @property
     def answers(self) -> Runnable[PromptInput, Optimization]:
@@ -48,22 +49,13 @@ class PromptOptimizer(Runnable[PromptInput, PromptOutput]):
         """
         return RunnableLambda(self._optimize, self._aoptimize if self.async_client else None)
 
-    def invoke(self, input: PromptInput, config: RunnableConfig | None = None, **kwargs: Any) -> PromptOutput:
-        def optimize(prompt: PromptInput) -> PromptOutput:
-            text, put = _split(prompt)
-            return put(self._optimize(text, **kwargs).text)
+    def _enhance(self, prompt: PromptInput, **options: Any) -> PromptOutput:
+        text, put = _split(prompt)
+        return put(self._optimize(text, **options).text)
 
-        return self._call_with_config(optimize, input, config)
-
-    async def ainvoke(self, input: PromptInput, config: RunnableConfig | None = None, **kwargs: Any) -> PromptOutput:
-        if self.async_client is None:
-            return await super().ainvoke(input, config, **kwargs)
-
-        async def optimize(prompt: PromptInput) -> PromptOutput:
-            text, put = _split(prompt)
-            return put((await self._aoptimize(text, **kwargs)).text)
-
-        return await self._acall_with_config(optimize, input, config)
+    async def _aenhance(self, prompt: PromptInput, **options: Any) -> PromptOutput:
+        text, put = _split(prompt)
+        return put((await self._aoptimize(text, **options)).text)
 
     def _optimize(self, prompt: PromptInput, **options: Any) -> Optimization:
         return self.client.optimize(_split(prompt)[0], **self._options(options))

@@ -9,6 +9,8 @@ import importlib
 from dataclasses import dataclass
 from typing import Any, Final
 
+from neuro_latent_export.errors import ExportError
+
 INSTALL = "pip install './export[tensorrt]' tensorrt==VERSION, the version of the Triton that will serve,"
 INSTALL_RTX = "pip install './export[tensorrt-rtx]'"
 
@@ -17,7 +19,7 @@ CAPABILITY_MINOR: Final = 76
 """Attributes of a device in CUDA's driver API."""
 
 
-class TensorRTError(RuntimeError):
+class TensorRTError(ExportError):
     """TensorRT cannot be used here, or does not take a graph."""
 
 

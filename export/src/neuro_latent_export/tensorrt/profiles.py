@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from neuro_latent_core.limits import CACHE_COLUMNS, CANDIDATES, MAX_STEP_TOKENS
-from neuro_latent_export.graphs import PROJECTOR_PATH, Sizes
+from neuro_latent_export.graphs import ENCODER_PATHS, PROJECTOR_PATH, Sizes
 from neuro_latent_export.parity import DECODER_PATHS
 from neuro_latent_trainer.model import MAX_SOURCE_TOKENS
 
@@ -43,11 +43,12 @@ def profiles(sizes: Sizes, encoder_max_tokens: int) -> dict[str, tuple[Profile, 
     tokens = Range(1, min(USUAL_TOKENS, encoder_max_tokens), encoder_max_tokens)
     source_tokens = Range(1, USUAL_TOKENS, MAX_SOURCE_TOKENS)
     encoder_tokens = Range(1, sizes.soft_prompt_tokens + USUAL_TOKENS, longest)
+    encoder, t5_encoder = ENCODER_PATHS
     prefill, step = DECODER_PATHS
     axes: dict[str, Profile] = {
-        "encoder/1/model.onnx": {"tokens": tokens},
+        encoder: {"tokens": tokens},
         PROJECTOR_PATH: {},
-        "t5_encoder/1/model.onnx": {"tokens": source_tokens},
+        t5_encoder: {"tokens": source_tokens},
         prefill: {"encoder_tokens": encoder_tokens},
         step: {
             "encoder_tokens": encoder_tokens,

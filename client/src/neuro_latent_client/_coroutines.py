@@ -1,4 +1,7 @@
-"""Background tasks: work that is finished even if its caller is cancelled."""
+"""Two ways to run a coroutine: at once, in the thread that asks, or in a task that outlives its caller.
+
+What both clients do is written once, as coroutines. Those of the blocking client never suspend: its transports block.
+"""
 
 import asyncio
 from collections.abc import Coroutine
@@ -7,8 +10,18 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine over a blocking transport, without an event loop."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    raise AssertionError("a blocking transport has awaited something")
+
+
 class BackgroundTasks:
-    """Coroutines that run in tasks of their own."""
+    """Coroutines that run in tasks of their own: they are finished even if their caller is cancelled."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
