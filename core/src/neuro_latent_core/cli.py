@@ -36,6 +36,7 @@ COMMANDS: Final = {
     "health": KnownCommand("Check a server: exit code 0 when it is ready, else 1.", "client"),
     "train": KnownCommand("Train an adapter on your prompts.", "trainer"),
     "evaluate": KnownCommand("Measure an adapter beside baselines.", "trainer"),
+    "score": KnownCommand("Make training data of what prompts lead to, by a language model.", "trainer"),
     "retrain": KnownCommand("Train an adapter on feedback, and promote it if it is no worse.", "trainer"),
     "export": KnownCommand("Write a Triton model repository from an adapter.", "export"),
     "serve": KnownCommand("Serve a model repository with Triton.", "serving"),

@@ -73,32 +73,3 @@ class Responder(Protocol):
 def default_cache() -> Path:
     """``responses.sqlite`` in ``$XDG_CACHE_HOME/neuro-latent`` or ``~/.cache/neuro-latent``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "neuro-latent" / "responses.sqlite"
-
-
-def open_responder(model: str, url: str | None = None, concurrency: int = 8, cache: Path | None = None) -> Responder:
-    """A language model as responder.
-
-    Args:
-        model: a folder in Hugging Face's format, a name on the Hub, or a GGUF file; with ``url`` the server's name
-            of it.
-        url: of an OpenAI-compatible server, with its ``/v1``; None runs the model here.
-        concurrency: requests to a server at a time.
-        cache: where answers are kept, so that a run that was stopped goes on; None keeps none.
-
-    Raises:
-        ResponderError: the model or a package is missing.
-    """
-    responder: Responder
-    if url is not None:
-        from neuro_latent_trainer.responders.remote import RemoteResponder
-
-        responder = RemoteResponder(model, url, concurrency)
-    else:
-        from neuro_latent_trainer.responders.local import LocalResponder
-
-        responder = LocalResponder(model)
-    if cache is None:
-        return responder
-    from neuro_latent_trainer.responders.cache import CachedResponder
-
-    return CachedResponder(responder, cache)
