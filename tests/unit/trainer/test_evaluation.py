@@ -20,7 +20,7 @@ from neuro_latent_trainer.evaluation import evaluate, latent, measures, paired, 
 from neuro_latent_trainer.evaluation.baselines import Baselines, Budget
 from neuro_latent_trainer.evaluation.cli import evaluate as command
 from neuro_latent_trainer.evaluation.served import as_served, nothing
-from neuro_latent_trainer.evaluation.systems import Conditioned, Constant, Nearest, adapted, instructed, typical
+from neuro_latent_trainer.evaluation.systems import Conditioned, adapted, instructed, nearest, typical
 from neuro_latent_trainer.gate import Gate
 from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.sample import sample_records
@@ -151,17 +151,16 @@ def test_retrieval_and_explained_variance() -> None:
 
 
 def test_the_nearest_prompt_of_a_known_one_is_itself(optimizer: PromptOptimizer) -> None:
-    assert Nearest(optimizer, RAW, GOLD).write(RAW[3:6]) == GOLD[3:6]
+    assert nearest(optimizer, RAW[3:6], RAW, GOLD) == GOLD[3:6]
 
 
 def test_the_typical_text_is_the_one_nearest_to_the_mean_of_all(optimizer: PromptOptimizer) -> None:
     texts = ["List the steps.", "List the steps!", "List the steps?", "Qwertz 99 zzz"]
     assert typical(optimizer, texts) in texts[:3]
-    assert Constant("Briefly.").write(RAW) == ["Briefly."] * ROWS
 
 
 def test_an_adapted_t5_writes_and_scores_as_the_whole_model_does(optimizer: PromptOptimizer) -> None:
-    system = Conditioned(optimizer.generator, adapted(optimizer), 8, 20)
+    system = Conditioned(optimizer.generator, adapted(optimizer), CONFIG)
     assert system.write(RAW) == optimizer.write(RAW, 8)
     losses = system.losses(RAW, GOLD)
     tokens = optimizer.generator.tokenizer(GOLD[0])["input_ids"][:20]
@@ -223,7 +222,7 @@ def test_complements_are_compared_with_complements_and_more_baselines(complement
 
 
 def test_what_the_gate_withholds_leaves_the_raw_prompt(complementing: PromptOptimizer) -> None:
-    system = Conditioned(complementing.generator, adapted(complementing), 8, 20)
+    system = Conditioned(complementing.generator, adapted(complementing), CONFIG)
     texts = ["Briefly.", "", "so " * 20, "In Rust."]
     served, reasons = as_served(complementing, system, RAW[:4], texts)
     assert reasons == ["", "", reasons[2], ""]
@@ -252,7 +251,7 @@ def test_soft_prompts_that_ignore_the_prompt_have_no_usage_gap_and_rank_1(adapte
 
 
 def test_texts_that_are_equally_likely_are_a_tie(optimizer: PromptOptimizer) -> None:
-    system = Conditioned(optimizer.generator, adapted(optimizer), 8, 20)
+    system = Conditioned(optimizer.generator, adapted(optimizer), CONFIG)
     tied = [replace(record, failed_prompts=(record.enhanced_prompt or "",)) for record in RECORDS]
     assert (evaluate.prefers_success(system, tied, "rewrite") == 0.5).all()
     by_intent = evaluate.preference_by_intent(optimizer, tied)

@@ -111,7 +111,7 @@ def test_a_run_folder_holds_a_checkpoint_an_epoch_the_final_model_and_the_adapte
     for path in whole.output_dir.glob("*.pt"):
         state = torch.load(path, weights_only=True)
         assert set(state["rng"]) == {"cpu"}
-        assert state["config"] == json.loads(json.dumps(whole.config.to_dict()))
+        assert state["config"] == json.loads(json.dumps(whole.config.model_dump()))
     loaded = PromptOptimizer.from_pretrained(whole.output_dir)
     for name, value in whole.model.adapter.state_dict().items():
         assert torch.equal(value, loaded.adapter.state_dict()[name])

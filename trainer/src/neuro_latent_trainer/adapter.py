@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from neuro_latent_core.form import FORMS, Form
-from neuro_latent_trainer.checks import check_one_of
 from neuro_latent_trainer.choices import (
     INSTRUCTIONS,
     POOLINGS,
@@ -53,9 +52,9 @@ class AdapterConfig:
                 raise ValueError(f"{name} must be a positive integer, not {getattr(self, name)!r}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), not {self.dropout!r}")
-        check_one_of(self, "form", FORMS)
-        check_one_of(self, "projector", PROJECTOR_FORMS)
-        check_one_of(self, "pooling", POOLINGS)
+        for name, choices in (("form", FORMS), ("projector", PROJECTOR_FORMS), ("pooling", POOLINGS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "AdapterConfig":

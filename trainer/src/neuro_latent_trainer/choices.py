@@ -19,11 +19,9 @@ INSTRUCTIONS: Final = {
 """By form: the soft prompts of the residual projector start as the generator's embeddings of this text."""
 
 TrainingForm = Literal["auto", "complement", "rewrite"]
-TRAINING_FORMS: tuple[str, ...] = get_args(TrainingForm)
 """The form to train; ``auto`` looks at the data."""
 
 Precision = Literal["auto", "fp32", "bf16"]
-PRECISIONS: tuple[str, ...] = get_args(Precision)
 """Of T5's products in training; ``auto`` is bf16 on a GPU, fp32 elsewhere."""
 
 REMOVED: Final = {"memory_prompts": 0, "kl_form": "moments", "intent_dropout": 0.0}

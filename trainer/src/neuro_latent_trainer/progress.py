@@ -102,7 +102,3 @@ def _holds(line: bytes, step: int, validated: bool) -> bool:
     except ValueError:
         return False
     return line.endswith(b"\n") and (row["step"], row.get("kind") == "validation" and not validated) <= (step, False)
-
-
-class Unobserved(Observer):
-    """Observer of a run that nobody watches: shows and keeps nothing."""

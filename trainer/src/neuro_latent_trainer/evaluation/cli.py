@@ -7,15 +7,17 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from neuro_latent_trainer.command_line import fail, read_data, say, told_by
+from neuro_latent_trainer.command_line import configured_by, fail, read_data, say, told_by
+from neuro_latent_trainer.config import EvaluationConfig
 from neuro_latent_trainer.errors import TrainerError
 from neuro_latent_trainer.evaluation import tables
 
-DEFAULT_ROWS = 2000
 PREFERENCE_COLUMNS = "raw=raw_prompt,enhanced=success,failed=failed"
 
 
+@configured_by(EvaluationConfig, "rows", "max_length", "max_target_tokens")
 def evaluate(
+    *,
     data: Annotated[
         Path,
         typer.Option(help="Raw prompts with enhanced ones, none of which the adapter was trained on.", metavar="FILE"),
@@ -48,8 +50,7 @@ def evaluate(
     ] = PREFERENCE_COLUMNS,
     encoder: Annotated[str | None, typer.Option(help="Frozen encoder, if not the one that the adapter names.")] = None,
     generator: Annotated[str | None, typer.Option(help="Frozen T5, if not the one that the adapter names.")] = None,
-    rows: Annotated[int, typer.Option(min=2, help="The most rows of --data, chosen by a hash.")] = DEFAULT_ROWS,
-    max_length: Annotated[int, typer.Option(min=1, max=512, help="The most tokens that a system writes.")] = 96,
+    config: EvaluationConfig,
     trained_baselines: Annotated[
         bool,
         typer.Option("--baselines/--no-baselines", help="Train prompt tuning and full fine-tuning (with --train)."),
@@ -105,26 +106,23 @@ def evaluate(
     from rich.progress import Progress
 
     from neuro_latent_trainer import adapter_folder
-    from neuro_latent_trainer.data import Record, describe_unused, parse_columns
+    from neuro_latent_trainer.data import Record, describe_unused
     from neuro_latent_trainer.evaluation.baselines import Baselines, Budget
-    from neuro_latent_trainer.evaluation.evaluate import EvaluationConfig, is_triple
     from neuro_latent_trainer.evaluation.evaluate import evaluate as evaluate_adapter
+    from neuro_latent_trainer.evaluation.evaluate import is_triple
     from neuro_latent_trainer.evaluation.paired import compare as compare_adapters
     from neuro_latent_trainer.evaluation.report import write_report
     from neuro_latent_trainer.model import PromptOptimizer
     from neuro_latent_trainer.progress import METRICS_FILE
 
     def records(path: Path | None, names: str) -> list[Record]:
-        if path is None:
-            return []
-        return list(read_data(console, path, parse_columns(names) if names else None).records)
+        return list(read_data(console, path, names).records) if path else []
 
     def load(path: Path) -> PromptOptimizer:
         return PromptOptimizer.from_pretrained(adapter_folder.locate(path), encoder=encoder, generator=generator)
 
     named: dict[str, Any]
     try:
-        config = EvaluationConfig(rows=rows, max_length=max_length)
         on, trained_on = records(data, columns), records(train, columns)
         pairs = records(preferences, preference_columns)
         preferred = [record for record in pairs if is_triple(record)]

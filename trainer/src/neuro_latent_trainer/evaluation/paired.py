@@ -7,20 +7,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from neuro_latent_trainer.config import EvaluationConfig
 from neuro_latent_trainer.data import Record
 from neuro_latent_trainer.evaluation import measures, statistics
 from neuro_latent_trainer.evaluation.evaluate import (
-    EvaluationConfig,
     Stage,
     chosen,
-    conditioned,
     is_comparable,
     prefers_success,
     silent,
     targets,
 )
 from neuro_latent_trainer.evaluation.served import as_served
-from neuro_latent_trainer.evaluation.systems import adapted
+from neuro_latent_trainer.evaluation.systems import Conditioned, adapted
 from neuro_latent_trainer.model import PromptOptimizer
 
 Rows = dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]
@@ -114,7 +113,7 @@ def figures_by_row(
     """
     form = model.adapter.config.form
     raw, gold = [r.raw_prompt for r in rows], targets(rows, form)
-    system = conditioned(model.generator, adapted(model), config)
+    system = Conditioned(model.generator, adapted(model), config)
     losses = system.losses(raw, gold, stage(f"{name} scores", len(raw)))
     texts, reasons = as_served(model, system, raw, system.write(raw, stage(f"{name} writes", len(raw))))
     found: Rows = {

@@ -5,7 +5,6 @@ Shape letters: ``N`` rows, ``Q`` encoder tokens, ``D`` generator width, ``T`` ta
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from neuro_latent_trainer.backbones import Generator
+from neuro_latent_trainer.config import EvaluationConfig
 from neuro_latent_trainer.losses import IGNORE
 from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
 from neuro_latent_trainer.written import Part, parts_of
@@ -26,13 +26,6 @@ Condition = Callable[[list[str]], tuple[Tensor, Tensor]]
 """Raw prompts -> T5 encoder states [N, Q, D] and their mask [N, Q]."""
 
 Progress = Callable[[int], None]
-
-
-class System(Protocol):
-    """A way to make a better prompt."""
-
-    def write(self, prompts: Sequence[str], progress: Progress = lambda rows: None) -> list[str]:
-        """For each raw prompt a complement or a rewrite, as the form of the adapter is that is judged."""
 
 
 @dataclass(frozen=True)
@@ -48,51 +41,26 @@ class Losses:
         return self.nats / np.maximum(self.tokens, 1)
 
 
-class Constant:
-    """The same text for every prompt."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def write(self, prompts: Sequence[str], progress: Progress = lambda rows: None) -> list[str]:
-        progress(len(prompts))
-        return [self._text] * len(prompts)
-
-
-class Nearest:
-    """The target of the most similar training prompt, by cosine of the raw embeddings."""
-
-    def __init__(self, model: PromptOptimizer, raw: Sequence[str], targets: Sequence[str]) -> None:
-        self._model, self._targets = model, list(targets)
-        self._known = F.normalize(embeddings(model, raw), dim=-1)
-
-    def write(self, prompts: Sequence[str], progress: Progress = lambda rows: None) -> list[str]:
-        asked = F.normalize(embeddings(self._model, prompts), dim=-1)
-        progress(len(prompts))
-        return [self._targets[i] for i in (asked @ self._known.T).argmax(1).tolist()]
-
-
 class Conditioned:
     """A T5 behind some encoder states.
 
     Args:
         generator, condition: the T5, and what makes the encoder states.
-        max_length: the most tokens it writes.
-        max_target_tokens: how much of a text counts in :meth:`losses`.
+        config: how long a text it writes, and how much of one counts in :meth:`losses`.
     """
 
-    def __init__(self, generator: Generator, condition: Condition, max_length: int, max_target_tokens: int) -> None:
-        self._generator, self._condition = generator, condition
-        self._max_length, self._max_target_tokens = max_length, max_target_tokens
+    def __init__(self, generator: Generator, condition: Condition, config: EvaluationConfig) -> None:
+        self._generator, self._condition, self._config = generator, condition, config
 
     @torch.no_grad()
     def write(self, prompts: Sequence[str], progress: Progress = lambda rows: None) -> list[str]:
+        """For each raw prompt a complement or a rewrite, as the form of the adapter is that is judged."""
         texts = [""] * len(prompts)
         order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
         for first in range(0, len(order), WRITING_BATCH):
             rows = order[first : first + WRITING_BATCH]
             hidden, mask = self._condition([prompts[row] for row in rows])
-            ids = self._generator.write_ids(hidden, mask, self._max_length)
+            ids = self._generator.write_ids(hidden, mask, self._config.max_length)
             written = self._generator.tokenizer.batch_decode(ids, skip_special_tokens=True)
             for row, text in zip(rows, written, strict=True):
                 texts[row] = text.strip()
@@ -104,7 +72,7 @@ class Conditioned:
         self, prompts: Sequence[str], texts: Sequence[str], progress: Progress = lambda rows: None
     ) -> list[tuple[list[int], list[float]]]:
         """The tokens of ``texts``, ``</s>`` included, and the cross-entropy of each, given the prompts."""
-        targets = [ids[: self._max_target_tokens] for ids in self._generator.text_ids(list(texts))]
+        targets = [ids[: self._config.max_target_tokens] for ids in self._generator.text_ids(list(texts))]
         losses: list[list[float]] = [[] for _ in prompts]
         order = sorted(range(len(prompts)), key=lambda row: len(targets[row]))
         for first in range(0, len(order), BATCH):
@@ -178,6 +146,12 @@ def embeddings(model: PromptOptimizer, texts: Sequence[str]) -> Tensor:
         rows = order[first : first + BATCH]
         found[rows] = model.embed([texts[row] for row in rows]).cpu()
     return found.to(model.device)
+
+
+def nearest(model: PromptOptimizer, prompts: Sequence[str], known: Sequence[str], texts: Sequence[str]) -> list[str]:
+    """For each prompt the text of the most similar known prompt, by cosine of the raw embeddings."""
+    asked_NE, known_KE = (F.normalize(embeddings(model, some), dim=-1) for some in (prompts, known))
+    return [texts[i] for i in (asked_NE @ known_KE.T).argmax(1).tolist()]
 
 
 def typical(model: PromptOptimizer, texts: Sequence[str]) -> str:

@@ -8,9 +8,10 @@ from typing import Any, Literal
 import numpy as np
 from rich.table import Table
 
+from neuro_latent_trainer.config import EvaluationConfig
 from neuro_latent_trainer.data import Record
 from neuro_latent_trainer.evaluation import tables
-from neuro_latent_trainer.evaluation.evaluate import EvaluationConfig, Stage, is_comparable, silent
+from neuro_latent_trainer.evaluation.evaluate import Stage, is_comparable, silent
 from neuro_latent_trainer.evaluation.paired import LOWER_IS_BETTER, Rows, compare_rows, figures_by_row
 from neuro_latent_trainer.evaluation.statistics import Floats
 from neuro_latent_trainer.model import PromptOptimizer
@@ -111,15 +112,14 @@ def decide(
     original: tuple[Rows, Rows], feedback: tuple[Rows, Rows], counts: dict[str, int], config: RetrainConfig
 ) -> Decision:
     """The decision over what :func:`~neuro_latent_trainer.evaluation.paired.figures_by_row` found of (old, new)."""
+    both = tuple(_joined(*rows) for rows in zip(original, feedback, strict=True))
+    kinds = ((ORIGINAL, original, OF_ORIGINAL), (FEEDBACK, feedback, OF_FEEDBACK), (BOTH, both, OF_THE_TEXT))
     compared = [
-        *((ORIGINAL, name, figure) for name, figure in _compared(*original, OF_ORIGINAL)),
-        *((FEEDBACK, name, figure) for name, figure in _compared(*feedback, OF_FEEDBACK)),
-        *(
-            (BOTH, name, figure)
-            for name, figure in _compared(
-                _joined(original[0], feedback[0]), _joined(original[1], feedback[1]), OF_THE_TEXT
-            )
-        ),
+        (kind, name, found[name])
+        for kind, rows, names in kinds
+        for found in [compare_rows(*rows)]
+        for name in names
+        if name in found
     ]
     figures = tuple(
         Figure(
@@ -145,11 +145,6 @@ def decide(
     if not better:
         return Decision(False, "better in no figure", counts, figures)
     return Decision(True, f"worse in no figure, better: {', '.join(better)}", counts, figures)
-
-
-def _compared(ours: Rows, theirs: Rows, names: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
-    figures = compare_rows(ours, theirs)
-    return [(name, figures[name]) for name in names if name in figures]
 
 
 def _joined(first: Rows, second: Rows) -> Rows:
