@@ -14,7 +14,7 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -126,22 +126,18 @@ class Dataset:
         return "complement" if self.has_complements or self.complement_share >= 0.9 else "rewrite"
 
 
-@dataclass(frozen=True)
-class _Columns:
+class _Columns(NamedTuple):
+    """The file's names of what a record has."""
+
     raw: str = "raw_prompt"
     enhanced: str = "enhanced_prompt"
     failed: str = "failed_prompts"
     complement: str = "complement"
     kind: str = "kind"
 
-    def asked(self) -> set[str]:
-        return set(asdict(self).values())
-
     def used(self) -> set[str]:
-        return {*self.asked(), "source", "licence"}
+        return {*self, "source", "licence"}
 
-
-_ROLES = tuple(asdict(_Columns()))
 
 _Row = tuple[int, dict[str, Any] | str]
 """A line number with the row, or with the reason why there is none."""
@@ -162,7 +158,9 @@ def parse_columns(text: str) -> dict[str, str]:
     for part in text.split(","):
         role, _, column = (side.strip() for side in part.partition("="))
         if not role or not column:
-            raise ValueError(f"columns: {part.strip()!r} is not of the form key=column; keys: {', '.join(_ROLES)}")
+            raise ValueError(
+                f"columns: {part.strip()!r} is not of the form key=column; keys: {', '.join(_Columns._fields)}"
+            )
         if role in columns:
             raise ValueError(f"columns: {role} is given twice")
         columns[role] = column
@@ -190,10 +188,17 @@ def read_records(path: Path, columns: Mapping[str, str] | None = None, strict: b
         raise DataError(f"{path} holds no records")
     if table.columns:
         _check_present(path, table.columns, names, given=set((columns or {}).values()))
-    dataset = _dataset(path, table.rows, names, has_complements=names.complement in table.columns)
-    if dataset.bad_rows and (strict or not dataset.records):
-        raise DataError(render_bad_rows(dataset.bad_rows))
-    return dataset
+    records, bad_rows = [], []
+    for line, row in table.rows:
+        try:
+            if isinstance(row, str):
+                raise ValueError(row)
+            records.append(_record(row, line, names))
+        except ValueError as error:
+            bad_rows.append(BadRow(path, line, str(error)))
+    if bad_rows and (strict or not records):
+        raise DataError(render_bad_rows(bad_rows))
+    return Dataset(tuple(records), tuple(bad_rows), names.complement in table.columns)
 
 
 def render_bad_rows(bad_rows: Sequence[BadRow]) -> str:
@@ -252,12 +257,11 @@ def place(raw_prompt: str, seed: int) -> float:
 
 
 def _checked_columns(columns: Mapping[str, str]) -> _Columns:
-    for role in columns:
-        if role not in _ROLES:
-            raise ValueError(f"columns: unknown key {role!r}; known keys: {', '.join(_ROLES)}")
+    if unknown := [role for role in columns if role not in _Columns._fields]:
+        raise ValueError(f"columns: unknown key {unknown[0]!r}; known keys: {', '.join(_Columns._fields)}")
     names = _Columns(**columns)
-    if len(names.asked()) < len(_ROLES):
-        listing = ", ".join(f"{role}={column}" for role, column in asdict(names).items())
+    if len(set(names)) < len(names):
+        listing = ", ".join(f"{role}={column}" for role, column in names._asdict().items())
         raise ValueError(f"columns: two keys name one column ({listing})")
     return names
 
@@ -289,18 +293,6 @@ def _read_table(path: Path, names: _Columns) -> _DataTable:
         return reader(path, names)
     except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
-
-
-def _dataset(path: Path, rows: Iterable[_Row], names: _Columns, has_complements: bool) -> Dataset:
-    records, bad_rows = [], []
-    for line, row in rows:
-        try:
-            if isinstance(row, str):
-                raise ValueError(row)
-            records.append(_record(row, line, names))
-        except ValueError as error:
-            bad_rows.append(BadRow(path, line, str(error)))
-    return Dataset(tuple(records), tuple(bad_rows), has_complements)
 
 
 def _record(row: dict[str, Any], line: int, names: _Columns) -> Record:
@@ -409,15 +401,9 @@ def _read_json(path: Path, names: _Columns) -> _DataTable:
 
 
 def _read_jsonl(path: Path, names: _Columns) -> _DataTable:
-    with _open_binary(path) as file:
+    opened: Any = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix.lower(), open)
+    with opened(path, "rb") as file:
         return _table(json_lines(file), names)
-
-
-def _open_binary(path: Path) -> BinaryIO:
-    suffix = path.suffix.lower()
-    if suffix == ".gz":
-        return gzip.open(path)  # type: ignore[return-value]  # a BinaryIO in all that is used here
-    return lzma.open(path) if suffix == ".xz" else path.open("rb")  # type: ignore[return-value]
 
 
 def json_lines(file: BinaryIO) -> Iterator[_Row]:
@@ -517,7 +503,7 @@ def _is_row(line: str, fields: int, *, spaced: bool) -> bool:
 
 def _csv_header(path: Path, cells: list[str], names: _Columns) -> list[str]:
     header = [cell.strip() for cell in cells]
-    if repeated := [name for name, times in Counter(header).items() if times > 1 and name in names.asked()]:
+    if repeated := [name for name, times in Counter(header).items() if times > 1 and name in names]:
         raise DataError(f"{path}: two columns of the header have one name: {', '.join(repeated)}")
     return header
 
