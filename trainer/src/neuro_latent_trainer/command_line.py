@@ -16,10 +16,7 @@ from rich.console import Console
 from neuro_latent_trainer.settings import Settings, choices_of, is_table
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from neuro_latent_trainer.data import Dataset
-    from neuro_latent_trainer.evaluation.evaluate import Stage
     from neuro_latent_trainer.training import Run
 
 DataOption = Annotated[
@@ -162,16 +159,6 @@ def read_data(
         say(console, render_bad_rows(data.bad_rows), "yellow")
     data.check_lost()
     return data
-
-
-def told_by(bars: "Progress") -> "Stage":
-    """Progress bars as the :data:`~neuro_latent_trainer.evaluation.evaluate.Stage` of an evaluation."""
-
-    def stage(name: str, total: int) -> Callable[[int], None]:
-        task = bars.add_task(name, total=total)
-        return lambda done: bars.advance(task, done)
-
-    return stage
 
 
 @contextmanager

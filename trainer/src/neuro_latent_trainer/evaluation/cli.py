@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from neuro_latent_trainer.command_line import configured_by, fail, read_data, say, told_by
+from neuro_latent_trainer.command_line import configured_by, fail, read_data, say
 from neuro_latent_trainer.config import EvaluationConfig
 from neuro_latent_trainer.errors import TrainerError
 from neuro_latent_trainer.evaluation import tables
@@ -103,8 +103,6 @@ def evaluate(
             code=2,
         )
     # Imported here so that --help does not wait for torch.
-    from rich.progress import Progress
-
     from neuro_latent_trainer import adapter_folder
     from neuro_latent_trainer.data import Record, describe_unused
     from neuro_latent_trainer.evaluation.baselines import Baselines, Budget
@@ -118,9 +116,6 @@ def evaluate(
     def records(path: Path | None, names: str) -> list[Record]:
         return list(read_data(console, path, names).records) if path else []
 
-    def load(path: Path) -> PromptOptimizer:
-        return PromptOptimizer.from_pretrained(adapter_folder.locate(path), encoder=encoder, generator=generator)
-
     named: dict[str, Any]
     try:
         on, trained_on = records(data, columns), records(train, columns)
@@ -128,36 +123,32 @@ def evaluate(
         preferred = [record for record in pairs if is_triple(record)]
         if len(preferred) < len(pairs):
             say(console, f"{len(pairs) - len(preferred)} rows of {preferences} lack a version and do not count")
-        with Progress(console=console, transient=True) as bars:
-            stage = told_by(bars)
-
-            def tell_unused(model: PromptOptimizer) -> None:
-                if unused := describe_unused(on, model.adapter.config.form):
-                    say(console, f"{data}: {unused}")
-
-            if compare is not None:
-                first, second = map(load, compare)
-                tell_unused(first)
-                figures = compare_adapters(first, second, on, preferences=preferred, config=config, stage=stage)
-                named = {"adapters": [str(path) for path in compare]}
-            else:
-                assert adapter is not None
-                folder = adapter_folder.locate(adapter)
-                model = load(folder)
-                tell_unused(model)
-                baselines = None
-                if trained_on and trained_baselines:
-                    kept = baselines_dir or folder.parent / "baselines"
-                    baselines = Baselines(kept, model.generator, trained_on, Budget.of(model))
-                found = evaluate_adapter(
-                    model, on, train=trained_on, preferences=preferred, baselines=baselines, config=config, stage=stage
-                )
-                figures, named = found.figures, {"adapter": str(folder)}
-                run = folder.parent if (folder.parent / METRICS_FILE).is_file() else None
-                if report is not None or run is not None:
-                    target = report or folder.parent / "report.html"
-                    write_report(target, model, found, run)
-                    say(console, f"report: {target}")
+        models = [
+            PromptOptimizer.from_pretrained(adapter_folder.locate(path), encoder=encoder, generator=generator)
+            for path in compare or (adapter,)
+            if path is not None
+        ]
+        if unused := describe_unused(on, models[0].adapter.config.form):
+            say(console, f"{data}: {unused}")
+        if compare is not None:
+            figures = compare_adapters(models[0], models[1], on, preferences=preferred, config=config)
+            named = {"adapters": [str(path) for path in compare]}
+        else:
+            assert adapter is not None
+            folder, model = adapter_folder.locate(adapter), models[0]
+            baselines = None
+            if trained_on and trained_baselines:
+                kept = baselines_dir or folder.parent / "baselines"
+                baselines = Baselines(kept, model.generator, trained_on, Budget.of(model))
+            found = evaluate_adapter(
+                model, on, train=trained_on, preferences=preferred, baselines=baselines, config=config
+            )
+            figures, named = found.figures, {"adapter": str(folder)}
+            run = folder.parent if (folder.parent / METRICS_FILE).is_file() else None
+            if report is not None or run is not None:
+                target = report or folder.parent / "report.html"
+                write_report(target, model, found, run)
+                say(console, f"report: {target}")
     except (TrainerError, OSError, ValueError) as error:
         fail(console, str(error))
     for table in tables.of_two(figures) if compare is not None else tables.of_one(figures):

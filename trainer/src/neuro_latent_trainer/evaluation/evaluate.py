@@ -6,7 +6,7 @@ that rewrites. Embeddings are always those of whole enhanced prompts.
 Shape letters: ``N`` rows, ``P`` soft prompts, ``D`` generator width, ``E`` encoder width.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,6 @@ from neuro_latent_trainer.evaluation.statistics import Floats, Interval
 from neuro_latent_trainer.evaluation.systems import (
     Conditioned,
     Losses,
-    Progress,
     adapted,
     embeddings,
     instructed,
@@ -39,14 +38,6 @@ from neuro_latent_trainer.model import PromptOptimizer
 RAW, NEAREST, CONSTANT, INSTRUCTION, PROMPT_TUNING = "raw", "nearest", "constant", "instruction", "prompt tuning"
 ADAPTER, FULL_FINETUNE = "adapter", "full fine-tune"
 SHUFFLED, SERVED = "adapter, shuffled", "adapter, as served"
-
-Stage = Callable[[str, int], Progress]
-"""Begins a stage with so many rows; returns what to call with the rows that are done."""
-
-
-def silent(name: str, rows: int) -> Progress:
-    """A :data:`Stage` that tells nobody."""
-    return lambda done: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +87,6 @@ def evaluate(
     preferences: Sequence[Record] = (),
     baselines: Baselines | None = None,
     config: EvaluationConfig | None = None,
-    stage: Stage = silent,
 ) -> Evaluation:
     """Compare an adapter with baselines.
 
@@ -116,7 +106,7 @@ def evaluate(
     form = model.adapter.config.form
     rows = chosen(records, form, config.rows)
     raw, gold = [r.raw_prompt for r in rows], targets(rows, form)
-    systems = _systems(model, baselines, config, stage)
+    systems = _systems(model, baselines, config)
     known = [record for record in train if record.target(form) is not None]
     texts = {RAW: nothing(raw, form)}  # T5 is asked with the raw prompt alone for likelihoods, not for a text
 
@@ -128,12 +118,12 @@ def evaluate(
             texts[CONSTANT] = [typical(model, added)] * len(rows)
         for name, system in systems.items():
             if name != RAW:
-                texts[name] = system.write(raw, stage(f"{name} writes", len(raw)))
+                texts[name] = system.write(raw, f"{name} writes")
         if form == "complement":
             texts[SHUFFLED] = [texts[ADAPTER][row] for row in _others(len(rows))]
         texts[SERVED], reasons = as_served(model, systems[ADAPTER], raw, texts[ADAPTER])
         measured = {name: measures.measure(raw, gold, written, form) for name, written in texts.items()}
-        losses = {name: system.losses(raw, gold, stage(f"{name} scores", len(raw))) for name, system in systems.items()}
+        losses = {name: system.losses(raw, gold, f"{name} scores") for name, system in systems.items()}
         figures: dict[str, Any] = {
             "rows": len(rows),
             "form": form,
@@ -231,9 +221,7 @@ def _preferences(
     return figures
 
 
-def _systems(
-    model: PromptOptimizer, baselines: Baselines | None, config: EvaluationConfig, stage: Stage
-) -> dict[str, Conditioned]:
+def _systems(model: PromptOptimizer, baselines: Baselines | None, config: EvaluationConfig) -> dict[str, Conditioned]:
     """All that writes and has a likelihood, in the order of the reports."""
     generator, instruction = model.generator, model.adapter.config.instruction
     systems = {
@@ -241,11 +229,11 @@ def _systems(
         INSTRUCTION: Conditioned(generator, instructed(generator, instruction), config),
     }
     if baselines is not None:
-        soft_PD = baselines.prompt_tuning(stage("prompt tuning learns", baselines.steps))
+        soft_PD = baselines.prompt_tuning()
         systems[PROMPT_TUNING] = Conditioned(generator, prompted(generator, soft_PD), config)
     systems[ADAPTER] = Conditioned(generator, adapted(model), config)
     if baselines is not None:
-        tuned = baselines.full_finetune(stage("full fine-tuning learns", baselines.steps))
+        tuned = baselines.full_finetune()
         systems[FULL_FINETUNE] = Conditioned(tuned, instructed(tuned, instruction), config)
     return systems
 

@@ -3,16 +3,19 @@
 Shape letters: ``N`` rows, ``Q`` encoder tokens, ``D`` generator width, ``T`` target tokens.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
 from torch.nn import functional as F
 
-from neuro_latent_trainer.backbones import Generator
+from neuro_latent_trainer.backbones import Generator, padded
 from neuro_latent_trainer.config import EvaluationConfig
 from neuro_latent_trainer.losses import IGNORE
 from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
@@ -25,7 +28,21 @@ WRITING_BATCH = 128
 Condition = Callable[[list[str]], tuple[Tensor, Tensor]]
 """Raw prompts -> T5 encoder states [N, Q, D] and their mask [N, Q]."""
 
-Progress = Callable[[int], None]
+
+Unit = TypeVar("Unit")
+
+
+def tracked(units: Iterable[Unit], name: str, total: int) -> Iterable[Unit]:
+    """The same ``total`` units, with a progress bar where stderr is a terminal."""
+    console = Console(stderr=True)
+    return track(units, name, total, console=console, transient=True, disable=not console.is_terminal)
+
+
+def batches(texts: Sequence[Sized], size: int, name: str = "") -> Iterable[list[int]]:
+    """Row numbers in batches of similar length; those of a named stage are :func:`tracked`."""
+    order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+    rows = [order[at : at + size] for at in range(0, len(order), size)]
+    return tracked(rows, name, len(rows)) if name else rows
 
 
 @dataclass(frozen=True)
@@ -53,35 +70,26 @@ class Conditioned:
         self._generator, self._condition, self._config = generator, condition, config
 
     @torch.no_grad()
-    def write(self, prompts: Sequence[str], progress: Progress = lambda rows: None) -> list[str]:
+    def write(self, prompts: Sequence[str], stage: str = "") -> list[str]:
         """For each raw prompt a complement or a rewrite, as the form of the adapter is that is judged."""
         texts = [""] * len(prompts)
-        order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
-        for first in range(0, len(order), WRITING_BATCH):
-            rows = order[first : first + WRITING_BATCH]
+        for rows in batches(prompts, WRITING_BATCH, stage):
             hidden, mask = self._condition([prompts[row] for row in rows])
             ids = self._generator.write_ids(hidden, mask, self._config.max_length)
             written = self._generator.tokenizer.batch_decode(ids, skip_special_tokens=True)
             for row, text in zip(rows, written, strict=True):
                 texts[row] = text.strip()
-            progress(len(rows))
         return texts
 
     @torch.no_grad()
     def token_losses(
-        self, prompts: Sequence[str], texts: Sequence[str], progress: Progress = lambda rows: None
+        self, prompts: Sequence[str], texts: Sequence[str], stage: str = ""
     ) -> list[tuple[list[int], list[float]]]:
         """The tokens of ``texts``, ``</s>`` included, and the cross-entropy of each, given the prompts."""
         targets = [ids[: self._config.max_target_tokens] for ids in self._generator.text_ids(list(texts))]
         losses: list[list[float]] = [[] for _ in prompts]
-        order = sorted(range(len(prompts)), key=lambda row: len(targets[row]))
-        for first in range(0, len(order), BATCH):
-            rows = order[first : first + BATCH]
-            width = max(len(targets[row]) for row in rows)
-            labels = torch.full((len(rows), width), IGNORE)
-            for i, row in enumerate(rows):
-                labels[i, : len(targets[row])] = torch.tensor(targets[row])
-            labels = labels.to(self._generator.device)
+        for rows in batches(targets, BATCH, stage):
+            labels = padded([targets[row] for row in rows], IGNORE, self._generator.device)["input_ids"]
             hidden, mask = self._condition([prompts[row] for row in rows])
             logits = self._generator.logits(hidden, mask, labels)
             each = F.cross_entropy(
@@ -89,12 +97,11 @@ class Conditioned:
             ).view(labels.shape)
             for row, nats in zip(rows, each.tolist(), strict=True):
                 losses[row] = nats[: len(targets[row])]
-            progress(len(rows))
         return list(zip(targets, losses, strict=True))
 
-    def losses(self, prompts: Sequence[str], texts: Sequence[str], progress: Progress = lambda rows: None) -> Losses:
+    def losses(self, prompts: Sequence[str], texts: Sequence[str], stage: str = "") -> Losses:
         """Cross-entropy of ``texts``, given the prompts."""
-        found = self.token_losses(prompts, texts, progress)
+        found = self.token_losses(prompts, texts, stage)
         return Losses(np.array([sum(nats) for _, nats in found]), np.array([float(len(ids)) for ids, _ in found]))
 
     def parts(self, prompts: Sequence[str], texts: Sequence[str]) -> list[list[Part]]:
@@ -141,9 +148,7 @@ def adapted(model: PromptOptimizer) -> Condition:
 def embeddings(model: PromptOptimizer, texts: Sequence[str]) -> Tensor:
     """Raw embeddings of texts, [N, E]."""
     found = torch.zeros(len(texts), model.encoder.width)
-    order = sorted(range(len(texts)), key=lambda row: len(texts[row]))  # little padding
-    for first in range(0, len(order), BATCH):
-        rows = order[first : first + BATCH]
+    for rows in batches(texts, BATCH):
         found[rows] = model.embed([texts[row] for row in rows]).cpu()
     return found.to(model.device)
 

@@ -18,7 +18,6 @@ from neuro_latent_trainer.command_line import (
     fail,
     say,
     stopping_with_a_checkpoint,
-    told_by,
 )
 from neuro_latent_trainer.errors import TrainerError
 from neuro_latent_trainer.retraining.retrain_config import RetrainConfig
@@ -156,8 +155,6 @@ def _decide(
     output_dir: Path, start: "Start", base: "SavedAdapter", feedback: str | None, device: str, console: Console
 ) -> "Decision":
     """Take the feedback, train where there is no candidate, and compare; the decision is in the folder then."""
-    from rich.progress import Progress
-
     from neuro_latent_trainer.backbones import default_device, device_of
     from neuro_latent_trainer.model import PromptOptimizer
     from neuro_latent_trainer.progress import RunLog
@@ -191,8 +188,7 @@ def _decide(
                     summary = run.execute()
                 if summary.interrupted:
                     fail(console, f"stopped at step {summary.steps}; go on with --resume", code=130)
-    with Progress(console=console, transient=True) as bars:
-        decision = retraining.decide(output_dir, old, adapter, training_mix, start.config, told_by(bars))
+    decision = retraining.decide(output_dir, old, adapter, training_mix, start.config)
     console.print(table(decision))
     return decision
 

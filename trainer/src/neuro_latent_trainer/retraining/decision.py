@@ -11,7 +11,7 @@ from rich.table import Table
 from neuro_latent_trainer.config import EvaluationConfig
 from neuro_latent_trainer.data import Record
 from neuro_latent_trainer.evaluation import tables
-from neuro_latent_trainer.evaluation.evaluate import Stage, is_comparable, silent
+from neuro_latent_trainer.evaluation.evaluate import is_comparable
 from neuro_latent_trainer.evaluation.paired import LOWER_IS_BETTER, Rows, compare_rows, figures_by_row
 from neuro_latent_trainer.evaluation.statistics import Floats
 from neuro_latent_trainer.model import PromptOptimizer
@@ -82,7 +82,6 @@ def judge(
     original: Sequence[Record],
     feedback: Sequence[Record],
     config: RetrainConfig,
-    stage: Stage = silent,
 ) -> Decision:
     """Compare two adapters of one form, as they are served, on held-out rows that say what to write in that form; those
     with a failed prompt count for the preference accuracy too.
@@ -101,7 +100,7 @@ def judge(
         comparable = [record for record in rows if is_comparable(record, old.adapter.config.form)]
         preferences = comparable if len(comparable) >= config.least_rows else []
         ours, theirs = (
-            figures_by_row(f"{name}, {kind} rows:", model, rows, preferences, sizes, stage)
+            figures_by_row(f"{name}, {kind} rows:", model, rows, preferences, sizes)
             for name, model in (("old", old), ("new", new))
         )
         found[kind] = ours, theirs

@@ -20,7 +20,6 @@ from neuro_latent_trainer.adapter import Adapter
 from neuro_latent_trainer.adapter_folder import AdapterError, SavedAdapter
 from neuro_latent_trainer.config import CONFIG_FILE, SHAPE, TrainConfig
 from neuro_latent_trainer.data import DataError, Record
-from neuro_latent_trainer.evaluation.evaluate import Stage, silent
 from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.retraining.decision import Decision, judge
 from neuro_latent_trainer.retraining.feedback import read_feedback
@@ -219,13 +218,12 @@ def decide(
     adapter: Path,
     training_mix: TrainingMix,
     config: RetrainConfig,
-    stage: Stage = silent,
 ) -> Decision:
     """Judge an adapter and keep the decision in the folder.
 
     Raises:
         AdapterError: it cannot be loaded beside the old one.
     """
-    decision = judge(old, load_beside(old, adapter), training_mix.original, training_mix.feedback, config, stage)
+    decision = judge(old, load_beside(old, adapter), training_mix.original, training_mix.feedback, config)
     keep_decision(folder, decision)
     return decision
