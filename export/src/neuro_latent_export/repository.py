@@ -317,7 +317,7 @@ def export_repository(
             "backend": backend,
             "device": device,
             "opset": {"encoders": OPSET, "decoder": DECODER_OPSET},
-            "adapter": {**loaded.weights, "config": model.adapter.config.to_dict()},
+            "adapter": {**loaded.weights, "config": model.adapter.config.model_dump()},
             "backbones": loaded.backbones,
             "sizes": vars(Sizes.of(model)),
             "parity": written.parity,

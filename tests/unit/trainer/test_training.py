@@ -136,7 +136,7 @@ def test_the_model_card_names_backbones_data_and_figures(whole: Run) -> None:
 def test_the_model_card_shows_what_the_gate_lets_through(whole: Run) -> None:
     curve = [{"threshold": 0.5, "served": 0.61, "apt": 0.9}, {"threshold": 0.0, "served": 1.0, "apt": 0.7}]
     adapter = whole.model.adapter.config
-    card = model_card(whole.config, replace(adapter, form="rewrite"), {**whole.model.trained, "gate": {"curve": curve}})
+    card = model_card(whole.config, adapter.replace(form="rewrite"), {**whole.model.trained, "gate": {"curve": curve}})
     assert "| 0.00 | 100% | 70% |\n| 0.50 | 61% | 90% |\n\n## Use" in card
     assert "byte for byte" not in card
     assert "## The gate" not in model_card(whole.config, adapter, whole.model.trained)

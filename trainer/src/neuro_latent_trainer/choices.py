@@ -1,16 +1,14 @@
 """Names and choices that the command line shows; imports nothing heavy."""
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal
 
 EMBEDDED: Final = "neuro-latent-mini"
 """The small pair shipped with this project: ``neuro-latent-mini/encoder`` and ``neuro-latent-mini/generator``."""
 
 Pooling = Literal["mean", "cls"]
-POOLINGS: tuple[str, ...] = get_args(Pooling)
 
 ProjectorForm = Literal["residual", "dense"]
-PROJECTOR_FORMS: tuple[str, ...] = get_args(ProjectorForm)
 
 INSTRUCTIONS: Final = {
     "complement": "Add what is missing to this request: ",

@@ -113,7 +113,7 @@ def _start(config: TrainConfig, encoder: Encoder, generator: Generator) -> Promp
     model = PromptOptimizer.create(encoder, generator, wanted, steered=config.steered)
     if config.start_from:
         saved = adapter_folder.read(adapter_folder.fetch(config.start_from))
-        if different := differences(saved.config.to_dict(), wanted.to_dict()):
+        if different := differences(saved.config.model_dump(), wanted.model_dump()):
             raise adapter_folder.AdapterError(f"cannot start from {config.start_from}, which differs: {different}")
         model.load_adapter(saved, config.start_from)
         model.adapter.gate = None  # of other data
