@@ -21,6 +21,13 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {there.get(name)!r} there, {here[name]!r} here" for name in names)
 
 
+def check_epochs(settings: Any) -> Any:
+    """Refuse settings with no epochs at all."""
+    if settings.phase1_epochs + settings.phase2_epochs == 0:
+        raise ValueError("phase1_epochs and phase2_epochs are both 0: there is nothing to train")
+    return settings
+
+
 class LossWeights(Settings):
     """Weights of one phase's losses; 0 switches a loss off."""
 
@@ -102,11 +109,7 @@ class TrainConfig(Settings):
         description="Weights of the losses of contrastive training.",
     )
 
-    @model_validator(mode="after")
-    def _check_epochs(self) -> Self:
-        if self.phase1_epochs + self.phase2_epochs == 0:
-            raise ValueError("phase1_epochs and phase2_epochs are both 0: there is nothing to train")
-        return self
+    _check_epochs = model_validator(mode="after")(check_epochs)
 
     @property
     def resolved_form(self) -> Form:

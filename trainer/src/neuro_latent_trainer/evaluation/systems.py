@@ -142,7 +142,7 @@ def prompted(generator: Generator, soft_PD: Tensor) -> Condition:
 
 def adapted(model: PromptOptimizer) -> Condition:
     """The adapter's soft prompts before the raw prompt."""
-    return softly_prompted(model.generator, lambda prompts: model.adapter(model.embed(prompts)))
+    return model.states
 
 
 def embeddings(model: PromptOptimizer, texts: Sequence[str]) -> Tensor:

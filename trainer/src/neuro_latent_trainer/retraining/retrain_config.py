@@ -1,9 +1,8 @@
 """All settings of a retraining; each is declared here and nowhere else."""
 
-from typing import Self
-
 from pydantic import Field, model_validator
 
+from neuro_latent_trainer.config import check_epochs
 from neuro_latent_trainer.settings import Settings
 
 
@@ -64,8 +63,4 @@ class RetrainConfig(Settings):
         description="How much worse a figure may become and still count as not worse; shares are 0 to 1.",
     )
 
-    @model_validator(mode="after")
-    def _check_epochs(self) -> Self:
-        if self.phase1_epochs + self.phase2_epochs == 0:
-            raise ValueError("phase1_epochs and phase2_epochs are both 0: there is nothing to train")
-        return self
+    _check_epochs = model_validator(mode="after")(check_epochs)
