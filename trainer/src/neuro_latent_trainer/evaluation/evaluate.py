@@ -128,14 +128,7 @@ def evaluate(
             "rows": len(rows),
             "form": form,
             "ce": {name: statistics.mean(found.per_token, found.tokens).as_json() for name, found in losses.items()},
-            **{
-                name: {system: getattr(found, name).as_json() for system, found in measured.items()}
-                for name in ("chrf", "rouge_l", "served", "unchanged", "unneeded", "rejected", "repetition")
-            },
-            **{
-                name: {system: round(getattr(found, name), 4) for system, found in measured.items()}
-                for name in ("self_bleu", "length_ratio")
-            },
+            **{name: {system: found[name] for system, found in measured.items()} for name in measured[RAW]},
             "withheld": {SERVED: statistics.mean([float(bool(reason)) for reason in reasons]).as_json()},
             "better_than": {
                 name: _better_than(losses[ADAPTER], losses.get(name), texts[ADAPTER], texts[name], gold)

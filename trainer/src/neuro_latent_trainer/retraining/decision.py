@@ -161,7 +161,8 @@ def _verdict(name: str, figure: dict[str, Any], figures: int, config: RetrainCon
     chance, so there the level is divided by their number (Bonferroni).
     """
     sign = -1 if name in LOWER_IS_BETTER else 1
-    value, worst, best = sorted_gain(figure["difference"], sign)
+    value, *ends = (sign * figure["difference"][end] for end in ("value", "low", "high"))
+    worst, best = sorted(ends)
     margin = getattr(config.margins, name)
     if not all(map(math.isfinite, (value, worst, best))):
         return "worse"
@@ -170,12 +171,6 @@ def _verdict(name: str, figure: dict[str, Any], figures: int, config: RetrainCon
     if worst >= -margin:
         return "not worse"
     return "worse" if value < -margin or best < 0 else "undecided"
-
-
-def sorted_gain(difference: dict[str, float], sign: int) -> tuple[float, float, float]:
-    """Value, worst and best end of an interval, so turned that more is better."""
-    ends = sorted((sign * difference["low"], sign * difference["high"]))
-    return sign * difference["value"], ends[0], ends[1]
 
 
 def table(decision: Decision) -> Table:
