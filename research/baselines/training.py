@@ -76,9 +76,8 @@ def _systems(
     from neuro_latent_trainer.config import TrainConfig
     from neuro_latent_trainer.data import read_records, split_records
     from neuro_latent_trainer.evaluation.baselines import prompt_tuned
-    from neuro_latent_trainer.progress import Unobserved
     from neuro_latent_trainer.sample import write_sample
-    from neuro_latent_trainer.training import Run
+    from neuro_latent_trainer.training import Observer, Run
 
     data = config.data
     if data is None:
@@ -94,7 +93,7 @@ def _systems(
     )
     device = default_device()
     log(f"embedding the texts of {len(train)} records")
-    run = Run(settings, train, held_out, folder / "run", Unobserved(), device)
+    run = Run(settings, train, held_out, folder / "run", Observer(), device)
     run.model.train()
     examples = run.train_examples
     bucketed = examples.endless(config.batch_size, seed=0)

@@ -3,7 +3,6 @@
 import json
 import statistics as numbers
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from neuro_latent_trainer.command_line import ColumnsOption, DataOption, fail, read_data
-from neuro_latent_trainer.config import LossWeights, TrainConfig
+from neuro_latent_trainer.config import EvaluationConfig, LossWeights, TrainConfig
 
 if TYPE_CHECKING:
     from neuro_latent_trainer.data import Record
@@ -22,35 +21,31 @@ DEFAULT = "default"
 
 def _without(config: TrainConfig, loss: str) -> TrainConfig:
     """A loss switched off in both phases."""
-    return replace(
-        config,
-        phase1=replace(config.phase1, **{loss: 0.0}),
-        phase2=replace(config.phase2, **{loss: 0.0}),
-    )
+    return config.replace(phase1={loss: 0.0}, phase2={loss: 0.0})
 
 
 VARIANTS: dict[str, Callable[[TrainConfig], TrainConfig]] = {
     DEFAULT: lambda c: c,
-    "unsteered start": lambda c: replace(c, steered=False),
-    "random start": lambda c: replace(c, linear_start=False),
-    "dense projector": lambda c: replace(c, projector="dense"),
+    "unsteered start": lambda c: c.replace(steered=False),
+    "random start": lambda c: c.replace(linear_start=False),
+    "dense projector": lambda c: c.replace(projector="dense"),
     "no cross-entropy": lambda c: _without(c, "generation"),
     "no distillation": lambda c: _without(c, "distillation"),
     "no InfoNCE": lambda c: _without(c, "contrastive"),
-    "cross-entropy alone": lambda c: replace(c, phase1=LossWeights(), phase2=LossWeights(), kl_weight=0.0),
-    "KL 0": lambda c: replace(c, kl_weight=0.0),
-    "KL 0.001": lambda c: replace(c, kl_weight=0.001),
-    "KL 0.1": lambda c: replace(c, kl_weight=0.1),
-    "input mask 0": lambda c: replace(c, input_mask=0.0),
-    "input mask 0.3": lambda c: replace(c, input_mask=0.3),
-    "5 soft prompts": lambda c: replace(c, soft_prompt_tokens=5),
-    "10 soft prompts": lambda c: replace(c, soft_prompt_tokens=10),
-    "40 soft prompts": lambda c: replace(c, soft_prompt_tokens=40),
-    "base at the rate of the rest": lambda c: replace(c, base_learning_rate=1e-3),
-    "base learning rate 0.03": lambda c: replace(c, base_learning_rate=0.03),
-    "base learning rate 0.3": lambda c: replace(c, base_learning_rate=0.3),
-    "learning rate 3e-4": lambda c: replace(c, learning_rate=3e-4),
-    "learning rate 3e-3": lambda c: replace(c, learning_rate=3e-3),
+    "cross-entropy alone": lambda c: c.replace(phase1=LossWeights(), phase2=LossWeights(), kl_weight=0.0),
+    "KL 0": lambda c: c.replace(kl_weight=0.0),
+    "KL 0.001": lambda c: c.replace(kl_weight=0.001),
+    "KL 0.1": lambda c: c.replace(kl_weight=0.1),
+    "input mask 0": lambda c: c.replace(input_mask=0.0),
+    "input mask 0.3": lambda c: c.replace(input_mask=0.3),
+    "5 soft prompts": lambda c: c.replace(soft_prompt_tokens=5),
+    "10 soft prompts": lambda c: c.replace(soft_prompt_tokens=10),
+    "40 soft prompts": lambda c: c.replace(soft_prompt_tokens=40),
+    "base at the rate of the rest": lambda c: c.replace(base_learning_rate=1e-3),
+    "base learning rate 0.03": lambda c: c.replace(base_learning_rate=0.03),
+    "base learning rate 0.3": lambda c: c.replace(base_learning_rate=0.3),
+    "learning rate 3e-4": lambda c: c.replace(learning_rate=3e-4),
+    "learning rate 3e-3": lambda c: c.replace(learning_rate=3e-3),
 }
 """By name: what is changed in the settings."""
 
@@ -83,15 +78,14 @@ def ablate(
     unknown = sorted(set(only or ()) - set(VARIANTS))
     if unknown:
         fail(console, f"no variant {unknown[0]!r}; there are: {', '.join(VARIANTS)}", code=2)
-    from neuro_latent_trainer.data import parse_columns, sample_records
+    from neuro_latent_trainer.data import sample_records
     from neuro_latent_trainer.evaluation.cli import PREFERENCE_COLUMNS
     from neuro_latent_trainer.evaluation.evaluate import is_triple
 
-    mapping = parse_columns(columns) if columns else None
-    data = read_data(console, data_path, mapping)
+    data = read_data(console, data_path, columns)
     train = sample_records(data.records, records)
-    held_out = list(read_data(console, val_path, mapping).records)
-    pairs = read_data(console, preferences, parse_columns(PREFERENCE_COLUMNS)).records if preferences else []
+    held_out = list(read_data(console, val_path, columns).records)
+    pairs = read_data(console, preferences, PREFERENCE_COLUMNS).records if preferences else []
     triples = [record for record in pairs if is_triple(record)]
     output_dir.mkdir(parents=True, exist_ok=True)
     log = output_dir / "results.jsonl"
@@ -106,7 +100,7 @@ def ablate(
     )
     for name in only or VARIANTS:
         for seed in range(default_seeds if name == DEFAULT else seeds):
-            config = replace(VARIANTS[name](base), seed=seed)
+            config = VARIANTS[name](base).replace(seed=seed)
             if any(result["variant"] == name and result["seed"] == seed for result in known):
                 continue
             console.print(f"{name}, seed {seed}", highlight=False)
@@ -130,13 +124,12 @@ def _measure(
 ) -> dict[str, Any]:
     """Train once; the adapter's figures."""
     from neuro_latent_trainer.backbones import default_device
-    from neuro_latent_trainer.evaluation.evaluate import ADAPTER, EvaluationConfig, chosen, score
-    from neuro_latent_trainer.progress import Unobserved
-    from neuro_latent_trainer.training import Run
+    from neuro_latent_trainer.evaluation.evaluate import ADAPTER, chosen, score
+    from neuro_latent_trainer.training import Observer, Run
 
     validation = chosen(held_out, config.resolved_form, rows)
     run = Run(
-        config, train, validation, folder / name, Unobserved(), default_device(), embeddings_dir=folder / "embeddings"
+        config, train, validation, folder / name, Observer(), default_device(), embeddings_dir=folder / "embeddings"
     )
     summary = run.execute()
     found = score(run.model.eval(), validation, preferences, EvaluationConfig(rows=rows))

@@ -149,7 +149,7 @@ def export_repository(adapter: Path, output: Path, **settings: Any) -> dict[str,
             backend=backend,
             device=device,
             opset={"encoders": OPSET, "decoder": DECODER_OPSET},
-            adapter=ExportedAdapter(**asdict(system.weights), config=model.adapter.config.to_dict()),
+            adapter=ExportedAdapter(**asdict(system.weights), config=model.adapter.config.model_dump()),
             backbones={
                 name: {"name": backbone.name, "sha256": backbone.sha256}
                 for name, backbone in (("encoder", model.encoder), ("generator", model.generator))

@@ -37,7 +37,7 @@ def test_the_manifest_says_what_was_exported_and_how_it_was_checked(
     assert manifest["format"] == 3
     assert (manifest["precision"], manifest["agreement"]) == ("fp32", None)
     assert manifest["adapter"]["sha256"] == weights
-    assert manifest["adapter"]["config"] == optimizer.adapter.config.to_dict()
+    assert manifest["adapter"]["config"] == optimizer.adapter.config.model_dump()
     assert manifest["model_version"].endswith(f"-{weights[:12]}")
     for name, model in (("encoder", optimizer.encoder_model), ("generator", optimizer.generator_model)):
         assert manifest["backbones"][name] == {"name": str(getattr(pair, name)), "sha256": fingerprint(model)}

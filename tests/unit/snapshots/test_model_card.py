@@ -1,7 +1,6 @@
 """The model cards and ``adapter_config.json``, as a training run writes them."""
 
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ def test_the_card_and_the_configuration_of_an_adapter(compare: Compare, pair: An
     few = {"train": sample_records(0, 8), "validation": sample_records(8, 12)}
     run = run_maker(pair, tmp_path)(**few, phase1_epochs=1, phase2_epochs=0)
     run.execute()
-    folder, rewrite = run.output_dir / "adapter", replace(run.model.adapter.config, form="rewrite")
+    folder, rewrite = run.output_dir / "adapter", run.model.adapter.config.replace(form="rewrite")
     made = {
         "complement.md": (folder / "README.md").read_text(encoding="utf-8"),
         "rewrite-with-gate.md": model_card(run.config, rewrite, {**run.model.trained, "gate": {"curve": CURVE}}),

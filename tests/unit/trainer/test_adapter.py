@@ -17,7 +17,6 @@ from neuro_latent_trainer import adapter_folder
 from neuro_latent_trainer.adapter import Adapter, AdapterConfig, BlackBox, Standardizer
 from neuro_latent_trainer.adapter_folder import AdapterError
 from neuro_latent_trainer.backbones import Encoder, Generator, fingerprint, load_encoder, load_generator
-from neuro_latent_trainer.choices import PROJECTOR_FORMS
 from neuro_latent_trainer.gate import Gate
 from neuro_latent_trainer.model import PromptOptimizer
 
@@ -34,12 +33,19 @@ def fresh(frozen: tuple[Encoder, Generator], **settings: Any) -> PromptOptimizer
     return PromptOptimizer.create(*frozen, AdapterConfig(**widths, **settings)).eval()
 
 
-@pytest.mark.parametrize("form", PROJECTOR_FORMS)
+@pytest.mark.parametrize("form", ["residual", "dense"])
 @given(batch=st.integers(1, 4), encoder=st.integers(1, 20), generator=st.integers(2, 20), prompts=st.integers(1, 9))
 def test_every_form_has_the_shapes_of_its_configuration(
     form: Any, batch: int, encoder: int, generator: int, prompts: int
 ) -> None:
-    config = AdapterConfig(encoder, generator, 16, prompts, projector=form, bottleneck_width=4)
+    config = AdapterConfig(
+        encoder_width=encoder,
+        generator_width=generator,
+        black_box_width=16,
+        soft_prompt_tokens=prompts,
+        projector=form,
+        bottleneck_width=4,
+    )
     adapter = Adapter(config).eval()
     embedding = torch.randn(batch, encoder)
     assert adapter.intent(embedding).shape == (batch, encoder)
@@ -49,7 +55,7 @@ def test_every_form_has_the_shapes_of_its_configuration(
 
 
 def test_the_dense_form_is_the_specifications_one_linear_layer() -> None:
-    adapter = Adapter(AdapterConfig(768, 512, projector="dense"))
+    adapter = Adapter(AdapterConfig(encoder_width=768, generator_width=512, projector="dense"))
     linears = [tuple(p.shape) for p in adapter.parameters() if p.ndim == 2]
     assert linears == [(1024, 768), (768, 1024), (20 * 512, 768)]
     assert adapter.black_box.dropout.p == 0.1
@@ -123,8 +129,8 @@ def test_a_bad_setting_is_named_with_its_value(field: str, value: Any) -> None:
 
 
 def test_unknown_settings_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"unknown adapter settings: heads, layers$"):
-        AdapterConfig.from_dict({**SIZES, "layers": 2, "heads": 1})
+    with pytest.raises(ValueError, match=r"no setting is called 'heads'.*; no setting is called 'layers'"):
+        AdapterConfig.from_dict({**SIZES, "heads": 1, "layers": 2})
 
 
 def test_a_configuration_of_an_earlier_version_is_read() -> None:
@@ -133,7 +139,7 @@ def test_a_configuration_of_an_earlier_version_is_read() -> None:
 
 def test_a_configuration_survives_its_dictionary() -> None:
     config = AdapterConfig(**SIZES, projector="dense", pooling="cls", instruction="Improve: ")
-    assert AdapterConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert AdapterConfig.from_dict(json.loads(json.dumps(config.model_dump()))) == config
 
 
 def test_an_adapter_folder_gives_back_what_was_written(tmp_path: Path) -> None:
@@ -199,7 +205,7 @@ def drop_the_encoder(folder: Path) -> None:
         (damage_weights, "cannot read the adapter"),
         (drop_the_encoder, "encoder"),
         (lambda folder: edit(folder, format=2), "format 2, expected 1"),
-        (lambda folder: edit(folder, adapter={**SIZES, "layers": 2}), "unknown adapter settings: layers"),
+        (lambda folder: edit(folder, adapter={**SIZES, "layers": 2}), "no setting is called 'layers'"),
         (lambda folder: edit(folder, adapter={**SIZES, "dropout": 2}), "dropout must be"),
         (lambda folder: edit(folder, adapter={**SIZES, "memory_prompts": 3}), "memory_prompts 3, an option that has"),
     ],
@@ -224,7 +230,7 @@ def test_a_black_box_can_start_as_a_linear_map() -> None:
     black_box = BlackBox(config).eval()
     black_box.start_from(linear, bias)
     torch.testing.assert_close(black_box(raw), raw @ linear + bias, rtol=1e-4, atol=1e-4)
-    narrow = BlackBox(replace(config, black_box_width=4)).eval()
+    narrow = BlackBox(config.replace(black_box_width=4)).eval()
     narrow.start_from(linear, bias)
     left, values, right = torch.linalg.svd(linear)
     best = left[:, :2] @ torch.diag(values[:2]) @ right[:2]  # of rank 2

@@ -26,7 +26,9 @@ def record(kind: str, number: int) -> Record:
 def model(pair: Any) -> PromptOptimizer:
     encoder, generator = load_encoder(str(pair.encoder)), load_generator(str(pair.generator))
     return PromptOptimizer.create(
-        encoder, generator, AdapterConfig(encoder.width, generator.width, form="complement")
+        encoder,
+        generator,
+        AdapterConfig(encoder_width=encoder.width, generator_width=generator.width, form="complement"),
     ).eval()
 
 

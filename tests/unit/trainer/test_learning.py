@@ -6,8 +6,7 @@ import torch
 
 from neuro_latent_trainer.config import TrainConfig
 from neuro_latent_trainer.evaluation.evaluate import ADAPTER, EvaluationConfig, score
-from neuro_latent_trainer.progress import Unobserved
-from neuro_latent_trainer.training import Run
+from neuro_latent_trainer.training import Observer, Run
 from tests.unit.trainer.conftest import sample_records
 
 BATCH, BATCHES_AN_EPOCH, EPOCHS = 8, 5, 40
@@ -25,7 +24,7 @@ def test_200_steps_on_a_small_set_lower_the_loss_and_raise_the_usage_gap(tmp_pat
         sample_every=0,
         max_target_tokens=32,
     )
-    run = Run(settings, records, records[:2], tmp_path, Unobserved(), torch.device("cpu"))
+    run = Run(settings, records, records[:2], tmp_path, Observer(), torch.device("cpu"))
     config = EvaluationConfig(max_target_tokens=32)
 
     def figures() -> tuple[float, float]:

@@ -11,7 +11,7 @@ from neuro_latent_core.secrets import has_secret
 from neuro_latent_trainer.data import DataError, Record
 from neuro_latent_trainer.retraining.feedback import RatedAnswer, read_feedback
 from neuro_latent_trainer.retraining.feedback_examples import EDIT, KNOWN, LIKED, FeedbackExamples, learn
-from neuro_latent_trainer.retraining.retrain_config import Margins, RetrainConfig, read_config
+from neuro_latent_trainer.retraining.retrain_config import Margins, RetrainConfig
 from neuro_latent_trainer.retraining.training_mix import TrainingMix, mix
 from tests.cases import case
 
@@ -433,16 +433,16 @@ def test_without_original_data_feedback_stands_alone() -> None:
 def test_settings_come_from_a_file_and_its_gaps_from_the_defaults(tmp_path: Path) -> None:
     file = tmp_path / "retrain.toml"
     file.write_text("phase1_epochs = 5\nrate_factor = 1\n[margins]\nce = 0.2\n")
-    assert read_config(file) == RetrainConfig(phase1_epochs=5, rate_factor=1.0, margins=Margins(ce=0.2))
+    assert RetrainConfig.read(file) == RetrainConfig(phase1_epochs=5, rate_factor=1.0, margins=Margins(ce=0.2))
     file.write_text(RetrainConfig().to_toml())
-    assert read_config(file) == RetrainConfig()
+    assert RetrainConfig.read(file) == RetrainConfig()
 
 
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
         ("phase = 1", "no setting is called 'phase'"),
-        ("phase1_epochs = 1.5", "phase1_epochs must be a number"),
+        ("phase1_epochs = 1.5", "phase1_epochs must be a whole number, not 1.5"),
         ("feedback_share = 1", "feedback_share must be above 0 and below 1"),
         ("margins.ce = -1", "margins.ce must be at least 0"),
         ("margins = 3", "margins must be a table"),
@@ -454,4 +454,4 @@ def test_a_wrong_setting_is_named(tmp_path: Path, text: str, problem: str) -> No
     file = tmp_path / "retrain.toml"
     file.write_text(text)
     with pytest.raises(ValueError, match=problem):
-        read_config(file)
+        RetrainConfig.read(file)

@@ -27,7 +27,7 @@ def written(folder: Path, encoder: Any, config: AdapterConfig) -> Adapter:
 def test_a_fresh_adapter_starts_from_the_generators(tmp_path: Path) -> None:
     encoder_folder, generator_folder = tiny.write_backbones(tmp_path)
     encoder, generator = load_encoder(str(encoder_folder)), load_generator(str(generator_folder))
-    config = AdapterConfig(encoder.width, generator.width, **SETTINGS)
+    config = AdapterConfig(encoder_width=encoder.width, generator_width=generator.width, **SETTINGS)
     assert not PromptOptimizer.create(encoder, generator, config).starts_steered
     adapter = written(generator_folder, encoder, config)
     model = PromptOptimizer.create(encoder, generator, config).eval()
@@ -52,15 +52,19 @@ def test_a_fresh_adapter_starts_from_the_generators(tmp_path: Path) -> None:
 def test_an_adapter_of_another_shape_starts_without_it(tmp_path: Path, other: dict[str, Any]) -> None:
     encoder_folder, generator_folder = tiny.write_backbones(tmp_path)
     encoder, generator = load_encoder(str(encoder_folder)), load_generator(str(generator_folder))
-    written(generator_folder, encoder, AdapterConfig(encoder.width, generator.width, **SETTINGS))
-    config = AdapterConfig(encoder.width, generator.width, **{**SETTINGS, **other})
+    written(
+        generator_folder,
+        encoder,
+        AdapterConfig(encoder_width=encoder.width, generator_width=generator.width, **SETTINGS),
+    )
+    config = AdapterConfig(encoder_width=encoder.width, generator_width=generator.width, **{**SETTINGS, **other})
     assert not PromptOptimizer.create(encoder, generator, config).starts_steered
 
 
 def test_another_encoder_starts_without_it(tmp_path: Path) -> None:
     encoder_folder, generator_folder = tiny.write_backbones(tmp_path)
     encoder, generator = load_encoder(str(encoder_folder)), load_generator(str(generator_folder))
-    config = AdapterConfig(encoder.width, generator.width, **SETTINGS)
+    config = AdapterConfig(encoder_width=encoder.width, generator_width=generator.width, **SETTINGS)
     written(generator_folder, encoder, config)
     with torch.no_grad():
         next(encoder.model.parameters()).add_(1)

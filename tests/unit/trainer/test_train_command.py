@@ -82,9 +82,28 @@ def test_a_run_ends_with_one_json_line_and_says_how_to_serve_it(options: dict[st
 
 def test_settings_of_other_versions_are_read_as_far_as_they_are_known() -> None:
     config = TrainConfig(batch_size=5, phase1=LossWeights(distillation=0.7))
-    values = {**json.loads(json.dumps(config.to_dict())), "of_the_future": 1}
+    values = {**json.loads(json.dumps(config.model_dump())), "of_the_future": 1}
     del values["input_mask"]
     assert TrainConfig.from_dict(values) == config
+
+
+def test_a_run_keeps_its_settings_for_the_next_one(options: dict[str, Any], tmp_path: Path) -> None:
+    assert run(options, "--set", "phase2.distillation=0.3", "--set", "seed=5", "--seed", "6").exit_code == 0
+    kept = TrainConfig.read(tmp_path / "run" / "config.toml")
+    assert (kept.form, kept.seed, kept.validation_share) == ("complement", 6, 0.2)
+    assert kept.phase2 == LossWeights(distillation=0.3, contrastive=0.1)
+    again = {"--data-path": options["--data-path"], "--output-dir": tmp_path / "again"}
+    done = run({**again, "--config": tmp_path / "run" / "config.toml", "--seed": 0})
+    assert done.exit_code == 0, done.output
+    assert TrainConfig.read(tmp_path / "again" / "config.toml") == kept.replace(seed=0)
+
+
+def test_the_settings_that_are_shown_are_a_file_of_the_defaults(tmp_path: Path) -> None:
+    done = run({}, "--show-config")
+    assert done.exit_code == 0
+    assert "# Epochs of distillation (at least 0).\nphase1_epochs = 3\n" in done.stdout
+    (tmp_path / "train.toml").write_text(done.stdout)
+    assert TrainConfig.read(tmp_path / "train.toml") == TrainConfig()
 
 
 def test_a_folder_that_holds_a_run_is_refused_and_left_as_it_is(options: dict[str, Any]) -> None:
@@ -178,11 +197,16 @@ def test_resuming_with_other_settings_names_them(options: dict[str, Any]) -> Non
         ("--projector", "deep", "projector must be one of residual, dense, not 'deep'"),
         ("--pooling", "max", "pooling must be one of mean, cls, not 'max'"),
         ("--input-mask", 1, "input_mask must be at least 0 and below 1, not 1"),
-        ("--validation-share", 0, "validation_share must be between 0 and 1"),
+        ("--validation-share", 0, "validation_share must be above 0 and below 1, not 0"),
         ("--seed", -3, "seed must be at least 0, not -3"),
         ("--device", "tpu", "--device must be auto, cpu, cuda or cuda:N, not 'tpu'"),
         ("--device", "cuda:99", "--device is 'cuda:99', but PyTorch finds"),
         ("--columns", "raw", "columns"),
+        ("--set", "kl_weight=-1", "kl_weight must be at least 0, not '-1'"),
+        ("--set", "phase1.kl=many", "phase1.kl must be a number, not 'many'"),
+        ("--set", "lerning_rate=1", "no setting is called 'lerning_rate'; there are: learning_rate, "),
+        ("--set", "seed", "--set takes NAME=VALUE, not 'seed'"),
+        ("--config", "nowhere.toml", "nowhere.toml"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_value(options: dict[str, Any], option: str, value: Any, words: str) -> None:

@@ -111,7 +111,7 @@ def test_a_run_folder_holds_a_checkpoint_an_epoch_the_final_model_and_the_adapte
     for path in whole.output_dir.glob("*.pt"):
         state = torch.load(path, weights_only=True)
         assert set(state["rng"]) == {"cpu"}
-        assert state["config"] == json.loads(json.dumps(whole.config.to_dict()))
+        assert state["config"] == json.loads(json.dumps(whole.config.model_dump()))
     loaded = PromptOptimizer.from_pretrained(whole.output_dir)
     for name, value in whole.model.adapter.state_dict().items():
         assert torch.equal(value, loaded.adapter.state_dict()[name])
@@ -136,7 +136,7 @@ def test_the_model_card_names_backbones_data_and_figures(whole: Run) -> None:
 def test_the_model_card_shows_what_the_gate_lets_through(whole: Run) -> None:
     curve = [{"threshold": 0.5, "served": 0.61, "apt": 0.9}, {"threshold": 0.0, "served": 1.0, "apt": 0.7}]
     adapter = whole.model.adapter.config
-    card = model_card(whole.config, replace(adapter, form="rewrite"), {**whole.model.trained, "gate": {"curve": curve}})
+    card = model_card(whole.config, adapter.replace(form="rewrite"), {**whole.model.trained, "gate": {"curve": curve}})
     assert "| 0.00 | 100% | 70% |\n| 0.50 | 61% | 90% |\n\n## Use" in card
     assert "byte for byte" not in card
     assert "## The gate" not in model_card(whole.config, adapter, whole.model.trained)

@@ -5,70 +5,40 @@ Shape letters: ``B`` batch, ``E`` encoder width, ``P`` soft prompts, ``D`` gener
     raw embedding [B, E] -> standardised [B, E] -> black box -> optimized intent [B, E] -> projector -> [B, P, D]
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from neuro_latent_core.form import FORMS, Form
-from neuro_latent_trainer.checks import check_one_of
-from neuro_latent_trainer.choices import (
-    INSTRUCTIONS,
-    POOLINGS,
-    PROJECTOR_FORMS,
-    Pooling,
-    ProjectorForm,
-    without_removed,
-)
+from neuro_latent_core.form import Form
+from neuro_latent_trainer.choices import INSTRUCTIONS, Pooling, ProjectorForm, without_removed
 from neuro_latent_trainer.gate import Gate
+from neuro_latent_trainer.settings import Settings
 
 
-@dataclass(frozen=True)
-class AdapterConfig:
+class AdapterConfig(Settings, strict=True):
     """Sizes and form of an adapter; the widths come from the backbones' configs.
 
     Attributes:
         form: what the generator writes behind the soft prompts: the ``complement`` of the raw prompt, or a ``rewrite``.
-
-    Raises:
-        ValueError: a field is out of its range or unknown; the message names it.
     """
 
-    encoder_width: int
-    generator_width: int
-    black_box_width: int = 1024
-    soft_prompt_tokens: int = 20
-    dropout: float = 0.1
+    encoder_width: int = Field(ge=1)
+    generator_width: int = Field(ge=1)
+    black_box_width: int = Field(default=1024, ge=1)
+    soft_prompt_tokens: int = Field(default=20, ge=1)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
     projector: ProjectorForm = "residual"
-    bottleneck_width: int = 128
+    bottleneck_width: int = Field(default=128, ge=1)
     pooling: Pooling = "mean"
     instruction: str = INSTRUCTIONS["rewrite"]
     form: Form = "rewrite"
 
-    def __post_init__(self) -> None:
-        sizes = ("encoder_width", "generator_width", "black_box_width", "soft_prompt_tokens", "bottleneck_width")
-        for name in sizes:
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"{name} must be a positive integer, not {getattr(self, name)!r}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), not {self.dropout!r}")
-        check_one_of(self, "form", FORMS)
-        check_one_of(self, "projector", PROJECTOR_FORMS)
-        check_one_of(self, "pooling", POOLINGS)
-
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "AdapterConfig":
-        """Build from a dictionary; unknown keys are refused."""
-        values = without_removed(values)
-        unknown = sorted(set(values) - set(cls.__dataclass_fields__))
-        if unknown:
-            raise ValueError(f"unknown adapter settings: {', '.join(unknown)}")
-        return cls(**values)
-
-    def to_dict(self) -> dict[str, Any]:
-        """All fields, as JSON types."""
-        return asdict(self)
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """What this or an earlier version saved."""
+        return cls(**without_removed(values))
 
 
 OPEN_GATE_LOGIT = 10.0

@@ -128,7 +128,7 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     values = {
         "format": FORMAT,
-        "adapter": adapter.config.to_dict(),
+        "adapter": adapter.config.model_dump(),
         "encoder": asdict(encoder),
         "generator": asdict(generator),
         "training": training,

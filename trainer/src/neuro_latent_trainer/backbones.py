@@ -6,6 +6,7 @@ tokens, ``E`` encoder width, ``D`` generator width, ``V`` vocabulary.
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -37,19 +38,23 @@ class BackboneError(TrainerError):
 
 
 @dataclass(frozen=True)
-class Encoder:
-    """A frozen text encoder with its tokenizer."""
-
+class _Frozen:
     name: str
     model: Any  # a transformers model; its call and its config are untyped
     tokenizer: PreTrainedTokenizerBase
     width: int
-    max_tokens: int
 
     @cached_property
     def sha256(self) -> str:
         """The :func:`fingerprint` of the weights, taken once: they are frozen."""
         return fingerprint(self.model)
+
+
+@dataclass(frozen=True)
+class Encoder(_Frozen):
+    """A frozen text encoder with its tokenizer."""
+
+    max_tokens: int
 
     def tokenize(self, texts: list[str], device: torch.device | str = "cpu") -> dict[str, Tensor]:
         """``input_ids`` and ``attention_mask``, int64 [B, L]: of a longer text its beginning and its end."""
@@ -59,20 +64,11 @@ class Encoder:
 
 
 @dataclass(frozen=True)
-class Generator:
+class Generator(_Frozen):
     """A frozen T5 with its tokenizer."""
 
-    name: str
-    model: Any  # a transformers T5; its call and its config are untyped
-    tokenizer: PreTrainedTokenizerBase
-    width: int
     eos_id: int
     pad_id: int
-
-    @cached_property
-    def sha256(self) -> str:
-        """The :func:`fingerprint` of the weights, taken once: they are frozen."""
-        return fingerprint(self.model)
 
     @property
     def device(self) -> torch.device:
@@ -292,6 +288,22 @@ def load_generator(name: str, device: torch.device | str = "cpu") -> Generator:
 def default_device() -> torch.device:
     """A GPU where there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_of(name: str) -> torch.device | None:
+    """The device that ``--device`` names; None for ``auto``.
+
+    Raises:
+        ValueError: it names none, or there is none such here.
+    """
+    if name == "auto":
+        return None
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise ValueError(f"--device must be auto, cpu, cuda or cuda:N, not {name!r}")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"--device is {name!r}, but PyTorch finds {torch.cuda.device_count()} GPUs here")
+    return device
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:

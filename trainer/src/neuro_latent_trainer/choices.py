@@ -1,16 +1,14 @@
 """Names and choices that the command line shows; imports nothing heavy."""
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal
 
 EMBEDDED: Final = "neuro-latent-mini"
 """The small pair shipped with this project: ``neuro-latent-mini/encoder`` and ``neuro-latent-mini/generator``."""
 
 Pooling = Literal["mean", "cls"]
-POOLINGS: tuple[str, ...] = get_args(Pooling)
 
 ProjectorForm = Literal["residual", "dense"]
-PROJECTOR_FORMS: tuple[str, ...] = get_args(ProjectorForm)
 
 INSTRUCTIONS: Final = {
     "complement": "Add what is missing to this request: ",
@@ -19,11 +17,9 @@ INSTRUCTIONS: Final = {
 """By form: the soft prompts of the residual projector start as the generator's embeddings of this text."""
 
 TrainingForm = Literal["auto", "complement", "rewrite"]
-TRAINING_FORMS: tuple[str, ...] = get_args(TrainingForm)
 """The form to train; ``auto`` looks at the data."""
 
 Precision = Literal["auto", "fp32", "bf16"]
-PRECISIONS: tuple[str, ...] = get_args(Precision)
 """Of T5's products in training; ``auto`` is bf16 on a GPU, fp32 elsewhere."""
 
 REMOVED: Final = {"memory_prompts": 0, "kl_form": "moments", "intent_dropout": 0.0}

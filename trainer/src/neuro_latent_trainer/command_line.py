@@ -1,23 +1,23 @@
 """What the commands of the trainer share: options, how they are stopped, and how they fail."""
 
 import errno
+import functools
+import inspect
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
+from rich.progress import track
+
+from neuro_latent_trainer.settings import Settings, choices_of, is_table
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from neuro_latent_trainer.data import Dataset
-    from neuro_latent_trainer.evaluation.evaluate import Stage
-    from neuro_latent_trainer.evaluation.responses import Judge
-    from neuro_latent_trainer.responders import Responder
     from neuro_latent_trainer.training import Run
 
 DataOption = Annotated[
@@ -78,6 +78,88 @@ CacheOption = Annotated[
 ]
 
 
+Chosen = TypeVar("Chosen", bound=Settings)
+
+
+def configured_by(model: type[Chosen], *shown: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a command of a function that has a parameter of type ``model``.
+
+    In the parameter's place come an option for each of its fields (``--help`` shows those of ``shown``) and, where not
+    all are shown, ``--config``, ``--set`` and ``--show-config``. An option counts more than ``--set``, and that more
+    than the file.
+    """
+    fields = {name: field for name, field in model.model_fields.items() if not is_table(field)}
+    options: dict[str, Any] = {}
+    for name in dict.fromkeys((*shown, *fields)):
+        field, choices = fields[name], choices_of(fields[name])
+        option = typer.Option(help=field.description, hidden=name not in shown, metavar="|".join(choices) or None)
+        options[name] = Annotated[str if choices else field.annotation, option], field.default
+    if len(shown) < len(model.model_fields):
+        options |= _file_options(model)
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command, eval_str=True).parameters
+        taken: dict[str, Any] = {"context": (typer.Context, inspect.Parameter.empty)}
+        for name, parameter in own.items():
+            taken |= options if parameter.annotation is model else {name: (parameter.annotation, parameter.default)}
+        (target,) = own.keys() - taken.keys()
+
+        @functools.wraps(command)
+        def run(context: typer.Context, **values: Any) -> None:
+            try:
+                file = values.get("config_file")
+                settings = model.read(file) if file else model()
+                for assignment in values.get("assignments") or ():
+                    settings = settings.replace(**_assigned(assignment))
+                sources = {name: context.get_parameter_source(name) for name in fields}
+                given = [name for name, source in sources.items() if source and source.name == "COMMANDLINE"]
+                settings = settings.replace(**{name: values[name] for name in given})
+            except (OSError, ValueError) as error:
+                fail(Console(stderr=True), str(error), code=2)
+            command(**{name: values[name] for name in own if name != target}, **{target: settings})
+
+        run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # what typer makes options of
+            [
+                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+                for name, (annotation, default) in taken.items()
+            ]
+        )
+        return run
+
+    return decorate
+
+
+def _file_options(model: type[Settings]) -> dict[str, Any]:
+    """The options that take settings from a file or by name: annotation and default."""
+
+    def show(wanted: bool) -> None:
+        if wanted:
+            typer.echo(model().to_toml(), nl=False)
+            raise typer.Exit
+
+    file = typer.Option("--config", help="TOML file of settings, as --show-config prints it.", metavar="FILE")
+    one = typer.Option("--set", help="A setting by its name; may be repeated.", metavar="NAME=VALUE")
+    shown = typer.Option(
+        "--show-config", help="Print all settings, with defaults, and stop.", callback=show, is_eager=True
+    )
+    return {
+        "config_file": (Annotated[Path | None, file], None),
+        "assignments": (Annotated[list[str] | None, one], None),
+        "show_config": (Annotated[bool, shown], False),
+    }
+
+
+def _assigned(assignment: str) -> dict[str, Any]:
+    """``margins.ce=0.1`` as a nested dictionary."""
+    name, equals, value = assignment.partition("=")
+    if not equals:
+        raise ValueError(f"--set takes NAME=VALUE, not {assignment!r}")
+    nested: Any = value.strip()
+    for part in reversed(name.strip().split(".")):
+        nested = {part: nested}
+    return dict(nested)
+
+
 def say(console: Console, text: str, style: str = "") -> None:
     """Print a text as it is, in one piece."""
     console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
@@ -97,17 +179,18 @@ def explain(error: Exception) -> str:
 
 
 def read_data(
-    console: Console, path: Path, columns: Mapping[str, str] | None, *, strict: bool = False, report: Path | None = None
+    console: Console, path: Path, columns: str, *, strict: bool = False, report: Path | None = None
 ) -> "Dataset":
-    """Read a data file and print its bad rows; all of them go to the file ``report``, if one is named.
+    """Read a data file, its columns named as ``--columns`` says, and print its bad rows; all of them go to the file
+    ``report``, if one is named.
 
     Raises:
         DataError: as :func:`~neuro_latent_trainer.data.read_records`, or too many rows are bad to go on.
         ValueError: as there.
     """
-    from neuro_latent_trainer.data import read_records, render_bad_rows
+    from neuro_latent_trainer.data import parse_columns, read_records, render_bad_rows
 
-    data = read_records(path, columns, strict)
+    data = read_records(path, parse_columns(columns) if columns else None, strict)
     if data.bad_rows:
         if report:
             report.parent.mkdir(parents=True, exist_ok=True)
@@ -117,40 +200,13 @@ def read_data(
     return data
 
 
-def open_judge(
-    responder: str | None,
-    url: str | None,
-    judge: str | None,
-    concurrency: int,
-    cache: Path | None,
-    answer_tokens: int,
-    stage: "Stage",
-) -> "Judge":
-    """What asks the responder that the options name.
-
-    Raises:
-        ResponderError: it cannot be opened.
-    """
-    from neuro_latent_trainer.evaluation.responses import Judge
-    from neuro_latent_trainer.responders import ResponderError, default_cache, open_responder
-
-    if responder is None:
-        raise ResponderError("--responder MODEL is missing: which language model is to answer?")
-
-    def opened(model: str) -> "Responder":
-        return open_responder(model, url, concurrency, cache or default_cache())
-
-    return Judge(opened(responder), stage, answer_tokens, opened(judge) if judge else None)
+Unit = TypeVar("Unit")
 
 
-def told_by(bars: "Progress") -> "Stage":
-    """Progress bars as the :data:`~neuro_latent_trainer.evaluation.evaluate.Stage` of an evaluation."""
-
-    def stage(name: str, total: int) -> Callable[[int], None]:
-        task = bars.add_task(name, total=total)
-        return lambda done: bars.advance(task, done)
-
-    return stage
+def tracked(units: Iterable[Unit], name: str, total: int) -> Iterable[Unit]:
+    """The same ``total`` units, with a progress bar of that name where stderr is a terminal; without a name none."""
+    console = Console(stderr=True)
+    return track(units, name, total, console=console, transient=True, disable=not (name and console.is_terminal))
 
 
 @contextmanager

@@ -1,113 +1,115 @@
-"""All settings of a training run, in one frozen and validated place; the command line takes its defaults from here."""
+"""All settings of a training run and of an evaluation; each is declared here and nowhere else."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
 
 from neuro_latent_core.form import Form
-from neuro_latent_trainer.checks import check_at_least, check_one_of, check_positive
-from neuro_latent_trainer.choices import (
-    EMBEDDED,
-    POOLINGS,
-    PRECISIONS,
-    PROJECTOR_FORMS,
-    TRAINING_FORMS,
-    Pooling,
-    Precision,
-    ProjectorForm,
-    TrainingForm,
-)
+from neuro_latent_trainer.choices import EMBEDDED, Pooling, Precision, ProjectorForm, TrainingForm
+from neuro_latent_trainer.settings import Settings
 
 SHAPE = ("black_box_width", "soft_prompt_tokens", "dropout", "projector", "bottleneck_width", "pooling")
 """Settings that an adapter keeps."""
+CONFIG_FILE = "config.toml"
+"""In a run's folder: its settings, for ``--config``."""
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     """Which settings are not the same, and how; "" where all are."""
-    # As JSON: tuples and lists must compare equal.
-    names = sorted(name for name in here if json.dumps(here[name]) != json.dumps(there.get(name)))
+    names = sorted(name for name in here if here[name] != there.get(name))
     return ", ".join(f"{name} {there.get(name)!r} there, {here[name]!r} here" for name in names)
 
 
-@dataclass(frozen=True)
-class LossWeights:
+def check_epochs(settings: Any) -> Any:
+    """Refuse settings with no epochs at all."""
+    if settings.phase1_epochs + settings.phase2_epochs == 0:
+        raise ValueError("phase1_epochs and phase2_epochs are both 0: there is nothing to train")
+    return settings
+
+
+class LossWeights(Settings):
     """Weights of one phase's losses; 0 switches a loss off."""
 
-    generation: float = 1.0
-    distillation: float = 0.0
-    contrastive: float = 0.0
-    kl: float = 0.01
+    generation: float = Field(default=1.0, description="Cross-entropy of the target through T5.")
+    distillation: float = Field(default=0.0, description="MSE of the intent to the enhanced prompt's embedding.")
+    contrastive: float = Field(default=0.0, description="InfoNCE towards the own enhanced prompt.")
+    kl: float = 0.01  # of no effect in a file: kl_weight holds in both phases
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """Settings of a training run; ``neuro-latent train --help`` says what most of them mean.
+class TrainConfig(Settings):
+    """Settings of a training run."""
 
-    Attributes:
-        form: ``auto`` is resolved by the data before a run begins.
-        instruction: what the soft prompts start as; "" is the one of the form.
-        start_from: adapter whose weights, and whose form, a run starts with; "" is a fresh one.
+    encoder: str = Field(default=f"{EMBEDDED}/encoder", description="Frozen encoder: Hub name or local folder.")
+    generator: str = Field(default=f"{EMBEDDED}/generator", description="Frozen T5: Hub name or local folder.")
+    form: TrainingForm = Field(
+        default="auto",
+        description="What T5 learns to write: complement (text behind the raw prompt, which stays as it is), rewrite "
+        "(a whole new prompt), or auto: complement where the data has a column of them or nine in ten enhanced prompts "
+        "begin with their raw prompt. With start_from, auto is the form of that adapter.",
+    )
+    phase1_epochs: int = Field(default=3, ge=0, description="Epochs of distillation.")
+    phase2_epochs: int = Field(default=3, ge=0, description="Epochs of contrastive training.")
+    batch_size: int = Field(default=32, ge=1, description="Records a step, over all processes.")
+    micro_batch_size: int = Field(
+        default=0, ge=0, description="The most records that T5 sees at once: less memory, the same step; 0 is all."
+    )
+    learning_rate: float = Field(default=1e-3, gt=0, description="AdamW's peak rate.")
+    base_learning_rate: float = Field(
+        default=0.1,
+        gt=0,
+        description="The rate of what all soft prompts have in common, in spreads of T5's embeddings a step.",
+    )
+    weight_decay: float = Field(default=0.01, ge=0, description="AdamW's weight decay.")
+    warmup_share: float = Field(default=0.05, ge=0, lt=1, description="Share of the steps in which the rate rises.")
+    clip_norm: float = Field(default=1.0, gt=0, description="The largest norm of a step's gradient.")
+    kl_weight: float = Field(default=0.01, ge=0, description="Weight of the KL penalty on soft prompts.")
+    contrastive_temperature: float = Field(default=0.07, gt=0, description="Of InfoNCE.")
+    input_mask: float = Field(
+        default=0.15, ge=0, lt=1, description="Share of the prompt's tokens hidden from T5 in training."
+    )
+    projector: ProjectorForm = Field(default="residual", description="How an intent becomes soft prompts.")
+    soft_prompt_tokens: int = Field(default=20, ge=1, description="Number of soft prompts.")
+    black_box_width: int = Field(default=1024, ge=1, description="Hidden units of the black box.")
+    bottleneck_width: int = Field(default=128, ge=1, description="Hidden units of the residual projector.")
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="In the black box.")
+    pooling: Pooling = Field(default="mean", description="Of the encoder's states: their mean, or the first one.")
+    instruction: str = Field(
+        default="", description='What the soft prompts start as; "" is the instruction of the form.'
+    )
+    gate_share: float = Field(
+        default=0.1,
+        ge=0,
+        lt=1,
+        description="Share of the kinds of request (or clusters) kept out of training, for the gate of the complement "
+        "form to be fitted on; 0 fits none, and everything is served.",
+    )
+    start_from: str = Field(
+        default="", description="Adapter to go on training from, with other data or settings: folder, run or Hub name."
+    )
+    steered: bool = Field(
+        default=True, description="Start from the adapter that the generator was pre-trained with, where it has one."
+    )
+    linear_start: bool = Field(
+        default=True, description="Start the black box as the best linear guess of the enhanced prompt's embedding."
+    )
+    precision: Precision = Field(default="auto", description="Of T5's products; auto is bf16 on a GPU, else fp32.")
+    max_source_tokens: int = Field(default=128, ge=2, description="Longest raw prompt in training.")
+    max_target_tokens: int = Field(default=128, ge=2, description="Longest target in training.")
+    validation_share: float = Field(default=0.05, gt=0, lt=1, description="Share held out without --val-path.")
+    max_validation_records: int = Field(default=512, ge=1, description="The most held-out records, chosen by a hash.")
+    sample_every: int = Field(default=200, ge=0, description="Steps between sample texts; 0 is never.")
+    save_every: int = Field(default=500, ge=0, description="Steps between checkpoints within an epoch; 0 is never.")
+    seed: int = Field(default=0, ge=0, description="Seed of weights, order and masks.")
+    phase1: LossWeights = Field(
+        default=LossWeights(distillation=0.5), description="Weights of the losses of distillation."
+    )
+    phase2: LossWeights = Field(
+        default=LossWeights(distillation=0.1, contrastive=0.1),
+        description="Weights of the losses of contrastive training.",
+    )
 
-    Raises:
-        ValueError: a setting is out of its range; the message names it, its value and the range.
-    """
-
-    encoder: str = f"{EMBEDDED}/encoder"
-    generator: str = f"{EMBEDDED}/generator"
-    form: TrainingForm = "auto"
-    phase1_epochs: int = 3
-    phase2_epochs: int = 3
-    batch_size: int = 32
-    micro_batch_size: int = 0
-    learning_rate: float = 1e-3
-    base_learning_rate: float = 0.1
-    weight_decay: float = 0.01
-    warmup_share: float = 0.05
-    clip_norm: float = 1.0
-    kl_weight: float = 0.01
-    contrastive_temperature: float = 0.07
-    input_mask: float = 0.15
-    projector: ProjectorForm = "residual"
-    soft_prompt_tokens: int = 20
-    black_box_width: int = 1024
-    bottleneck_width: int = 128
-    dropout: float = 0.1
-    pooling: Pooling = "mean"
-    instruction: str = ""
-    gate_share: float = 0.1
-    start_from: str = ""
-    steered: bool = True
-    linear_start: bool = True
-    precision: Precision = "auto"
-    max_source_tokens: int = 128
-    max_target_tokens: int = 128
-    validation_share: float = 0.05
-    max_validation_records: int = 512
-    sample_every: int = 200
-    save_every: int = 500
-    seed: int = 0
-    phase1: LossWeights = field(default=LossWeights(distillation=0.5))
-    phase2: LossWeights = field(default=LossWeights(distillation=0.1, contrastive=0.1))
-
-    def __post_init__(self) -> None:
-        check_at_least(self, 0, "phase1_epochs", "phase2_epochs", "micro_batch_size")
-        check_at_least(self, 0, "sample_every", "save_every", "seed", "kl_weight", "weight_decay")
-        check_at_least(self, 1, "batch_size", "soft_prompt_tokens", "black_box_width", "bottleneck_width")
-        check_at_least(self, 1, "max_validation_records")
-        check_at_least(self, 2, "max_source_tokens", "max_target_tokens")
-        check_positive(self, "learning_rate", "base_learning_rate", "clip_norm", "contrastive_temperature")
-        if self.phase1_epochs + self.phase2_epochs == 0:
-            raise ValueError("phase1_epochs and phase2_epochs are both 0: there is nothing to train")
-        for name in ("dropout", "input_mask", "warmup_share", "gate_share"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}")
-        if not 0 < self.validation_share < 1:
-            raise ValueError(f"validation_share must be between 0 and 1, not {self.validation_share}")
-        check_one_of(self, "form", TRAINING_FORMS)
-        check_one_of(self, "projector", PROJECTOR_FORMS)
-        check_one_of(self, "precision", PRECISIONS)
-        check_one_of(self, "pooling", POOLINGS)
+    _check_epochs = model_validator(mode="after")(check_epochs)
 
     @property
     def resolved_form(self) -> Form:
@@ -122,22 +124,28 @@ class TrainConfig:
 
     def weights(self, phase: Literal[1, 2]) -> LossWeights:
         """The loss weights of a phase, with the run's KL weight."""
-        chosen = self.phase1 if phase == 1 else self.phase2
-        return LossWeights(chosen.generation, chosen.distillation, chosen.contrastive, self.kl_weight)
-
-    def to_dict(self) -> dict[str, Any]:
-        """All fields, as JSON types."""
-        return asdict(self)
+        return (self.phase1 if phase == 1 else self.phase2).replace(kl=self.kl_weight)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "TrainConfig":
-        """The settings that :meth:`to_dict` of this or another version gave: what is not there keeps its default, what
-        nobody knows any more is left aside.
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The settings that this or another version saved: what is not there keeps its default, what nobody knows any
+        more is left aside.
 
         Raises:
             ValueError: a setting is out of its range.
         """
-        known: dict[str, Any] = {f.name: values[f.name] for f in fields(cls) if f.name in values}
-        for phase in {"phase1", "phase2"} & known.keys():
-            known[phase] = LossWeights(**known[phase])
-        return cls(**known)
+        return cls(**{name: values[name] for name in cls.model_fields if name in values})
+
+
+class EvaluationConfig(Settings):
+    """What an evaluation looks at."""
+
+    rows: int = Field(
+        default=2000,
+        ge=2,
+        description="The most rows of --data, chosen by a hash, so that a file's order does not matter.",
+    )
+    max_length: int = Field(default=96, ge=1, le=512, description="The most tokens that a system writes.")
+    max_target_tokens: int = Field(
+        default=128, ge=1, description="The most tokens of a gold text that count for the cross-entropy."
+    )

@@ -14,7 +14,7 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -126,30 +126,18 @@ class Dataset:
         return "complement" if self.has_complements or self.complement_share >= 0.9 else "rewrite"
 
 
-@dataclass(frozen=True)
-class _Columns:
+class _Columns(NamedTuple):
+    """The file's names of what a record has."""
+
     raw: str = "raw_prompt"
     enhanced: str = "enhanced_prompt"
     failed: str = "failed_prompts"
     complement: str = "complement"
     kind: str = "kind"
 
-    def asked(self) -> set[str]:
-        return set(asdict(self).values())
-
-    def used(self) -> set[str]:
-        return {*self.asked(), "source", "licence"}
-
-
-_ROLES = tuple(asdict(_Columns()))
 
 _Row = tuple[int, dict[str, Any] | str]
-"""A line number with the row, or with the reason why there is none."""
-
-
-class _DataTable(NamedTuple):
-    columns: Sequence[str]
-    rows: list[_Row]
+"""A line number with the row, or with the reason why there is none; with 0 all columns of the file."""
 
 
 def parse_columns(text: str) -> dict[str, str]:
@@ -162,7 +150,9 @@ def parse_columns(text: str) -> dict[str, str]:
     for part in text.split(","):
         role, _, column = (side.strip() for side in part.partition("="))
         if not role or not column:
-            raise ValueError(f"columns: {part.strip()!r} is not of the form key=column; keys: {', '.join(_ROLES)}")
+            raise ValueError(
+                f"columns: {part.strip()!r} is not of the form key=column; keys: {', '.join(_Columns._fields)}"
+            )
         if role in columns:
             raise ValueError(f"columns: {role} is given twice")
         columns[role] = column
@@ -185,15 +175,24 @@ def read_records(path: Path, columns: Mapping[str, str] | None = None, strict: b
     """
     path = Path(path)
     names = _checked_columns(columns or {})
-    table = _read_table(path, names)
-    if not table.rows:
+    present: dict[str, None] = {}
+    records, bad_rows = [], []
+    for line, row in _rows(path, names):
+        try:
+            if isinstance(row, str):
+                raise ValueError(row)
+            present |= dict.fromkeys(row)
+            if line:
+                records.append(_record(row, line, names))
+        except ValueError as error:
+            bad_rows.append(BadRow(path, line, str(error)))
+    if not records and not bad_rows:
         raise DataError(f"{path} holds no records")
-    if table.columns:
-        _check_present(path, table.columns, names, given=set((columns or {}).values()))
-    dataset = _dataset(path, table.rows, names, has_complements=names.complement in table.columns)
-    if dataset.bad_rows and (strict or not dataset.records):
-        raise DataError(render_bad_rows(dataset.bad_rows))
-    return dataset
+    if present:
+        _check_present(path, list(present), names)
+    if bad_rows and (strict or not records):
+        raise DataError(render_bad_rows(bad_rows))
+    return Dataset(tuple(records), tuple(bad_rows), names.complement in present)
 
 
 def render_bad_rows(bad_rows: Sequence[BadRow]) -> str:
@@ -252,19 +251,18 @@ def place(raw_prompt: str, seed: int) -> float:
 
 
 def _checked_columns(columns: Mapping[str, str]) -> _Columns:
-    for role in columns:
-        if role not in _ROLES:
-            raise ValueError(f"columns: unknown key {role!r}; known keys: {', '.join(_ROLES)}")
+    if unknown := [role for role in columns if role not in _Columns._fields]:
+        raise ValueError(f"columns: unknown key {unknown[0]!r}; known keys: {', '.join(_Columns._fields)}")
     names = _Columns(**columns)
-    if len(names.asked()) < len(_ROLES):
-        listing = ", ".join(f"{role}={column}" for role, column in asdict(names).items())
+    if len(set(names)) < len(names):
+        listing = ", ".join(f"{role}={column}" for role, column in names._asdict().items())
         raise ValueError(f"columns: two keys name one column ({listing})")
     return names
 
 
-def _check_present(path: Path, present: Sequence[str], names: _Columns, given: set[str]) -> None:
+def _check_present(path: Path, present: Sequence[str], names: _Columns) -> None:
     listing = f"its columns are: {', '.join(filter(None, present))}"
-    if absent := sorted(given.difference(present)):
+    if absent := sorted({*names}.difference(_Columns(), present)):
         raise ValueError(f"{path} has no column {' and no column '.join(absent)}; {listing}")
     hint = "name yours with columns raw=...,enhanced=... (or complement=...),failed=..."
     if names.raw not in present:
@@ -275,7 +273,7 @@ def _check_present(path: Path, present: Sequence[str], names: _Columns, given: s
         )
 
 
-def _read_table(path: Path, names: _Columns) -> _DataTable:
+def _rows(path: Path, names: _Columns) -> Iterator[_Row]:
     if not path.exists():
         raise DataError(f"{path} does not exist")
     if not path.is_file():
@@ -286,21 +284,9 @@ def _read_table(path: Path, names: _Columns) -> _DataTable:
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty")
     try:
-        return reader(path, names)
+        yield from reader(path, names)
     except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
-
-
-def _dataset(path: Path, rows: Iterable[_Row], names: _Columns, has_complements: bool) -> Dataset:
-    records, bad_rows = [], []
-    for line, row in rows:
-        try:
-            if isinstance(row, str):
-                raise ValueError(row)
-            records.append(_record(row, line, names))
-        except ValueError as error:
-            bad_rows.append(BadRow(path, line, str(error)))
-    return Dataset(tuple(records), tuple(bad_rows), has_complements)
 
 
 def _record(row: dict[str, Any], line: int, names: _Columns) -> Record:
@@ -381,19 +367,7 @@ def check_text(value: object, name: str) -> None:
         raise ValueError(f"{name} holds characters that are not valid UTF-8") from None
 
 
-def _table(rows: Iterable[_Row], names: _Columns) -> _DataTable:
-    """Rows with only the columns that are used, and the names of all the columns seen."""
-    columns: dict[str, None] = {}
-    kept: list[_Row] = []
-    for line, row in rows:
-        if isinstance(row, dict):
-            columns.update(dict.fromkeys(row))
-            row = {column: row[column] for column in names.used() & row.keys()}
-        kept.append((line, row))
-    return _DataTable(tuple(columns), kept)
-
-
-def _read_json(path: Path, names: _Columns) -> _DataTable:
+def _read_json(path: Path, names: _Columns) -> Iterable[_Row]:
     try:
         content = json.loads(decode(path.read_bytes()))
     except json.JSONDecodeError as error:
@@ -405,19 +379,13 @@ def _read_json(path: Path, names: _Columns) -> _DataTable:
     if not isinstance(items, list):
         raise DataError(f'{path}: expected a list of objects or {{"data": [...]}}')
     rows = (item if isinstance(item, dict) else f"expected an object, found {type(item).__name__}" for item in items)
-    return _table(enumerate(rows, start=1), names)
+    return enumerate(rows, start=1)
 
 
-def _read_jsonl(path: Path, names: _Columns) -> _DataTable:
-    with _open_binary(path) as file:
-        return _table(json_lines(file), names)
-
-
-def _open_binary(path: Path) -> BinaryIO:
-    suffix = path.suffix.lower()
-    if suffix == ".gz":
-        return gzip.open(path)  # type: ignore[return-value]  # a BinaryIO in all that is used here
-    return lzma.open(path) if suffix == ".xz" else path.open("rb")  # type: ignore[return-value]
+def _read_jsonl(path: Path, names: _Columns) -> Iterator[_Row]:
+    opened: Any = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix.lower(), open)
+    with opened(path, "rb") as file:
+        yield from json_lines(file)
 
 
 def json_lines(file: BinaryIO) -> Iterator[_Row]:
@@ -450,14 +418,14 @@ def _json_object(line: bytes) -> dict[str, Any] | str:
     return row if isinstance(row, dict) else f"expected a JSON object, found {type(row).__name__}"
 
 
-def _read_csv(path: Path, names: _Columns) -> _DataTable:
+def _read_csv(path: Path, names: _Columns) -> Iterator[_Row]:
     with path.open("rb") as file:
         check_utf8(file.read(4))
     limit = csv.field_size_limit(MAX_CSV_FIELD)
     try:
         # Bytes that are not UTF-8 become lone surrogates, which check_text reports with their row.
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            return _table(_csv_rows(path, file, names), names)
+            yield from _csv_rows(path, file, names)
     finally:
         csv.field_size_limit(limit)
 
@@ -517,12 +485,12 @@ def _is_row(line: str, fields: int, *, spaced: bool) -> bool:
 
 def _csv_header(path: Path, cells: list[str], names: _Columns) -> list[str]:
     header = [cell.strip() for cell in cells]
-    if repeated := [name for name, times in Counter(header).items() if times > 1 and name in names.asked()]:
+    if repeated := [name for name, times in Counter(header).items() if times > 1 and name in names]:
         raise DataError(f"{path}: two columns of the header have one name: {', '.join(repeated)}")
     return header
 
 
-def _read_parquet(path: Path, names: _Columns) -> _DataTable:
+def _read_parquet(path: Path, names: _Columns) -> Iterator[_Row]:
     # Imported here: the other formats must work where pyarrow does not load, as pyarrow 26 beside NumPy 1.
     try:
         import pyarrow as pa
@@ -532,9 +500,10 @@ def _read_parquet(path: Path, names: _Columns) -> _DataTable:
     try:
         with pq.ParquetFile(path) as file:
             present = file.schema_arrow.names
-            wanted = [column for column in present if column in names.used()]
+            yield 0, dict.fromkeys(present)
+            wanted = [column for column in present if column in {*names, "source", "licence"}]
             rows = (row for batch in file.iter_batches(columns=wanted) for row in _parquet_rows(batch))
-            return _DataTable(present, list(enumerate(rows, start=1)))
+            yield from enumerate(rows, start=1)
     except pa.ArrowException as error:
         raise DataError(f"{path} cannot be read: {error}") from error
 
@@ -551,7 +520,7 @@ def _parquet_rows(batch: Any) -> Iterator[dict[str, Any] | str]:
             yield from _parquet_rows(batch.slice(number, 1))
 
 
-_READERS: dict[str, Callable[[Path, _Columns], _DataTable]] = {
+_READERS: dict[str, Callable[[Path, _Columns], Iterable[_Row]]] = {
     ".jsonl": _read_jsonl,
     ".jsonl.gz": _read_jsonl,
     ".jsonl.xz": _read_jsonl,

@@ -1,6 +1,7 @@
 """Frozen-encoder embeddings on disk: every text is encoded once per encoder."""
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,18 +25,15 @@ class EmbeddingCache:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.width = width
         self._keys_path, self._vectors_path = self.folder / "keys.bin", self.folder / "vectors.f32"
-        for path in (self._keys_path, self._vectors_path):
+        row_bytes = {self._keys_path: KEY_BYTES, self._vectors_path: 4 * width}
+        for path in row_bytes:
             path.touch()
-        rows = min(self._keys_path.stat().st_size // KEY_BYTES, self._vectors_path.stat().st_size // (4 * self.width))
-        self._truncate(rows)
+        rows = min(path.stat().st_size // size for path, size in row_bytes.items())
+        for path, size in row_bytes.items():
+            if path.stat().st_size != rows * size:
+                os.truncate(path, rows * size)
         keys = self._keys_path.read_bytes()
         self._row = {keys[i * KEY_BYTES : (i + 1) * KEY_BYTES]: i for i in range(rows)}
-
-    def _truncate(self, rows: int) -> None:
-        for path, size in ((self._keys_path, rows * KEY_BYTES), (self._vectors_path, rows * 4 * self.width)):
-            if path.stat().st_size != size:
-                with path.open("r+b") as file:
-                    file.truncate(size)
 
     @staticmethod
     def _key(text: str) -> bytes:

@@ -21,7 +21,7 @@ from neuro_latent_trainer.backbones import padded
 from neuro_latent_trainer.data import Record
 from neuro_latent_trainer.gate import FEATURES, Gate
 from neuro_latent_trainer.losses import IGNORE
-from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
+from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.written import Part, parts_of
 
 LEAST_GROUPS = 10
@@ -142,9 +142,7 @@ def write_scored(model: PromptOptimizer, prompts: Sequence[str], max_length: int
     """Greedy texts of some prompts, each with its parts."""
     generator, written = model.generator, []
     for at in range(0, len(prompts), 32):
-        some = list(prompts[at : at + 32])
-        tokens = generator.tokenize(some, MAX_SOURCE_TOKENS, model.device)
-        hidden, mask = model.encode(model.embed(some), tokens["input_ids"], tokens["attention_mask"])
+        hidden, mask = model.states(list(prompts[at : at + 32]))
         ids = generator.write_ids(hidden, mask, max_length)
         ended = [[*row, generator.eos_id] if len(row) < max_length else row for row in ids]
         labels = padded(ended, IGNORE, model.device)["input_ids"]

@@ -182,11 +182,14 @@ class PromptOptimizer(nn.Module):
         return self.generator.encode_soft(self.adapter(embedding_BE), ids_BS, mask_BS)
 
     @torch.no_grad()
+    def states(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """T5's encoder states of raw prompts behind their soft prompts [B, P+S, D], and their mask [B, P+S]."""
+        tokens = self.generator.tokenize(texts, MAX_SOURCE_TOKENS, self.device)
+        return self.encode(self.embed(texts), tokens["input_ids"], tokens["attention_mask"])
+
     def generate_ids(self, texts: list[str], max_length: int = 200, **options: Any) -> list[list[int]]:
         """Token ids of enhanced prompts, as :meth:`~neuro_latent_trainer.backbones.Generator.write_ids` writes them."""
-        tokens = self.generator.tokenize(texts, MAX_SOURCE_TOKENS, self.device)
-        hidden_BQD, mask_BQ = self.encode(self.embed(texts), tokens["input_ids"], tokens["attention_mask"])
-        return self.generator.write_ids(hidden_BQD, mask_BQ, max_length, **options)
+        return self.generator.write_ids(*self.states(texts), max_length, **options)
 
     def write(self, texts: list[str], max_length: int = 200, **options: Any) -> list[str]:
         """What T5 writes for each text (times ``num_return_sequences``): complements or rewrites, as the form is."""

@@ -34,11 +34,6 @@ class RunLog(Observer):
         self._task: TaskID | None = None
         self._board = SummaryWriter(str(output_dir / "tensorboard"))
         self._folder = output_dir
-        self._open()
-
-    def _open(self) -> None:
-        self._metrics = (self._folder / METRICS_FILE).open("a", encoding="utf-8")
-        self._samples = (self._folder / SAMPLES_FILE).open("a", encoding="utf-8")
 
     def __enter__(self) -> "RunLog":
         self._progress.start()
@@ -49,21 +44,17 @@ class RunLog(Observer):
     ) -> None:
         self._progress.stop()
         self._board.close()
-        self._metrics.close()
-        self._samples.close()
 
     def begin(self, step: int, validated: bool) -> None:
         """Drop what was recorded after the checkpoint that the run goes on from, or before a run that starts anew."""
-        for file in (self._metrics, self._samples):
-            file.close()
         for path in (self._folder / METRICS_FILE, self._folder / SAMPLES_FILE):
+            path.touch()
             lines = path.read_bytes().splitlines(keepends=True)
             kept = [line for line in lines if _holds(line, step, validated)]
             if kept != lines:
                 files.write(path, b"".join(kept))
                 self._board.close()
                 self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=step + 1)
-        self._open()
 
     def stage(self, name: str, total: int) -> None:
         self._task = self._progress.add_task(name, total=total, note="") if total else None
@@ -83,16 +74,17 @@ class RunLog(Observer):
 
     def samples(self, step: int, pairs: list[tuple[str, str]]) -> None:
         for raw, enhanced in pairs:
-            self._samples.write(json.dumps({"step": step, "raw_prompt": raw, "enhanced_prompt": enhanced}) + "\n")
+            self._append(SAMPLES_FILE, {"step": step, "raw_prompt": raw, "enhanced_prompt": enhanced})
             self._board.add_text("sample", f"**{raw}**\n\n{enhanced}", step)
-        self._samples.flush()
 
     def _record(self, kind: str, step: int, values: dict[str, float]) -> None:
-        row: dict[str, Any] = {"kind": kind, "step": step, **values}
-        self._metrics.write(json.dumps(row) + "\n")
-        self._metrics.flush()
+        self._append(METRICS_FILE, {"kind": kind, "step": step, **values})
         for name, value in values.items():
             self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    def _append(self, name: str, row: dict[str, Any]) -> None:
+        with (self._folder / name).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
 
 
 def _holds(line: bytes, step: int, validated: bool) -> bool:
@@ -102,7 +94,3 @@ def _holds(line: bytes, step: int, validated: bool) -> bool:
     except ValueError:
         return False
     return line.endswith(b"\n") and (row["step"], row.get("kind") == "validation" and not validated) <= (step, False)
-
-
-class Unobserved(Observer):
-    """Observer of a run that nobody watches: shows and keeps nothing."""

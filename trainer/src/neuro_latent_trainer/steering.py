@@ -23,7 +23,7 @@ STEERING_FILE = "steering.safetensors"
 
 def _shared(config: AdapterConfig, encoder: Encoder) -> dict[str, Any]:
     """What an adapter must have in common with the pre-training to start from its weights."""
-    settings = config.to_dict()
+    settings = config.model_dump()
     for name in ("dropout", "instruction"):
         del settings[name]
     return {**settings, "encoder_sha256": encoder.sha256}

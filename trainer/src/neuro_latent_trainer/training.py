@@ -113,7 +113,7 @@ def _start(config: TrainConfig, encoder: Encoder, generator: Generator) -> Promp
     model = PromptOptimizer.create(encoder, generator, wanted, steered=config.steered)
     if config.start_from:
         saved = adapter_folder.read(adapter_folder.fetch(config.start_from))
-        if different := differences(saved.config.to_dict(), wanted.to_dict()):
+        if different := differences(saved.config.model_dump(), wanted.model_dump()):
             raise adapter_folder.AdapterError(f"cannot start from {config.start_from}, which differs: {different}")
         model.load_adapter(saved, config.start_from)
         model.adapter.gate = None  # of other data
@@ -253,7 +253,7 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "rng": rng,
             "position": asdict(self.position),
-            "config": self.config.to_dict(),
+            "config": self.config.model_dump(),
             "records": len(self.train_examples),
             "data": self.data_digest,
             "backbones": self.backbones,
@@ -269,7 +269,7 @@ class Run:
         """
         state = checkpoint.load(path)
         try:
-            different = differences(without_removed(state["config"]), self.config.to_dict())
+            different = differences(without_removed(state["config"]), self.config.model_dump())
         except ValueError as error:
             raise checkpoint.CheckpointError(f"{path} was {error}") from None
         if different:
@@ -509,7 +509,7 @@ class Run:
             "validation_loss_start": self.validation_start,
             "validation_loss_end": validation_loss,
             "gate": gate,
-            "config": self.config.to_dict(),
+            "config": self.config.model_dump(),
         }
         self.model.card = model_card(self.config, self.model.adapter.config, self.model.trained)
         self.model.save_pretrained(self.output_dir / "adapter")

@@ -27,7 +27,7 @@ from neuro_latent_trainer import files
 from neuro_latent_trainer.backbones import Generator, autocast, freeze, resolve
 from neuro_latent_trainer.choices import Precision
 from neuro_latent_trainer.data import Record
-from neuro_latent_trainer.evaluation.systems import Progress
+from neuro_latent_trainer.evaluation.systems import tracked
 from neuro_latent_trainer.examples import TokenizedPairs
 from neuro_latent_trainer.losses import generation_loss
 from neuro_latent_trainer.model import PromptOptimizer
@@ -121,56 +121,51 @@ class Baselines:
         said = [generator.sha256, self._pairs.digest(), asdict(budget)]
         self._key = hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
-    @property
-    def steps(self) -> int:
-        """How many optimizer steps each takes."""
-        return self._budget.steps
-
-    def prompt_tuning(self, progress: Progress = lambda steps: None) -> Tensor:
+    def prompt_tuning(self) -> Tensor:
         """The virtual tokens that PEFT's prompt tuning learns, [P, D]."""
-        return self._kept("prompt_tuning", lambda: {"soft": self._tune_prompt(progress)}, progress)["soft"]
+        return self._kept("prompt_tuning", lambda: {"soft": self._tune_prompt()})["soft"]
 
-    def full_finetune(self, progress: Progress = lambda steps: None) -> Generator:
+    def full_finetune(self) -> Generator:
         """The generator with all its weights fine-tuned behind the instruction."""
         model = copy.deepcopy(self._generator.model)
-        weights = self._kept("full_finetune", lambda: self._finetune(model, progress), progress)
+        weights = self._kept("full_finetune", lambda: self._finetune(model))
         model.load_state_dict(weights, strict=False)  # the names of tied weights are missing
         return replace(self._generator, model=freeze(model))
 
-    def _kept(self, name: str, make: Callable[[], dict[str, Tensor]], progress: Progress) -> dict[str, Tensor]:
+    def _kept(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         path = self._folder / f"{name}.safetensors"
         device = self._generator.device
         if path.is_file():
             with safe_open(path, "pt", device=str(device)) as file:
                 if (file.metadata() or {}).get("key") == self._key:
-                    progress(self._budget.steps)
                     return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dictionary)
         made = make()
         self._folder.mkdir(parents=True, exist_ok=True)
         files.write(path, save({key: tensor.cpu().contiguous() for key, tensor in made.items()}, {"key": self._key}))
         return made
 
-    def _tune_prompt(self, progress: Progress) -> Tensor:
+    def _tune_prompt(self) -> Tensor:
         budget = self._budget
         tuned = prompt_tuned(self._generator, budget.soft_prompt_tokens, budget.instruction)
-        self._descend(tuned, self._pairs, budget.prompt_tuning_rate, 0.0, progress)
+        self._descend(tuned, self._pairs, budget.prompt_tuning_rate, 0.0, "prompt tuning learns")
         soft_1PD: Tensor = tuned.get_prompt(batch_size=1).detach()
         return soft_1PD[0]
 
-    def _finetune(self, model: Any, progress: Progress) -> dict[str, Tensor]:
+    def _finetune(self, model: Any) -> dict[str, Tensor]:
         budget = self._budget
         model.train().requires_grad_(True)
         pairs = TokenizedPairs(self._pairs.records, self._generator, *self._limits, prefix=budget.instruction)
-        self._descend(model, pairs, budget.finetune_rate, budget.weight_decay, progress)
+        self._descend(model, pairs, budget.finetune_rate, budget.weight_decay, "full fine-tuning learns")
         return {name: parameter.detach() for name, parameter in model.named_parameters()}  # tied ones once
 
-    def _descend(self, model: Any, pairs: TokenizedPairs, rate: float, weight_decay: float, progress: Progress) -> None:
+    def _descend(self, model: Any, pairs: TokenizedPairs, rate: float, weight_decay: float, stage: str) -> None:
         """Train what of a model is not frozen."""
         budget = self._budget
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=weight_decay)
         device = self._generator.device
-        for step, rows in enumerate(itertools.islice(pairs.endless(budget.batch_size, budget.seed), budget.steps)):
+        batches = itertools.islice(pairs.endless(budget.batch_size, budget.seed), budget.steps)
+        for step, rows in enumerate(tracked(batches, stage, budget.steps)):
             for group in optimizer.param_groups:
                 group["lr"] = rate * warmup_then_cosine(step, budget.steps, budget.warmup_share)
             optimizer.zero_grad(set_to_none=True)
@@ -181,4 +176,3 @@ class Baselines:
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, budget.clip_norm)
             optimizer.step()
-            progress(1)

@@ -15,20 +15,21 @@ from neuro_latent_trainer.command_line import (
     PriceOption,
     ResponderOption,
     ResponderUrlOption,
+    configured_by,
     fail,
-    open_judge,
     read_data,
     say,
-    told_by,
 )
+from neuro_latent_trainer.config import EvaluationConfig
 from neuro_latent_trainer.errors import TrainerError
 from neuro_latent_trainer.evaluation import responder_cli, tables
 
-DEFAULT_ROWS = 2000
 PREFERENCE_COLUMNS = "raw=raw_prompt,enhanced=success,failed=failed"
 
 
+@configured_by(EvaluationConfig, "rows", "max_length", "max_target_tokens")
 def evaluate(
+    *,
     data: Annotated[
         Path | None,
         typer.Option(help="Raw prompts with enhanced ones, none of which the adapter was trained on.", metavar="FILE"),
@@ -61,8 +62,7 @@ def evaluate(
     ] = PREFERENCE_COLUMNS,
     encoder: Annotated[str | None, typer.Option(help="Frozen encoder, if not the one that the adapter names.")] = None,
     generator: Annotated[str | None, typer.Option(help="Frozen T5, if not the one that the adapter names.")] = None,
-    rows: Annotated[int, typer.Option(min=2, help="The most rows of --data, chosen by a hash.")] = DEFAULT_ROWS,
-    max_length: Annotated[int, typer.Option(min=1, max=512, help="The most tokens that a system writes.")] = 96,
+    config: EvaluationConfig,
     trained_baselines: Annotated[
         bool,
         typer.Option("--baselines/--no-baselines", help="Train prompt tuning and full fine-tuning (with --train)."),
@@ -141,22 +141,18 @@ def evaluate(
             code=2,
         )
     # Imported here so that --help does not wait for torch.
-    from rich.progress import Progress
-
     from neuro_latent_trainer import adapter_folder
-    from neuro_latent_trainer.data import Record, describe_unused, parse_columns
+    from neuro_latent_trainer.data import Record, describe_unused
     from neuro_latent_trainer.evaluation.baselines import Baselines, Budget
-    from neuro_latent_trainer.evaluation.evaluate import EvaluationConfig, is_triple
     from neuro_latent_trainer.evaluation.evaluate import evaluate as evaluate_adapter
+    from neuro_latent_trainer.evaluation.evaluate import is_triple
     from neuro_latent_trainer.evaluation.paired import compare as compare_adapters
     from neuro_latent_trainer.evaluation.report import write_report
     from neuro_latent_trainer.model import PromptOptimizer
     from neuro_latent_trainer.progress import METRICS_FILE
 
     def records(path: Path | None, names: str) -> list[Record]:
-        if path is None:
-            return []
-        return list(read_data(console, path, parse_columns(names) if names else None).records)
+        return list(read_data(console, path, names).records) if path else []
 
     def load(path: Path) -> PromptOptimizer:
         return PromptOptimizer.from_pretrained(adapter_folder.locate(path), encoder=encoder, generator=generator)
@@ -165,12 +161,10 @@ def evaluate(
     if tasks is not None:
         assert adapter is not None
         try:
-            with Progress(console=console, transient=True) as bars:
-                stage = told_by(bars)
-                asker = open_judge(responder, responder_url, judge, concurrency, responder_cache, answer_tokens, stage)
-                judged = responder_cli.responses(
-                    asker, load(adapter), tasks, records(train, columns), EvaluationConfig(rows, max_length), stage
-                )
+            asker = responder_cli.open_judge(
+                responder, responder_url, judge, concurrency, responder_cache, answer_tokens
+            )
+            judged = responder_cli.responses(asker, load(adapter), tasks, records(train, columns), config)
         except (TrainerError, OSError, ValueError) as error:
             fail(console, str(error))
         responder_cli.show(console, judged, asker.usage, price)
@@ -179,42 +173,33 @@ def evaluate(
         return
     assert data is not None
     try:
-        config = EvaluationConfig(rows=rows, max_length=max_length)
         on, trained_on = records(data, columns), records(train, columns)
         pairs = records(preferences, preference_columns)
         preferred = [record for record in pairs if is_triple(record)]
         if len(preferred) < len(pairs):
             say(console, f"{len(pairs) - len(preferred)} rows of {preferences} lack a version and do not count")
-        with Progress(console=console, transient=True) as bars:
-            stage = told_by(bars)
-
-            def tell_unused(model: PromptOptimizer) -> None:
-                if unused := describe_unused(on, model.adapter.config.form):
-                    say(console, f"{data}: {unused}")
-
-            if compare is not None:
-                first, second = map(load, compare)
-                tell_unused(first)
-                figures = compare_adapters(first, second, on, preferences=preferred, config=config, stage=stage)
-                named = {"adapters": [str(path) for path in compare]}
-            else:
-                assert adapter is not None
-                folder = adapter_folder.locate(adapter)
-                model = load(folder)
-                tell_unused(model)
-                baselines = None
-                if trained_on and trained_baselines:
-                    kept = baselines_dir or folder.parent / "baselines"
-                    baselines = Baselines(kept, model.generator, trained_on, Budget.of(model))
-                found = evaluate_adapter(
-                    model, on, train=trained_on, preferences=preferred, baselines=baselines, config=config, stage=stage
-                )
-                figures, named = found.figures, {"adapter": str(folder)}
-                run = folder.parent if (folder.parent / METRICS_FILE).is_file() else None
-                if report is not None or run is not None:
-                    target = report or folder.parent / "report.html"
-                    write_report(target, model, found, run)
-                    say(console, f"report: {target}")
+        models = [load(path) for path in compare or (adapter,) if path is not None]
+        if unused := describe_unused(on, models[0].adapter.config.form):
+            say(console, f"{data}: {unused}")
+        if compare is not None:
+            figures = compare_adapters(models[0], models[1], on, preferences=preferred, config=config)
+            named = {"adapters": [str(path) for path in compare]}
+        else:
+            assert adapter is not None
+            folder, model = adapter_folder.locate(adapter), models[0]
+            baselines = None
+            if trained_on and trained_baselines:
+                kept = baselines_dir or folder.parent / "baselines"
+                baselines = Baselines(kept, model.generator, trained_on, Budget.of(model))
+            found = evaluate_adapter(
+                model, on, train=trained_on, preferences=preferred, baselines=baselines, config=config
+            )
+            figures, named = found.figures, {"adapter": str(folder)}
+            run = folder.parent if (folder.parent / METRICS_FILE).is_file() else None
+            if report is not None or run is not None:
+                target = report or folder.parent / "report.html"
+                write_report(target, model, found, run)
+                say(console, f"report: {target}")
     except (TrainerError, OSError, ValueError) as error:
         fail(console, str(error))
     for table in tables.of_two(figures) if compare is not None else tables.of_one(figures):

@@ -6,7 +6,7 @@ that rewrites. Embeddings are always those of whole enhanced prompts.
 Shape letters: ``N`` rows, ``P`` soft prompts, ``D`` generator width, ``E`` encoder width.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,24 +16,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from neuro_latent_core.form import Form
-from neuro_latent_trainer.backbones import Generator
-from neuro_latent_trainer.checks import check_at_least
+from neuro_latent_trainer.config import EvaluationConfig
 from neuro_latent_trainer.data import Record, sample_records
 from neuro_latent_trainer.evaluation import latent, measures, statistics
 from neuro_latent_trainer.evaluation.baselines import Baselines
 from neuro_latent_trainer.evaluation.served import as_served, nothing, whole
 from neuro_latent_trainer.evaluation.statistics import Floats, Interval
 from neuro_latent_trainer.evaluation.systems import (
-    Condition,
     Conditioned,
-    Constant,
     Losses,
-    Nearest,
-    Progress,
-    System,
     adapted,
     embeddings,
     instructed,
+    nearest,
     prompted,
     softly_prompted,
     typical,
@@ -43,33 +38,6 @@ from neuro_latent_trainer.model import PromptOptimizer
 RAW, NEAREST, CONSTANT, INSTRUCTION, PROMPT_TUNING = "raw", "nearest", "constant", "instruction", "prompt tuning"
 ADAPTER, FULL_FINETUNE = "adapter", "full fine-tune"
 SHUFFLED, SERVED = "adapter, shuffled", "adapter, as served"
-
-Stage = Callable[[str, int], Progress]
-"""Begins a stage with so many rows; returns what to call with the rows that are done."""
-
-
-def silent(name: str, rows: int) -> Progress:
-    """A :data:`Stage` that tells nobody."""
-    return lambda done: None
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluationConfig:
-    """What is looked at.
-
-    Attributes:
-        rows: the most rows, chosen by a hash of their raw prompts, so that a file's order does not matter.
-        max_length: the most tokens that a system writes.
-        max_target_tokens: how much of a gold text counts for the cross-entropy.
-    """
-
-    rows: int = 2000
-    max_length: int = 96
-    max_target_tokens: int = 128
-
-    def __post_init__(self) -> None:
-        check_at_least(self, 2, "rows")
-        check_at_least(self, 1, "max_length", "max_target_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +59,6 @@ class Evaluation:
     def enhanced(self, texts: Sequence[str]) -> list[str]:
         """The enhanced prompts that texts of all rows make."""
         return whole(self.raw, texts, self.form)
-
-
-def conditioned(generator: Generator, condition: Condition, config: EvaluationConfig) -> Conditioned:
-    """A T5 behind some encoder states, at the sizes of an evaluation."""
-    return Conditioned(generator, condition, config.max_length, config.max_target_tokens)
 
 
 def chosen(records: Sequence[Record], form: Form, most: int) -> list[Record]:
@@ -124,7 +87,6 @@ def evaluate(
     preferences: Sequence[Record] = (),
     baselines: Baselines | None = None,
     config: EvaluationConfig | None = None,
-    stage: Stage = silent,
 ) -> Evaluation:
     """Compare an adapter with baselines.
 
@@ -144,32 +106,29 @@ def evaluate(
     form = model.adapter.config.form
     rows = chosen(records, form, config.rows)
     raw, gold = [r.raw_prompt for r in rows], targets(rows, form)
-    systems = _systems(model, train, baselines, config, stage)
-    scored = {name: system for name, system in systems.items() if isinstance(system, Conditioned)}
+    systems = _systems(model, baselines, config)
+    known = [record for record in train if record.target(form) is not None]
+    texts = {RAW: nothing(raw, form)}  # T5 is asked with the raw prompt alone for likelihoods, not for a text
 
     with torch.no_grad():
-        texts = {
-            # T5 is asked with the raw prompt alone for likelihoods; as a text, the raw prompt stands for itself.
-            name: nothing(raw, form) if name == RAW else system.write(raw, stage(f"{name} writes", len(raw)))
-            for name, system in systems.items()
-        }
+        if known:
+            texts[NEAREST] = nearest(model, raw, [r.raw_prompt for r in known], targets(known, form))
+        if form == "complement" and (added := [text for text in targets(known, form) if text]):
+            # Taken from the data, not written by hand, so that its style and language are those of the references.
+            texts[CONSTANT] = [typical(model, added)] * len(rows)
+        for name, system in systems.items():
+            if name != RAW:
+                texts[name] = system.write(raw, f"{name} writes")
         if form == "complement":
             texts[SHUFFLED] = [texts[ADAPTER][row] for row in others(len(rows))]
-        texts[SERVED], reasons = as_served(model, scored[ADAPTER], raw, texts[ADAPTER])
+        texts[SERVED], reasons = as_served(model, systems[ADAPTER], raw, texts[ADAPTER])
         measured = {name: measures.measure(raw, gold, written, form) for name, written in texts.items()}
-        losses = {name: system.losses(raw, gold, stage(f"{name} scores", len(raw))) for name, system in scored.items()}
+        losses = {name: system.losses(raw, gold, f"{name} scores") for name, system in systems.items()}
         figures: dict[str, Any] = {
             "rows": len(rows),
             "form": form,
             "ce": {name: statistics.mean(found.per_token, found.tokens).as_json() for name, found in losses.items()},
-            **{
-                name: {system: getattr(found, name).as_json() for system, found in measured.items()}
-                for name in ("chrf", "rouge_l", "served", "unchanged", "unneeded", "rejected", "repetition")
-            },
-            **{
-                name: {system: round(getattr(found, name), 4) for system, found in measured.items()}
-                for name in ("self_bleu", "length_ratio")
-            },
+            **{name: {system: found[name] for system, found in measured.items()} for name in measured[RAW]},
             "withheld": {SERVED: statistics.mean([float(bool(reason)) for reason in reasons]).as_json()},
             "better_than": {
                 name: _better_than(losses[ADAPTER], losses.get(name), texts[ADAPTER], texts[name], gold)
@@ -178,7 +137,7 @@ def evaluate(
             },
             **_share_of_gain(losses),
             **_of_adapter(model, config, rows, losses[ADAPTER]),
-            **_preferences(model, scored, preferences),
+            **_preferences(model, systems, preferences),
         }
     return Evaluation(figures, form, raw, gold, texts)
 
@@ -198,7 +157,7 @@ def score(
     config = config or EvaluationConfig()
     form = model.adapter.config.form
     rows = chosen(records, form, config.rows)
-    system = conditioned(model.generator, adapted(model), config)
+    system = Conditioned(model.generator, adapted(model), config)
     own = system.losses([r.raw_prompt for r in rows], targets(rows, form))
     return {
         "ce": {ADAPTER: statistics.mean(own.per_token, own.tokens).as_json()},
@@ -210,10 +169,31 @@ def score(
 def _of_adapter(
     model: PromptOptimizer, config: EvaluationConfig, rows: Sequence[Record], own: Losses
 ) -> dict[str, Any]:
-    """What only the adapter has: the use of its soft prompts, and its intents."""
-    raw, gold = [r.raw_prompt for r in rows], targets(rows, model.adapter.config.form)
+    """What only the adapter has: how much worse the loss is with another row's soft prompts and with the mean ones, how
+    different the soft prompts are, and how well intents tell the own gold prompt."""
+    adapter, raw, gold = model.adapter, [r.raw_prompt for r in rows], targets(rows, model.adapter.config.form)
     raw_NE, enhanced_NE = embeddings(model, raw), embeddings(model, [r.enhanced_prompt or "" for r in rows])
-    return {**_usage(model, config, raw, gold, raw_NE, own), **_latent(model, raw_NE, enhanced_NE)}
+    soft_NPD = torch.cat([adapter(part) for part in raw_NE.split(256)])
+    other: dict[str, Tensor] = {prompt: soft_NPD[row] for prompt, row in zip(raw, others(len(raw)), strict=True)}
+    changes = {
+        "usage_gap": softly_prompted(model.generator, lambda prompts: torch.stack([other[p] for p in prompts])),
+        "usage_gap_to_mean": prompted(model.generator, soft_NPD.mean(0)),
+    }
+    gaps = {}
+    for name, condition in changes.items():
+        changed = Conditioned(model.generator, condition, config).losses(raw, gold)
+        gaps[name] = {ADAPTER: statistics.mean(changed.per_token - own.per_token, own.tokens).as_json()}
+    intent_NE = adapter.intent(raw_NE)
+    raw_NE, enhanced_NE = adapter.standardizer(raw_NE), adapter.standardizer(enhanced_NE)
+    return {
+        **gaps,
+        "effective_rank": {ADAPTER: round(latent.effective_rank(soft_NPD), 3)},
+        "retrieval": {
+            RAW: latent.retrieval(raw_NE, enhanced_NE).as_json(),
+            ADAPTER: latent.retrieval(intent_NE, enhanced_NE).as_json(),
+        },
+        "intent_r2": {ADAPTER: round(latent.explained(intent_NE, enhanced_NE), 5)},
+    }
 
 
 def _preferences(
@@ -234,30 +214,20 @@ def _preferences(
     return figures
 
 
-def _systems(
-    model: PromptOptimizer,
-    train: Sequence[Record],
-    baselines: Baselines | None,
-    config: EvaluationConfig,
-    stage: Stage,
-) -> dict[str, System]:
-    """All that is compared, in the order of the reports."""
-    generator, instruction, form = model.generator, model.adapter.config.instruction, model.adapter.config.form
-    systems: dict[str, System] = {RAW: conditioned(generator, instructed(generator, ""), config)}
-    known = [record for record in train if record.target(form) is not None]
-    if known:
-        systems[NEAREST] = Nearest(model, [r.raw_prompt for r in known], targets(known, form))
-    if form == "complement" and (added := [text for text in targets(known, form) if text]):
-        # Taken from the data rather than written by hand, so that its style and language are those of the references.
-        systems[CONSTANT] = Constant(typical(model, added))
-    systems[INSTRUCTION] = conditioned(generator, instructed(generator, instruction), config)
+def _systems(model: PromptOptimizer, baselines: Baselines | None, config: EvaluationConfig) -> dict[str, Conditioned]:
+    """All that writes and has a likelihood, in the order of the reports."""
+    generator, instruction = model.generator, model.adapter.config.instruction
+    systems = {
+        RAW: Conditioned(generator, instructed(generator, ""), config),
+        INSTRUCTION: Conditioned(generator, instructed(generator, instruction), config),
+    }
     if baselines is not None:
-        soft_PD = baselines.prompt_tuning(stage("prompt tuning learns", baselines.steps))
-        systems[PROMPT_TUNING] = conditioned(generator, prompted(generator, soft_PD), config)
-    systems[ADAPTER] = conditioned(generator, adapted(model), config)
+        soft_PD = baselines.prompt_tuning()
+        systems[PROMPT_TUNING] = Conditioned(generator, prompted(generator, soft_PD), config)
+    systems[ADAPTER] = Conditioned(generator, adapted(model), config)
     if baselines is not None:
-        tuned = baselines.full_finetune(stage("full fine-tuning learns", baselines.steps))
-        systems[FULL_FINETUNE] = conditioned(tuned, instructed(tuned, instruction), config)
+        tuned = baselines.full_finetune()
+        systems[FULL_FINETUNE] = Conditioned(tuned, instructed(tuned, instruction), config)
     return systems
 
 
@@ -331,47 +301,9 @@ def _above(success: Floats, failed: Floats) -> Floats:
     return above
 
 
-def _usage(
-    model: PromptOptimizer,
-    config: EvaluationConfig,
-    raw: list[str],
-    gold: list[str],
-    raw_NE: Tensor,
-    own: Losses,
-) -> dict[str, Any]:
-    """How much worse the loss is with another row's soft prompts, and with the mean ones."""
-    soft_NPD = torch.cat([model.adapter(part) for part in raw_NE.split(256)])
-    other: dict[str, Tensor] = {prompt: soft_NPD[row] for prompt, row in zip(raw, others(len(raw)), strict=True)}
-    changes = {
-        "shuffled": softly_prompted(model.generator, lambda prompts: torch.stack([other[p] for p in prompts])),
-        "mean": prompted(model.generator, soft_NPD.mean(0)),
-    }
-    gaps = {}
-    for name, condition in changes.items():
-        changed = conditioned(model.generator, condition, config).losses(raw, gold)
-        gaps[name] = statistics.mean(changed.per_token - own.per_token, own.tokens).as_json()
-    return {
-        "usage_gap": {ADAPTER: gaps["shuffled"]},
-        "usage_gap_to_mean": {ADAPTER: gaps["mean"]},
-        "effective_rank": {ADAPTER: round(latent.effective_rank(soft_NPD), 3)},
-    }
-
-
 def others(rows: int) -> list[int]:
     """For every row another one: the next in a fixed random order, never the row itself."""
     order = np.random.default_rng(0).permutation(rows)
     found = np.empty(rows, dtype=np.int64)
     found[order] = np.roll(order, 1)
     return found.tolist()
-
-
-def _latent(model: PromptOptimizer, raw_NE: Tensor, enhanced_NE: Tensor) -> dict[str, Any]:
-    intent_NE = model.adapter.intent(raw_NE)
-    raw_NE, enhanced_NE = (model.adapter.standardizer(embedding_NE) for embedding_NE in (raw_NE, enhanced_NE))
-    return {
-        "retrieval": {
-            "raw": latent.retrieval(raw_NE, enhanced_NE).as_json(),
-            ADAPTER: latent.retrieval(intent_NE, enhanced_NE).as_json(),
-        },
-        "intent_r2": {ADAPTER: round(latent.explained(intent_NE, enhanced_NE), 5)},
-    }

@@ -6,8 +6,7 @@ the raw prompt, which both begin with, does not count.
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from rapidfuzz.distance import LCSseq
@@ -23,40 +22,20 @@ SELF_BLEU_ROWS: Final = 100
 """Of how many texts: the cost grows with the square."""
 
 
-@dataclass(frozen=True, slots=True)
-class TextMeasures:
-    """Of one system's texts. Shares are 0 to 1.
-
-    Attributes:
-        chrf: character n-gram F-score against the gold texts, 0 to 100, mean of rows (Popović 2015, by sacrebleu).
-        rouge_l: F of the longest common subsequence of words with the gold text (Lin 2004), 0 to 1, mean of rows.
-        served: share of the prompts that get anything else than the raw prompt again.
-        unchanged: share of the prompts that get the raw prompt again, of the rows whose gold is not.
-        unneeded: share of the prompts that get something else, of the rows whose gold is the raw prompt.
-        rejected: share of texts that the guard rejects.
-        repetition: share of a text's three-word sequences that it has had before, mean of rows.
-        self_bleu: how alike the texts of different prompts are: BLEU of a text against the others, 0 to 100, mean of
-            at most SELF_BLEU_ROWS rows (Zhu et al. 2018, by sacrebleu).
-        length_ratio: characters of a text over those of its gold text, median of the rows whose gold has any.
-    """
-
-    chrf: Interval
-    rouge_l: Interval
-    served: Interval
-    unchanged: Interval
-    unneeded: Interval
-    rejected: Interval
-    repetition: Interval
-    self_bleu: float
-    length_ratio: float
-
-
 def by_row(
     raw: Sequence[str], gold: Sequence[str], texts: Sequence[str], form: Form
 ) -> dict[str, tuple[Floats, Floats]]:
-    """What :class:`TextMeasures` are means of: by name, a value and a weight for every row.
+    """What most figures of :func:`measure` are means of: by name, a value and a weight for every row.
 
-    ``gold`` is what a system should write for the raw prompts, ``texts`` what it wrote.
+    ``gold`` is what a system should write for the raw prompts, ``texts`` what it wrote. Shares are 0 to 1.
+
+    - ``chrf``: character n-gram F-score against the gold text, 0 to 100 (Popović 2015, by sacrebleu).
+    - ``rouge_l``: F of the longest common subsequence of words with the gold text (Lin 2004), 0 to 1.
+    - ``served``: whether the prompt gets anything else than the raw prompt again.
+    - ``unchanged``: whether it gets the raw prompt again, of the rows whose gold is not.
+    - ``unneeded``: whether it gets something else, of the rows whose gold is the raw prompt.
+    - ``rejected``: whether the guard rejects the text.
+    - ``repetition``: share of the text's three-word sequences that it has had before.
     """
     once = np.ones(len(texts))
 
@@ -79,14 +58,23 @@ def by_row(
     }
 
 
-def measure(raw: Sequence[str], gold: Sequence[str], texts: Sequence[str], form: Form) -> TextMeasures:
-    """All measures of a system's texts; arguments as in :func:`by_row`."""
+def measure(raw: Sequence[str], gold: Sequence[str], texts: Sequence[str], form: Form) -> dict[str, Any]:
+    """All figures of a system's texts, as JSON; arguments, and the figures that have an interval, as in :func:`by_row`.
+
+    Beside them ``self_bleu``, how alike the texts of different prompts are: BLEU of a text against the others, 0 to
+    100, mean of at most SELF_BLEU_ROWS rows (Zhu et al. 2018, by sacrebleu); and ``length_ratio``: characters of a text
+    over those of its gold text, median of the rows whose gold has any.
+    """
     means = {
         name: statistics.mean(values, weights) if weights.any() else Interval(0.0, 0.0, 0.0)
         for name, (values, weights) in by_row(raw, gold, texts, form).items()
     }
     lengths = [len(text) / len(want) for text, want in zip(texts, gold, strict=True) if want]
-    return TextMeasures(**means, self_bleu=self_bleu(texts), length_ratio=float(np.median(lengths)) if lengths else 0.0)
+    return {
+        **{name: found.as_json() for name, found in means.items()},
+        "self_bleu": round(self_bleu(texts), 4),
+        "length_ratio": round(float(np.median(lengths)), 4) if lengths else 0.0,
+    }
 
 
 def same(a: str, b: str) -> bool:

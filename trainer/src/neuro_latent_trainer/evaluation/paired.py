@@ -7,20 +7,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from neuro_latent_trainer.config import EvaluationConfig
 from neuro_latent_trainer.data import Record
 from neuro_latent_trainer.evaluation import measures, statistics
 from neuro_latent_trainer.evaluation.evaluate import (
-    EvaluationConfig,
-    Stage,
     chosen,
-    conditioned,
     is_comparable,
     prefers_success,
-    silent,
     targets,
 )
 from neuro_latent_trainer.evaluation.served import as_served
-from neuro_latent_trainer.evaluation.systems import adapted
+from neuro_latent_trainer.evaluation.systems import Conditioned, adapted
 from neuro_latent_trainer.model import PromptOptimizer
 
 Rows = dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]
@@ -37,7 +34,6 @@ def compare(
     *,
     preferences: Sequence[Record] = (),
     config: EvaluationConfig | None = None,
-    stage: Stage = silent,
 ) -> dict[str, Any]:
     """Figures of two adapters as they are served, behind gate and guard, and of the second less the first.
 
@@ -59,8 +55,7 @@ def compare(
         raise ValueError(f"one adapter is of the {form} form, the other of the {other} form: they do not compare")
     rows = chosen(records, form, config.rows)
     ours, theirs = (
-        figures_by_row(name, model, rows, preferences, config, stage)
-        for name, model in (("first", first), ("second", second))
+        figures_by_row(name, model, rows, preferences, config) for name, model in (("first", first), ("second", second))
     )
     return {"rows": len(rows), "form": form, **compare_rows(ours, theirs)}
 
@@ -102,21 +97,20 @@ def figures_by_row(
     rows: Sequence[Record],
     preferences: Sequence[Record],
     config: EvaluationConfig,
-    stage: Stage = silent,
 ) -> Rows:
     """What the figures of an adapter, as it is served, are means of.
 
     Args:
-        name: of the adapter, for ``stage``.
+        name: of the adapter, for the progress bars.
         model: with the adapter.
         rows: that say what to write in the adapter's form.
         preferences: those count of which the adapter could write both texts.
     """
     form = model.adapter.config.form
     raw, gold = [r.raw_prompt for r in rows], targets(rows, form)
-    system = conditioned(model.generator, adapted(model), config)
-    losses = system.losses(raw, gold, stage(f"{name} scores", len(raw)))
-    texts, reasons = as_served(model, system, raw, system.write(raw, stage(f"{name} writes", len(raw))))
+    system = Conditioned(model.generator, adapted(model), config)
+    losses = system.losses(raw, gold, f"{name} scores")
+    texts, reasons = as_served(model, system, raw, system.write(raw, f"{name} writes"))
     found: Rows = {
         "ce": (losses.per_token, losses.tokens),
         **measures.by_row(raw, gold, texts, form),

@@ -3,10 +3,10 @@
 Shape letters: ``N`` rows, ``E`` encoder width, ``P`` soft prompts, ``D`` generator width.
 """
 
+import base64
 import io
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,8 @@ POINTS = 300
 COLOURS = {"raw": "#8a8a8a", "optimized": "#1f6feb", "teacher": "#d29922"}
 
 
-@dataclass(frozen=True)
-class Picture:
-    """An SVG with what it shows."""
-
-    title: str
-    note: str
-    svg: bytes
+Picture = dict[str, str]
+"""``title``, ``note`` on what it shows, and ``data``: the SVG in base64."""
 
 
 def loss_curves(rows: Sequence[dict[str, Any]]) -> Picture:
@@ -53,7 +48,7 @@ def loss_curves(rows: Sequence[dict[str, Any]]) -> Picture:
             axes.plot([r["step"] for r in validation], [r[held_out] for r in validation], "o-", ms=3, color="#d29922")
         axes.set_title(name, fontsize=9)
         axes.tick_params(labelsize=7)
-    return Picture("Losses over the steps", "Unweighted; blue: training, ochre: held-out rows.", _svg(figure))
+    return _picture("Losses over the steps", "Unweighted; blue: training, ochre: held-out rows.", figure)
 
 
 @torch.no_grad()
@@ -81,11 +76,11 @@ def latent_space(model: PromptOptimizer, raw: Sequence[str], enhanced: Sequence[
         axes.set_title(name, fontsize=10)
         axes.tick_params(labelsize=7)
         axes.legend(fontsize=8, markerscale=2)
-    return Picture(
+    return _picture(
         "The latent space",
         "On the first two principal axes of the teacher (the embeddings of the reference texts). An intent is a guess "
         "of a mean, so its cloud is smaller than the teacher's.",
-        _svg(figure),
+        figure,
     )
 
 
@@ -112,7 +107,7 @@ def soft_prompt_norms(model: PromptOptimizer, raw: Sequence[str]) -> Picture:
     spectrum.set_title(f"singular values over rows: effective rank {latent.effective_rank(soft_NPD):.1f}", fontsize=9)
     for axes in (norms, spectrum):
         axes.tick_params(labelsize=7)
-    return Picture("Soft prompts", "Left: their norms; right: how many directions rows differ in.", _svg(figure))
+    return _picture("Soft prompts", "Left: their norms; right: how many directions rows differ in.", figure)
 
 
 def _scatter(axes: Axes, points_N2: Tensor, kind: str) -> None:
@@ -129,7 +124,7 @@ def _end_of_phase_1(run: Path) -> Path | None:
     return ends[1][-1] if ends[1] and ends[2] else None
 
 
-def _svg(figure: Figure) -> bytes:
+def _picture(title: str, note: str, figure: Figure) -> Picture:
     file = io.BytesIO()
     figure.savefig(file, format="svg", metadata={"Date": None})
-    return file.getvalue()
+    return {"title": title, "note": note, "data": base64.b64encode(file.getvalue()).decode()}

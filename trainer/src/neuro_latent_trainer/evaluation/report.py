@@ -1,16 +1,15 @@
 """The report of an evaluation: one HTML file that needs nothing else."""
 
-import base64
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import numpy as np
 
-from neuro_latent_core.diff import Change, word_diff
+from neuro_latent_core.diff import word_diff
 from neuro_latent_trainer import files
 from neuro_latent_trainer.evaluation import measures, pictures, tables
 from neuro_latent_trainer.evaluation.evaluate import SERVED, Evaluation
@@ -27,16 +26,6 @@ RULE = (
 )
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One prompt before and after: word diff of raw and enhanced, chrF of both to the reference."""
-
-    diff: list[tuple[Change, str]]
-    gold: str
-    score: float
-    raw_score: float
-
-
 def write_report(path: Path, model: PromptOptimizer, evaluation: Evaluation, run: Path | None) -> None:
     """Write the report of an evaluation; with the folder of the training run there are loss curves in it, and the
     latent space before phase 2."""
@@ -50,7 +39,7 @@ def write_report(path: Path, model: PromptOptimizer, evaluation: Evaluation, run
         titles=titles,
         rows=rows,
         adapter_rows=tables.adapter_rows(evaluation.figures),
-        pictures=[_embedded(picture) for picture in _pictures(model, evaluation, run)],
+        pictures=_pictures(model, evaluation, run),
         rule=RULE,
         groups=_samples(evaluation),
     )
@@ -68,12 +57,8 @@ def _pictures(model: PromptOptimizer, evaluation: Evaluation, run: Path | None) 
     return found
 
 
-def _embedded(picture: Picture) -> dict[str, str]:
-    return {"title": picture.title, "note": picture.note, "data": base64.b64encode(picture.svg).decode()}
-
-
-def _samples(evaluation: Evaluation) -> list[tuple[str, list[Sample]]]:
-    """Good, middling and bad ones, by RULE."""
+def _samples(evaluation: Evaluation) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Good, middling and bad prompts by RULE: word diff of raw and enhanced, and the chrF of both to the reference."""
     texts, gold = (evaluation.enhanced(found) for found in (evaluation.texts[SERVED], evaluation.gold))
     scores, raw_scores = measures.chrf(texts, gold), measures.chrf(evaluation.raw, gold)
     order = np.argsort(raw_scores - scores, kind="stable")
@@ -87,7 +72,12 @@ def _samples(evaluation: Evaluation) -> list[tuple[str, list[Sample]]]:
         (
             name,
             [
-                Sample(list(word_diff(evaluation.raw[row], texts[row])), gold[row], scores[row], raw_scores[row])
+                {
+                    "diff": list(word_diff(evaluation.raw[row], texts[row])),
+                    "gold": gold[row],
+                    "score": scores[row],
+                    "raw_score": raw_scores[row],
+                }
                 for row in _spread(rows.tolist(), most)
             ],
         )

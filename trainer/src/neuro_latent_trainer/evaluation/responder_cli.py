@@ -18,19 +18,20 @@ from neuro_latent_trainer.command_line import (
     ResponderOption,
     ResponderUrlOption,
     fail,
-    open_judge,
     read_data,
     say,
+    tracked,
 )
 from neuro_latent_trainer.errors import TrainerError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from neuro_latent_trainer.config import EvaluationConfig
     from neuro_latent_trainer.data import Record
-    from neuro_latent_trainer.evaluation.evaluate import EvaluationConfig, Stage
     from neuro_latent_trainer.evaluation.responses import Judge
     from neuro_latent_trainer.model import PromptOptimizer
+    from neuro_latent_trainer.responders import Responder
 
 TITLES = {
     "added": "prompts changed",
@@ -49,13 +50,37 @@ LEGEND = (
 )
 
 
+def open_judge(
+    responder: str | None,
+    url: str | None,
+    judge: str | None,
+    concurrency: int,
+    cache: Path | None,
+    answer_tokens: int,
+) -> "Judge":
+    """What asks the responder that the options name.
+
+    Raises:
+        ResponderError: it cannot be opened.
+    """
+    from neuro_latent_trainer.evaluation.responses import Judge
+    from neuro_latent_trainer.responders import ResponderError, default_cache, open_responder
+
+    if responder is None:
+        raise ResponderError("--responder MODEL is missing: which language model is to answer?")
+
+    def opened(model: str) -> "Responder":
+        return open_responder(model, url, concurrency, cache or default_cache())
+
+    return Judge(opened(responder), answer_tokens, opened(judge) if judge else None)
+
+
 def responses(
     asker: "Judge",
     model: "PromptOptimizer",
     tasks: Path,
     train: "Sequence[Record]",
     config: "EvaluationConfig",
-    stage: "Stage",
 ) -> dict[str, Any]:
     """What the prompts of all systems lead to: figures by name and system, and a verdict for each system.
 
@@ -67,7 +92,7 @@ def responses(
     from neuro_latent_trainer.evaluation.tasks import read_tasks
 
     asked = read_tasks(tasks)[: config.rows]
-    systems = enhanced_by_system(model, [task.prompt for task in asked], train, config, stage)
+    systems = enhanced_by_system(model, [task.prompt for task in asked], train, config)
     figures = asker.figures(asked, systems)
     return {
         "tasks": len(asked),
@@ -140,11 +165,8 @@ def score(
         fail(console, "nothing makes candidates: give --adapter DIR, --candidates FILE, or both", code=2)
     if train is not None and adapter is None:
         fail(console, "--train needs --adapter, whose encoder says which prompt is nearest", code=2)
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from neuro_latent_trainer import adapter_folder
     from neuro_latent_trainer.evaluation import scoring
-    from neuro_latent_trainer.evaluation.evaluate import silent
     from neuro_latent_trainer.evaluation.tasks import read_tasks
     from neuro_latent_trainer.model import PromptOptimizer
 
@@ -156,23 +178,20 @@ def score(
         config = scoring.ScoringConfig(samples=samples, temperature=temperature, margin=margin)
         sources: list[scoring.Source] = []
         if candidates is not None:
-            sources.append(scoring.given(read_data(console, candidates, None).records, "given"))
+            sources.append(scoring.given(read_data(console, candidates, "").records, "given"))
         if adapter is not None:
             model = PromptOptimizer.from_pretrained(adapter_folder.locate(adapter))
             sources.append(scoring.adapter_samples(model, config))
             if train is not None:
-                sources.append(scoring.nearest(model, read_data(console, train, None).records))
-        asker = open_judge(responder, responder_url, judge, concurrency, responder_cache, answer_tokens, silent)
+                sources.append(scoring.nearest_text(model, read_data(console, train, "").records))
+        asker = open_judge(responder, responder_url, judge, concurrency, responder_cache, answer_tokens)
         started, better = time.monotonic(), 0
-        columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         output.parent.mkdir(parents=True, exist_ok=True)
-        with Progress(*columns, console=console, transient=True) as bar, output.open("a", encoding="utf-8") as file:
-            bar_task = bar.add_task("scoring", total=len(tasks))
-            for record in scoring.records(asker, tasks, sources, config):
+        with output.open("a", encoding="utf-8") as file:
+            for record in tracked(scoring.records(asker, tasks, sources, config), "scoring", len(tasks)):
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
                 file.flush()
                 better += record["enhanced_prompt"] != record["raw_prompt"]
-                bar.advance(bar_task)
     except (TrainerError, OSError, ValueError) as error:
         fail(console, str(error))
     seconds = time.monotonic() - started

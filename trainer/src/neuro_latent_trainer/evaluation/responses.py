@@ -4,7 +4,7 @@ Formulas, for a prompt p, its enhanced form p', a good answer y+ and a bad one y
 likelihood gain log p(y+ | p') - log p(y+ | p); margin m(p) = log p(y+ | p) - log p(y- | p), and its gain m(p') - m(p).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,6 @@ RAW = "raw"
 HARM = -0.05
 """Nats a token. Good answers were written for the raw prompt, so an addition that asks for more costs a little."""
 
-Stage = Callable[[str, int], Callable[[int], None]]
 Prompts = Mapping[str, Sequence[str]]
 """By system, the enhanced prompt of every task."""
 
@@ -62,16 +61,13 @@ class Judge:
 
     Args:
         responder: answers, or says how likely answers are.
-        stage: tells what is being asked, and how far it is.
         answer_tokens: the most that an answer has.
         judge: compares two answers; None is the responder itself.
     """
 
-    def __init__(
-        self, responder: Responder, stage: Stage, answer_tokens: int = 256, judge: Responder | None = None
-    ) -> None:
+    def __init__(self, responder: Responder, answer_tokens: int = 256, judge: Responder | None = None) -> None:
         self._responder, self._judge = responder, judge or responder
-        self._stage, self._answer_tokens = stage, answer_tokens
+        self._answer_tokens = answer_tokens
 
     @property
     def identity(self) -> str:
@@ -149,27 +145,27 @@ class Judge:
             "orders_agree": _means({name: one.agreed for name, one in found.items()}),
         }
 
-    def _likelihoods(self, prompts: Sequence[str], answers: Sequence[str], name: str = "candidates") -> Floats:
+    def _likelihoods(self, prompts: Sequence[str], answers: Sequence[str], name: str = "") -> Floats:
         pairs = list(zip(prompts, answers, strict=True))
-        return np.array(self._responder.log_likelihoods(pairs, self._stage(f"{name}: likelihoods", len(pairs))))
+        return np.array(self._responder.log_likelihoods(pairs, _stage(name, "likelihoods")))
 
     def _answers(self, prompts: Sequence[str], name: str) -> list[str]:
-        return self._responder.answers(prompts, self._answer_tokens, self._stage(f"{name}: answers", len(prompts)))
+        return self._responder.answers(prompts, self._answer_tokens, _stage(name, "answers"))
 
-    def _met(self, tasks: Sequence[Task], prompts: Sequence[str], name: str = "candidates") -> Floats:
+    def _met(self, tasks: Sequence[Task], prompts: Sequence[str], name: str = "") -> Floats:
         checker = Checker()
         answers = self._answers(prompts, name)
         return np.array([checker.met(task, answer) for task, answer in zip(tasks, answers, strict=True)])
 
-    def _compare(self, raw: Sequence[str], enhanced: Sequence[str], name: str = "candidates") -> Comparison:
+    def _compare(self, raw: Sequence[str], enhanced: Sequence[str], name: str = "") -> Comparison:
         """Both orders are asked; where they disagree it is a tie, and equal answers are one."""
-        ours, theirs = self._answers(enhanced, name), self._answers(raw, RAW)
+        ours, theirs = self._answers(enhanced, name), self._answers(raw, name and RAW)
         asked = [
             PAIRWISE.format(request=request, first=first, second=second)
             for left, right in ((ours, theirs), (theirs, ours))
             for request, first, second in zip(raw, left, right, strict=True)
         ]
-        said = self._judge.answers(asked, 4, self._stage(f"{name}: compared", len(asked)))
+        said = self._judge.answers(asked, 4, _stage(name, "compared"))
         verdicts = [{"A": 1.0, "B": -1.0}.get(text.strip()[:1].upper(), 0.0) for text in said]
         forth, back = np.array(verdicts[: len(raw)]), -np.array(verdicts[len(raw) :])
         same = np.array([a == b for a, b in zip(ours, theirs, strict=True)])
@@ -179,6 +175,11 @@ class Judge:
             agreed=((forth == back) | same).astype(float),
             alike=(lengths.max(1) <= LIKE_LENGTHS * lengths.min(1)).astype(float),
         )
+
+
+def _stage(name: str, what: str) -> str:
+    """The name of a progress bar; none for candidates, whose command has one of its own."""
+    return f"{name}: {what}" if name else ""
 
 
 def by_way(tasks: Sequence[Task]) -> dict[str, list[int]]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from neuro_latent_core.guard.language import is_english
+from neuro_latent_trainer.config import EvaluationConfig
 from neuro_latent_trainer.data import Record
 from neuro_latent_trainer.evaluation.evaluate import (
     ADAPTER,
@@ -10,14 +11,11 @@ from neuro_latent_trainer.evaluation.evaluate import (
     NEAREST,
     SERVED,
     SHUFFLED,
-    EvaluationConfig,
-    Stage,
-    conditioned,
     others,
     targets,
 )
 from neuro_latent_trainer.evaluation.served import as_served, nothing, whole
-from neuro_latent_trainer.evaluation.systems import Nearest, adapted, typical
+from neuro_latent_trainer.evaluation.systems import Conditioned, adapted, nearest, typical
 from neuro_latent_trainer.model import PromptOptimizer
 
 FILLER = "filler"
@@ -29,7 +27,7 @@ FILLER_TEXT = "This text stands here only so that the prompt is as long as the o
 
 
 def enhanced_by_system(
-    model: PromptOptimizer, prompts: Sequence[str], train: Sequence[Record], config: EvaluationConfig, stage: Stage
+    model: PromptOptimizer, prompts: Sequence[str], train: Sequence[Record], config: EvaluationConfig
 ) -> dict[str, list[str]]:
     """The enhanced prompts of every system.
 
@@ -40,8 +38,8 @@ def enhanced_by_system(
         train: what the adapter was trained on, for the nearest training prompt and the constant; may be empty.
     """
     form, raw = model.adapter.config.form, list(prompts)
-    adapter = conditioned(model.generator, adapted(model), config)
-    written = adapter.write(raw, stage("adapter writes", len(raw)))
+    adapter = Conditioned(model.generator, adapted(model), config)
+    written = adapter.write(raw, "adapter writes")
     served = as_served(model, adapter, raw, written)[0]
     served = [
         text if is_english(prompt) else no for prompt, text, no in zip(raw, served, nothing(raw, form), strict=True)
@@ -49,7 +47,7 @@ def enhanced_by_system(
     texts = {SERVED: served, ADAPTER: written}
     known = [record for record in train if record.target(form) is not None]
     if known:
-        texts[NEAREST] = Nearest(model, [r.raw_prompt for r in known], targets(known, form)).write(raw)
+        texts[NEAREST] = nearest(model, raw, [r.raw_prompt for r in known], targets(known, form))
     if form == "complement":
         added = [text for text in targets(known, form) if text]
         texts[SHUFFLED] = [written[row] for row in others(len(raw))]

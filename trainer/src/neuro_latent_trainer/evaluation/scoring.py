@@ -17,7 +17,7 @@ from neuro_latent_trainer.data import Record
 from neuro_latent_trainer.evaluation.evaluate import targets
 from neuro_latent_trainer.evaluation.responses import Judge
 from neuro_latent_trainer.evaluation.served import whole
-from neuro_latent_trainer.evaluation.systems import Nearest, adapted
+from neuro_latent_trainer.evaluation.systems import adapted, nearest
 from neuro_latent_trainer.evaluation.tasks import Task
 from neuro_latent_trainer.model import PromptOptimizer
 
@@ -74,12 +74,12 @@ def adapter_samples(model: PromptOptimizer, config: ScoringConfig) -> Source:
     return draw
 
 
-def nearest(model: PromptOptimizer, known: Sequence[Record]) -> Source:
+def nearest_text(model: PromptOptimizer, known: Sequence[Record]) -> Source:
     """The text of the most similar training prompt."""
     form = model.adapter.config.form
     rows = [record for record in known if record.target(form) is not None]
-    system = Nearest(model, [record.raw_prompt for record in rows], targets(rows, form))
-    return lambda prompts: [[("nearest", text)] for text in whole(prompts, system.write(prompts), form)]
+    asked, texts = [record.raw_prompt for record in rows], targets(rows, form)
+    return lambda prompts: [[("nearest", text)] for text in whole(prompts, nearest(model, prompts, asked, texts), form)]
 
 
 def given(known: Sequence[Record], name: str) -> Source:
@@ -96,7 +96,6 @@ def records(
     tasks: Sequence[Task],
     sources: Sequence[Source],
     config: ScoringConfig,
-    progress: Callable[[int], None] = lambda done: None,
 ) -> Iterator[dict[str, Any]]:
     """A record for each task, as ``neuro-latent train`` reads it, with all candidates and their gains.
 
@@ -114,7 +113,6 @@ def records(
                 scored[row].append({"source": source, "enhanced_prompt": text, "gain": round(float(gain), 4)})
         for task, own in zip(some, scored, strict=True):
             yield _record(task, own, config.margin)
-            progress(1)
 
 
 def _candidates(prompts: Sequence[str], sources: Sequence[Source]) -> list[dict[str, str]]:

@@ -25,9 +25,6 @@ class Interval:
         """Rounded to five decimals."""
         return {name: round(value, 5) for name, value in asdict(self).items()}
 
-    def __str__(self) -> str:
-        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
-
 
 def mean(values: npt.ArrayLike, weights: npt.ArrayLike | None = None, seed: int = 0) -> Interval:
     """Weighted mean over rows, with the percentile bootstrap over rows (Efron and Tibshirani 1993, chapter 13).

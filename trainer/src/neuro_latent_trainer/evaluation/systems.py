@@ -3,9 +3,8 @@
 Shape letters: ``N`` rows, ``Q`` encoder tokens, ``D`` generator width, ``T`` target tokens.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from neuro_latent_trainer.backbones import Generator
+from neuro_latent_trainer.backbones import Generator, padded
+from neuro_latent_trainer.command_line import tracked
+from neuro_latent_trainer.config import EvaluationConfig
 from neuro_latent_trainer.losses import IGNORE
 from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
 from neuro_latent_trainer.written import Part, parts_of
@@ -25,14 +26,12 @@ WRITING_BATCH = 128
 Condition = Callable[[list[str]], tuple[Tensor, Tensor]]
 """Raw prompts -> T5 encoder states [N, Q, D] and their mask [N, Q]."""
 
-Progress = Callable[[int], None]
 
-
-class System(Protocol):
-    """A way to make a better prompt."""
-
-    def write(self, prompts: Sequence[str], progress: Progress = lambda rows: None) -> list[str]:
-        """For each raw prompt a complement or a rewrite, as the form of the adapter is that is judged."""
+def batches(texts: Sequence[Sized], size: int, name: str = "") -> Iterable[list[int]]:
+    """Row numbers in batches of similar length; those of a named stage are :func:`tracked`."""
+    order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+    rows = [order[at : at + size] for at in range(0, len(order), size)]
+    return tracked(rows, name, len(rows))
 
 
 @dataclass(frozen=True)
@@ -48,72 +47,38 @@ class Losses:
         return self.nats / np.maximum(self.tokens, 1)
 
 
-class Constant:
-    """The same text for every prompt."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def write(self, prompts: Sequence[str], progress: Progress = lambda rows: None) -> list[str]:
-        progress(len(prompts))
-        return [self._text] * len(prompts)
-
-
-class Nearest:
-    """The target of the most similar training prompt, by cosine of the raw embeddings."""
-
-    def __init__(self, model: PromptOptimizer, raw: Sequence[str], targets: Sequence[str]) -> None:
-        self._model, self._targets = model, list(targets)
-        self._known = F.normalize(embeddings(model, raw), dim=-1)
-
-    def write(self, prompts: Sequence[str], progress: Progress = lambda rows: None) -> list[str]:
-        asked = F.normalize(embeddings(self._model, prompts), dim=-1)
-        progress(len(prompts))
-        return [self._targets[i] for i in (asked @ self._known.T).argmax(1).tolist()]
-
-
 class Conditioned:
     """A T5 behind some encoder states.
 
     Args:
         generator, condition: the T5, and what makes the encoder states.
-        max_length: the most tokens it writes.
-        max_target_tokens: how much of a text counts in :meth:`losses`.
+        config: how long a text it writes, and how much of one counts in :meth:`losses`.
     """
 
-    def __init__(self, generator: Generator, condition: Condition, max_length: int, max_target_tokens: int) -> None:
-        self._generator, self._condition = generator, condition
-        self._max_length, self._max_target_tokens = max_length, max_target_tokens
+    def __init__(self, generator: Generator, condition: Condition, config: EvaluationConfig) -> None:
+        self._generator, self._condition, self._config = generator, condition, config
 
     @torch.no_grad()
-    def write(self, prompts: Sequence[str], progress: Progress = lambda rows: None) -> list[str]:
+    def write(self, prompts: Sequence[str], stage: str = "") -> list[str]:
+        """For each raw prompt a complement or a rewrite, as the form of the adapter is that is judged."""
         texts = [""] * len(prompts)
-        order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
-        for first in range(0, len(order), WRITING_BATCH):
-            rows = order[first : first + WRITING_BATCH]
+        for rows in batches(prompts, WRITING_BATCH, stage):
             hidden, mask = self._condition([prompts[row] for row in rows])
-            ids = self._generator.write_ids(hidden, mask, self._max_length)
+            ids = self._generator.write_ids(hidden, mask, self._config.max_length)
             written = self._generator.tokenizer.batch_decode(ids, skip_special_tokens=True)
             for row, text in zip(rows, written, strict=True):
                 texts[row] = text.strip()
-            progress(len(rows))
         return texts
 
     @torch.no_grad()
     def token_losses(
-        self, prompts: Sequence[str], texts: Sequence[str], progress: Progress = lambda rows: None
+        self, prompts: Sequence[str], texts: Sequence[str], stage: str = ""
     ) -> list[tuple[list[int], list[float]]]:
         """The tokens of ``texts``, ``</s>`` included, and the cross-entropy of each, given the prompts."""
-        targets = [ids[: self._max_target_tokens] for ids in self._generator.text_ids(list(texts))]
+        targets = [ids[: self._config.max_target_tokens] for ids in self._generator.text_ids(list(texts))]
         losses: list[list[float]] = [[] for _ in prompts]
-        order = sorted(range(len(prompts)), key=lambda row: len(targets[row]))
-        for first in range(0, len(order), BATCH):
-            rows = order[first : first + BATCH]
-            width = max(len(targets[row]) for row in rows)
-            labels = torch.full((len(rows), width), IGNORE)
-            for i, row in enumerate(rows):
-                labels[i, : len(targets[row])] = torch.tensor(targets[row])
-            labels = labels.to(self._generator.device)
+        for rows in batches(targets, BATCH, stage):
+            labels = padded([targets[row] for row in rows], IGNORE, self._generator.device)["input_ids"]
             hidden, mask = self._condition([prompts[row] for row in rows])
             logits = self._generator.logits(hidden, mask, labels)
             each = F.cross_entropy(
@@ -121,12 +86,11 @@ class Conditioned:
             ).view(labels.shape)
             for row, nats in zip(rows, each.tolist(), strict=True):
                 losses[row] = nats[: len(targets[row])]
-            progress(len(rows))
         return list(zip(targets, losses, strict=True))
 
-    def losses(self, prompts: Sequence[str], texts: Sequence[str], progress: Progress = lambda rows: None) -> Losses:
+    def losses(self, prompts: Sequence[str], texts: Sequence[str], stage: str = "") -> Losses:
         """Cross-entropy of ``texts``, given the prompts."""
-        found = self.token_losses(prompts, texts, progress)
+        found = self.token_losses(prompts, texts, stage)
         return Losses(np.array([sum(nats) for _, nats in found]), np.array([float(len(ids)) for ids, _ in found]))
 
     def parts(self, prompts: Sequence[str], texts: Sequence[str]) -> list[list[Part]]:
@@ -167,17 +131,21 @@ def prompted(generator: Generator, soft_PD: Tensor) -> Condition:
 
 def adapted(model: PromptOptimizer) -> Condition:
     """The adapter's soft prompts before the raw prompt."""
-    return softly_prompted(model.generator, lambda prompts: model.adapter(model.embed(prompts)))
+    return model.states
 
 
 def embeddings(model: PromptOptimizer, texts: Sequence[str]) -> Tensor:
     """Raw embeddings of texts, [N, E]."""
     found = torch.zeros(len(texts), model.encoder.width)
-    order = sorted(range(len(texts)), key=lambda row: len(texts[row]))  # little padding
-    for first in range(0, len(order), BATCH):
-        rows = order[first : first + BATCH]
+    for rows in batches(texts, BATCH):
         found[rows] = model.embed([texts[row] for row in rows]).cpu()
     return found.to(model.device)
+
+
+def nearest(model: PromptOptimizer, prompts: Sequence[str], known: Sequence[str], texts: Sequence[str]) -> list[str]:
+    """For each prompt the text of the most similar known prompt, by cosine of the raw embeddings."""
+    asked_NE, known_KE = (F.normalize(embeddings(model, some), dim=-1) for some in (prompts, known))
+    return [texts[i] for i in (asked_NE @ known_KE.T).argmax(1).tolist()]
 
 
 def typical(model: PromptOptimizer, texts: Sequence[str]) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from neuro_latent_trainer.responders.responder import Answered, Progress, Responder, Usage
+from neuro_latent_trainer.command_line import tracked
+from neuro_latent_trainer.responders.responder import Answered, Responder, Usage
 
 CHUNK = 16
 """Items that are asked before they are written down."""
@@ -33,36 +34,31 @@ class CachedResponder:
         """Of the other one, and what was known."""
         return self._responder.usage
 
-    def answers(self, prompts: Sequence[str], most_tokens: int, progress: Progress = lambda done: None) -> list[str]:
+    def answers(self, prompts: Sequence[str], most_tokens: int, stage: str = "") -> list[str]:
         """See :class:`~neuro_latent_trainer.responders.Responder`."""
         return self._known(
-            ("answer", most_tokens), prompts, lambda some: self._responder.answers(some, most_tokens), progress
+            ("answer", most_tokens), prompts, lambda some: self._responder.answers(some, most_tokens), stage
         )
 
-    def log_likelihoods(self, pairs: Sequence[Answered], progress: Progress = lambda done: None) -> list[float]:
+    def log_likelihoods(self, pairs: Sequence[Answered], stage: str = "") -> list[float]:
         """See :class:`~neuro_latent_trainer.responders.Responder`."""
-        return self._known(("likelihood",), pairs, self._responder.log_likelihoods, progress)
+        return self._known(("likelihood",), pairs, self._responder.log_likelihoods, stage)
 
     def _known(
-        self, asked: tuple[Any, ...], items: Sequence[Any], ask: Callable[[list[Any]], list[Any]], progress: Progress
+        self, asked: tuple[Any, ...], items: Sequence[Any], ask: Callable[[list[Any]], list[Any]], stage: str
     ) -> list[Any]:
         keys = [hashlib.sha256(json.dumps([self.identity, *asked, item]).encode()).hexdigest() for item in items]
         found = {key: json.loads(value) for key in set(keys) if (value := self._read(key)) is not None}
-        known = sum(key in found for key in keys)
-        self.usage.cached += known
-        progress(known)
+        self.usage.cached += sum(key in found for key in keys)
         missing = {key: item for key, item in zip(keys, items, strict=True) if key not in found}
-        left, more = list(missing), len(keys) - known - len(missing)
-        for at in range(0, len(left), CHUNK):
-            some = left[at : at + CHUNK]
+        chunks = [list(missing)[at : at + CHUNK] for at in range(0, len(missing), CHUNK)]
+        for some in tracked(chunks, stage, len(chunks)):
             values = dict(zip(some, ask([missing[key] for key in some]), strict=True))
             with self._file:
                 self._file.executemany(
                     "INSERT OR REPLACE INTO known VALUES (?, ?)", [(key, json.dumps(v)) for key, v in values.items()]
                 )
             found |= values
-            progress(len(some))
-        progress(more)
         return [found[key] for key in keys]
 
     def _read(self, key: str) -> str | None:

@@ -9,7 +9,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
-from neuro_latent_trainer.responders.responder import Answered, Progress, ResponderError, Usage
+from neuro_latent_trainer.command_line import tracked
+from neuro_latent_trainer.responders.responder import Answered, ResponderError, Usage
 
 PROMPT_TOKENS = 1024
 ANSWER_TOKENS = 256
@@ -47,10 +48,10 @@ class LocalResponder:
         self.usage = Usage()
 
     @torch.inference_mode()
-    def answers(self, prompts: Sequence[str], most_tokens: int, progress: Progress = lambda done: None) -> list[str]:
+    def answers(self, prompts: Sequence[str], most_tokens: int, stage: str = "") -> list[str]:
         """Greedy answers: see :class:`~neuro_latent_trainer.responders.Responder`."""
         found = []
-        for prompt in prompts:
+        for prompt in tracked(prompts, stage, len(prompts)):
             asked = torch.tensor([self._asked(prompt)], device=self._model.device)
             ids = self._model.generate(
                 asked,
@@ -61,14 +62,13 @@ class LocalResponder:
             )[0, asked.shape[1] :]
             self._count(asked.shape[1], len(ids))
             found.append(self._tokenizer.decode(ids, skip_special_tokens=True).strip())
-            progress(1)
         return found
 
     @torch.inference_mode()
-    def log_likelihoods(self, pairs: Sequence[Answered], progress: Progress = lambda done: None) -> list[float]:
+    def log_likelihoods(self, pairs: Sequence[Answered], stage: str = "") -> list[float]:
         """Nats a token: see :class:`~neuro_latent_trainer.responders.Responder`."""
         found = []
-        for prompt, answer in pairs:
+        for prompt, answer in tracked(pairs, stage, len(pairs)):
             said = self._tokenizer(answer, add_special_tokens=False)["input_ids"][:ANSWER_TOKENS]
             if not said:
                 raise ResponderError("an answer without any token has no likelihood: leave empty answers out")
@@ -78,7 +78,6 @@ class LocalResponder:
             chosen = logits.log_softmax(-1).gather(-1, ids[0, -len(said) :, None])
             self._count(ids.shape[1], 0)
             found.append(chosen.mean().item())
-            progress(1)
         return found
 
     def _asked(self, prompt: str) -> list[int]:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from neuro_latent_trainer.responders.responder import KEY_VARIABLE, Answered, Progress, ResponderError, Usage
+from neuro_latent_trainer.command_line import tracked
+from neuro_latent_trainer.responders.responder import KEY_VARIABLE, Answered, ResponderError, Usage
 
 try:
     import openai
@@ -41,7 +42,7 @@ class RemoteResponder:
         self.identity = f"{model} at {url}"
         self.usage, self._lock = Usage(), threading.Lock()
 
-    def answers(self, prompts: Sequence[str], most_tokens: int, progress: Progress = lambda done: None) -> list[str]:
+    def answers(self, prompts: Sequence[str], most_tokens: int, stage: str = "") -> list[str]:
         """Chat completions at temperature 0: see :class:`~neuro_latent_trainer.responders.Responder`."""
 
         def ask(prompt: str) -> str:
@@ -54,9 +55,9 @@ class RemoteResponder:
             self._count(found.usage)
             return (found.choices[0].message.content or "").strip()
 
-        return self._each(ask, prompts, progress)
+        return self._each(ask, prompts, stage)
 
-    def log_likelihoods(self, pairs: Sequence[Answered], progress: Progress = lambda done: None) -> list[float]:
+    def log_likelihoods(self, pairs: Sequence[Answered], stage: str = "") -> list[float]:
         """Nats a token: see :class:`~neuro_latent_trainer.responders.Responder`."""
 
         def ask(pair: Answered) -> float:
@@ -79,22 +80,18 @@ class RemoteResponder:
                 raise ResponderError("an answer without any token has no likelihood: leave empty answers out")
             return sum(nats) / len(nats)
 
-        return self._each(ask, pairs, progress)
+        return self._each(ask, pairs, stage)
 
-    def _each(self, ask: Callable[[Item], Any], items: Sequence[Item], progress: Progress) -> list[Any]:
-        found = []
+    def _each(self, ask: Callable[[Item], Any], items: Sequence[Item], stage: str) -> list[Any]:
         with ThreadPoolExecutor(self._concurrency) as pool:
             waiting = [pool.submit(ask, item) for item in items]
             try:
-                for one in waiting:
-                    found.append(one.result())
-                    progress(1)
+                return [one.result() for one in tracked(waiting, stage, len(waiting))]
             except openai.OpenAIError as error:
                 raise ResponderError(f"the responder {self.identity} does not answer: {error}") from None
             finally:
                 for one in waiting:
                     one.cancel()
-        return found
 
     def _count(self, usage: Any) -> None:
         with self._lock:

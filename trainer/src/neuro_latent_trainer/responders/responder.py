@@ -1,7 +1,7 @@
 """What a responder is, and how one is opened from what the command line says."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -10,8 +10,6 @@ from neuro_latent_trainer.errors import TrainerError
 
 Answered = tuple[str, str]
 """A prompt, and an answer to it."""
-
-Progress = Callable[[int], None]
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 
@@ -55,14 +53,14 @@ class Responder(Protocol):
     @property
     def usage(self) -> Usage: ...
 
-    def answers(self, prompts: Sequence[str], most_tokens: int, progress: Progress = lambda done: None) -> list[str]:
-        """The model's own answers, without sampling.
+    def answers(self, prompts: Sequence[str], most_tokens: int, stage: str = "") -> list[str]:
+        """The model's own answers, without sampling; a named stage has a progress bar.
 
         Raises:
             ResponderError: it does not answer.
         """
 
-    def log_likelihoods(self, pairs: Sequence[Answered], progress: Progress = lambda done: None) -> list[float]:
+    def log_likelihoods(self, pairs: Sequence[Answered], stage: str = "") -> list[float]:
         """Log-likelihood of each answer behind its prompt, nats a token.
 
         Raises:

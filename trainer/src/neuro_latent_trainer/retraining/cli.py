@@ -11,9 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from neuro_latent_trainer.command_line import ColumnsOption, explain, fail, say, stopping_with_a_checkpoint, told_by
+from neuro_latent_trainer.command_line import (
+    ColumnsOption,
+    configured_by,
+    explain,
+    fail,
+    say,
+    stopping_with_a_checkpoint,
+)
 from neuro_latent_trainer.errors import TrainerError
-from neuro_latent_trainer.retraining.retrain_config import RetrainConfig, read_config
+from neuro_latent_trainer.retraining.retrain_config import RetrainConfig
 
 if TYPE_CHECKING:
     from neuro_latent_trainer.adapter_folder import SavedAdapter
@@ -21,10 +28,11 @@ if TYPE_CHECKING:
     from neuro_latent_trainer.retraining.retrain import Start
 
 REFUSED = 3
-DEFAULTS = ", ".join(f"`{line}`" for line in RetrainConfig().to_toml().splitlines())
 
 
+@configured_by(RetrainConfig)
 def retrain(
+    *,
     base: Annotated[Path, typer.Option(help="Training run, or adapter folder, of what is served now.", metavar="RUN")],
     feedback: Annotated[
         str | None,
@@ -53,9 +61,7 @@ def retrain(
         Path | None,
         typer.Option(help="Judge this adapter, trained elsewhere, instead of training one.", metavar="ADAPTER"),
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help=f"TOML file with settings. Defaults: {DEFAULTS}.", metavar="FILE")
-    ] = None,
+    settings: RetrainConfig,
     promote: Annotated[
         Path | None,
         typer.Option(help="Served repository that takes the new adapter if it is no worse.", metavar="REPO"),
@@ -88,10 +94,6 @@ def retrain(
     console = Console(stderr=True)
     if data_path is None and (val_path is not None or columns):
         fail(console, "--val-path and --columns describe --data-path, which is missing", code=2)
-    try:
-        settings = RetrainConfig() if config is None else read_config(config)
-    except (OSError, ValueError) as error:
-        fail(console, str(error), code=2)
     # Imported here so that --help does not wait for torch.
     from neuro_latent_trainer import adapter_folder
     from neuro_latent_trainer.retraining import commands
@@ -127,7 +129,8 @@ def retrain(
             decision = _decide(output_dir, start, adapter_folder.read(folder), feedback, device, console)
         else:
             say(console, "decided before; the figures are in decision.json")
-        _tell(decision, new, console)
+        verdict, style = ("may be promoted", "green") if decision.promote else ("refused", "yellow")
+        say(console, f"{new}: {verdict}; {decision.reason}", style)
         if promoted_before:
             say(console, f"{there} is served already")
         elif decision.promote and promote is not None:
@@ -152,10 +155,7 @@ def _decide(
     output_dir: Path, start: "Start", base: "SavedAdapter", feedback: str | None, device: str, console: Console
 ) -> "Decision":
     """Take the feedback, train where there is no candidate, and compare; the decision is in the folder then."""
-    import torch
-    from rich.progress import Progress
-
-    from neuro_latent_trainer.backbones import default_device
+    from neuro_latent_trainer.backbones import default_device, device_of
     from neuro_latent_trainer.model import PromptOptimizer
     from neuro_latent_trainer.progress import RunLog
     from neuro_latent_trainer.retraining import retrain as retraining
@@ -170,7 +170,7 @@ def _decide(
     if refusal := too_few(training_mix.original, training_mix.feedback, start.config):
         retraining.keep_decision(output_dir, refusal)
         return refusal
-    where = default_device() if device == "auto" else torch.device(device)
+    where = device_of(device) or default_device()
     old = PromptOptimizer.from_pretrained(Path(start.base), device=str(where))
     adapter = Path(start.candidate)
     if not start.candidate:
@@ -188,8 +188,7 @@ def _decide(
                     summary = run.execute()
                 if summary.interrupted:
                     fail(console, f"stopped at step {summary.steps}; go on with --resume", code=130)
-    with Progress(console=console, transient=True) as bars:
-        decision = retraining.decide(output_dir, old, adapter, training_mix, start.config, told_by(bars))
+    decision = retraining.decide(output_dir, old, adapter, training_mix, start.config)
     console.print(table(decision))
     return decision
 
@@ -212,8 +211,3 @@ def _take_feedback(feedback: str | None, target: Path) -> None:
     else:
         commands.export_feedback(feedback, partial)
     partial.replace(target)
-
-
-def _tell(decision: "Decision", new: Path, console: Console) -> None:
-    verdict, style = ("may be promoted", "green") if decision.promote else ("refused", "yellow")
-    say(console, f"{new}: {verdict}; {decision.reason}", style)

@@ -58,14 +58,7 @@ def promote(adapter: Path, name: str, repository: Path, url: str) -> Promoted:
         CommandError: the command is not installed or failed; what was served before still is.
     """
     arguments = ["adapters", "add", name, "--adapter", str(adapter), "--repository", str(repository), "--url", url]
-    done = _run([*arguments, "--json"], {}, stdout=subprocess.PIPE)
-    try:
-        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        return Promoted(found["adapter"], found["version"], found["previous"], found["model_version"])
-    except (IndexError, KeyError, TypeError, ValueError) as error:
-        raise CommandError(
-            f"`neuro-latent adapters add` ended well, but its answer cannot be read: {error!r}"
-        ) from error
+    return Promoted(*_answer([*arguments, "--json"], "adapter", "version", "previous", "model_version"))
 
 
 def served(repository: Path, name: str) -> str | None:
@@ -74,17 +67,25 @@ def served(repository: Path, name: str) -> str | None:
     Raises:
         CommandError: the command is not installed or failed.
     """
-    done = _run(["adapters", "list", "--repository", str(repository), "--offline", "--json"], {}, subprocess.PIPE)
-    try:
-        version: str | None = json.loads(done.stdout.splitlines()[-1])["adapters"].get(name)
-        return version
-    except (AttributeError, IndexError, KeyError, ValueError) as error:
-        raise CommandError(f"the answer of `neuro-latent adapters list` cannot be read: {error!r}") from error
+    (adapters,) = _answer(["adapters", "list", "--repository", str(repository), "--offline", "--json"], "adapters")
+    version: str | None = adapters.get(name)
+    return version
 
 
 def rollback_command(repository: Path, url: str) -> list[str]:
     """What undoes a promotion, the newest change of a repository."""
     return ["neuro-latent", "adapters", "rollback", "--repository", str(repository), "--url", url]
+
+
+def _answer(arguments: Sequence[str], *names: str) -> list[Any]:
+    """Fields of the JSON that a command prints last."""
+    done = _run(arguments, {}, subprocess.PIPE)
+    try:
+        found = json.loads(done.stdout.splitlines()[-1])
+        return [found[name] for name in names]
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        command = " ".join(arguments[:2])
+        raise CommandError(f"`neuro-latent {command}` ended well, but its answer cannot be read: {error!r}") from error
 
 
 def _run(arguments: Sequence[str], environment: Mapping[str, str], stdout: Any) -> "subprocess.CompletedProcess[bytes]":

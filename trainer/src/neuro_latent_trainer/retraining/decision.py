@@ -8,9 +8,10 @@ from typing import Any, Literal
 import numpy as np
 from rich.table import Table
 
+from neuro_latent_trainer.config import EvaluationConfig
 from neuro_latent_trainer.data import Record
 from neuro_latent_trainer.evaluation import tables
-from neuro_latent_trainer.evaluation.evaluate import EvaluationConfig, Stage, is_comparable, silent
+from neuro_latent_trainer.evaluation.evaluate import is_comparable
 from neuro_latent_trainer.evaluation.paired import LOWER_IS_BETTER, Rows, compare_rows, figures_by_row
 from neuro_latent_trainer.evaluation.statistics import Floats
 from neuro_latent_trainer.model import PromptOptimizer
@@ -81,7 +82,6 @@ def judge(
     original: Sequence[Record],
     feedback: Sequence[Record],
     config: RetrainConfig,
-    stage: Stage = silent,
 ) -> Decision:
     """Compare two adapters of one form, as they are served, on held-out rows that say what to write in that form; those
     with a failed prompt count for the preference accuracy too.
@@ -100,7 +100,7 @@ def judge(
         comparable = [record for record in rows if is_comparable(record, old.adapter.config.form)]
         preferences = comparable if len(comparable) >= config.least_rows else []
         ours, theirs = (
-            figures_by_row(f"{name}, {kind} rows:", model, rows, preferences, sizes, stage)
+            figures_by_row(f"{name}, {kind} rows:", model, rows, preferences, sizes)
             for name, model in (("old", old), ("new", new))
         )
         found[kind] = ours, theirs
@@ -111,15 +111,14 @@ def decide(
     original: tuple[Rows, Rows], feedback: tuple[Rows, Rows], counts: dict[str, int], config: RetrainConfig
 ) -> Decision:
     """The decision over what :func:`~neuro_latent_trainer.evaluation.paired.figures_by_row` found of (old, new)."""
+    both = tuple(_joined(*rows) for rows in zip(original, feedback, strict=True))
+    kinds = ((ORIGINAL, original, OF_ORIGINAL), (FEEDBACK, feedback, OF_FEEDBACK), (BOTH, both, OF_THE_TEXT))
     compared = [
-        *((ORIGINAL, name, figure) for name, figure in _compared(*original, OF_ORIGINAL)),
-        *((FEEDBACK, name, figure) for name, figure in _compared(*feedback, OF_FEEDBACK)),
-        *(
-            (BOTH, name, figure)
-            for name, figure in _compared(
-                _joined(original[0], feedback[0]), _joined(original[1], feedback[1]), OF_THE_TEXT
-            )
-        ),
+        (kind, name, found[name])
+        for kind, rows, names in kinds
+        for found in [compare_rows(*rows)]
+        for name in names
+        if name in found
     ]
     figures = tuple(
         Figure(
@@ -147,11 +146,6 @@ def decide(
     return Decision(True, f"worse in no figure, better: {', '.join(better)}", counts, figures)
 
 
-def _compared(ours: Rows, theirs: Rows, names: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
-    figures = compare_rows(ours, theirs)
-    return [(name, figures[name]) for name in names if name in figures]
-
-
 def _joined(first: Rows, second: Rows) -> Rows:
     def both(name: str, part: int) -> Floats:
         return np.concatenate([first[name][part], second[name][part]])
@@ -167,7 +161,8 @@ def _verdict(name: str, figure: dict[str, Any], figures: int, config: RetrainCon
     chance, so there the level is divided by their number (Bonferroni).
     """
     sign = -1 if name in LOWER_IS_BETTER else 1
-    value, worst, best = sorted_gain(figure["difference"], sign)
+    value, *ends = (sign * figure["difference"][end] for end in ("value", "low", "high"))
+    worst, best = sorted(ends)
     margin = getattr(config.margins, name)
     if not all(map(math.isfinite, (value, worst, best))):
         return "worse"
@@ -176,12 +171,6 @@ def _verdict(name: str, figure: dict[str, Any], figures: int, config: RetrainCon
     if worst >= -margin:
         return "not worse"
     return "worse" if value < -margin or best < 0 else "undecided"
-
-
-def sorted_gain(difference: dict[str, float], sign: int) -> tuple[float, float, float]:
-    """Value, worst and best end of an interval, so turned that more is better."""
-    ends = sorted((sign * difference["low"], sign * difference["high"]))
-    return sign * difference["value"], ends[0], ends[1]
 
 
 def table(decision: Decision) -> Table:

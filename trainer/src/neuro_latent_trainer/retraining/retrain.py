@@ -10,7 +10,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -18,9 +18,8 @@ import torch
 from neuro_latent_trainer import adapter_folder, checkpoint, files
 from neuro_latent_trainer.adapter import Adapter
 from neuro_latent_trainer.adapter_folder import AdapterError, SavedAdapter
-from neuro_latent_trainer.config import SHAPE, TrainConfig
+from neuro_latent_trainer.config import CONFIG_FILE, SHAPE, TrainConfig
 from neuro_latent_trainer.data import DataError, Record
-from neuro_latent_trainer.evaluation.evaluate import Stage, silent
 from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.retraining.decision import Decision, judge
 from neuro_latent_trainer.retraining.feedback import read_feedback
@@ -59,7 +58,7 @@ def begin(folder: Path, start: Start, resume: bool) -> None:
         OSError: it cannot be written.
     """
     file = folder / START_FILE
-    values = asdict(start)
+    values = {**asdict(start), "config": start.config.model_dump()}
     if resume and file.is_file():
         try:
             there = json.loads(file.read_text(encoding="utf-8"))
@@ -79,6 +78,7 @@ def begin(folder: Path, start: Start, resume: bool) -> None:
     else:
         folder.mkdir(parents=True, exist_ok=True)
         files.write(file, (json.dumps(values, indent=2) + "\n").encode())
+        files.write(folder / CONFIG_FILE, start.config.to_toml().encode())
 
 
 def known_decision(folder: Path) -> Decision | None:
@@ -103,8 +103,7 @@ def base_settings(saved: SavedAdapter) -> TrainConfig:
         ValueError: they are out of their range.
     """
     shape = saved.config
-    return replace(
-        TrainConfig.from_dict(saved.training.get("config", {})),
+    return TrainConfig.from_dict(saved.training.get("config", {})).replace(
         encoder=saved.encoder.name,
         generator=saved.generator.name,
         form=shape.form,
@@ -116,8 +115,7 @@ def base_settings(saved: SavedAdapter) -> TrainConfig:
 
 def settings(base: TrainConfig, adapter: Path, config: RetrainConfig) -> TrainConfig:
     """How the new adapter is trained: from the base, as the base was, but slower and shorter."""
-    return replace(
-        base,
+    return base.replace(
         start_from=str(adapter),
         phase1_epochs=config.phase1_epochs,
         phase2_epochs=config.phase2_epochs,
@@ -220,13 +218,12 @@ def decide(
     adapter: Path,
     training_mix: TrainingMix,
     config: RetrainConfig,
-    stage: Stage = silent,
 ) -> Decision:
     """Judge an adapter and keep the decision in the folder.
 
     Raises:
         AdapterError: it cannot be loaded beside the old one.
     """
-    decision = judge(old, load_beside(old, adapter), training_mix.original, training_mix.feedback, config, stage)
+    decision = judge(old, load_beside(old, adapter), training_mix.original, training_mix.feedback, config)
     keep_decision(folder, decision)
     return decision
