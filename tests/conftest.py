@@ -19,6 +19,13 @@ settings.register_profile("unit", deadline=None)  # machines differ too much for
 settings.load_profile("unit")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs the tiny models is slow: each test process makes them, and exports them."""
+    for item in items:
+        if {"pair", "gated_pair"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")
+
+
 @dataclass(frozen=True)
 class Pair:
     """Folders of a tiny encoder and a tiny T5 in hub format."""

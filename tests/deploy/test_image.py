@@ -18,7 +18,7 @@ from tests.deploy.image import Build, BuildError, Image
 from tests.deploy.monitoring import asked_metrics
 from tests.deploy.namespaces import Mount
 
-pytestmark = pytest.mark.triton
+pytestmark = [pytest.mark.server, pytest.mark.network]
 
 FILE = ROOT / "Dockerfile.triton"
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())

@@ -33,7 +33,7 @@ def test_decode_measures_every_combination(repository: Path, tmp_path: Path) -> 
     assert result["first_token_ms"]["44"]["median"] > 0
 
 
-@pytest.mark.triton
+@pytest.mark.server
 def test_serve_loads_a_real_triton(repository: Path, tmp_path: Path) -> None:
     result = bench(tmp_path, "serve", "--repository", str(repository))
     assert [point["clients"] for point in result["closed_loop"]] == [1, 4]
@@ -45,7 +45,7 @@ def test_serve_loads_a_real_triton(repository: Path, tmp_path: Path) -> None:
     assert result["first_requests"]["first_over_tenth"] > 0
 
 
-@pytest.mark.triton
+@pytest.mark.server
 def test_serve_loads_a_server_that_runs(repository: Path, tmp_path: Path) -> None:
     with served("--repository", str(repository), cwd=tmp_path) as server:
         result = bench(tmp_path, "serve", "--url", str(server["grpc"]))

@@ -21,7 +21,7 @@ def test_the_embedded_pair_is_small_and_writes_about_the_prompt() -> None:
         assert word in text.lower()
 
 
-@pytest.mark.triton
+@pytest.mark.server
 def test_the_demo_improves_prompts_over_both_transports_and_ends_with_one_json_line() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "neuro_latent_benchmarks.demo"], cwd=ROOT, capture_output=True, text=True, timeout=300

@@ -32,9 +32,10 @@ SENTENCES = ["Use Python, e.g. Version 3.11.", "1. Say what it returns.", "Add t
 ANSWER = f"{PROMPT}\n\n{ADDED}"
 REWRITTEN = "Create a Python function that sorts."
 
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="no browser: apt-get install chromium chromium-driver"
-)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no browser: apt-get install chromium chromium-driver"),
+]
 
 
 class Browser:
@@ -352,7 +353,7 @@ def luminance(rgb: list[float]) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-@pytest.mark.triton
+@pytest.mark.server
 def test_a_rating_on_the_page_is_in_the_database(driver: webdriver.Chrome, repository: Path, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/feedback.sqlite3"
     config = GatewayConfig(port=0, log_file=tmp_path / "log")

@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.commands import ENVIRONMENT, ROOT, readme_blocks, readme_commands, served
 
-pytestmark = pytest.mark.triton
+pytestmark = pytest.mark.server
 
 PROGRAMS = Path(sys.executable).parent
 

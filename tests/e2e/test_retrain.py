@@ -28,7 +28,7 @@ from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.sample import encode_rows, sample_rows
 from tests.e2e.commands import COMMAND, ENVIRONMENT, ROOT, readme_commands
 
-pytestmark = pytest.mark.triton
+pytestmark = pytest.mark.server
 
 LOOP = re.compile(r"neuro-latent (retrain|adapters rollback) ")
 

@@ -10,7 +10,7 @@ from neuro_latent_trainer.model import PromptOptimizer
 from tests import tiny
 from tests.e2e.commands import COMMAND, ENVIRONMENT, served
 
-pytestmark = pytest.mark.triton
+pytestmark = pytest.mark.server
 
 
 def run(*arguments: str) -> str:

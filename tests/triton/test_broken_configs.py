@@ -12,7 +12,7 @@ SLOTS = 'key: "slots", value { string_value: "%s" }'
 SPECULATION = 'key: "speculation", value { string_value: "%s" }'
 
 
-@pytest.mark.triton
+@pytest.mark.server
 @pytest.mark.parametrize(
     ("model", "old", "new", "told"),
     [

@@ -17,7 +17,7 @@ from neuro_latent_export.repository import export_repository
 from neuro_latent_serving.launch import FREE_PORTS, ServerConfig, TritonServer
 from tests.cases import case
 
-pytestmark = pytest.mark.triton
+pytestmark = pytest.mark.server
 
 ADAPTER = Path(__file__).parents[2] / "models" / "neuro-latent-mini" / "adapter"
 

@@ -9,7 +9,7 @@ from neuro_latent_client import AsyncClient, Client
 from neuro_latent_serving.launch import TritonServer
 from tests.triton import wire
 
-pytestmark = pytest.mark.triton
+pytestmark = pytest.mark.server
 
 PROMPT = "Create a function"
 CANCELLED = 300

@@ -23,7 +23,7 @@ from neuro_latent_serving.launch import TritonServer
 from tests.triton import wire
 from tests.triton.wire import Tensor
 
-pytestmark = pytest.mark.triton
+pytestmark = pytest.mark.server
 
 GOOD = {"raw_prompt": "Create a function", "max_length": 4}
 INTERNALS = re.compile(r'Traceback|File "|\.py\b|(/[\w.-]+){2}|0x[0-9a-f]{6}')

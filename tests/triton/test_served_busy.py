@@ -19,7 +19,7 @@ from neuro_latent_serving.launch import FREE_PORTS, ServerConfig, TritonServer
 from neuro_latent_trainer.model import PromptOptimizer
 from tests.triton import wire
 
-pytestmark = pytest.mark.triton
+pytestmark = pytest.mark.server
 
 QUEUE = 40
 PROMPT = "Create a function"

@@ -27,7 +27,7 @@ from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
 from tests import tiny
 from tests.triton import wire
 
-pytestmark = pytest.mark.triton
+pytestmark = pytest.mark.server
 
 TOKENS = 12
 PROMPTS = {

@@ -13,7 +13,7 @@ from neuro_latent_trainer.model import PromptOptimizer
 from tests import tiny
 from tests.triton import wire
 
-pytestmark = pytest.mark.triton
+pytestmark = pytest.mark.server
 
 PROMPT = "Create a function"
 TOKENS = 32

@@ -19,7 +19,7 @@ from neuro_latent_serving.launch import FREE_PORTS, ServerConfig, ServerEndedErr
 from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
 from tests.triton import wire
 
-pytestmark = pytest.mark.triton
+pytestmark = pytest.mark.server
 
 TOKENS = 24
 MANY = 10_000

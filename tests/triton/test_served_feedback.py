@@ -24,7 +24,7 @@ from neuro_latent_serving.launch import FREE_PORTS, ServerConfig, TritonServer
 from neuro_latent_serving.settings import FEEDBACK_SECRETS_VARIABLE, FEEDBACK_VARIABLE
 from tests.triton import wire
 
-pytestmark = pytest.mark.triton
+pytestmark = pytest.mark.server
 
 TEMPLATE = Path(__file__).parents[2] / "model_repository" / FEEDBACK_MODEL
 GOOD = {"request_id": "r1", "raw_prompt": "Create a function", "enhanced_prompt": "Write é …", "rating": 1}

@@ -12,7 +12,7 @@ from neuro_latent_serving.launch import FREE_PORTS, ServerConfig, TritonServer
 from neuro_latent_trainer.model import PromptOptimizer
 from tests.triton.wire import TIMEOUT
 
-pytestmark = pytest.mark.triton
+pytestmark = pytest.mark.server
 
 TOKENS = 24
 RAW = [

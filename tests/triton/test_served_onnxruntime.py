@@ -14,7 +14,7 @@ from neuro_latent_client import Client, InvalidRequestError, Optimization
 from neuro_latent_serving.launch import FREE_PORTS, ServerConfig, TritonServer
 from tests.triton import wire
 
-pytestmark = pytest.mark.triton
+pytestmark = pytest.mark.server
 
 CLIENTS = 16
 OPTIONS: tuple[dict[str, Any], ...] = (

@@ -14,7 +14,7 @@ from neuro_latent_serving.launch import TritonServer
 from neuro_latent_trainer.model import PromptOptimizer
 from tests.triton import wire
 
-pytestmark = pytest.mark.triton
+pytestmark = pytest.mark.server
 
 PROMPT = "Create a function"
 TOKENS = 64

@@ -19,7 +19,7 @@ import neuro_latent_serving.launch as package
 from neuro_latent_core.repository import FORMAT
 from neuro_latent_serving.launch import FREE_PORTS, Ports, ServeError, ServerConfig, TritonServer
 
-pytestmark = pytest.mark.triton
+pytestmark = pytest.mark.server
 
 SHARED_MEMORY = Path("/dev/shm")
 

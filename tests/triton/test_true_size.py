@@ -20,7 +20,7 @@ from tests.triton.wire import UNGUARDED
 TOKENIZERS = Path(__file__).parents[2].parent / "shared" / "tokenizers"
 
 pytestmark = [
-    pytest.mark.triton,
+    pytest.mark.server,
     pytest.mark.skipif(not TOKENIZERS.is_dir(), reason=f"the real tokenizers are not here ({TOKENIZERS})"),
 ]
 

@@ -13,6 +13,8 @@ import pytest
 from neuro_latent_client import AsyncClient, Client, InvalidRequestError, ModelNotFoundError
 from tests.unit.client.blocking import BlockingClient
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def async_client(transport, script, request):

@@ -25,6 +25,8 @@ from neuro_latent_client import (
 from neuro_latent_core import protocol
 from tests.unit.client.blocking import BlockingClient
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(params=["optimize", "stream"])
 def ask(request, client):

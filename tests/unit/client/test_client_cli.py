@@ -23,6 +23,8 @@ from neuro_latent_core.cli import FeedbackGroup, LazyGroup, app
 from neuro_latent_core.diff import added_lines, changed_words, word_diff
 from tests.cases import case
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def run(monkeypatch):

@@ -30,6 +30,8 @@ from neuro_latent_trainer.model import PromptOptimizer
 from tests import tiny
 from tests.conftest import Pair
 
+pytestmark = pytest.mark.slow
+
 GRAPHS = (
     "encoder/1/model.onnx",
     "projector/1/adapters/default/model.onnx",

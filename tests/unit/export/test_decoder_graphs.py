@@ -17,6 +17,8 @@ from neuro_latent_export.precision import FP32, INT4, INT8, Precision
 from tests.conftest import Pair
 from tests.tiny import enliven
 
+pytestmark = pytest.mark.slow
+
 KINDS = ("plain", "gated")
 DIALECTS: tuple[Dialect, ...] = ("onnxruntime", "tensorrt")
 Array = np.ndarray[Any, Any]

@@ -17,6 +17,8 @@ from neuro_latent_trainer.gate import Gate
 from neuro_latent_trainer.model import PromptOptimizer
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 PATHS = (
     "encoder/1/model.onnx",
     "projector/1/adapters/default/model.onnx",

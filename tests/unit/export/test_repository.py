@@ -24,6 +24,8 @@ from neuro_latent_trainer.model import PromptOptimizer
 from tests import tiny
 from tests.unit.export.conftest import tree
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def manifest(repository: Path) -> dict[str, Any]:

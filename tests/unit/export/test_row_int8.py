@@ -15,6 +15,8 @@ from torch.export import Dim
 
 from neuro_latent_export.row_int8 import MIN_SIZE, quantize_columns, quantize_rows
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 
 WIDTH = 48

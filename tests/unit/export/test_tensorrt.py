@@ -28,6 +28,8 @@ from neuro_latent_export.tensorrt.library import (
 from neuro_latent_trainer.model import PromptOptimizer
 from tests.unit.export.test_agreement import lenient
 
+pytestmark = pytest.mark.slow
+
 rtx = pytest.mark.skipif("not __import__('importlib').util.find_spec('tensorrt_rtx_bindings')")
 
 

@@ -19,6 +19,8 @@ from neuro_latent_serving.engine.beams import BeamSearch, Hypothesis
 from tests.conftest import Pair
 from tests.tiny import enliven
 
+pytestmark = pytest.mark.slow
+
 START, EOS = 0, 1
 LogProbs = Callable[[tuple[int, ...]], np.ndarray]
 """The log-probabilities [V] of the token after these."""

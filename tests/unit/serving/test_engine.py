@@ -22,6 +22,8 @@ from neuro_latent_serving.errors import EngineBusy, EngineClosed
 from tests.unit.serving.askers import PATIENCE_S, Asker
 from tests.unit.serving.conftest import LENGTH, PROMPTS
 
+pytestmark = pytest.mark.slow
+
 
 class Gate:
     """Holds an engine before each step until it is opened, and sees how many rows each step has."""

@@ -13,6 +13,8 @@ from neuro_latent_serving.engine import Engine, EngineConfig, GateOutput
 from tests.unit.serving.askers import Asker
 from tests.unit.serving.conftest import LENGTH, PROMPTS
 
+pytestmark = pytest.mark.slow
+
 MODES: dict[str, dict[str, Any]] = {
     "greedy": {},
     "greedy, short": {"max_length": 3},

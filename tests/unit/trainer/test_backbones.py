@@ -18,6 +18,8 @@ from neuro_latent_trainer import backbones
 from neuro_latent_trainer.backbones import BackboneError, fingerprint, load_encoder, load_generator, pool
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -26,6 +26,8 @@ from neuro_latent_trainer.sample import sample_records
 from tests import tiny
 from tests.conftest import Pair
 
+pytestmark = pytest.mark.slow
+
 ROWS = 12
 SAMPLE = sample_records()[:ROWS]
 RAW = [record.raw_prompt for record in SAMPLE]

@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from neuro_latent_trainer.config import TrainConfig
 from neuro_latent_trainer.evaluation.evaluate import ADAPTER, EvaluationConfig, score
 from neuro_latent_trainer.training import Observer, Run
 from tests.unit.trainer.conftest import sample_records
+
+pytestmark = pytest.mark.slow
 
 BATCH, BATCHES_AN_EPOCH, EPOCHS = 8, 5, 40
 CROSS_ENTROPY_FALLS = 0.7

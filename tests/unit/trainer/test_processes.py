@@ -12,6 +12,8 @@ from safetensors.torch import load_file
 
 from neuro_latent_trainer.sample import sample_rows
 
+pytestmark = pytest.mark.slow
+
 SCRIPTS = Path(sys.executable).parent
 TWO = [SCRIPTS / "accelerate", "launch", "--cpu", "--num_processes=2", "--num_machines=1", "--mixed_precision=no"]
 RATE = 1e-5

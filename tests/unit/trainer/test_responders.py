@@ -27,6 +27,8 @@ from neuro_latent_trainer.responders.local import LocalResponder
 from tests import tiny
 from tests.unit.trainer.openai_server import OpenAIServer, serving
 
+pytestmark = pytest.mark.slow
+
 app = typer.Typer()
 app.command()(evaluate)
 app.command()(score)

@@ -29,6 +29,8 @@ from neuro_latent_trainer.retraining.cli import REFUSED, retrain
 from neuro_latent_trainer.retraining.decision import Decision
 from neuro_latent_trainer.sample import encode_rows, sample_rows
 
+pytestmark = pytest.mark.slow
+
 STYLE = "Act as an expert. "
 SETTINGS = "held_out_share = 0.4\nleast_rows = 4\nmax_length = 6\nphase1_epochs = 1\n"
 

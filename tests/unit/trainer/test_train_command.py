@@ -25,6 +25,8 @@ from neuro_latent_trainer.sample import encode_rows, sample_rows
 from neuro_latent_trainer.sources import Sources, read_sources
 from tests.unit.trainer.conftest import SMALL
 
+pytestmark = pytest.mark.slow
+
 app = typer.Typer()
 app.command()(train)
 

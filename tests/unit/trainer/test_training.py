@@ -24,6 +24,8 @@ from neuro_latent_trainer.progress import RunLog
 from neuro_latent_trainer.training import RIDGE, Run, ridge
 from tests.unit.trainer.conftest import Crash, MakeRun, Recorder, run_maker, sample_records
 
+pytestmark = pytest.mark.slow
+
 STEPS = 20  # 5 batches an epoch, 2 epochs a phase
 
 

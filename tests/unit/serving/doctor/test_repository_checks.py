@@ -15,6 +15,8 @@ from neuro_latent_serving.doctor import repository_checks as checks
 from neuro_latent_serving.doctor.findings import Outcome, examine, findings
 from neuro_latent_serving.doctor.repository_checks import check_device, check_files
 
+pytestmark = pytest.mark.slow
+
 Fault = Callable[[Path], object]
 ENCODER, RECORD = "encoder/1/model.onnx", "projector/1/adapters/default/adapter.json"
 

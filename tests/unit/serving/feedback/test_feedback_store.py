@@ -26,6 +26,8 @@ from neuro_latent_serving.feedback import FeedbackEntry, FeedbackStore
 from neuro_latent_serving.feedback import feedback_store as stores
 from neuro_latent_serving.feedback.feedback_store import _TABLE, damage
 
+pytestmark = pytest.mark.slow
+
 KILLS = 50
 GOOD = FeedbackEntry("r1", "Create a function", "Write a Python function that …", 1)
 

@@ -27,6 +27,8 @@ from neuro_latent_serving.web import connection as connections
 from tests.unit.serving.gateway.conftest import Start
 from tests.unit.serving.gateway.test_gateway_routes import FEEDBACK, PROMPT, events, problem, wait_for
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def keys(tmp_path: Path) -> Path:

@@ -12,6 +12,8 @@ import pytest
 
 from neuro_latent_serving.gateway.api_keys import ApiKeys
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., "subprocess.Popen[str]"]
 NOBODY = "grpc://127.0.0.1:1"
 

@@ -22,6 +22,8 @@ from neuro_latent_serving.gateway.schemas import FeedbackRequest, OptimizeReques
 from neuro_latent_serving.gateway.server import GatewayServer
 from tests.unit.serving.gateway.conftest import Start, logged
 
+pytestmark = pytest.mark.slow
+
 PROMPT = {"raw_prompt": "Create a function"}
 ENHANCED = "Create a function\n\nIn Python."
 FEEDBACK = {"request_id": "r1", "raw_prompt": "raw", "enhanced_prompt": "better", "rating": 1}

@@ -4,7 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.unit.serving.gateway.conftest import Start
+
+pytestmark = pytest.mark.slow
 
 EXAMPLES = 15
 

@@ -16,6 +16,8 @@ from neuro_latent_serving.launch.front import MAX_DEPTH, depth
 from neuro_latent_serving.launch.process import CLOSED_APIS
 from neuro_latent_serving.web.foreign_page import foreign_page
 
+pytestmark = pytest.mark.slow
+
 GENERATE = "/v2/models/echo/generate"
 CLOSED = [
     "/v2/repository/index",

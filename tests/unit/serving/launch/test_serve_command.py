@@ -23,6 +23,8 @@ from neuro_latent_serving.launch.cli import FAILED_STARTS
 from neuro_latent_serving.repository import export as adapter
 from neuro_latent_serving.repository.export import adapter_weights, export_command, export_run
 
+pytestmark = pytest.mark.slow
+
 SOURCE = Path(package.__file__).parents[2]
 FREE = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0", "--gateway-port", "0"]
 

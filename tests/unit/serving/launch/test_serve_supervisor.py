@@ -27,6 +27,8 @@ from neuro_latent_serving.launch import (
     watchdog,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def configure(fake_server) -> Callable[..., ServerConfig]:
