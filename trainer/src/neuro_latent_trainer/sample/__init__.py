@@ -1,6 +1,5 @@
-"""The sample data set that comes with the trainer: a few hundred prompts and complements written for this project.
-
-One in ten has nothing to add.
+"""The samples that come with the trainer, written for this project: a few hundred prompts with complements (one in ten
+has nothing to add), and 120 tasks with a good and a bad answer each, for responders.
 """
 
 import csv
@@ -16,6 +15,9 @@ from neuro_latent_trainer.data import Record, read_records
 FIELDS = ("raw_prompt", "complement", "failed_prompts", "source", "licence")
 
 Row = dict[str, Any]
+
+SAMPLE_TASKS = Path(__file__).with_name("sample_tasks.jsonl")
+"""As ``neuro-latent evaluate --tasks`` and ``neuro-latent score --prompts`` read it."""
 
 
 def sample_rows() -> list[Row]:
