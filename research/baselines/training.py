@@ -73,10 +73,10 @@ def _systems(
     import torch
 
     from neuro_latent_trainer.backbones import default_device
-    from neuro_latent_trainer.config import TrainConfig
     from neuro_latent_trainer.data import read_records, split_records
     from neuro_latent_trainer.evaluation.baselines import prompt_tuned
     from neuro_latent_trainer.sample import write_sample
+    from neuro_latent_trainer.settings import TrainConfig
     from neuro_latent_trainer.training import Observer, Run
 
     data = config.data

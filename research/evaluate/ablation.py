@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from neuro_latent_trainer.command_line import ColumnsOption, DataOption, fail, read_data
-from neuro_latent_trainer.config import EvaluationConfig, LossWeights, TrainConfig
+from neuro_latent_trainer.settings import EvaluationConfig, LossWeights, TrainConfig
 
 if TYPE_CHECKING:
     from neuro_latent_trainer.data import Record

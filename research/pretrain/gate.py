@@ -18,11 +18,11 @@ from safetensors.torch import load_file, save_file
 
 from neuro_latent_trainer.adapter_folder import WEIGHTS_FILE
 from neuro_latent_trainer.card import model_card
-from neuro_latent_trainer.config import TrainConfig
 from neuro_latent_trainer.data import read_records
 from neuro_latent_trainer.embeddings import EmbeddingCache
 from neuro_latent_trainer.gate_fit import Grouped, fit_weights, groups_of, make_gate, write_scored
 from neuro_latent_trainer.model import PromptOptimizer
+from neuro_latent_trainer.settings import TrainConfig
 from neuro_latent_trainer.written import Part
 from research.pretrain.rows import judged_pairs, texts_to_leave_alone
 

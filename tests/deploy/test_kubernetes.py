@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 import yaml
 
-from neuro_latent_serving.launch.supervisor import ServerConfig
+from neuro_latent_serving.launch.triton_server import ServerConfig
 from tests.deploy.conftest import ROOT
 from tests.deploy.monitoring import RULES
 

@@ -13,7 +13,7 @@ from neuro_latent_trainer.sample import SAMPLE_TASKS
 
 TASKS = 32
 REWRITES = Path(__file__).with_name("rewrites.jsonl")
-"""What the pair of 4cb0749 made of the first 100 sample tasks, whole prompts written again: it changed their meaning."""
+"""What the pair of 4cb0749 made of the first 100 sample tasks: whole prompts, often with another meaning."""
 
 
 @pytest.fixture(scope="module")

@@ -168,6 +168,6 @@ def test_a_killed_model_leaves_nobody_waiting_and_the_server_can_be_started_agai
     assert all(isinstance(outcome, NeuroLatentError) for outcome in outcomes), outcomes
     with pytest.raises(ServerEndedError, match="ended by itself"):
         watch(doomed)
-    with doomed.again() as again, Client(again.grpc_url, timeout=wire.TIMEOUT) as client:
+    with doomed.successor() as again, Client(again.grpc_url, timeout=wire.TIMEOUT) as client:
         assert again.ports == doomed.ports
         assert client.optimize(prompts[0], max_length=4).text

@@ -8,8 +8,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from neuro_latent_trainer.config import TrainConfig
 from neuro_latent_trainer.sample import sample_rows
+from neuro_latent_trainer.settings import TrainConfig
 from research.evaluate import ablation
 
 app = typer.Typer()

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from neuro_latent_trainer import sample
-from neuro_latent_trainer.config import TrainConfig
 from neuro_latent_trainer.data import Record
+from neuro_latent_trainer.settings import TrainConfig
 from neuro_latent_trainer.training import Run
 
 torch.set_num_threads(1)

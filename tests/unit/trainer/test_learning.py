@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from neuro_latent_trainer.config import TrainConfig
 from neuro_latent_trainer.evaluation.evaluate import ADAPTER, EvaluationConfig, score
+from neuro_latent_trainer.settings import TrainConfig
 from neuro_latent_trainer.training import Observer, Run
 from tests.unit.trainer.conftest import sample_records
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from neuro_latent_trainer.config import LossWeights
 from neuro_latent_trainer.losses import (
     IGNORE,
     ContrastiveHead,
@@ -17,6 +16,7 @@ from neuro_latent_trainer.losses import (
     info_nce,
     soft_prompt_kl,
 )
+from neuro_latent_trainer.settings import LossWeights
 from tests.unit.trainer.conftest import sample_records
 
 LOSSES = ("generation", "distillation", "contrastive", "kl")

@@ -12,7 +12,6 @@ import transformers
 import typer
 from typer.testing import CliRunner
 
-from neuro_latent_trainer.config import EvaluationConfig
 from neuro_latent_trainer.data import read_records
 from neuro_latent_trainer.evaluation.cli import evaluate
 from neuro_latent_trainer.evaluation.evaluate import ADAPTER, SERVED, SHUFFLED
@@ -24,6 +23,7 @@ from neuro_latent_trainer.evaluation.tasks import Task, TaskError, read_tasks
 from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.responders import ResponderError, open_responder
 from neuro_latent_trainer.responders.local import LocalResponder
+from neuro_latent_trainer.settings import EvaluationConfig
 from tests import tiny
 from tests.unit.trainer.openai_server import OpenAIServer, serving
 

@@ -20,8 +20,8 @@ from typer.testing import CliRunner
 
 from neuro_latent_trainer import adapter_folder
 from neuro_latent_trainer.cli import train
-from neuro_latent_trainer.config import LossWeights, TrainConfig
 from neuro_latent_trainer.sample import encode_rows, sample_rows
+from neuro_latent_trainer.settings import LossWeights, TrainConfig
 from neuro_latent_trainer.sources import Sources, read_sources
 from tests.unit.trainer.conftest import SMALL
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from neuro_latent_core.form import Form
 from neuro_latent_trainer.choices import INSTRUCTIONS, Pooling, ProjectorForm, without_removed
 from neuro_latent_trainer.gate import Gate
-from neuro_latent_trainer.settings import Settings
+from neuro_latent_trainer.settings_model import Settings
 
 
 class AdapterConfig(Settings, strict=True):

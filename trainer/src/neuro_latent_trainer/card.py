@@ -4,7 +4,7 @@ from typing import Any
 
 from neuro_latent_core.form import Form
 from neuro_latent_trainer.adapter import AdapterConfig
-from neuro_latent_trainer.config import TrainConfig
+from neuro_latent_trainer.settings import TrainConfig
 
 WRITES: dict[Form, str] = {
     "complement": "writes what is missing behind the prompt. The prompt itself stays as it is, byte for byte; where\n"

@@ -20,8 +20,8 @@ from neuro_latent_trainer.command_line import (
     say,
     stopping_with_a_checkpoint,
 )
-from neuro_latent_trainer.config import CONFIG_FILE, TrainConfig
 from neuro_latent_trainer.errors import TrainerError
+from neuro_latent_trainer.settings import CONFIG_FILE, TrainConfig
 
 if TYPE_CHECKING:
     from neuro_latent_core.form import Form

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from neuro_latent_trainer.settings import Settings, choices_of, is_table
+from neuro_latent_trainer.settings_model import Settings, choices_of, is_table
 
 if TYPE_CHECKING:
     from neuro_latent_trainer.data import Dataset

@@ -1,122 +1,151 @@
-"""Settings that are declared once: name, type, range, default and help of each stand in one field of a model.
+"""All settings of a training run and of an evaluation; each is declared here and nowhere else."""
 
-From the fields come the checks and their messages, the file that ``--config`` reads and ``--show-config`` prints, and
-the options of the command line (:func:`~neuro_latent_trainer.command_line.configured_by`).
-"""
-
-import difflib
-import json
-import textwrap
-import tomllib
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal, Self, get_args, get_origin
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import Field, model_validator
 
-from neuro_latent_core.encoding import decode
+from neuro_latent_core.form import Form
+from neuro_latent_trainer.choices import EMBEDDED, Pooling, Precision, ProjectorForm, TrainingForm
+from neuro_latent_trainer.settings_model import Settings
 
-_KINDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-_LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+SHAPE = ("black_box_width", "soft_prompt_tokens", "dropout", "projector", "bottleneck_width", "pooling")
+"""Settings that an adapter keeps."""
+CONFIG_FILE = "config.toml"
+"""In a run's folder: its settings, for ``--config``."""
 
 
-class Settings(BaseModel):
-    """Frozen settings, checked when they are made; a subclass may hold another as a table of a file.
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """Which settings are not the same, and how; "" where all are."""
+    names = sorted(name for name in here if here[name] != there.get(name))
+    return ", ".join(f"{name} {there.get(name)!r} there, {here[name]!r} here" for name in names)
 
-    Raises:
-        ValueError: a setting is unknown, of another type or out of its range; the message names it, its value and what
-            is allowed.
-    """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+def check_epochs(settings: Any) -> Any:
+    """Refuse settings with no epochs at all."""
+    if settings.phase1_epochs + settings.phase2_epochs == 0:
+        raise ValueError("phase1_epochs and phase2_epochs are both 0: there is nothing to train")
+    return settings
 
-    def __init__(self, **values: Any) -> None:
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            raise ValueError("; ".join(self._problem(found) for found in error.errors())) from None
 
-    @classmethod
-    def _problem(cls, error: Any) -> str:
-        """What is wrong, in words; ``error`` is one of pydantic's."""
-        name = ".".join(map(str, error["loc"]))
-        if error["type"] == "value_error":  # in words already: of a table, or of several settings together
-            return f"{name}.{error['ctx']['error']}" if name else str(error["ctx"]["error"])
-        if error["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(name, cls.model_fields, 3) or cls.model_fields
-            return f"no setting is called {name!r}; there are: {', '.join(near)}"
-        if error["type"] == "missing":
-            return f"{name} is missing"
-        field = cls.model_fields[name]
-        limits = limits_of(field) if error["type"].startswith(("greater", "less", "finite", "literal")) else ""
-        return f"{name} must be {limits or kind_of(field)}, not {error['input']!r}"
+class LossWeights(Settings):
+    """Weights of one phase's losses; 0 switches a loss off."""
 
-    def replace(self, **changes: Any) -> Self:
-        """The same with some changes; a dictionary changes only what it names of a table.
+    generation: float = Field(default=1.0, description="Cross-entropy of the target through T5.")
+    distillation: float = Field(default=0.0, description="MSE of the intent to the enhanced prompt's embedding.")
+    contrastive: float = Field(default=0.0, description="InfoNCE towards the own enhanced prompt.")
+    kl: float = 0.01  # of no effect in a file: kl_weight holds in both phases
+
+
+class TrainConfig(Settings):
+    """Settings of a training run."""
+
+    encoder: str = Field(default=f"{EMBEDDED}/encoder", description="Frozen encoder: Hub name or local folder.")
+    generator: str = Field(default=f"{EMBEDDED}/generator", description="Frozen T5: Hub name or local folder.")
+    form: TrainingForm = Field(
+        default="auto",
+        description="What T5 learns to write: complement (text behind the raw prompt, which stays as it is), rewrite "
+        "(a whole new prompt), or auto: complement where the data has a column of them or nine in ten enhanced prompts "
+        "begin with their raw prompt. With start_from, auto is the form of that adapter.",
+    )
+    phase1_epochs: int = Field(default=3, ge=0, description="Epochs of distillation.")
+    phase2_epochs: int = Field(default=3, ge=0, description="Epochs of contrastive training.")
+    batch_size: int = Field(default=32, ge=1, description="Records a step, over all processes.")
+    micro_batch_size: int = Field(
+        default=0, ge=0, description="The most records that T5 sees at once: less memory, the same step; 0 is all."
+    )
+    learning_rate: float = Field(default=1e-3, gt=0, description="AdamW's peak rate.")
+    base_learning_rate: float = Field(
+        default=0.1,
+        gt=0,
+        description="The rate of what all soft prompts have in common, in spreads of T5's embeddings a step.",
+    )
+    weight_decay: float = Field(default=0.01, ge=0, description="AdamW's weight decay.")
+    warmup_share: float = Field(default=0.05, ge=0, lt=1, description="Share of the steps in which the rate rises.")
+    clip_norm: float = Field(default=1.0, gt=0, description="The largest norm of a step's gradient.")
+    kl_weight: float = Field(default=0.01, ge=0, description="Weight of the KL penalty on soft prompts.")
+    contrastive_temperature: float = Field(default=0.07, gt=0, description="Of InfoNCE.")
+    input_mask: float = Field(
+        default=0.15, ge=0, lt=1, description="Share of the prompt's tokens hidden from T5 in training."
+    )
+    projector: ProjectorForm = Field(default="residual", description="How an intent becomes soft prompts.")
+    soft_prompt_tokens: int = Field(default=20, ge=1, description="Number of soft prompts.")
+    black_box_width: int = Field(default=1024, ge=1, description="Hidden units of the black box.")
+    bottleneck_width: int = Field(default=128, ge=1, description="Hidden units of the residual projector.")
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="In the black box.")
+    pooling: Pooling = Field(default="mean", description="Of the encoder's states: their mean, or the first one.")
+    instruction: str = Field(
+        default="", description='What the soft prompts start as; "" is the instruction of the form.'
+    )
+    gate_share: float = Field(
+        default=0.1,
+        ge=0,
+        lt=1,
+        description="Share of the kinds of request (or clusters) kept out of training, for the gate of the complement "
+        "form to be fitted on; 0 fits none, and everything is served.",
+    )
+    start_from: str = Field(
+        default="", description="Adapter to go on training from, with other data or settings: folder, run or Hub name."
+    )
+    steered: bool = Field(
+        default=True, description="Start from the adapter that the generator was pre-trained with, where it has one."
+    )
+    linear_start: bool = Field(
+        default=True, description="Start the black box as the best linear guess of the enhanced prompt's embedding."
+    )
+    precision: Precision = Field(default="auto", description="Of T5's products; auto is bf16 on a GPU, else fp32.")
+    max_source_tokens: int = Field(default=128, ge=2, description="Longest raw prompt in training.")
+    max_target_tokens: int = Field(default=128, ge=2, description="Longest target in training.")
+    validation_share: float = Field(default=0.05, gt=0, lt=1, description="Share held out without --val-path.")
+    max_validation_records: int = Field(default=512, ge=1, description="The most held-out records, chosen by a hash.")
+    sample_every: int = Field(default=200, ge=0, description="Steps between sample texts; 0 is never.")
+    save_every: int = Field(default=500, ge=0, description="Steps between checkpoints within an epoch; 0 is never.")
+    seed: int = Field(default=0, ge=0, description="Seed of weights, order and masks.")
+    phase1: LossWeights = Field(
+        default=LossWeights(distillation=0.5), description="Weights of the losses of distillation."
+    )
+    phase2: LossWeights = Field(
+        default=LossWeights(distillation=0.1, contrastive=0.1),
+        description="Weights of the losses of contrastive training.",
+    )
+
+    _check_epochs = model_validator(mode="after")(check_epochs)
+
+    @property
+    def resolved_form(self) -> Form:
+        """The form to train.
 
         Raises:
-            ValueError: as at construction.
+            ValueError: it is still ``auto``.
         """
-        return type(self)(**_merged(self.model_dump(), changes))
+        if self.form == "auto":
+            raise ValueError("the form must be complement or rewrite by now: resolve auto by the data first")
+        return self.form
+
+    def weights(self, phase: Literal[1, 2]) -> LossWeights:
+        """The loss weights of a phase, with the run's KL weight."""
+        return (self.phase1 if phase == 1 else self.phase2).replace(kl=self.kl_weight)
 
     @classmethod
-    def read(cls, path: Path) -> Self:
-        """Settings of a TOML file; what it does not name keeps its default.
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The settings that this or another version saved: what is not there keeps its default, what nobody knows any
+        more is left aside.
 
         Raises:
-            OSError: it cannot be read.
-            ValueError: it is no TOML, or a setting is wrong; the message names the file.
+            ValueError: a setting is out of its range.
         """
-        try:
-            return cls().replace(**tomllib.loads(decode(path.read_bytes())))
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
-
-    def to_toml(self) -> str:
-        """All settings that have a description, each below a comment with it; :meth:`read` takes it."""
-        lines: list[str] = []
-        for name, field in sorted(type(self).model_fields.items(), key=lambda item: is_table(item[1])):
-            if field.description is None:
-                continue
-            value, limits = getattr(self, name), limits_of(field)
-            help = field.description.removesuffix(".") + (f" ({limits})." if limits else ".")
-            comment = textwrap.wrap(help, 110, initial_indent="# ", subsequent_indent="# ")
-            if isinstance(value, Settings):
-                lines += ["", *comment, f"[{name}]", value.to_toml().rstrip()]
-            else:
-                lines += [*comment, f"{name} = {json.dumps(value, ensure_ascii=False)}"]
-        return "".join(f"{line}\n" for line in lines)
+        return cls(**{name: values[name] for name in cls.model_fields if name in values})
 
 
-def is_table(field: FieldInfo) -> bool:
-    """Whether a field holds other settings."""
-    return isinstance(field.annotation, type) and issubclass(field.annotation, Settings)
+class EvaluationConfig(Settings):
+    """What an evaluation looks at."""
 
-
-def choices_of(field: FieldInfo) -> tuple[str, ...]:
-    """The values that a field allows; none where it is no choice."""
-    return get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
-
-
-def kind_of(field: FieldInfo) -> str:
-    """The type of a field in words."""
-    return "a table" if is_table(field) else _KINDS.get(field.annotation, "text")
-
-
-def limits_of(field: FieldInfo) -> str:
-    """What a field allows, as ``at least 0 and below 1``; "" where it has no limits."""
-    if choices := choices_of(field):
-        return f"one of {', '.join(choices)}"
-    found = {name: getattr(limit, name) for limit in field.metadata for name in _LIMITS if hasattr(limit, name)}
-    return " and ".join(f"{_LIMITS[name]} {limit}" for name, limit in found.items())
-
-
-def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Both, the tables of both merged too."""
-    tables = {
-        name: _merged(under[name], value)
-        for name, value in over.items()
-        if isinstance(value, Mapping) and isinstance(under.get(name), Mapping)
-    }
-    return {**under, **over, **tables}
+    rows: int = Field(
+        default=2000,
+        ge=2,
+        description="The most rows of --data, chosen by a hash, so that a file's order does not matter.",
+    )
+    max_length: int = Field(default=96, ge=1, le=512, description="The most tokens that a system writes.")
+    max_target_tokens: int = Field(
+        default=128, ge=1, description="The most tokens of a gold text that count for the cross-entropy."
+    )

@@ -24,7 +24,6 @@ from neuro_latent_trainer.backbones import Encoder, Generator, load_encoder, loa
 from neuro_latent_trainer.card import model_card
 from neuro_latent_trainer.checkpoint import Position
 from neuro_latent_trainer.choices import INSTRUCTIONS, without_removed
-from neuro_latent_trainer.config import SHAPE, LossWeights, TrainConfig, differences
 from neuro_latent_trainer.data import FEEDBACK, Record, sample_records
 from neuro_latent_trainer.embeddings import EmbeddingCache
 from neuro_latent_trainer.examples import Batch, Examples, all_texts
@@ -33,6 +32,7 @@ from neuro_latent_trainer.generation import generation_gradient
 from neuro_latent_trainer.losses import ContrastiveHead, distillation_loss, generation_loss, info_nce, soft_prompt_kl
 from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.schedule import warmup_then_cosine
+from neuro_latent_trainer.settings import SHAPE, LossWeights, TrainConfig, differences
 
 SAMPLES = 3
 """How many validation prompts are generated from while training."""

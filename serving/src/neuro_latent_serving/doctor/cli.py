@@ -13,7 +13,7 @@ from neuro_latent_serving.doctor import installation
 from neuro_latent_serving.doctor.findings import ERROR, WARNING, Outcome, count, examine, facts, show
 from neuro_latent_serving.doctor.repository_checks import check_device, check_files, python_models
 from neuro_latent_serving.gateway.config import GatewayConfig
-from neuro_latent_serving.launch.supervisor import ServerConfig
+from neuro_latent_serving.launch.triton_server import ServerConfig
 from neuro_latent_serving.options import given, takes
 from neuro_latent_serving.web.ports import Ports
 

@@ -101,11 +101,7 @@ class SampledSequences:
 
     def _chosen(self, slot: _Slot, result: StepResult) -> tuple[list[int], list[float]]:
         if slot.sampler is None:
-            best = result.next_token_BW[slot.row].tolist()
-            right = 0
-            while right < len(slot.draft) and slot.draft[right] == best[right]:
-                right += 1
-            return best[: right + 1], result.next_logprob_BW[slot.row, : right + 1].tolist()
+            return _verified(slot, result)
         if slot.sampler.needs_all:
             assert result.logprobs_BWV is not None
             token, logprob = slot.sampler.draw(result.logprobs_BWV[slot.row, 0])
@@ -122,6 +118,15 @@ class SampledSequences:
         """Rows of the cache have new numbers: old -> new."""
         for slot in self._slots:
             slot.row = rows.get(slot.row, slot.row)
+
+
+def _verified(slot: _Slot, result: StepResult) -> tuple[list[int], list[float]]:
+    """The drafted tokens that the model would have chosen itself, and the one that it chooses behind them."""
+    best = result.next_token_BW[slot.row].tolist()
+    right = 0
+    while right < len(slot.draft) and slot.draft[right] == best[right]:
+        right += 1
+    return best[: right + 1], result.next_logprob_BW[slot.row, : right + 1].tolist()
 
 
 class Beams:

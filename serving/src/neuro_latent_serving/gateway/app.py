@@ -15,7 +15,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from neuro_latent_client import (
     AsyncClient,
@@ -30,10 +30,11 @@ from neuro_latent_client import (
 from neuro_latent_core.protocol import FEEDBACK_MODEL
 from neuro_latent_serving import __version__
 from neuro_latent_serving.gateway import problems
-from neuro_latent_serving.gateway.api_keys import ApiKeys, RateLimit
+from neuro_latent_serving.gateway.api_keys import ApiKeys
 from neuro_latent_serving.gateway.config import GatewayConfig
 from neuro_latent_serving.gateway.middleware import (
     CLIENT_LEFT,
+    AccessMiddleware,
     BodyLimit,
     ForeignPages,
     GatewayMetrics,
@@ -60,9 +61,6 @@ ANSWERS = (400, 401, 413, 422, 429, 500, 502, 503, 504)
 
 FEEDBACK_CHECK_S = 2.0
 """How long the question may take whether feedback can be stored."""
-
-WRONG_KEYS = 30
-"""Requests without a known key that one address may send a minute."""
 
 EVENT = {
     "type": "object",
@@ -106,45 +104,6 @@ async def _caller(request: Request, _: Annotated[HTTPAuthorizationCredentials | 
 
 
 Caller = Annotated[str, Depends(_caller)]
-
-
-class AccessMiddleware:
-    """Refuses who has no key, or asks too often, before the body is read."""
-
-    def __init__(self, app: ASGIApp, keys: ApiKeys | None, config: GatewayConfig) -> None:
-        self._app, self._keys, self._config = app, keys, config
-        self._limit = RateLimit(config.rate) if config.rate else None
-        self._wrong = RateLimit(WRONG_KEYS)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "POST":
-            try:
-                scope["state"]["caller"] = self._caller(Request(scope))
-            except ProblemError as error:
-                scope["state"]["noted"]["error"] = str(error)
-                await error.response(scope["state"]["request_id"])(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
-
-    def _caller(self, request: Request) -> str:
-        name, address = "", request.client.host if request.client else ""
-        if self._keys is not None:
-            scheme, _, key = request.headers.get("authorization", "").partition(" ")
-            given = key.strip() if scheme.lower() == "bearer" else ""
-            name = (given and self._keys.name_of(given)) or ""
-            if not name:
-                if wait := self._wrong.wait_s(address):
-                    raise _too_often(f"more than {WRONG_KEYS} requests a minute without a known API key", wait)
-                detail = "this API key is not known" if given else "send an API key: Authorization: Bearer KEY"
-                raise ProblemError(401, detail, headers={"WWW-Authenticate": "Bearer"})
-            request.state.noted["key"] = name
-        if self._limit is not None and (wait := self._limit.wait_s(name or address)):
-            raise _too_often(f"more than {self._config.rate} requests a minute", wait)
-        return name
-
-
-def _too_often(detail: str, wait_s: float) -> ProblemError:
-    return ProblemError(429, detail, headers={"Retry-After": str(math.ceil(wait_s))})
 
 
 def _note_prompt(request: Request, gateway: Gateway, body: OptimizeRequest) -> None:

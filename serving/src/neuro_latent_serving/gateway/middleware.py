@@ -1,7 +1,9 @@
-"""Around every request: its id, headers that keep it in its place, a log line, metrics, and the limit of its body."""
+"""Around every request: its id, headers that keep it in its place, a log line, metrics, the limit of its body, and who
+may send it."""
 
 import asyncio
 import logging
+import math
 import re
 import time
 import uuid
@@ -13,8 +15,11 @@ import structlog
 from fastapi import HTTPException
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from neuro_latent_serving.gateway.api_keys import ApiKeys, RateLimit
+from neuro_latent_serving.gateway.config import GatewayConfig
 from neuro_latent_serving.gateway.page import HEADERS
 from neuro_latent_serving.gateway.problems import ProblemError
 from neuro_latent_serving.web.connection import BODY_S
@@ -22,6 +27,9 @@ from neuro_latent_serving.web.foreign_page import foreign_page
 
 REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 CLIENT_LEFT = 499
+
+WRONG_KEYS = 30
+"""Requests without a known key that one address may send a minute."""
 
 
 class GatewayMetrics:
@@ -160,3 +168,42 @@ class BodyLimit:
             return message
 
         await self._app(scope, limited, send)
+
+
+class AccessMiddleware:
+    """Refuses who has no key, or asks too often, before the body is read."""
+
+    def __init__(self, app: ASGIApp, keys: ApiKeys | None, config: GatewayConfig) -> None:
+        self._app, self._keys, self._config = app, keys, config
+        self._limit = RateLimit(config.rate) if config.rate else None
+        self._wrong = RateLimit(WRONG_KEYS)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST":
+            try:
+                scope["state"]["caller"] = self._authenticate(Request(scope))
+            except ProblemError as error:
+                scope["state"]["noted"]["error"] = str(error)
+                await error.response(scope["state"]["request_id"])(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _authenticate(self, request: Request) -> str:
+        name, address = "", request.client.host if request.client else ""
+        if self._keys is not None:
+            scheme, _, key = request.headers.get("authorization", "").partition(" ")
+            given = key.strip() if scheme.lower() == "bearer" else ""
+            name = (given and self._keys.name_of(given)) or ""
+            if not name:
+                if wait := self._wrong.wait_s(address):
+                    raise _too_often(f"more than {WRONG_KEYS} requests a minute without a known API key", wait)
+                detail = "this API key is not known" if given else "send an API key: Authorization: Bearer KEY"
+                raise ProblemError(401, detail, headers={"WWW-Authenticate": "Bearer"})
+            request.state.noted["key"] = name
+        if self._limit is not None and (wait := self._limit.wait_s(name or address)):
+            raise _too_often(f"more than {self._config.rate} requests a minute", wait)
+        return name
+
+
+def _too_often(detail: str, wait_s: float) -> ProblemError:
+    return ProblemError(429, detail, headers={"Retry-After": str(math.ceil(wait_s))})

@@ -6,7 +6,7 @@ leaves no process and no shared memory behind, whichever way the block, or the p
 
 from neuro_latent_serving.errors import ServeError, ServerEndedError, UsageError
 from neuro_latent_serving.launch.binary import TritonBinary, find_tritonserver
-from neuro_latent_serving.launch.supervisor import ReadyModel, ServerConfig, TritonServer
+from neuro_latent_serving.launch.triton_server import ReadyModel, ServerConfig, TritonServer
 from neuro_latent_serving.web.ports import FREE_PORTS, Ports
 
 __all__ = [

@@ -23,7 +23,7 @@ from neuro_latent_serving.gateway.api_keys import RateLimit
 from neuro_latent_serving.gateway.cli import GATEWAY_HINT, make_gateway
 from neuro_latent_serving.gateway.config import GatewayConfig
 from neuro_latent_serving.launch.binary import find_tritonserver
-from neuro_latent_serving.launch.supervisor import ServerConfig, TritonServer
+from neuro_latent_serving.launch.triton_server import ServerConfig, TritonServer
 from neuro_latent_serving.options import given, takes
 from neuro_latent_serving.repository.check import DEFAULT_REPOSITORY, Manifest, check_repository, newest_adapters
 from neuro_latent_serving.repository.export import adapter_weights, export_run, is_exported, refuse_to_drop_adapters
@@ -143,27 +143,45 @@ def serve(
                     return
             manifest = check_repository(repository, verify=verify)
             server = TritonServer(repository, config)
-            budget = RateLimit(restarts) if restarts else None
-            failed_starts = FAILED_STARTS  # the first one may not fail
-            while True:
-                try:
-                    supervise(server, front, manifest, signals, as_json=as_json)
-                    return
-                except (ServerEndedError, StartError) as error:
-                    failed_starts = failed_starts + 1 if isinstance(error, StartError) else 0
-                    if budget is None or failed_starts > FAILED_STARTS:
-                        raise
-                    if front is not None:
-                        is_stalled = isinstance(error, ServerEndedError) and error.stalled
-                        front.metrics.restarts.labels("stalled" if is_stalled else "failed").inc()
-                    server = server.again()
-                    warn(error.message)
-                    wait = budget.wait_s("")
-                    when = f" in {math.ceil(wait)} seconds, for it ended too often in the last minute" if wait else ""
-                    console.print(f"starting it again{when}", soft_wrap=True, highlight=False)
-                    while wait and not signals.requested():
-                        time.sleep(min(wait, 0.1))
-                        wait = budget.wait_s("")
+            serve_with_restarts(server, front, manifest, signals, restarts, as_json=as_json)
+
+
+def serve_with_restarts(
+    server: TritonServer,
+    front: "GatewayServer | None",
+    manifest: Manifest,
+    signals: StopSignals,
+    restarts: int,
+    *,
+    as_json: bool,
+) -> None:
+    """Serve until asked to stop; start a server again that has ended by itself, ``restarts`` times a minute at most.
+
+    Raises:
+        ServerEndedError: it may not be started again.
+        StartError: the first start failed, or too many in a row.
+    """
+    budget = RateLimit(restarts) if restarts else None
+    failed_starts = FAILED_STARTS  # the first one may not fail
+    while True:
+        try:
+            serve_once(server, front, manifest, signals, as_json=as_json)
+            return
+        except (ServerEndedError, StartError) as error:
+            failed_starts = failed_starts + 1 if isinstance(error, StartError) else 0
+            if budget is None or failed_starts > FAILED_STARTS:
+                raise
+            if front is not None:
+                is_stalled = isinstance(error, ServerEndedError) and error.stalled
+                front.metrics.restarts.labels("stalled" if is_stalled else "failed").inc()
+            server = server.successor()
+            warn(error.message)
+            wait = budget.wait_s("")
+            when = f" in {math.ceil(wait)} seconds, for it ended too often in the last minute" if wait else ""
+            console.print(f"starting it again{when}", soft_wrap=True, highlight=False)
+            while wait and not signals.requested():
+                time.sleep(min(wait, 0.1))
+                wait = budget.wait_s("")
 
 
 def settle_adapters(repository: Path, config: ServerConfig, should_stop: Callable[[], bool]) -> None:
@@ -202,7 +220,7 @@ def settle_adapters(repository: Path, config: ServerConfig, should_stop: Callabl
         warn(f"version {number} of the adapters does not answer and is withdrawn; add its adapter again")
 
 
-def supervise(
+def serve_once(
     server: TritonServer, front: "GatewayServer | None", manifest: Manifest, signals: StopSignals, *, as_json: bool
 ) -> None:
     """Start the server and what stands in front of it, tell what they serve, and stop them when asked.

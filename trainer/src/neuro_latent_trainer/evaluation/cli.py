@@ -20,9 +20,9 @@ from neuro_latent_trainer.command_line import (
     read_data,
     say,
 )
-from neuro_latent_trainer.config import EvaluationConfig
 from neuro_latent_trainer.errors import TrainerError
 from neuro_latent_trainer.evaluation import responder_cli, tables
+from neuro_latent_trainer.settings import EvaluationConfig
 
 PREFERENCE_COLUMNS = "raw=raw_prompt,enhanced=success,failed=failed"
 

@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from neuro_latent_core.form import Form
-from neuro_latent_trainer.config import EvaluationConfig
 from neuro_latent_trainer.data import Record, sample_records
 from neuro_latent_trainer.evaluation import latent, measures, statistics
 from neuro_latent_trainer.evaluation.baselines import Baselines
@@ -34,6 +33,7 @@ from neuro_latent_trainer.evaluation.systems import (
     typical,
 )
 from neuro_latent_trainer.model import PromptOptimizer
+from neuro_latent_trainer.settings import EvaluationConfig
 
 RAW, NEAREST, CONSTANT, INSTRUCTION, PROMPT_TUNING = "raw", "nearest", "constant", "instruction", "prompt tuning"
 ADAPTER, FULL_FINETUNE = "adapter", "full fine-tune"

@@ -7,7 +7,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from neuro_latent_trainer.config import EvaluationConfig
 from neuro_latent_trainer.data import Record
 from neuro_latent_trainer.evaluation import measures, statistics
 from neuro_latent_trainer.evaluation.evaluate import (
@@ -19,6 +18,7 @@ from neuro_latent_trainer.evaluation.evaluate import (
 from neuro_latent_trainer.evaluation.served import as_served
 from neuro_latent_trainer.evaluation.systems import Conditioned, adapted
 from neuro_latent_trainer.model import PromptOptimizer
+from neuro_latent_trainer.settings import EvaluationConfig
 
 Rows = dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]
 """By figure: a value and a weight for every row."""

@@ -27,11 +27,11 @@ from neuro_latent_trainer.errors import TrainerError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from neuro_latent_trainer.config import EvaluationConfig
     from neuro_latent_trainer.data import Record
     from neuro_latent_trainer.evaluation.responses import Judge
     from neuro_latent_trainer.model import PromptOptimizer
     from neuro_latent_trainer.responders import Responder
+    from neuro_latent_trainer.settings import EvaluationConfig
 
 TITLES = {
     "added": "prompts changed",

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from neuro_latent_core.guard.language import is_english
-from neuro_latent_trainer.config import EvaluationConfig
 from neuro_latent_trainer.data import Record
 from neuro_latent_trainer.evaluation.evaluate import (
     ADAPTER,
@@ -17,6 +16,7 @@ from neuro_latent_trainer.evaluation.evaluate import (
 from neuro_latent_trainer.evaluation.served import as_served, nothing, whole
 from neuro_latent_trainer.evaluation.systems import Conditioned, adapted, nearest, typical
 from neuro_latent_trainer.model import PromptOptimizer
+from neuro_latent_trainer.settings import EvaluationConfig
 
 FILLER = "filler"
 

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 from neuro_latent_trainer.backbones import Generator, padded
 from neuro_latent_trainer.command_line import tracked
-from neuro_latent_trainer.config import EvaluationConfig
 from neuro_latent_trainer.losses import IGNORE
 from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
+from neuro_latent_trainer.settings import EvaluationConfig
 from neuro_latent_trainer.written import Part, parts_of
 
 BATCH = 32

@@ -8,7 +8,6 @@ from typing import Any, Literal
 import numpy as np
 from rich.table import Table
 
-from neuro_latent_trainer.config import EvaluationConfig
 from neuro_latent_trainer.data import Record
 from neuro_latent_trainer.evaluation import tables
 from neuro_latent_trainer.evaluation.evaluate import is_comparable
@@ -16,6 +15,7 @@ from neuro_latent_trainer.evaluation.paired import LOWER_IS_BETTER, Rows, compar
 from neuro_latent_trainer.evaluation.statistics import Floats
 from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.retraining.retrain_config import RetrainConfig
+from neuro_latent_trainer.settings import EvaluationConfig
 
 Verdict = Literal["better", "not worse", "undecided", "worse"]
 

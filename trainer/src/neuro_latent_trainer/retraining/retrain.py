@@ -18,7 +18,6 @@ import torch
 from neuro_latent_trainer import adapter_folder, checkpoint, files
 from neuro_latent_trainer.adapter import Adapter
 from neuro_latent_trainer.adapter_folder import AdapterError, SavedAdapter
-from neuro_latent_trainer.config import CONFIG_FILE, SHAPE, TrainConfig
 from neuro_latent_trainer.data import DataError, Record
 from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.retraining.decision import Decision, judge
@@ -26,6 +25,7 @@ from neuro_latent_trainer.retraining.feedback import read_feedback
 from neuro_latent_trainer.retraining.feedback_examples import FeedbackExamples, key, learn
 from neuro_latent_trainer.retraining.retrain_config import RetrainConfig
 from neuro_latent_trainer.retraining.training_mix import TrainingMix, mix
+from neuro_latent_trainer.settings import CONFIG_FILE, SHAPE, TrainConfig
 from neuro_latent_trainer.sources import Sources
 from neuro_latent_trainer.training import Observer, Run
 

@@ -2,8 +2,8 @@
 
 from pydantic import Field, model_validator
 
-from neuro_latent_trainer.config import check_epochs
-from neuro_latent_trainer.settings import Settings
+from neuro_latent_trainer.settings import check_epochs
+from neuro_latent_trainer.settings_model import Settings
 
 
 class Margins(Settings):

@@ -207,7 +207,7 @@ class TritonServer:
             failure = self._failure(f"tritonserver ended by itself ({exit_text(code)})")
             raise ServerEndedError(*failure, stalled=STALLED in self.log_text())
 
-    def again(self) -> "TritonServer":
+    def successor(self) -> "TritonServer":
         """A server like this one, for the same ports; to be started when this one has ended."""
         return TritonServer(self.repository, replace(self.config, ports=self.ports), models=self._expected)
 
