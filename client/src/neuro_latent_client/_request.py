@@ -138,12 +138,12 @@ def make_feedback_inputs(answer: Optimization | str, rating: int, details: Feedb
 
 
 def trace_headers(traceparent: str | None) -> dict[str, str]:
-    """The header that carries a W3C trace context; for None OpenTelemetry's current one, where it is used.
+    """The header that carries a W3C trace context; for None or "" OpenTelemetry's current one, where it is used.
 
     Raises:
         InvalidRequestError: ``traceparent`` is none.
     """
-    if traceparent is None:
+    if not traceparent:
         return _current_trace()
     if not isinstance(traceparent, str) or not _TRACEPARENT.fullmatch(traceparent):
         raise InvalidRequestError(f"traceparent: {traceparent!r} is not VERSION-TRACE-PARENT-FLAGS in hexadecimal")

@@ -19,7 +19,7 @@ Command = Callable[..., None]
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 def checked(cls: type[Config]) -> type[Config]:
     """Make a class a frozen dataclass that checks its values; a wrong one is a UsageError that names its option."""
-    made: Any = pydantic.dataclasses.dataclass(frozen=True)(cls)
+    made: Any = pydantic.dataclasses.dataclass(frozen=True, config=pydantic.ConfigDict(extra="forbid"))(cls)
     check = made.__init__
 
     def init(self: Any, *values: Any, **named: Any) -> None:

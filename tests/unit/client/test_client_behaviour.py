@@ -563,6 +563,8 @@ def test_the_trace_is_passed_on(client, script):
     list(client.stream("x", traceparent=TRACE))
     client.feedback("abc", 1, raw_prompt="x", enhanced_prompt="y", traceparent=TRACE)
     assert [request.headers["traceparent"] for request in script.requests] == [TRACE] * 3
+    client.optimize("x", traceparent="")  # as a caller passes it on who has none
+    assert "traceparent" not in script.requests[-1].headers
     with pytest.raises(InvalidRequestError, match="traceparent"):
         client.optimize("x", traceparent="00-short")
 

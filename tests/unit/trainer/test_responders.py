@@ -16,9 +16,9 @@ from neuro_latent_trainer.data import read_records
 from neuro_latent_trainer.evaluation.cli import evaluate
 from neuro_latent_trainer.evaluation.evaluate import ADAPTER, SERVED, SHUFFLED
 from neuro_latent_trainer.evaluation.responder_cli import score
-from neuro_latent_trainer.evaluation.responses import RAW, Judge, verdict
+from neuro_latent_trainer.evaluation.responses import RAW, Judge, _letter, verdict
 from neuro_latent_trainer.evaluation.rivals import FILLER, enhanced_by_system
-from neuro_latent_trainer.evaluation.scoring import ScoringConfig, adapter_samples, already, records
+from neuro_latent_trainer.evaluation.scoring import ScoringConfig, ScoringError, adapter_samples, already, records
 from neuro_latent_trainer.evaluation.tasks import Task, TaskError, read_tasks
 from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.responders import ResponderError, open_responder
@@ -134,6 +134,8 @@ def test_the_cache_asks_nothing_twice(server: OpenAIServer, tmp_path: Path) -> N
         ('{"prompt": 3}', "prompt must be a string"),
         ('{"prompt": "a", "bad": "b"}', "bad stands without a good answer"),
         ('{"prompt": "a", "checks": ["b"]}', "checks must be a list"),
+        ('{"prompt": "a", "checks": [{"id": "b", "kwargs": "c"}]}', "checks must be a list"),
+        ('{"prompt": "a", "good": "b", "checks": [{"id": "c"}]}', "a good answer or checks, not both"),
     ],
 )
 def test_lines_that_are_no_tasks(tmp_path: Path, line: str, message: str) -> None:
@@ -153,7 +155,6 @@ def test_nothing_added_is_exactly_nothing(local: LocalResponder) -> None:
     assert figures["margin_gain"]["nothing"] == [0, 0, 0]
     assert figures["added"] == {RAW: [0, 0, 0], "nothing": [0, 0, 0], "rubbish": [1, 1, 1]}
     assert figures["good_above_bad"]["nothing"] == figures["good_above_bad"][RAW]
-    assert verdict(figures, "nothing").startswith("does no harm")
 
 
 @pytest.mark.parametrize(
@@ -166,7 +167,11 @@ def test_nothing_added_is_exactly_nothing(local: LocalResponder) -> None:
     ],
 )
 def test_verdicts(interval: list[float], word: str) -> None:
-    assert verdict({"likelihood_gain": {"x": interval}}, "x").startswith(f"{word} (likelihood gain")
+    found = {"likelihood_gain": {"x": interval}, "rows": {"likelihood_gain": 40}}
+    value, low, high = (f"{figure:.3f}" for figure in interval)
+    assert verdict(found, "x") == f"{word} (likelihood gain {value}, {low} to {high}, of 40 tasks)"
+    few = {**found, "rows": {"likelihood_gain": 9}}
+    assert verdict(few, "x").startswith("unclear (")
 
 
 class Scripted:
@@ -195,7 +200,7 @@ def test_answers_are_compared_in_both_orders(local: LocalResponder) -> None:
     systems = {"long": ["a long", "b long"], "same": ["a", "b"]}
     fair = Judge(Scripted(local, "long")).figures(tasks, systems)
     assert fair["wins_gain"]["long"] == [1, 1, 1]
-    assert fair["wins_gain"]["same"] == fair["wins_gain"][RAW] == [0, 0, 0]
+    assert fair["wins_gain"]["same"] == [0, 0, 0]
     assert "long" not in fair["wins_gain_at_like_length"]
     biased = Judge(Scripted(local, "first")).figures(tasks, systems)
     assert biased["wins_gain"]["long"] == [0, 0, 0]
@@ -238,9 +243,37 @@ def test_scores_become_training_data(optimizer: PromptOptimizer, local: LocalRes
 def test_a_file_of_scores_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "scored.jsonl"
     assert already(path) == set()
-    path.write_text('{"raw_prompt": "a"}\n{"raw_pro')
-    assert already(path) == {"a"}
-    assert path.read_text() == '{"raw_prompt": "a"}\n'
+    record = json.dumps({"raw_prompt": "a\u2028b", "candidates": []}, ensure_ascii=False) + "\n"
+    path.write_text(record + '{"raw_pro')
+    assert already(path) == {"a\u2028b"}
+    assert path.read_text() == record
+
+
+@pytest.mark.parametrize("text", ['{"prompt": "a"}\n{"prompt": "b"}', '{"prompt": "a"}\n', "no JSON"])
+def test_another_file_is_left_as_it_is(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "tasks.jsonl"
+    path.write_text(text)
+    with pytest.raises(ScoringError, match="no record"):
+        already(path)
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("said", "value"),
+    [("A", 1), ("**B**", -1), ("Answer B is better", -1), ("option a", 1), ("Both are equal", 0), ("T", 0), ("", 0)],
+)
+def test_what_a_judge_says(said: str, value: float) -> None:
+    assert _letter(said) == value
+
+
+def test_what_cannot_be_a_cache_or_an_address(tmp_path: Path, model_folder: Path) -> None:
+    (tmp_path / "file").write_text("no database, and long enough to be looked at as one" * 100)
+    for path in (tmp_path, tmp_path / "file"):
+        with pytest.raises(ResponderError, match="cannot be used"):
+            open_responder(str(model_folder), cache=path)
+    for url in ("localhost:8000", "http://localhost:x/v1"):
+        with pytest.raises(ResponderError, match="--responder-url"):
+            open_responder("tiny", url)
 
 
 def test_the_commands(adapter: Path, model_folder: Path, tmp_path: Path) -> None:

@@ -23,6 +23,11 @@ def test_two_servers_cannot_share_a_port() -> None:
         Ports(http=9000, metrics=9000)
 
 
+def test_a_setting_that_there_is_not_is_no_setting() -> None:
+    with pytest.raises(UsageError, match="--htpp 1"):
+        Ports(htpp=1)  # type: ignore[call-arg]
+
+
 def test_zero_takes_free_ports_that_differ() -> None:
     ports = claim_ports("127.0.0.1", FREE_PORTS)
     assert len({ports.http, ports.grpc, ports.metrics, 0}) == 4

@@ -1,5 +1,6 @@
 """``neuro-latent score``, and what ``neuro-latent evaluate --tasks`` prints."""
 
+import hashlib
 import json
 import time
 from pathlib import Path
@@ -91,7 +92,9 @@ def responses(
     from neuro_latent_trainer.evaluation.rivals import enhanced_by_system
     from neuro_latent_trainer.evaluation.tasks import read_tasks
 
-    asked = read_tasks(tasks)[: config.rows]
+    asked = read_tasks(tasks)
+    if len(asked) > config.rows:
+        asked = sorted(asked, key=lambda task: hashlib.sha256(task.prompt.encode()).digest())[: config.rows]
     systems = enhanced_by_system(model, [task.prompt for task in asked], train, config)
     figures = asker.figures(asked, systems)
     return {

@@ -4,6 +4,7 @@ Formulas, for a prompt p, its enhanced form p', a good answer y+ and a bad one y
 likelihood gain log p(y+ | p') - log p(y+ | p); margin m(p) = log p(y+ | p) - log p(y- | p), and its gain m(p') - m(p).
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -22,8 +23,12 @@ HARM = -0.05
 Prompts = Mapping[str, Sequence[str]]
 """By system, the enhanced prompt of every task."""
 
-MAIN_FIGURES = ("likelihood_gain", "constraints_gain", "wins_gain")
+FIGURE_OF = {"answers": "likelihood_gain", "checks": "constraints_gain", "alone": "wins_gain"}
+MAIN_FIGURES = tuple(FIGURE_OF.values())
 """What the verdict is of: the first that was measured."""
+
+LEAST_TASKS = 10
+"""With fewer an interval tells nothing."""
 
 LIKE_LENGTHS = 1.25
 """Two answers are alike in length up to this ratio."""
@@ -76,8 +81,11 @@ class Judge:
 
     @property
     def usage(self) -> Usage:
-        """What asking the responder has cost."""
-        return self._responder.usage
+        """What asking has cost, the judge included."""
+        if self._judge is self._responder:
+            return self._responder.usage
+        ours, theirs = vars(self._responder.usage), vars(self._judge.usage)
+        return Usage(**{name: ours[name] + theirs[name] for name in ours})
 
     def figures(self, tasks: Sequence[Task], systems: Prompts) -> dict[str, Any]:
         """Figures by name and system, each with a 95 % paired bootstrap interval; :data:`RAW` is one of the systems."""
@@ -86,9 +94,11 @@ class Judge:
         figures: dict[str, Any] = {
             "added": _means(
                 {n: [float(a != b) for a, b in zip(some, prompts[RAW], strict=True)] for n, some in prompts.items()}
-            )
+            ),
+            "rows": {},
         }
         for way, rows in by_way(tasks).items():
+            figures["rows"][FIGURE_OF[way]] = len(rows)
             figures |= ways[way]([tasks[r] for r in rows], {n: [some[r] for r in rows] for n, some in prompts.items()})
         return figures
 
@@ -137,7 +147,7 @@ class Judge:
 
     def _of_comparisons(self, tasks: Sequence[Task], prompts: Prompts) -> dict[str, Any]:
         raw = prompts[RAW]
-        found = {name: self._compare(raw, some, name) for name, some in prompts.items()}
+        found = {name: self._compare(raw, some, name) for name, some in prompts.items() if name != RAW}
         alike = {name: one.won[one.alike > 0] for name, one in found.items() if one.alike.any()}
         return {
             "wins_gain": _means({name: one.won for name, one in found.items()}),
@@ -154,6 +164,7 @@ class Judge:
 
     def _met(self, tasks: Sequence[Task], prompts: Sequence[str], name: str = "") -> Floats:
         checker = Checker()
+        checker.check(tasks)
         answers = self._answers(prompts, name)
         return np.array([checker.met(task, answer) for task, answer in zip(tasks, answers, strict=True)])
 
@@ -166,7 +177,7 @@ class Judge:
             for request, first, second in zip(raw, left, right, strict=True)
         ]
         said = self._judge.answers(asked, 4, _stage(name, "compared"))
-        verdicts = [{"A": 1.0, "B": -1.0}.get(text.strip()[:1].upper(), 0.0) for text in said]
+        verdicts = [_letter(text) for text in said]
         forth, back = np.array(verdicts[: len(raw)]), -np.array(verdicts[len(raw) :])
         same = np.array([a == b for a, b in zip(ours, theirs, strict=True)])
         lengths = np.array([[len(a) + 1, len(b) + 1] for a, b in zip(ours, theirs, strict=True)])
@@ -175,6 +186,12 @@ class Judge:
             agreed=((forth == back) | same).astype(float),
             alike=(lengths.max(1) <= LIKE_LENGTHS * lengths.min(1)).astype(float),
         )
+
+
+def _letter(said: str) -> float:
+    """1 where a judge says A, -1 for B, 0 for a tie or anything else."""
+    found = re.match(r"\W*(?:(?:answer|option)\s+)?([AB])\b", said, re.IGNORECASE)
+    return 0.0 if found is None else {"A": 1.0, "B": -1.0}[found[1].upper()]
 
 
 def _stage(name: str, what: str) -> str:
@@ -193,15 +210,18 @@ def by_way(tasks: Sequence[Task]) -> dict[str, list[int]]:
 def verdict(figures: Mapping[str, Any], system: str) -> str:
     """``helps``, ``harms``, ``does no harm`` or ``unclear``, and the figure that says so."""
     name = next(name for name in MAIN_FIGURES if name in figures)
+    rows = figures["rows"][name]
     found = Interval(*figures[name][system])
     bound = HARM if name == "likelihood_gain" else 0.0
-    if found.low > 0:
+    if rows < LEAST_TASKS:
+        word = "unclear"
+    elif found.low > 0:
         word = "helps"
     elif found.high < 0 and found.value < bound:
         word = "harms"
     else:
         word = "does no harm" if found.low >= HARM else "unclear"
-    return f"{word} ({name.replace('_', ' ')} {found})"
+    return f"{word} ({name.replace('_', ' ')} {found.value:.3f}, {found.low:.3f} to {found.high:.3f}, of {rows} tasks)"
 
 
 def _means(values: Mapping[str, Any]) -> dict[str, Any]:

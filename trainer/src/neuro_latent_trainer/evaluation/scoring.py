@@ -11,18 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 
 from neuro_latent_core.guard import rejects
 from neuro_latent_trainer.data import Record
+from neuro_latent_trainer.errors import TrainerError
 from neuro_latent_trainer.evaluation.evaluate import targets
 from neuro_latent_trainer.evaluation.responses import Judge
 from neuro_latent_trainer.evaluation.served import whole
-from neuro_latent_trainer.evaluation.systems import adapted, nearest
+from neuro_latent_trainer.evaluation.systems import adapted, embeddings
 from neuro_latent_trainer.evaluation.tasks import Task
 from neuro_latent_trainer.model import PromptOptimizer
 
 Source = Callable[[Sequence[str]], list[list[tuple[str, str]]]]
 """Raw prompts -> for each its candidates: where one comes from, and the enhanced prompt."""
+
+
+class ScoringError(TrainerError):
+    """Scores cannot be made or written."""
+
 
 CHUNK = 8
 """Prompts that are scored before their records are written."""
@@ -75,11 +82,23 @@ def adapter_samples(model: PromptOptimizer, config: ScoringConfig) -> Source:
 
 
 def nearest_text(model: PromptOptimizer, known: Sequence[Record]) -> Source:
-    """The text of the most similar training prompt."""
+    """The text of the most similar training prompt.
+
+    Raises:
+        ScoringError: no record says what to write in the adapter's form.
+    """
     form = model.adapter.config.form
     rows = [record for record in known if record.target(form) is not None]
-    asked, texts = [record.raw_prompt for record in rows], targets(rows, form)
-    return lambda prompts: [[("nearest", text)] for text in whole(prompts, nearest(model, prompts, asked, texts), form)]
+    if not rows:
+        raise ScoringError(f"--train has no text in the adapter's form, {form}")
+    texts = targets(rows, form)
+    known_KE = F.normalize(embeddings(model, [record.raw_prompt for record in rows]), dim=-1)
+
+    def find(prompts: Sequence[str]) -> list[list[tuple[str, str]]]:
+        nearest = (F.normalize(embeddings(model, prompts), dim=-1) @ known_KE.T).argmax(1).tolist()
+        return [[("nearest", text)] for text in whole(prompts, [texts[i] for i in nearest], form)]
+
+    return find
 
 
 def given(known: Sequence[Record], name: str) -> Source:
@@ -141,11 +160,25 @@ def _record(task: Task, scored: Sequence[Mapping[str, Any]], margin: float) -> d
 
 
 def already(path: Path) -> set[str]:
-    """The raw prompts that a file of records has; a last line that was cut off is removed."""
+    """The raw prompts that a file of records has; a last line that was cut off is removed.
+
+    Raises:
+        ScoringError: it holds something else.
+    """
     if not path.is_file():
         return set()
-    text = path.read_text(encoding="utf-8")
-    if not text.endswith("\n"):
-        text = text[: text.rfind("\n") + 1]
-        path.write_text(text, encoding="utf-8")
-    return {json.loads(line)["raw_prompt"] for line in text.splitlines() if line.strip()}
+    *lines, rest = path.read_text(encoding="utf-8").split("\n")
+    found = set()
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+            found.add(str(record["raw_prompt"]))
+            record["candidates"]
+        except (ValueError, KeyError, TypeError):
+            what = f"{path}, line {number} is no record of `neuro-latent score`: name another file"
+            raise ScoringError(what) from None
+    if rest:
+        if not lines:
+            raise ScoringError(f"{path} holds no record of `neuro-latent score`: name another file")
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return found

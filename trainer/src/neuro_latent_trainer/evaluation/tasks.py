@@ -2,7 +2,8 @@
 
 import importlib
 import json
-from collections.abc import Mapping
+import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def read_tasks(path: Path) -> list[Task]:
         TaskError: a line is no task, or there is none.
     """
     tasks = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
         if line.strip():
             try:
                 tasks.append(_task(json.loads(line)))
@@ -63,7 +64,11 @@ def _task(values: Any) -> Task:
     if texts["bad"].strip() and not texts["good"].strip():
         raise ValueError("bad stands without a good answer")
     checks = values.get("checks") or []
-    if not isinstance(checks, list) or not all(isinstance(c, dict) and isinstance(c.get("id"), str) for c in checks):
+    if checks and texts["good"].strip():
+        raise ValueError("a task has a good answer or checks, not both: make two tasks of it")
+    if not isinstance(checks, list) or not all(
+        isinstance(c, dict) and isinstance(c.get("id"), str) and isinstance(c.get("kwargs") or {}, dict) for c in checks
+    ):
         raise ValueError('checks must be a list like [{"id": "punctuation:no_comma", "kwargs": {}}]')
     return Task(**texts, checks=tuple(checks))
 
@@ -84,20 +89,37 @@ class Checker:
             ) from None
         self._instructions: Mapping[str, Any] = registry.INSTRUCTION_DICT
 
+    def check(self, tasks: Sequence[Task]) -> None:
+        """Make every instruction once, before anybody is asked.
+
+        Raises:
+            TaskError: a check is not known, or does not take its ``kwargs``.
+        """
+        for task in tasks:
+            for check in task.checks:
+                self._instruction(check, task.prompt)
+
     def met(self, task: Task, answer: str) -> float:
         """The share of a task's checks that an answer follows.
 
         Raises:
-            TaskError: a check is not known.
+            TaskError: a check is not known, or does not take its ``kwargs``.
         """
-        return sum(self._follows(check, task.prompt, answer) for check in task.checks) / len(task.checks)
+        if not answer.strip():
+            return 0.0
+        followed = [self._instruction(check, task.prompt).check_following(answer) for check in task.checks]
+        return sum(map(bool, followed)) / len(followed)
 
-    def _follows(self, check: Mapping[str, Any], prompt: str, answer: str) -> bool:
-        if check["id"] not in self._instructions:
-            raise TaskError(f"there is no check {check['id']!r}; known are {', '.join(sorted(self._instructions))}")
-        instruction = self._instructions[check["id"]](check["id"])
-        instruction.build_description(**{k: v for k, v in (check.get("kwargs") or {}).items() if v is not None})
-        asked = instruction.get_instruction_args()
-        if asked and "prompt" in asked:
-            instruction.build_description(prompt=prompt)
-        return bool(answer.strip()) and bool(instruction.check_following(answer))
+    def _instruction(self, check: Mapping[str, Any], prompt: str) -> Any:
+        name, given = check["id"], {k: v for k, v in (check.get("kwargs") or {}).items() if v is not None}
+        if name not in self._instructions:
+            raise TaskError(f"there is no check {name!r}; known are {', '.join(sorted(self._instructions))}")
+        random.seed(f"{prompt} {name}")  # what kwargs leave open is drawn: the same for every answer
+        instruction = self._instructions[name](name)
+        try:
+            instruction.build_description(**given)
+            if "prompt" in (instruction.get_instruction_args() or {}):
+                instruction.build_description(prompt=prompt)
+        except (AttributeError, TypeError, KeyError, ValueError) as error:
+            raise TaskError(f"the check {name!r} does not take kwargs {given}: {error}") from None
+        return instruction

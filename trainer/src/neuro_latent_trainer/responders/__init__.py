@@ -31,4 +31,4 @@ def open_responder(model: str, url: str | None = None, concurrency: int = 8, cac
         responder = LocalResponder(model)
     if cache is None:
         return responder
-    return CachedResponder(responder, cache)
+    return CachedResponder(responder, cache, at_a_time=1 if url is None else concurrency)

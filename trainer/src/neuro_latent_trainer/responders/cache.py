@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from neuro_latent_trainer.command_line import tracked
-from neuro_latent_trainer.responders.responder import Answered, Responder, Usage
-
-CHUNK = 16
-"""Items that are asked before they are written down."""
+from neuro_latent_trainer.responders.responder import Answered, Responder, ResponderError, Usage
 
 
 class CachedResponder:
@@ -20,14 +17,22 @@ class CachedResponder:
     Args:
         responder: who knows.
         path: an SQLite file; several runs may share it.
+        at_a_time: items that are asked before they are written down, and lost where one of them fails.
+
+    Raises:
+        ResponderError: the file cannot be used.
     """
 
-    def __init__(self, responder: Responder, path: Path) -> None:
-        self._responder, self.identity = responder, responder.identity
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = sqlite3.connect(path, timeout=60)
-        self._file.execute("PRAGMA journal_mode=WAL")
-        self._file.execute("CREATE TABLE IF NOT EXISTS known (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
+    def __init__(self, responder: Responder, path: Path, at_a_time: int) -> None:
+        self._responder, self.identity, self._at_a_time = responder, responder.identity, at_a_time
+        self._path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = sqlite3.connect(path, timeout=60)
+            self._file.execute("PRAGMA journal_mode=WAL")
+            self._file.execute("CREATE TABLE IF NOT EXISTS known (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
+        except (OSError, sqlite3.Error) as error:
+            raise ResponderError(f"the cache {path} cannot be used ({error}): see --responder-cache") from None
 
     @property
     def usage(self) -> Usage:
@@ -51,15 +56,20 @@ class CachedResponder:
         found = {key: json.loads(value) for key in set(keys) if (value := self._read(key)) is not None}
         self.usage.cached += sum(key in found for key in keys)
         missing = {key: item for key, item in zip(keys, items, strict=True) if key not in found}
-        chunks = [list(missing)[at : at + CHUNK] for at in range(0, len(missing), CHUNK)]
+        chunks = [list(missing)[at : at + self._at_a_time] for at in range(0, len(missing), self._at_a_time)]
         for some in tracked(chunks, stage, len(chunks)):
             values = dict(zip(some, ask([missing[key] for key in some]), strict=True))
-            with self._file:
-                self._file.executemany(
-                    "INSERT OR REPLACE INTO known VALUES (?, ?)", [(key, json.dumps(v)) for key, v in values.items()]
-                )
+            self._write(values)
             found |= values
         return [found[key] for key in keys]
+
+    def _write(self, values: dict[str, Any]) -> None:
+        rows = [(key, json.dumps(value)) for key, value in values.items()]
+        try:
+            with self._file:
+                self._file.executemany("INSERT OR REPLACE INTO known VALUES (?, ?)", rows)
+        except sqlite3.Error as error:
+            raise ResponderError(f"the cache {self._path} cannot be written: {error}") from None
 
     def _read(self, key: str) -> str | None:
         row = self._file.execute("SELECT value FROM known WHERE key = ?", (key,)).fetchone()

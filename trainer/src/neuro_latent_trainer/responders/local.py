@@ -14,7 +14,7 @@ from neuro_latent_trainer.responders.responder import Answered, ResponderError, 
 
 PROMPT_TOKENS = 1024
 ANSWER_TOKENS = 256
-"""What is read of a prompt (its end) and of an answer (its beginning)."""
+"""What is read of a prompt (its end; more where the model's window has room), and of an answer (its beginning)."""
 
 
 class LocalResponder:
@@ -44,6 +44,8 @@ class LocalResponder:
             raise ResponderError(f"--responder {model} cannot be loaded as a causal language model: {error}") from None
         if torch.cuda.is_available():
             self._model = self._model.cuda()
+        window = getattr(self._model.config, "max_position_embeddings", None) or PROMPT_TOKENS
+        self._prompt_tokens = max(PROMPT_TOKENS, window - ANSWER_TOKENS)
         self.identity = f"{path.name} {_fingerprint(self._model)}"
         self.usage = Usage()
 
@@ -88,7 +90,7 @@ class LocalResponder:
             chat = [{"role": "user", "content": prompt}]
             text = self._tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids[-PROMPT_TOKENS:]
+        return ids[-self._prompt_tokens :]
 
     def _count(self, prompt_tokens: int, answer_tokens: int) -> None:
         self.usage.asked += 1

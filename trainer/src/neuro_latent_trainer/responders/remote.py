@@ -38,7 +38,12 @@ class RemoteResponder:
         self._model, self._concurrency = model, concurrency
         # A server without keys takes any.
         key = os.environ.get(KEY_VARIABLE) or "none"
-        self._client = openai.OpenAI(base_url=url, api_key=key, timeout=TIMEOUT_S, max_retries=RETRIES)
+        if not url.startswith(("http://", "https://")):
+            raise ResponderError(f"--responder-url {url}: an address begins with http:// or https://")
+        try:
+            self._client = openai.OpenAI(base_url=url, api_key=key, timeout=TIMEOUT_S, max_retries=RETRIES)
+        except Exception as error:  # the package's HTTP library has errors of its own
+            raise ResponderError(f"--responder-url {url}: {error}") from None
         self.identity = f"{model} at {url}"
         self.usage, self._lock = Usage(), threading.Lock()
 

@@ -51,7 +51,9 @@ class RetrainConfig(Settings):
     )
     judged_rows: int = Field(default=256, ge=2, description="The most held-out rows of each kind, chosen by a hash.")
     least_rows: int = Field(default=20, ge=2, description="With fewer held-out rows of a kind nothing is decided.")
-    max_length: int = Field(default=96, ge=1, description="The most tokens of the texts that are written to be judged.")
+    max_length: int = Field(
+        default=96, ge=1, le=512, description="The most tokens of the texts that are written to be judged."
+    )
     significance: float = Field(
         default=0.05,
         gt=0,

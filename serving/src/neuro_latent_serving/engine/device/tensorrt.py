@@ -59,7 +59,7 @@ class TensorRtRuntime:
 
     Args:
         folder: of the engines.
-        cuda_graphs: whether steps are captured.
+        cuda_graphs: whether runs are captured.
 
     Raises:
         DeviceMissing: there is no GPU, or the engines were built for another one or by another TensorRT.
@@ -74,7 +74,7 @@ class TensorRtRuntime:
         self._logger = trt.Logger(trt.Logger.WARNING)
         self._library = trt.Runtime(self._logger)
         self._engines = {graph: self._open(folder / f"{graph}.plan") for graph in ("prefill", "step")}
-        self._captures = cuda_graphs
+        self._captures: set[Graph] = {"prefill", "step"} if cuda_graphs else set()
         self._stream = _done(cuda.cudaStreamCreate())
         scratch = max(engine.device_memory_size_v2 for engine in self._engines.values())
         self._scratch = CudaArray((max(scratch, 1),), np.uint8)
@@ -147,27 +147,27 @@ class TensorRtRuntime:
             nonlocal launch
             if launch is None:
                 self._run(graph, context, tensors)
-                if self._captures:
-                    launch = self._capture(context)
+                if graph in self._captures:
+                    launch = self._capture(graph, context)
                 return
             _done(cuda.cudaGraphLaunch(launch, self._stream))
             _done(cuda.cudaStreamSynchronize(self._stream))
 
         return run
 
-    def _capture(self, context: Any) -> Any:
+    def _capture(self, graph: Graph, context: Any) -> Any:
         mode = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         (failed,) = cuda.cudaStreamBeginCapture(self._stream, mode)
         if not failed:
             enqueued = context.execute_async_v3(int(self._stream))
-            failed, graph = cuda.cudaStreamEndCapture(self._stream)
+            failed, captured = cuda.cudaStreamEndCapture(self._stream)
             if not failed:
-                failed, launch = cuda.cudaGraphInstantiate(graph, 0) if enqueued else (NOT_ENQUEUED, None)
-                cuda.cudaGraphDestroy(graph)
+                failed, launch = cuda.cudaGraphInstantiate(captured, 0) if enqueued else (NOT_ENQUEUED, None)
+                cuda.cudaGraphDestroy(captured)
                 if not failed:
                     return launch
-        log.warning("steps cannot be captured as CUDA graphs and run without: %s", failed)
-        self._captures = False
+        log.warning("the %s cannot be captured as a CUDA graph and runs without: %s", graph, failed)
+        self._captures.discard(graph)
         return None
 
 
