@@ -82,8 +82,11 @@ def test_engines_write_what_the_graphs_write(
     assert together(start(slots=10), [ask(text, **mode) for text, mode in requests]) == want
     assert (cuda.launched > 0) is not failing
     assert cuda.graphs == 0
-    words = "steps cannot be captured as CUDA graphs and run without: "
-    assert [record.message for record in caplog.records] == ([words + NO_CAPTURE[failing]] if failing else [])
+    assert [record.message for record in caplog.records] == [
+        f"the {graph} cannot be captured as a CUDA graph and runs without: {NO_CAPTURE[failing]}"
+        for graph in ("prefill", "step")
+        if failing
+    ]
 
 
 def test_a_prompt_that_the_engines_do_not_take_is_refused_at_once(
