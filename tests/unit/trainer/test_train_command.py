@@ -89,6 +89,23 @@ def test_settings_of_other_versions_are_read_as_far_as_they_are_known() -> None:
     assert TrainConfig.from_dict(values) == config
 
 
+def test_files_of_settings(tmp_path: Path) -> None:
+    """A truth is no number, every character comes back, and settings of one command count together."""
+    file = tmp_path / "settings.toml"
+    file.write_text("seed = true\n")
+    with pytest.raises(ValueError, match="seed must be a whole number, not True"):
+        TrainConfig.read(file)
+    odd = TrainConfig(encoder='a\x7f"\u2028é')
+    file.write_text(odd.to_toml())
+    assert TrainConfig.read(file) == odd
+    file.write_text("phase2_epochs = 0\n")
+    done = run(
+        {"--config": file, "--data-path": tmp_path / "none.jsonl"},
+        *("--set", "phase1_epochs=0", "--set", "phase2_epochs=3"),
+    )
+    assert "none.jsonl" in done.stderr  # the settings were right
+
+
 def test_a_run_keeps_its_settings_for_the_next_one(options: dict[str, Any], tmp_path: Path) -> None:
     assert run(options, "--set", "phase2.distillation=0.3", "--set", "seed=5", "--seed", "6").exit_code == 0
     kept = TrainConfig.read(tmp_path / "run" / "config.toml")

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from neuro_latent_trainer.settings_model import Settings, choices_of, is_table
+from neuro_latent_trainer.settings_model import Settings, choices_of, is_table, merged
 
 if TYPE_CHECKING:
     from neuro_latent_trainer.data import Dataset
@@ -109,11 +109,12 @@ def configured_by(model: type[Chosen], *shown: str) -> Callable[[Callable[..., N
             try:
                 file = values.get("config_file")
                 settings = model.read(file) if file else model()
+                changes: dict[str, Any] = {}
                 for assignment in values.get("assignments") or ():
-                    settings = settings.replace(**_assigned(assignment))
+                    changes = merged(changes, _assigned(assignment))
                 sources = {name: context.get_parameter_source(name) for name in fields}
                 given = [name for name, source in sources.items() if source and source.name == "COMMANDLINE"]
-                settings = settings.replace(**{name: values[name] for name in given})
+                settings = settings.replace(**merged(changes, {name: values[name] for name in given}))
             except (OSError, ValueError) as error:
                 fail(Console(stderr=True), str(error), code=2)
             command(**{name: values[name] for name in own if name != target}, **{target: settings})

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticKnownError
 
 from neuro_latent_core.encoding import decode
 
@@ -37,6 +38,13 @@ class Settings(BaseModel):
         except ValidationError as error:
             raise ValueError("; ".join(self._problem(found) for found in error.errors())) from None
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation in (int, float):
+            raise PydanticKnownError("int_type")
+        return value
+
     @classmethod
     def _problem(cls, error: Any) -> str:
         """What is wrong, in words; ``error`` is one of pydantic's."""
@@ -58,7 +66,7 @@ class Settings(BaseModel):
         Raises:
             ValueError: as at construction.
         """
-        return type(self)(**_merged(self.model_dump(), changes))
+        return type(self)(**merged(self.model_dump(), changes))
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -85,7 +93,8 @@ class Settings(BaseModel):
             if isinstance(value, Settings):
                 lines += ["", *comment, f"[{name}]", value.to_toml().rstrip()]
             else:
-                lines += [*comment, f"{name} = {json.dumps(value, ensure_ascii=False)}"]
+                text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # which TOML wants escaped
+                lines += [*comment, f"{name} = {text}"]
         return "".join(f"{line}\n" for line in lines)
 
 
@@ -112,10 +121,10 @@ def limits_of(field: FieldInfo) -> str:
     return " and ".join(f"{_LIMITS[name]} {limit}" for name, limit in found.items())
 
 
-def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Both, the tables of both merged too."""
     tables = {
-        name: _merged(under[name], value)
+        name: merged(under[name], value)
         for name, value in over.items()
         if isinstance(value, Mapping) and isinstance(under.get(name), Mapping)
     }
