@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -74,9 +75,15 @@ class Browser:
         return self.driver.find_elements(By.CSS_SELECTOR, ".sentence")
 
     def button(self, name: str, within: WebElement | None = None) -> WebElement:
-        """By its accessible name."""
-        found = (within or self.driver).find_elements(By.CSS_SELECTOR, "button")
-        return next(button for button in found if button.accessible_name == name)
+        """By its accessible name; looked for again while the page draws its buttons anew."""
+
+        def look(_: Any) -> WebElement | None:
+            found = (within or self.driver).find_elements(By.CSS_SELECTOR, "button")
+            return next((button for button in found if button.accessible_name == name), None)
+
+        wait = WebDriverWait(self.driver, PATIENCE_S, 0.05, ignored_exceptions=[StaleElementReferenceException])
+        button: WebElement = wait.until(look)
+        return button
 
     def errors(self) -> list[Any]:
         """What the console has to say, a request's status aside."""
@@ -300,7 +307,7 @@ def test_a_prompt_is_never_markup(visit: Callable[..., Browser], triton: FakeSer
     assert "<b>bold</b>" in page.find(".prompt").text
     triton.form = "rewrite"
     page.improve("<b>bold</b>")
-    page.until(lambda: page.shown() == "Improved: <b>bold</b>")
+    assert page.done() == "Improved: <b>bold</b>"
     page.button("Changes").click()
     assert "<b>bold</b>" in page.find(".text").text
     assert page.driver.title == "Neuro-Latent Optimizer"
