@@ -13,6 +13,7 @@ import dataclasses
 import importlib
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -251,7 +252,7 @@ def main() -> None:
     card = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     note(card=card, onnxruntime=onnxruntime.__version__, torch=torch.__version__)
     t5 = make_t5(options.tiny)
-    work = Path("/tmp/decode-bench")
+    work = Path(tempfile.gettempdir()) / "decode-bench"
     rng = np.random.default_rng(0)
     states = rng.standard_normal((64, ENCODER_TOKENS, t5.config.d_model)).astype(np.float32)
     rows = [int(n) for n in options.rows.split(",")]

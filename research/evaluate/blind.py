@@ -20,13 +20,12 @@ import torch
 from torch.nn import functional as F
 
 from neuro_latent_core.guard.language import is_english
+from neuro_latent_trainer.evaluation.rivals import CONSTANT_TEXT
 from neuro_latent_trainer.gate_fit import write_scored
 from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.written import served
 from research.pretrain.grammar import kinds
 from research.pretrain.rows import details_of, judged_pairs, trained_kinds
-
-CONSTANT = "Keep the answer clear and short, say what you assume, and ask me if something important is missing."
 
 
 @torch.no_grad()
@@ -66,7 +65,7 @@ def write_sheet(adapter: str, output: Path, count: int) -> None:
         "adapter, as served": answers,
         "adapter, gate off": written,
         "nearest kind": nearest_kind(model, prompts),
-        "constant": [CONSTANT] * count,
+        "constant": [CONSTANT_TEXT] * count,
         "teacher": [row.complement for row in rows],
     }
     pairs = [pair for texts in systems.values() for pair in zip(prompts, texts, strict=True)]

@@ -152,7 +152,7 @@ def test_retrieval_and_explained_variance() -> None:
 
 
 def test_the_nearest_prompt_of_a_known_one_is_itself(optimizer: PromptOptimizer) -> None:
-    assert nearest(optimizer, RAW[3:6], RAW, GOLD) == GOLD[3:6]
+    assert nearest(optimizer, RAW, GOLD)(RAW[3:6]) == GOLD[3:6]
 
 
 def test_the_typical_text_is_the_one_nearest_to_the_mean_of_all(optimizer: PromptOptimizer) -> None:

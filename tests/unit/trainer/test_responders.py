@@ -18,12 +18,12 @@ from neuro_latent_trainer.evaluation.evaluate import ADAPTER, SERVED, SHUFFLED
 from neuro_latent_trainer.evaluation.responder_cli import score
 from neuro_latent_trainer.evaluation.responses import RAW, Judge, _letter, verdict
 from neuro_latent_trainer.evaluation.rivals import FILLER, enhanced_by_system
-from neuro_latent_trainer.evaluation.scoring import ScoringConfig, ScoringError, adapter_samples, already, records
+from neuro_latent_trainer.evaluation.scoring import ScoringError, adapter_samples, already, records
 from neuro_latent_trainer.evaluation.tasks import Task, TaskError, read_tasks
 from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.responders import ResponderError, open_responder
 from neuro_latent_trainer.responders.local import LocalResponder
-from neuro_latent_trainer.settings import EvaluationConfig
+from neuro_latent_trainer.settings import EvaluationConfig, ScoringConfig
 from tests import tiny
 from tests.unit.trainer.openai_server import OpenAIServer, serving
 
@@ -300,6 +300,11 @@ def test_the_commands(adapter: Path, model_folder: Path, tmp_path: Path) -> None
         (["evaluate", "--adapter", "A"], "give rows with --data FILE, or tasks"),
         (["evaluate", "--adapter", "A", "--tasks", "T", "--report", "R"], "--tasks takes one --adapter"),
         (["score", "--prompts", "T", "--output", "O"], "nothing makes candidates"),
+        (
+            ["score", "--prompts", "T", "--output", "O", "--concurrency", "0"],
+            "concurrency must be at least 1 and at most",
+        ),
+        (["evaluate", "--adapter", "A", "--tasks", "T", "--answer-tokens", "0"], "answer_tokens must be at least 1"),
         (["score", "--prompts", "T", "--output", "O", "--candidates", "C", "--train", "D"], "--train needs --adapter"),
     ],
 )

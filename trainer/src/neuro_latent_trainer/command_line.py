@@ -39,45 +39,6 @@ EmbeddingsOption = Annotated[
     ),
 ]
 
-ResponderOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Language model that answers: a folder in Hugging Face's format, a name on the Hub, or a GGUF file; with "
-        "--responder-url its name on that server.",
-        metavar="MODEL",
-    ),
-]
-ResponderUrlOption = Annotated[
-    str | None,
-    typer.Option(
-        help="OpenAI-compatible server of --responder, with its /v1; its key is taken from OPENAI_API_KEY.",
-        metavar="URL",
-    ),
-]
-JudgeOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Model that compares answers where tasks have neither good answers nor checks, where the responder is.",
-        metavar="MODEL",
-        show_default="the responder",
-    ),
-]
-AnswerTokensOption = Annotated[int, typer.Option(min=1, max=4096, help="The most tokens that the responder writes.")]
-ConcurrencyOption = Annotated[int, typer.Option(min=1, max=256, help="Requests to --responder-url at a time.")]
-PriceOption = Annotated[
-    tuple[float, float] | None,
-    typer.Option(help="Price of a million tokens read, and written: the cost is shown.", metavar="READ WRITTEN"),
-]
-CacheOption = Annotated[
-    Path | None,
-    typer.Option(
-        help="Where answers are kept, so that a run goes on and nothing is paid for twice.",
-        metavar="FILE",
-        show_default="~/.cache/neuro-latent/responses.sqlite",
-    ),
-]
-
-
 Chosen = TypeVar("Chosen", bound=Settings)
 
 
@@ -86,7 +47,7 @@ def configured_by(model: type[Chosen], *shown: str) -> Callable[[Callable[..., N
 
     In the parameter's place come an option for each of its fields (``--help`` shows those of ``shown``) and, where not
     all are shown, ``--config``, ``--set`` and ``--show-config``. An option counts more than ``--set``, and that more
-    than the file.
+    than the file. A command that takes several models is decorated once for each.
     """
     fields = {name: field for name, field in model.model_fields.items() if not is_table(field)}
     options: dict[str, Any] = {}
@@ -102,7 +63,7 @@ def configured_by(model: type[Chosen], *shown: str) -> Callable[[Callable[..., N
         taken: dict[str, Any] = {"context": (typer.Context, inspect.Parameter.empty)}
         for name, parameter in own.items():
             taken |= options if parameter.annotation is model else {name: (parameter.annotation, parameter.default)}
-        (target,) = own.keys() - taken.keys()
+        (target,) = (name for name, parameter in own.items() if parameter.annotation is model)
 
         @functools.wraps(command)
         def run(context: typer.Context, **values: Any) -> None:
@@ -117,7 +78,8 @@ def configured_by(model: type[Chosen], *shown: str) -> Callable[[Callable[..., N
                 settings = settings.replace(**merged(changes, {name: values[name] for name in given}))
             except (OSError, ValueError) as error:
                 fail(Console(stderr=True), str(error), code=2)
-            command(**{name: values[name] for name in own if name != target}, **{target: settings})
+            known = {**values, "context": context, target: settings}
+            command(**{name: known[name] for name in own})
 
         run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # what typer makes options of
             [

@@ -1,6 +1,7 @@
 """All settings of a training run and of an evaluation; each is declared here and nowhere else."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -149,3 +150,49 @@ class EvaluationConfig(Settings):
     max_target_tokens: int = Field(
         default=128, ge=1, description="The most tokens of a gold text that count for the cross-entropy."
     )
+
+
+class ResponderConfig(Settings):
+    """The language model that answers prompts, and how it is asked."""
+
+    responder: str | None = Field(
+        default=None,
+        description="Language model that answers: a folder in Hugging Face's format, a name on the Hub, or a GGUF "
+        "file; with --responder-url its name on that server.",
+    )
+    responder_url: str | None = Field(
+        default=None,
+        description="OpenAI-compatible server of --responder, with its /v1; its key is taken from OPENAI_API_KEY.",
+    )
+    judge: str | None = Field(
+        default=None,
+        description="Model that compares answers where tasks have neither good answers nor checks, where the responder "
+        "is; by default the responder itself.",
+    )
+    concurrency: int = Field(default=8, ge=1, le=256, description="Requests to --responder-url at a time.")
+    answer_tokens: int = Field(default=256, ge=1, le=4096, description="The most tokens that the responder writes.")
+    price: tuple[float, float] | None = Field(
+        default=None, description="Price of a million tokens read, and written: the cost is shown."
+    )
+    responder_cache: Path | None = Field(
+        default=None,
+        description="Where answers are kept, so that a run goes on and nothing is paid for twice; by default "
+        "~/.cache/neuro-latent/responses.sqlite.",
+    )
+
+
+class ScoringConfig(Settings):
+    """How records are made of scores."""
+
+    samples: int = Field(
+        default=4, ge=1, le=64, description="Texts that the adapter writes for a prompt, the greedy one among them."
+    )
+    temperature: float = Field(default=0.9, ge=0.01, le=5, description="Of the draws.")
+    margin: float = Field(
+        default=0.01,
+        ge=0,
+        description="Least gain of a candidate that is taken; least loss of one that failed. In nats a token where "
+        "good answers are known.",
+    )
+    max_length: int = Field(default=96, ge=1, le=512, description="The most tokens of a text.")
+    seed: int = Field(default=0, ge=0, description="Of the draws.")

@@ -26,8 +26,8 @@ from neuro_latent_core.form import Form
 from neuro_latent_trainer import files
 from neuro_latent_trainer.backbones import Generator, autocast, freeze, resolve
 from neuro_latent_trainer.choices import Precision
+from neuro_latent_trainer.command_line import tracked
 from neuro_latent_trainer.data import Record
-from neuro_latent_trainer.evaluation.systems import tracked
 from neuro_latent_trainer.examples import TokenizedPairs
 from neuro_latent_trainer.losses import generation_loss
 from neuro_latent_trainer.model import PromptOptimizer

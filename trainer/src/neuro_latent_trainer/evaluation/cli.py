@@ -7,26 +7,15 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from neuro_latent_trainer.command_line import (
-    AnswerTokensOption,
-    CacheOption,
-    ConcurrencyOption,
-    JudgeOption,
-    PriceOption,
-    ResponderOption,
-    ResponderUrlOption,
-    configured_by,
-    fail,
-    read_data,
-    say,
-)
+from neuro_latent_trainer.command_line import configured_by, fail, read_data, say
 from neuro_latent_trainer.errors import TrainerError
 from neuro_latent_trainer.evaluation import responder_cli, tables
-from neuro_latent_trainer.settings import EvaluationConfig
+from neuro_latent_trainer.settings import EvaluationConfig, ResponderConfig
 
 PREFERENCE_COLUMNS = "raw=raw_prompt,enhanced=success,failed=failed"
 
 
+@configured_by(ResponderConfig, *ResponderConfig.model_fields)
 @configured_by(EvaluationConfig, "rows", "max_length", "max_target_tokens")
 def evaluate(
     *,
@@ -87,13 +76,7 @@ def evaluate(
             metavar="FILE",
         ),
     ] = None,
-    responder: ResponderOption = None,
-    responder_url: ResponderUrlOption = None,
-    judge: JudgeOption = None,
-    concurrency: ConcurrencyOption = 8,
-    answer_tokens: AnswerTokensOption = 256,
-    price: PriceOption = None,
-    responder_cache: CacheOption = None,
+    responder: ResponderConfig,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print all figures as one JSON line, last on stdout.")
     ] = False,
@@ -161,13 +144,11 @@ def evaluate(
     if tasks is not None:
         assert adapter is not None
         try:
-            asker = responder_cli.open_judge(
-                responder, responder_url, judge, concurrency, responder_cache, answer_tokens
-            )
+            asker = responder_cli.open_judge(responder)
             judged = responder_cli.responses(asker, load(adapter), tasks, records(train, columns), config)
         except (TrainerError, OSError, ValueError) as error:
             fail(console, str(error))
-        responder_cli.show(console, judged, asker.usage, price)
+        responder_cli.show(console, judged, asker.usage, responder.price)
         if as_json:
             typer.echo(json.dumps({"adapter": str(adapter), "data": tasks.name, **judged}))
         return

@@ -61,13 +61,18 @@ class Evaluation:
         return whole(self.raw, texts, self.form)
 
 
+def with_target(records: Sequence[Record], form: Form) -> list[Record]:
+    """Records that say what to write in a form."""
+    return [record for record in records if record.target(form) is not None]
+
+
 def chosen(records: Sequence[Record], form: Form, most: int) -> list[Record]:
     """Records that say what to write in a form, at most ``most``, by a hash of their raw prompts.
 
     Raises:
         ValueError: fewer than 2 do.
     """
-    found = [record for record in records if record.target(form) is not None]
+    found = with_target(records, form)
     if len(found) < 2:
         kept = ", which begins with the raw prompt" if form == "complement" else ""
         raise ValueError(f"an evaluation needs at least 2 rows with an enhanced prompt{kept}, not {len(found)}")
@@ -107,12 +112,12 @@ def evaluate(
     rows = chosen(records, form, config.rows)
     raw, gold = [r.raw_prompt for r in rows], targets(rows, form)
     systems = _systems(model, baselines, config)
-    known = [record for record in train if record.target(form) is not None]
+    known = with_target(train, form)
     texts = {RAW: nothing(raw, form)}  # T5 is asked with the raw prompt alone for likelihoods, not for a text
 
     with torch.no_grad():
         if known:
-            texts[NEAREST] = nearest(model, raw, [r.raw_prompt for r in known], targets(known, form))
+            texts[NEAREST] = nearest(model, [r.raw_prompt for r in known], targets(known, form))(raw)
         if form == "complement" and (added := [text for text in targets(known, form) if text]):
             # Taken from the data, not written by hand, so that its style and language are those of the references.
             texts[CONSTANT] = [typical(model, added)] * len(rows)

@@ -10,20 +10,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from neuro_latent_trainer.command_line import (
-    AnswerTokensOption,
-    CacheOption,
-    ConcurrencyOption,
-    JudgeOption,
-    PriceOption,
-    ResponderOption,
-    ResponderUrlOption,
-    fail,
-    read_data,
-    say,
-    tracked,
-)
+from neuro_latent_trainer.command_line import configured_by, fail, read_data, say, tracked
 from neuro_latent_trainer.errors import TrainerError
+from neuro_latent_trainer.settings import EvaluationConfig, ResponderConfig, ScoringConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,8 +20,6 @@ if TYPE_CHECKING:
     from neuro_latent_trainer.data import Record
     from neuro_latent_trainer.evaluation.responses import Judge
     from neuro_latent_trainer.model import PromptOptimizer
-    from neuro_latent_trainer.responders import Responder
-    from neuro_latent_trainer.settings import EvaluationConfig
 
 TITLES = {
     "added": "prompts changed",
@@ -51,14 +38,7 @@ LEGEND = (
 )
 
 
-def open_judge(
-    responder: str | None,
-    url: str | None,
-    judge: str | None,
-    concurrency: int,
-    cache: Path | None,
-    answer_tokens: int,
-) -> "Judge":
+def open_judge(config: ResponderConfig) -> "Judge":
     """What asks the responder that the options name.
 
     Raises:
@@ -67,13 +47,15 @@ def open_judge(
     from neuro_latent_trainer.evaluation.responses import Judge
     from neuro_latent_trainer.responders import ResponderError, default_cache, open_responder
 
-    if responder is None:
+    if config.responder is None:
         raise ResponderError("--responder MODEL is missing: which language model is to answer?")
-
-    def opened(model: str) -> "Responder":
-        return open_responder(model, url, concurrency, cache or default_cache())
-
-    return Judge(opened(responder), answer_tokens, opened(judge) if judge else None)
+    cache = config.responder_cache or default_cache()
+    responder, judge = (
+        open_responder(model, config.responder_url, config.concurrency, cache) if model else None
+        for model in (config.responder, config.judge)
+    )
+    assert responder is not None
+    return Judge(responder, config.answer_tokens, judge)
 
 
 def responses(
@@ -81,7 +63,7 @@ def responses(
     model: "PromptOptimizer",
     tasks: Path,
     train: "Sequence[Record]",
-    config: "EvaluationConfig",
+    config: EvaluationConfig,
 ) -> dict[str, Any]:
     """What the prompts of all systems lead to: figures by name and system, and a verdict for each system.
 
@@ -122,7 +104,10 @@ def _cell(found: list[float] | None) -> str:
     return "" if found is None else "{:.3f}\n{:.3f} to {:.3f}".format(*found)
 
 
+@configured_by(ResponderConfig, *ResponderConfig.model_fields)
+@configured_by(ScoringConfig, *ScoringConfig.model_fields)
 def score(
+    *,
     prompts: Annotated[
         Path,
         typer.Option(
@@ -137,18 +122,8 @@ def score(
     train: Annotated[
         Path | None, typer.Option(help="Training data: the nearest prompt's text is a candidate.", metavar="FILE")
     ] = None,
-    responder: ResponderOption = None,
-    responder_url: ResponderUrlOption = None,
-    judge: JudgeOption = None,
-    concurrency: ConcurrencyOption = 8,
-    answer_tokens: AnswerTokensOption = 256,
-    price: PriceOption = None,
-    responder_cache: CacheOption = None,
-    samples: Annotated[int, typer.Option(min=1, max=64, help="Texts that the adapter draws for a prompt.")] = 4,
-    temperature: Annotated[float, typer.Option(min=0.01, max=5, help="Of the draws.")] = 0.9,
-    margin: Annotated[
-        float, typer.Option(min=0, help="Least gain of a candidate that is taken; least loss of one that failed.")
-    ] = 0.01,
+    responder: ResponderConfig,
+    config: ScoringConfig,
 ) -> None:
     """Make training data of raw prompts: a language model says which candidates lead to better answers.
 
@@ -178,7 +153,6 @@ def score(
         tasks = [task for task in read_tasks(prompts) if task.prompt not in done]
         if done:
             say(console, f"{output}: {len(done)} prompts are scored already, {len(tasks)} are left")
-        config = scoring.ScoringConfig(samples=samples, temperature=temperature, margin=margin)
         sources: list[scoring.Source] = []
         if candidates is not None:
             sources.append(scoring.given(read_data(console, candidates, "").records, "given"))
@@ -187,7 +161,7 @@ def score(
             sources.append(scoring.adapter_samples(model, config))
             if train is not None:
                 sources.append(scoring.nearest_text(model, read_data(console, train, "").records))
-        asker = open_judge(responder, responder_url, judge, concurrency, responder_cache, answer_tokens)
+        asker = open_judge(responder)
         started, better = time.monotonic(), 0
         output.parent.mkdir(parents=True, exist_ok=True)
         with output.open("a", encoding="utf-8") as file:
@@ -199,7 +173,7 @@ def score(
         fail(console, str(error))
     seconds = time.monotonic() - started
     say(console, f"{output}: {len(tasks)} prompts in {seconds:.0f} s, {better} with a text that is better than nothing")
-    say(console, spent(asker.usage, price))
+    say(console, spent(asker.usage, responder.price))
 
 
 def spent(usage: Any, price: tuple[float, float] | None) -> str:

@@ -12,6 +12,7 @@ from neuro_latent_trainer.evaluation.evaluate import (
     SHUFFLED,
     others,
     targets,
+    with_target,
 )
 from neuro_latent_trainer.evaluation.served import as_served, nothing, whole
 from neuro_latent_trainer.evaluation.systems import Conditioned, adapted, nearest, typical
@@ -45,9 +46,9 @@ def enhanced_by_system(
         text if is_english(prompt) else no for prompt, text, no in zip(raw, served, nothing(raw, form), strict=True)
     ]
     texts = {SERVED: served, ADAPTER: written}
-    known = [record for record in train if record.target(form) is not None]
+    known = with_target(train, form)
     if known:
-        texts[NEAREST] = nearest(model, raw, [r.raw_prompt for r in known], targets(known, form))
+        texts[NEAREST] = nearest(model, [r.raw_prompt for r in known], targets(known, form))(raw)
     if form == "complement":
         added = [text for text in targets(known, form) if text]
         texts[SHUFFLED] = [written[row] for row in others(len(raw))]

@@ -6,22 +6,21 @@ without anybody having labelled prompts.
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
 from neuro_latent_core.guard import rejects
 from neuro_latent_trainer.data import Record
 from neuro_latent_trainer.errors import TrainerError
-from neuro_latent_trainer.evaluation.evaluate import targets
+from neuro_latent_trainer.evaluation.evaluate import targets, with_target
 from neuro_latent_trainer.evaluation.responses import Judge
 from neuro_latent_trainer.evaluation.served import whole
-from neuro_latent_trainer.evaluation.systems import adapted, embeddings
+from neuro_latent_trainer.evaluation.systems import adapted, nearest
 from neuro_latent_trainer.evaluation.tasks import Task
 from neuro_latent_trainer.model import PromptOptimizer
+from neuro_latent_trainer.settings import ScoringConfig
 
 Source = Callable[[Sequence[str]], list[list[tuple[str, str]]]]
 """Raw prompts -> for each its candidates: where one comes from, and the enhanced prompt."""
@@ -34,26 +33,6 @@ class ScoringError(TrainerError):
 CHUNK = 8
 """Prompts that are scored before their records are written."""
 MOST_FAILED = 3
-
-
-@dataclass(frozen=True)
-class ScoringConfig:
-    """How records are made of scores.
-
-    Attributes:
-        samples: texts that the adapter draws for a prompt, the greedy one among them.
-        temperature: of the draws.
-        max_length: the most tokens of a text.
-        margin: how much better than the raw prompt's a gain has to be for a candidate to be taken, and how much worse
-            to be a failed one; in nats a token where good answers are known.
-        seed: of the draws.
-    """
-
-    samples: int = 4
-    temperature: float = 0.9
-    max_length: int = 96
-    margin: float = 0.01
-    seed: int = 0
 
 
 def adapter_samples(model: PromptOptimizer, config: ScoringConfig) -> Source:
@@ -88,17 +67,11 @@ def nearest_text(model: PromptOptimizer, known: Sequence[Record]) -> Source:
         ScoringError: no record says what to write in the adapter's form.
     """
     form = model.adapter.config.form
-    rows = [record for record in known if record.target(form) is not None]
+    rows = with_target(known, form)
     if not rows:
         raise ScoringError(f"--train has no text in the adapter's form, {form}")
-    texts = targets(rows, form)
-    known_KE = F.normalize(embeddings(model, [record.raw_prompt for record in rows]), dim=-1)
-
-    def find(prompts: Sequence[str]) -> list[list[tuple[str, str]]]:
-        nearest = (F.normalize(embeddings(model, prompts), dim=-1) @ known_KE.T).argmax(1).tolist()
-        return [[("nearest", text)] for text in whole(prompts, [texts[i] for i in nearest], form)]
-
-    return find
+    find = nearest(model, [record.raw_prompt for record in rows], targets(rows, form))
+    return lambda prompts: [[("nearest", text)] for text in whole(prompts, find(prompts), form)]
 
 
 def given(known: Sequence[Record], name: str) -> Source:

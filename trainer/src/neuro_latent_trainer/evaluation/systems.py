@@ -142,10 +142,15 @@ def embeddings(model: PromptOptimizer, texts: Sequence[str]) -> Tensor:
     return found.to(model.device)
 
 
-def nearest(model: PromptOptimizer, prompts: Sequence[str], known: Sequence[str], texts: Sequence[str]) -> list[str]:
-    """For each prompt the text of the most similar known prompt, by cosine of the raw embeddings."""
-    asked_NE, known_KE = (F.normalize(embeddings(model, some), dim=-1) for some in (prompts, known))
-    return [texts[i] for i in (asked_NE @ known_KE.T).argmax(1).tolist()]
+def nearest(model: PromptOptimizer, known: Sequence[str], texts: Sequence[str]) -> Callable[[Sequence[str]], list[str]]:
+    """What gives for each prompt the text of the most similar known prompt, by cosine of the raw embeddings."""
+    known_KE = F.normalize(embeddings(model, known), dim=-1)
+
+    def find(prompts: Sequence[str]) -> list[str]:
+        asked_NE = F.normalize(embeddings(model, prompts), dim=-1)
+        return [texts[i] for i in (asked_NE @ known_KE.T).argmax(1).tolist()]
+
+    return find
 
 
 def typical(model: PromptOptimizer, texts: Sequence[str]) -> str:
