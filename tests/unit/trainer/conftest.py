@@ -6,11 +6,13 @@ from typing import Any, Protocol
 
 import pytest
 import torch
+import transformers
 
 from neuro_latent_trainer import sample
 from neuro_latent_trainer.data import Record
 from neuro_latent_trainer.settings import TrainConfig
 from neuro_latent_trainer.training import Run
+from tests import tiny
 
 torch.set_num_threads(1)
 
@@ -31,6 +33,22 @@ SMALL: dict[str, Any] = {
 
 def sample_records(start: int, end: int) -> list[Record]:
     return sample.sample_records()[start:end]
+
+
+@pytest.fixture(scope="session")
+def responder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random causal language model in hub format."""
+    folder = tmp_path_factory.mktemp("responder")
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tiny.tokenizers.generator_tokenizer(tiny.sample_texts(), 600), eos_token="</s>"
+    )
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2
+    )
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
 
 
 class Crash(Exception):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -426,6 +427,33 @@ def test_a_file_that_cannot_be_used_is_one_line(
     assert done.exit_code == 1
     assert problem in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_prompts_that_were_trained_on_are_refused_or_marked(adapter: Path, tmp_path: Path) -> None:
+    """Those of the adapter's own run, and of --train; the rows of a run that were held out are the default."""
+    rows = [{"raw_prompt": r, "enhanced_prompt": g} for r, g in zip(RAW, GOLD, strict=True)]
+    run = tmp_path / "run"
+    shutil.copytree(adapter, run / "adapter")
+    write(run / "train.jsonl", rows[:3])
+    write(run / "val.jsonl", rows[3:])
+    data = write(tmp_path / "data.jsonl", rows)
+    common = ["--max-length", "6", "--json"]
+    refused = "3 of the 12 prompts of data.jsonl were trained on (record 1, 2, 3): figures of them are too good"
+    for arguments in (
+        ["--adapter", run, "--data", data],
+        ["--compare", adapter, run, "--data", data],
+        ["--adapter", adapter, "--data", data, "--train", run / "train.jsonl"],
+    ):
+        done = CliRunner().invoke(app, [*map(str, arguments), *common])
+        assert done.exit_code == 1
+        assert refused in done.stderr
+    done = CliRunner().invoke(app, ["--adapter", str(run), "--data", str(data), *common, "--allow-overlap"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout.splitlines()[-1])["overlap"]
+    done = CliRunner().invoke(app, ["--adapter", str(run), *common])
+    assert done.exit_code == 0, done.output
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert (figures["data"], figures["rows"], figures["overlap"]) == ("val.jsonl", 9, False)
 
 
 def test_the_command_needs_one_adapter_or_two(adapter: Path, tmp_path: Path) -> None:

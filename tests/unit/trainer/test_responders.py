@@ -12,6 +12,7 @@ import transformers
 import typer
 from typer.testing import CliRunner
 
+from neuro_latent_trainer import adapter_folder
 from neuro_latent_trainer.data import read_records
 from neuro_latent_trainer.evaluation.cli import evaluate
 from neuro_latent_trainer.evaluation.evaluate import ADAPTER, SERVED, SHUFFLED
@@ -24,7 +25,6 @@ from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.responders import ResponderError, open_responder
 from neuro_latent_trainer.responders.local import LocalResponder
 from neuro_latent_trainer.settings import EvaluationConfig, ScoringConfig
-from tests import tiny
 from tests.unit.trainer.openai_server import OpenAIServer, serving
 
 pytestmark = pytest.mark.slow
@@ -41,24 +41,8 @@ TASKS = [
 
 
 @pytest.fixture(scope="module")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny random causal language model in hub format."""
-    folder = tmp_path_factory.mktemp("responder")
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tiny.tokenizers.generator_tokenizer(tiny.sample_texts(), 600), eos_token="</s>"
-    )
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2
-    )
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def local(model_folder: Path) -> LocalResponder:
-    return LocalResponder(str(model_folder))
+def local(responder_folder: Path) -> LocalResponder:
+    return LocalResponder(str(responder_folder))
 
 
 @pytest.fixture
@@ -67,11 +51,11 @@ def server(local: LocalResponder) -> Iterator[OpenAIServer]:
         yield running
 
 
-def test_a_likelihood_is_that_of_the_model(local: LocalResponder, model_folder: Path) -> None:
+def test_a_likelihood_is_that_of_the_model(local: LocalResponder, responder_folder: Path) -> None:
     """By hand: the mean log-probability of the answer's tokens behind the prompt's."""
     (found,) = local.log_likelihoods([("Create a function", "def f")])
-    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(model_folder)
-    model: Any = transformers.AutoModelForCausalLM.from_pretrained(model_folder)
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(responder_folder)
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(responder_folder)
     asked, said = (
         tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("Create a function\n\n", "def f")
     )
@@ -266,26 +250,32 @@ def test_what_a_judge_says(said: str, value: float) -> None:
     assert _letter(said) == value
 
 
-def test_what_cannot_be_a_cache_or_an_address(tmp_path: Path, model_folder: Path) -> None:
+def test_what_cannot_be_a_cache_or_an_address(tmp_path: Path, responder_folder: Path) -> None:
     (tmp_path / "file").write_text("no database, and long enough to be looked at as one" * 100)
     for path in (tmp_path, tmp_path / "file"):
         with pytest.raises(ResponderError, match="cannot be used"):
-            open_responder(str(model_folder), cache=path)
+            open_responder(str(responder_folder), cache=path)
     for url in ("localhost:8000", "http://localhost:x/v1"):
         with pytest.raises(ResponderError, match="--responder-url"):
             open_responder("tiny", url)
 
 
-def test_the_commands(adapter: Path, model_folder: Path, tmp_path: Path) -> None:
+def test_the_commands(adapter: Path, responder_folder: Path, tmp_path: Path) -> None:
     tasks, scored = tmp_path / "tasks.jsonl", tmp_path / "scored.jsonl"
     tasks.write_text("".join(json.dumps({"prompt": t.prompt, "good": t.good, "bad": t.bad}) + "\n" for t in TASKS))
-    common = ["--responder", str(model_folder), "--responder-cache", str(tmp_path / "cache.sqlite")]
-    done = CliRunner().invoke(app, ["evaluate", "--adapter", str(adapter), "--tasks", str(tasks), *common, "--json"])
+    common = ["--responder", str(responder_folder), "--responder-cache", str(tmp_path / "cache.sqlite")]
+    report = tmp_path / "tasks.html"
+    command = ["evaluate", "--adapter", str(adapter), "--tasks", str(tasks), "--report", str(report)]
+    done = CliRunner().invoke(app, [*command, *common, "--json"])
     assert done.exit_code == 0, done.output
     figures = json.loads(done.stdout.splitlines()[-1])
     assert figures["tasks"] == 3
     assert set(figures["verdict"]) >= {SERVED, ADAPTER}
     assert len(figures["likelihood_gain"][SERVED]) == 3
+    assert (figures["data"], figures["adapter_version"]) == ("tasks.jsonl", adapter_folder.version(adapter))
+    page = report.read_text()
+    for text in (figures["verdict"][SERVED], figures["responder"], figures["date"], "How much likelier", "http"):
+        assert (text in page) == (text != "http")
     command = ["score", "--adapter", str(adapter), "--prompts", str(tasks), "--output", str(scored), *common]
     for left in (3, 0):
         done = CliRunner().invoke(app, [*command, "--samples", "2"])
@@ -297,8 +287,8 @@ def test_the_commands(adapter: Path, model_folder: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["evaluate", "--adapter", "A"], "give rows with --data FILE, or tasks"),
-        (["evaluate", "--adapter", "A", "--tasks", "T", "--report", "R"], "--tasks takes one --adapter"),
+        (["evaluate", "--adapter", "A", "--data", "D", "--tasks", "T"], "not both"),
+        (["evaluate", "--adapter", "A", "--tasks", "T", "--preferences", "P"], "--tasks takes one --adapter"),
         (["score", "--prompts", "T", "--output", "O"], "nothing makes candidates"),
         (
             ["score", "--prompts", "T", "--output", "O", "--concurrency", "0"],

@@ -28,6 +28,7 @@ from neuro_latent_trainer.retraining import retrain as retraining
 from neuro_latent_trainer.retraining.cli import REFUSED, retrain
 from neuro_latent_trainer.retraining.decision import Decision
 from neuro_latent_trainer.sample import encode_rows, sample_rows
+from neuro_latent_trainer.sources import read_sources
 
 pytestmark = pytest.mark.slow
 
@@ -118,7 +119,7 @@ def test_feedback_becomes_an_adapter_that_is_judged(options: list[object], base:
     saved = adapter_folder.read(new)
     assert saved.sentences == adapter_folder.read(base).sentences  # none that users wrote
     assert saved.training["config"]["start_from"] == str(base / "adapter")
-    assert json.loads((new / "data.json").read_text()) == json.loads((base / "data.json").read_text())
+    assert read_sources(new) == read_sources(base)
 
 
 def test_no_prompt_is_printed_or_left_in_the_folder(options: list[object], tmp_path: Path) -> None:
@@ -267,6 +268,72 @@ def test_a_database_without_serving_says_what_to_do(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(commands, "SERVING", "neuro_latent_no_serving")
     with pytest.raises(commands.CommandError, match=r"pip install \./serving"):
         commands.export_feedback(None, tmp_path / "feedback.jsonl")
+
+
+# A responder -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tasks(tmp_path: Path) -> Path:
+    """Prompts that nothing was trained on, with answers."""
+    rows = [{"prompt": row["raw_prompt"], "good": "Yes.", "bad": "No."} for row in sample_rows()[100:106]]
+    (tmp_path / "tasks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path / "tasks.jsonl"
+
+
+def test_a_responder_judges_a_candidate_alone(base: Path, tasks: Path, responder_folder: Path, tmp_path: Path) -> None:
+    """Of an adapter whose data nobody knows, without feedback."""
+    adapter = tmp_path / "moved"
+    shutil.copytree(base / "adapter", adapter)
+    done = invoke(
+        *("retrain", "--base", adapter, "--candidate", base, "--tasks", tasks, "--responder", responder_folder),
+        *("--output-dir", tmp_path / "judged", "--set", "least_rows=4", "--set", "max_length=6", "--json"),
+        *("--responder-cache", tmp_path / "responses.sqlite"),
+    )
+    found = summary(done)
+    assert done.exit_code == REFUSED
+    assert found["counts"] == {"original": 0, "feedback": 0, "tasks": 6}
+    assert found["reason"] == "better in no figure"
+    assert [figure["measure"] for figure in found["figures"]] == ["likelihood_gain", "margin_gain", "good_above_bad"]
+
+
+def test_a_responder_judges_beside_the_other_rows(options: list[object], tasks: Path, responder_folder: Path) -> None:
+    cache = ("--responder-cache", tasks.with_suffix(".sqlite"))
+    done = invoke(*options, "--tasks", tasks, "--responder", responder_folder, *cache)
+    found = summary(done)
+    assert found["counts"] == {"original": 10, "feedback": 10, "tasks": 6}
+    assert {figure["rows"] for figure in found["figures"]} == {"original", "feedback", "both", "tasks"}
+
+
+def test_what_was_trained_on_judges_nothing(
+    options: list[object], base: Path, tasks: Path, responder_folder: Path, tmp_path: Path
+) -> None:
+    seen = [json.loads(line) for line in (base / "train.jsonl").read_text().splitlines()[:2]]
+    with tasks.open("a") as file:
+        file.writelines(json.dumps({"prompt": row["raw_prompt"].upper(), "good": "Yes."}) + "\n" for row in seen)
+    asked = ("--tasks", tasks, "--responder", responder_folder, "--responder-cache", tmp_path / "responses.sqlite")
+    done = invoke(*options, "--candidate", base, *asked)
+    assert done.exit_code == 1
+    assert "2 of the 8 prompts of --tasks were trained on (record 7, 8): figures" in error_line(done)
+    done = invoke(*options, "--candidate", base, *asked, "--allow-overlap", "--output-dir", tmp_path / "allowed")
+    assert done.exit_code == REFUSED
+    assert "2 of the 8 prompts of --tasks were trained on" in done.stderr
+
+
+def test_a_candidate_is_not_judged_by_what_it_was_trained_on(
+    options: list[object], base: Path, pair: Any, tmp_path: Path
+) -> None:
+    rows = (base / "val.jsonl").read_text() + (base / "train.jsonl").read_text()
+    (tmp_path / "all.jsonl").write_text(rows)
+    done = invoke(
+        *("train", "--data-path", tmp_path / "all.jsonl", "--output-dir", tmp_path / "cheat", "--seed", 1),
+        *("--encoder", pair.encoder, "--generator", pair.generator, "--phase1-epochs", 1, "--phase2-epochs", 0),
+        *("--batch-size", 8, "--soft-prompt-tokens", 4),
+    )
+    assert done.exit_code == 0, done.output
+    done = invoke(*options, "--candidate", tmp_path / "cheat")
+    assert done.exit_code == 1
+    assert "of the 20 prompts of the held-out rows were trained on" in error_line(done)
 
 
 # Stopping and going on -------------------------------------------------------------------------------------------

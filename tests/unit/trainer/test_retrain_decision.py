@@ -11,7 +11,7 @@ import torch
 
 from neuro_latent_trainer.evaluation.paired import Rows
 from neuro_latent_trainer.model import PromptOptimizer
-from neuro_latent_trainer.retraining.decision import Decision, decide, judge, table, too_few
+from neuro_latent_trainer.retraining.decision import Decision, Evidence, decide, judge, table, too_few
 from neuro_latent_trainer.retraining.retrain_config import Margins, RetrainConfig
 from tests.unit.trainer.conftest import sample_records
 
@@ -41,7 +41,8 @@ def ones(count: int) -> Any:
 
 
 def decided(original: tuple[Rows, Rows], feedback: tuple[Rows, Rows], **settings: Any) -> Decision:
-    return decide(original, feedback, {"original": COUNT, "feedback": COUNT}, RetrainConfig(**settings))
+    kinds = {"original": original, "feedback": feedback}
+    return decide(kinds, dict.fromkeys(kinds, COUNT), RetrainConfig(**settings))
 
 
 def verdicts(decision: Decision) -> dict[str, str]:
@@ -113,19 +114,38 @@ def test_figures_that_are_not_finite_are_worse() -> None:
 @pytest.mark.parametrize(("original", "feedback", "missing"), [(3, 9, "original data"), (9, 3, "edited answers")])
 def test_too_few_rows_are_a_refusal_that_says_which(original: int, feedback: int, missing: str) -> None:
     records = sample_records(0, 9)
-    refusal = too_few(records[:original], records[:feedback], CONFIG)
+    refusal = too_few(Evidence(records[:original], records[:feedback]), CONFIG)
     assert refusal is not None
     assert not refusal.promote
     assert (
         refusal.reason
         == f"too few rows to decide: 3 held-out {'rows of the ' if 'orig' in missing else ''}{missing}, 4 are needed"
     )
-    assert too_few(records, records, CONFIG) is None
+    assert too_few(Evidence(records, records), CONFIG) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "feedback", "reason"),
+    [
+        ({"likelihood_gain": 0.1}, {}, "worse in no figure, better: likelihood gain (tasks)"),
+        ({}, {"ce": -0.3}, "better in no figure of the responder"),
+        ({"likelihood_gain": 0.1, "margin_gain": -0.2}, {"ce": -0.3}, "worse: margin gain (tasks)"),
+    ],
+)
+def test_a_responder_must_find_it_better_too(change: dict[str, float], feedback: dict[str, float], reason: str) -> None:
+    old, new = (
+        {name: (np.full(COUNT, by.get(name, 0.0)), ones(COUNT)) for name in ("likelihood_gain", "margin_gain")}
+        for by in ({}, change)
+    )
+    kinds = {"original": found(), "feedback": found(**feedback), "tasks": (old, new)}
+    decision = decide(kinds, dict.fromkeys(kinds, COUNT), CONFIG)
+    assert decision.reason == reason
+    assert decision.promote == reason.startswith("worse in no figure")
 
 
 def test_adapters_are_judged_as_they_are_served(optimizer: PromptOptimizer) -> None:
     records = sample_records(0, 12)
-    decision = judge(optimizer, optimizer, records[:6], records[6:], CONFIG)
+    decision = judge(optimizer, optimizer, Evidence(records[:6], records[6:]), CONFIG)
     assert decision.reason == "better in no figure"
     assert decision.counts == {"original": 6, "feedback": 6}
     assert {f"{f.measure} {f.rows}" for f in decision.figures} == {
@@ -141,6 +161,6 @@ def test_weights_that_are_not_finite_are_refused_at_once(optimizer: PromptOptimi
     with torch.no_grad():
         next(broken.adapter.parameters()).fill_(math.nan)
     records = sample_records(0, 12)
-    decision = judge(optimizer, broken, records[:6], records[6:], CONFIG)
+    decision = judge(optimizer, broken, Evidence(records[:6], records[6:]), CONFIG)
     assert not decision.promote
     assert "not finite" in decision.reason

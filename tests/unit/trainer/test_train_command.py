@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ import typer
 from click.testing import Result
 from typer.testing import CliRunner
 
-from neuro_latent_trainer import adapter_folder
+from neuro_latent_trainer import adapter_folder, overlap
 from neuro_latent_trainer.cli import train
+from neuro_latent_trainer.data import key, read_records, split_records
 from neuro_latent_trainer.sample import encode_rows, sample_rows
 from neuro_latent_trainer.settings import LossWeights, TrainConfig
 from neuro_latent_trainer.sources import Sources, read_sources
@@ -77,7 +79,8 @@ def test_a_run_ends_with_one_json_line_and_says_how_to_serve_it(options: dict[st
     assert Path(summary["adapter"], "adapter_model.safetensors").is_file()
     assert f"neuro-latent serve --run {options['--output-dir']}" in done.stderr
     assert "training records" in done.stderr
-    assert read_sources(Path(summary["adapter"])) == Sources(str(options["--data-path"]))
+    folder = options["--output-dir"]
+    assert read_sources(Path(summary["adapter"])) == Sources(str(folder / "train.jsonl"), str(folder / "val.jsonl"))
     # What is given away does not name a place on this machine.
     assert str(options["--data-path"]) not in Path(summary["adapter"], "adapter_config.json").read_text()
 
@@ -324,16 +327,35 @@ def test_rewrites_are_not_used_for_complements_and_are_counted(options: dict[str
     assert "not used: 1 change the raw prompt, which a complement does not" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("extra", "shown"), [((), True), (("--sample-every", 1), True), (("--sample-every", 0), False)]
-)
-def test_a_run_shows_what_was_written_before_and_after_it(
-    options: dict[str, Any], extra: tuple[object, ...], shown: bool
-) -> None:
-    done = run(options, *extra)
+def test_a_run_shows_what_was_written_before_and_after_it(options: dict[str, Any]) -> None:
+    done = run(options, "--sample-every", 0)
     assert done.exit_code == 0, done.output
     for name in ("held-out prompt: ", "written before: ", "written now: "):
-        assert any(line.startswith(name) for line in done.stderr.splitlines()) == shown
+        assert sum(line.startswith(name) for line in done.stderr.splitlines()) == 3
+
+
+def test_what_is_trained_on_and_what_is_held_out_is_kept(options: dict[str, Any]) -> None:
+    data, folder = options["--data-path"], options["--output-dir"]
+    data.write_text(2 * data.read_text())
+    done = run(options)
+    assert done.exit_code == 0, done.output
+    trained, held_out = (list(read_records(folder / name).records) for name in ("train.jsonl", "val.jsonl"))
+    known, kept = split_records(read_records(data).records, 0.2, 0)
+    for ours, theirs in ((trained, known), (held_out, kept)):
+        assert [replace(record, line=0) for record in ours] == [replace(record, line=0) for record in theirs]
+    assert "training pairs are there more than once" in done.stderr
+    assert overlap.trained_on(folder) == {key(record.raw_prompt) for record in known}
+    # What is given away holds none of them.
+    assert not list((folder / "adapter").glob("*.jsonl"))
+
+
+def test_few_held_out_records_and_prompts_on_both_sides_are_told(options: dict[str, Any], tmp_path: Path) -> None:
+    few = tmp_path / "few.jsonl"
+    few.write_text("".join(options["--data-path"].read_text().splitlines(keepends=True)[:3]))
+    done = run(options, "--val-path", few)
+    assert done.exit_code == 0, done.output
+    assert "fewer than 20 held-out records tell little" in done.stderr
+    assert "3 of 3 held-out prompts are trained on too" in done.stderr
 
 
 def test_a_file_of_which_much_is_lost_stops_the_run(options: dict[str, Any]) -> None:

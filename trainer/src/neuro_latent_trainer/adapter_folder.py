@@ -2,6 +2,7 @@
 ``frequent_sentences.json.gz`` where the adapter learned to write some sentences often."""
 
 import gzip
+import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass, field
@@ -63,6 +64,16 @@ def locate(path: Path) -> Path:
         f"no adapter in {path}: expected {CONFIG_FILE} and {WEIGHTS_FILE} there or in {path / 'adapter'} "
         "(a training run writes them after its first epoch)"
     )
+
+
+def version(folder: Path) -> str:
+    """Digits of the SHA-256 of an adapter folder's weights, which a served model version has in its name.
+
+    Raises:
+        OSError: they cannot be read.
+    """
+    with (folder / WEIGHTS_FILE).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 
 
 def fetch(name: str | Path) -> Path:

@@ -62,7 +62,8 @@ def train(
 
     The run folder gets phase1_epoch_N.pt, phase2_epoch_N.pt and neuro_final_model.pt (each can be resumed from),
     adapter/ (what export and serve take; there after the first epoch), config.toml (its settings, for --config),
-    metrics.jsonl, samples.jsonl, tensorboard/.
+    train.jsonl and val.jsonl (what was trained on and held out, for evaluate), metrics.jsonl, samples.jsonl,
+    tensorboard/.
 
     Ctrl-C ends the current step, writes a checkpoint and stops; --resume last goes on with the same losses.
 
@@ -87,8 +88,9 @@ def train(
     from neuro_latent_trainer import checkpoint, files
     from neuro_latent_trainer.backbones import device_of
     from neuro_latent_trainer.data import describe_unused, split_records
+    from neuro_latent_trainer.overlap import ENOUGH_HELD_OUT, describe_repeats
     from neuro_latent_trainer.progress import RunLog
-    from neuro_latent_trainer.sources import Sources
+    from neuro_latent_trainer.sources import write_split
     from neuro_latent_trainer.training import Observer, Run
 
     try:
@@ -115,11 +117,16 @@ def train(
         else:
             train_records, val_records = list(data.records), list(read(val_path).records)
         say(console, f"{len(train_records)} training records, {len(val_records)} held out")
+        if len(val_records) < ENOUGH_HELD_OUT:
+            few = f"fewer than {ENOUGH_HELD_OUT} held-out records tell little: more data, --val-path FILE, or --set"
+            say(console, f"{few} validation_share=0.2", "yellow")
         form, reason = _form(config, data)
         config = config.replace(form=form)
         say(console, f"form: {form} ({reason})")
         if unused := describe_unused(train_records + val_records, form):
             say(console, unused, "yellow")
+        for line in describe_repeats(train_records, val_records, form):
+            say(console, line, "yellow")
         start = Path(resume) if resume else None
         if resume == "last":
             start = checkpoint.newest(output_dir, lambda text: say(console, f"warning: {text}", "yellow"))
@@ -139,17 +146,17 @@ def train(
                 run.restore(start)
                 say(console, f"resumed from {start} at step {run.position.step}")
             if is_main:
-                Sources.of(data_path, val_path, columns).write(output_dir)
+                write_split(output_dir, train_records, val_records)
                 files.write(output_dir / CONFIG_FILE, config.to_toml().encode())
-            before = run.sample() if config.sample_every else []
+            before = run.sample()
             with stopping_with_a_checkpoint(run, console):
                 summary = run.execute()
-            after = run.sample() if before and not summary.interrupted else []
+            after = [] if summary.interrupted else run.sample()
     except (TrainerError, FloatingPointError, ValueError, OSError) as error:
         fail(console, explain(error), code=2 if isinstance(error, ValueError) else 1)
     if summary.interrupted:
         fail(console, f"stopped at step {summary.steps}; go on with --resume last", code=130)
-    for (raw, first), (_, last) in zip(before[:1], after, strict=False):
+    for (raw, first), (_, last) in zip(before, after, strict=True):
         then = "when resumed" if start else "before"
         for name, text in (("held-out prompt", raw), (f"written {then}", first), ("written now", last)):
             say(console, f"{name}: {text or '(nothing)'}")

@@ -42,12 +42,14 @@ EmbeddingsOption = Annotated[
 Chosen = TypeVar("Chosen", bound=Settings)
 
 
-def configured_by(model: type[Chosen], *shown: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def configured_by(
+    model: type[Chosen], *shown: str, file: bool = True
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make a command of a function that has a parameter of type ``model``.
 
     In the parameter's place come an option for each of its fields (``--help`` shows those of ``shown``) and, where not
     all are shown, ``--config``, ``--set`` and ``--show-config``. An option counts more than ``--set``, and that more
-    than the file. A command that takes several models is decorated once for each.
+    than the file. A command that takes several models is decorated once for each, and ``file`` is true for one at most.
     """
     fields = {name: field for name, field in model.model_fields.items() if not is_table(field)}
     options: dict[str, Any] = {}
@@ -55,7 +57,7 @@ def configured_by(model: type[Chosen], *shown: str) -> Callable[[Callable[..., N
         field, choices = fields[name], choices_of(fields[name])
         option = typer.Option(help=field.description, hidden=name not in shown, metavar="|".join(choices) or None)
         options[name] = Annotated[str if choices else field.annotation, option], field.default
-    if len(shown) < len(model.model_fields):
+    if file and len(shown) < len(model.model_fields):
         options |= _file_options(model)
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -68,10 +70,10 @@ def configured_by(model: type[Chosen], *shown: str) -> Callable[[Callable[..., N
         @functools.wraps(command)
         def run(context: typer.Context, **values: Any) -> None:
             try:
-                file = values.get("config_file")
-                settings = model.read(file) if file else model()
+                path = values.get("config_file") if file else None
+                settings = model.read(path) if path else model()
                 changes: dict[str, Any] = {}
-                for assignment in values.get("assignments") or ():
+                for assignment in (values.get("assignments") if file else None) or ():
                     changes = merged(changes, _assigned(assignment))
                 sources = {name: context.get_parameter_source(name) for name in fields}
                 given = [name for name, source in sources.items() if source and source.name == "COMMANDLINE"]

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, NamedTuple
 from neuro_latent_core.encoding import check_utf8, decode
 from neuro_latent_core.form import Form, complement_of, join
 from neuro_latent_core.guard import is_blank
+from neuro_latent_trainer import files
 from neuro_latent_trainer.errors import TrainerError
 
 MAX_SHOWN = 20
@@ -202,6 +203,18 @@ def render_bad_rows(bad_rows: Sequence[BadRow]) -> str:
     if len(bad_rows) > MAX_SHOWN:
         lines.append(f"... and {len(bad_rows) - MAX_SHOWN} more")
     return "\n".join(lines)
+
+
+def key(text: str) -> str:
+    """Texts of one key are the same but for case and white space."""
+    return " ".join(text.casefold().split())
+
+
+def write_records(path: Path, records: Iterable[Record]) -> None:
+    """Write records as JSON lines that :func:`read_records` takes."""
+    names = ("raw_prompt", "enhanced_prompt", "failed_prompts", "kind", "source", "licence")
+    rows = ({name: value for name in names if (value := getattr(record, name))} for record in records)
+    files.write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
 
 
 def describe_unused(records: Sequence[Record], form: Form) -> str:

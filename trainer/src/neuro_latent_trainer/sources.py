@@ -1,13 +1,17 @@
-"""Where the data of a training run came from: beside its checkpoints, and not in the adapter folder, which is given
-away."""
+"""What a training run was trained on: beside its checkpoints, and not in the adapter folder, which is given away.
+
+``neuro-latent train`` writes the records themselves, ``neuro-latent retrain`` where its original data are.
+"""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from neuro_latent_trainer import files
-from neuro_latent_trainer.data import DataError, Record, parse_columns, read_records, split_records
+from neuro_latent_trainer.data import DataError, Record, parse_columns, read_records, split_records, write_records
 
+TRAIN_FILE, HELD_OUT_FILE = "train.jsonl", "val.jsonl"
 FILE = "data.json"
 
 
@@ -42,6 +46,12 @@ class Sources:
         return records, list(read_records(Path(self.val_path), mapping).records)
 
 
+def write_split(run: Path, train: Sequence[Record], held_out: Sequence[Record]) -> None:
+    """Write what is trained on and what is held out into the folder of a run."""
+    write_records(run / TRAIN_FILE, train)
+    write_records(run / HELD_OUT_FILE, held_out)
+
+
 def read_sources(adapter: Path) -> Sources | None:
     """The data of a training run, by its folder or the adapter folder in it; None where it is not recorded.
 
@@ -49,6 +59,8 @@ def read_sources(adapter: Path) -> Sources | None:
         DataError: the record cannot be read.
     """
     for folder in (adapter, adapter.parent):
+        if (folder / TRAIN_FILE).is_file() and (folder / HELD_OUT_FILE).is_file():
+            return Sources.of(folder / TRAIN_FILE, folder / HELD_OUT_FILE, "")
         if (folder / FILE).is_file():
             try:
                 return Sources(**json.loads((folder / FILE).read_text(encoding="utf-8")))

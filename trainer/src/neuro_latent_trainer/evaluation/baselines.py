@@ -77,6 +77,7 @@ class Budget:
                 instruction=model.adapter.config.instruction,
                 form=model.adapter.config.form,
                 precision=trained.get("precision", "auto"),
+                seed=trained.get("seed", 0),
             )
         except KeyError as missing:
             raise ValueError(

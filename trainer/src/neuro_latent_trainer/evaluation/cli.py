@@ -1,6 +1,8 @@
 """``neuro-latent evaluate``."""
 
 import json
+from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +23,11 @@ def evaluate(
     *,
     data: Annotated[
         Path | None,
-        typer.Option(help="Raw prompts with enhanced ones, none of which the adapter was trained on.", metavar="FILE"),
+        typer.Option(
+            help="Raw prompts with enhanced ones, none of which the adapter was trained on.",
+            metavar="FILE",
+            show_default="what a training run held out",
+        ),
     ] = None,
     adapter: Annotated[Path | None, typer.Option(help="Adapter folder, or a training run.", metavar="DIR")] = None,
     compare: Annotated[
@@ -65,9 +71,14 @@ def evaluate(
     report: Annotated[
         Path | None,
         typer.Option(
-            help="HTML report to write of one adapter.", metavar="FILE", show_default="report.html in a training run"
+            help="HTML report to write of one adapter.",
+            metavar="FILE",
+            show_default="in a training run report.html, with --tasks tasks.html",
         ),
     ] = None,
+    allow_overlap: Annotated[
+        bool, typer.Option("--allow-overlap", help="Go on where an adapter was trained on some of the prompts.")
+    ] = False,
     tasks: Annotated[
         Path | None,
         typer.Option(
@@ -97,7 +108,9 @@ def evaluate(
     --preferences, how often the text that succeeded is found likelier. In the complement form a text is the complement
     alone, without the raw prompt before it.
 
-      neuro-latent evaluate --adapter runs/first --data val.jsonl --train train.jsonl
+      neuro-latent evaluate --adapter runs/first
+
+      neuro-latent evaluate --adapter runs/first --data new.jsonl --train runs/first/train.jsonl
 
       neuro-latent evaluate --compare runs/first runs/second --data val.jsonl
 
@@ -113,10 +126,10 @@ def evaluate(
     console = Console(stderr=True)
     if (adapter is None) == (compare is None):
         fail(console, "give one adapter with --adapter DIR, or two with --compare A B", code=2)
-    if (data is None) == (tasks is None):
-        fail(console, "give rows with --data FILE, or tasks for a responder with --tasks FILE", code=2)
-    if tasks is not None and (compare or report or preferences or baselines_dir):
-        fail(console, "--tasks takes one --adapter, and no --report, --preferences or --baselines-dir", code=2)
+    if data is not None and tasks is not None:
+        fail(console, "give rows with --data FILE, or tasks for a responder with --tasks FILE, not both", code=2)
+    if tasks is not None and (compare or preferences or baselines_dir):
+        fail(console, "--tasks takes one --adapter, and no --preferences or --baselines-dir", code=2)
     if compare is not None and (report or train or baselines_dir):
         fail(
             console,
@@ -124,15 +137,17 @@ def evaluate(
             code=2,
         )
     # Imported here so that --help does not wait for torch.
-    from neuro_latent_trainer import adapter_folder
-    from neuro_latent_trainer.data import Record, describe_unused
+    from neuro_latent_trainer import adapter_folder, overlap
+    from neuro_latent_trainer.data import Record, describe_unused, key
     from neuro_latent_trainer.evaluation.baselines import Baselines, Budget
     from neuro_latent_trainer.evaluation.evaluate import evaluate as evaluate_adapter
     from neuro_latent_trainer.evaluation.evaluate import is_triple
     from neuro_latent_trainer.evaluation.paired import compare as compare_adapters
-    from neuro_latent_trainer.evaluation.report import write_report
+    from neuro_latent_trainer.evaluation.report import write_report, write_tasks_report
+    from neuro_latent_trainer.evaluation.tasks import read_tasks
     from neuro_latent_trainer.model import PromptOptimizer
     from neuro_latent_trainer.progress import METRICS_FILE
+    from neuro_latent_trainer.sources import read_sources
 
     def records(path: Path | None, names: str) -> list[Record]:
         return list(read_data(console, path, names).records) if path else []
@@ -140,43 +155,62 @@ def evaluate(
     def load(path: Path) -> PromptOptimizer:
         return PromptOptimizer.from_pretrained(adapter_folder.locate(path), encoder=encoder, generator=generator)
 
+    def seen(prompts: Sequence[str], file: Path) -> bool:
+        """Whether some of the prompts were trained on, which is said."""
+        known = {key(record.raw_prompt) for record in trained_on}.union(*(overlap.trained_on(one) for one in folders))
+        told = overlap.check_unseen(prompts, file.name, known, allow_overlap)
+        if told:
+            say(console, told, "red")
+        return bool(told)
+
     named: dict[str, Any]
-    if tasks is not None:
-        assert adapter is not None
-        try:
-            asker = responder_cli.open_judge(responder)
-            judged = responder_cli.responses(asker, load(adapter), tasks, records(train, columns), config)
-        except (TrainerError, OSError, ValueError) as error:
-            fail(console, str(error))
-        responder_cli.show(console, judged, asker.usage, responder.price)
-        if as_json:
-            typer.echo(json.dumps({"adapter": str(adapter), "data": tasks.name, **judged}))
-        return
-    assert data is not None
     try:
-        on, trained_on = records(data, columns), records(train, columns)
+        folders = [adapter_folder.locate(path) for path in compare or (adapter,) if path is not None]
+        folder = folders[0]
+        run = folder.parent if (folder.parent / METRICS_FILE).is_file() else None
+        trained_on = records(train, columns)
+        if tasks is not None:
+            asked = read_tasks(tasks)
+            overlaps = seen([task.prompt for task in asked], tasks)
+            asker = responder_cli.open_judge(responder)
+            judged = responder_cli.responses(asker, load(folder), asked, trained_on, config)
+            named = {
+                **{"adapter": str(folder), "adapter_version": adapter_folder.version(folder)},
+                **{"data": tasks.name, "date": date.today().isoformat(), "overlap": overlaps},
+            }
+            responder_cli.show(console, judged, asker.usage, responder.price)
+            if target := report or (run and run / "tasks.html"):
+                write_tasks_report(target, {**named, **judged})
+                say(console, f"report: {target}")
+            if as_json:
+                typer.echo(json.dumps({**named, **judged}))
+            return
+        if data is None and (kept := read_sources(folder)) is not None and kept.val_path:
+            data = Path(kept.val_path)
+            say(console, f"rows: {data}")
+        if data is None:
+            fail(console, "give rows with --data FILE, or tasks for a responder with --tasks FILE", code=2)
+        on = records(data, columns)
+        overlaps = seen([record.raw_prompt for record in on], data)
         pairs = records(preferences, preference_columns)
         preferred = [record for record in pairs if is_triple(record)]
         if len(preferred) < len(pairs):
             say(console, f"{len(pairs) - len(preferred)} rows of {preferences} lack a version and do not count")
-        models = [load(path) for path in compare or (adapter,) if path is not None]
+        models = [load(path) for path in folders]
         if unused := describe_unused(on, models[0].adapter.config.form):
             say(console, f"{data}: {unused}")
         if compare is not None:
             figures = compare_adapters(models[0], models[1], on, preferences=preferred, config=config)
             named = {"adapters": [str(path) for path in compare]}
         else:
-            assert adapter is not None
-            folder, model = adapter_folder.locate(adapter), models[0]
-            baselines = None
+            model, baselines = models[0], None
             if trained_on and trained_baselines:
-                kept = baselines_dir or folder.parent / "baselines"
-                baselines = Baselines(kept, model.generator, trained_on, Budget.of(model))
+                places = baselines_dir or folder.parent / "baselines"
+                baselines = Baselines(places, model.generator, trained_on, Budget.of(model))
             found = evaluate_adapter(
                 model, on, train=trained_on, preferences=preferred, baselines=baselines, config=config
             )
             figures, named = found.figures, {"adapter": str(folder)}
-            run = folder.parent if (folder.parent / METRICS_FILE).is_file() else None
             if report is not None or run is not None:
                 target = report or folder.parent / "report.html"
                 write_report(target, model, found, run)
@@ -186,4 +220,4 @@ def evaluate(
     for table in tables.of_two(figures) if compare is not None else tables.of_one(figures):
         console.print(table)
     if as_json:
-        typer.echo(json.dumps({**named, "data": data.name, **figures}))
+        typer.echo(json.dumps({**named, "data": data.name, "overlap": overlaps, **figures}))

@@ -14,6 +14,7 @@ from sacrebleu.metrics import BLEU, CHRF
 
 from neuro_latent_core.form import Form
 from neuro_latent_core.guard import rejects
+from neuro_latent_trainer.data import key
 from neuro_latent_trainer.evaluation import statistics
 from neuro_latent_trainer.evaluation.served import whole
 from neuro_latent_trainer.evaluation.statistics import Floats, Interval
@@ -43,7 +44,7 @@ def by_row(
         return np.array(list(values), dtype=np.float64)
 
     def changes(written: Sequence[str]) -> Floats:
-        return array(not same(a, b) for a, b in zip(raw, whole(raw, written, form), strict=True))
+        return array(key(a) != key(b) for a, b in zip(raw, whole(raw, written, form), strict=True))
 
     wanted, changed = changes(gold), changes(texts)
     bad = array(text != "" and bool(rejects(prompt, text, form)) for prompt, text in zip(raw, texts, strict=True))
@@ -75,11 +76,6 @@ def measure(raw: Sequence[str], gold: Sequence[str], texts: Sequence[str], form:
         "self_bleu": round(self_bleu(texts), 4),
         "length_ratio": round(float(np.median(lengths)), 4) if lengths else 0.0,
     }
-
-
-def same(a: str, b: str) -> bool:
-    """Whether two texts differ in case and white space only."""
-    return a.casefold().split() == b.casefold().split()
 
 
 def chrf(texts: Sequence[str], gold: Sequence[str]) -> Floats:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,8 @@ import numpy as np
 
 from neuro_latent_core.diff import word_diff
 from neuro_latent_trainer import files
-from neuro_latent_trainer.evaluation import measures, pictures, tables
-from neuro_latent_trainer.evaluation.evaluate import SERVED, Evaluation
+from neuro_latent_trainer.evaluation import measures, pictures, rivals, tables
+from neuro_latent_trainer.evaluation.evaluate import ADAPTER, SERVED, Evaluation
 from neuro_latent_trainer.evaluation.pictures import Picture
 from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.progress import METRICS_FILE
@@ -30,9 +29,9 @@ def write_report(path: Path, model: PromptOptimizer, evaluation: Evaluation, run
     """Write the report of an evaluation; with the folder of the training run there are loss curves in it, and the
     latent space before phase 2."""
     titles, rows = tables.systems_rows(evaluation.figures)
-    template = resources.files(__package__).joinpath("report.html.jinja").read_text(encoding="utf-8")
-    html = jinja2.Environment(autoescape=True, trim_blocks=True).from_string(template)
-    page = html.render(
+    _write(
+        path,
+        "report.html.jinja",
         figures=evaluation.figures,
         encoder=model.encoder.name,
         generator=model.generator.name,
@@ -43,6 +42,27 @@ def write_report(path: Path, model: PromptOptimizer, evaluation: Evaluation, run
         rule=RULE,
         groups=_samples(evaluation),
     )
+
+
+def write_tasks_report(path: Path, found: dict[str, Any]) -> None:
+    """Write the report of what prompts lead to: what ``neuro-latent evaluate --tasks --json`` prints, in words."""
+    titles, rows = tables.responses_rows(found)
+    by_kind = found.get("likelihood_gain_by_kind", {})
+    _write(
+        path,
+        "tasks.html.jinja",
+        found=found,
+        served=SERVED,
+        titles=titles,
+        rows=rows,
+        kinds=[[kind, *(tables.interval(of.get(name)) for name in (SERVED, ADAPTER))] for kind, of in by_kind.items()],
+        words=[*(words for name, words in tables.RESPONSES.items() if name in found), *rivals.WORDS.items()],
+    )
+
+
+def _write(path: Path, template: str, **values: Any) -> None:
+    loader = jinja2.PackageLoader("neuro_latent_trainer", "evaluation")
+    page = jinja2.Environment(autoescape=True, trim_blocks=True, loader=loader).get_template(template).render(values)
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write(path, page.encode())
 

@@ -1,6 +1,5 @@
 """``neuro-latent score``, and what ``neuro-latent evaluate --tasks`` prints."""
 
-import hashlib
 import json
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ from rich.table import Table
 
 from neuro_latent_trainer.command_line import configured_by, fail, read_data, say, tracked
 from neuro_latent_trainer.errors import TrainerError
+from neuro_latent_trainer.evaluation import tables
 from neuro_latent_trainer.settings import EvaluationConfig, ResponderConfig, ScoringConfig
 
 if TYPE_CHECKING:
@@ -19,23 +19,8 @@ if TYPE_CHECKING:
 
     from neuro_latent_trainer.data import Record
     from neuro_latent_trainer.evaluation.responses import Judge
+    from neuro_latent_trainer.evaluation.tasks import Task
     from neuro_latent_trainer.model import PromptOptimizer
-
-TITLES = {
-    "added": "prompts changed",
-    "likelihood_gain": "likelihood gain",
-    "margin_gain": "margin gain",
-    "good_above_bad": "good above bad",
-    "constraints_met": "checks met",
-    "constraints_gain": "checks gain",
-    "wins_gain": "wins less losses",
-    "wins_gain_at_like_length": "the same, like lengths",
-    "orders_agree": "orders agree",
-}
-LEGEND = (
-    "likelihood gain: how much likelier the good answer gets, nats a token, with the system's prompt in place of the "
-    "raw one; margin: the same of good less bad answers. Intervals: 95 %, bootstrap over prompts."
-)
 
 
 def open_judge(config: ResponderConfig) -> "Judge":
@@ -61,22 +46,21 @@ def open_judge(config: ResponderConfig) -> "Judge":
 def responses(
     asker: "Judge",
     model: "PromptOptimizer",
-    tasks: Path,
+    tasks: "Sequence[Task]",
     train: "Sequence[Record]",
     config: EvaluationConfig,
 ) -> dict[str, Any]:
-    """What the prompts of all systems lead to: figures by name and system, and a verdict for each system.
+    """What the prompts of all systems lead to: figures by name and system, and a verdict for each system; of at most
+    as many tasks as the settings say, chosen by a hash.
 
     Raises:
-        TrainerError: the tasks cannot be read, or the responder does not answer.
+        TrainerError: the responder does not answer.
     """
     from neuro_latent_trainer.evaluation.responses import verdict
     from neuro_latent_trainer.evaluation.rivals import enhanced_by_system
-    from neuro_latent_trainer.evaluation.tasks import read_tasks
+    from neuro_latent_trainer.evaluation.tasks import sample_tasks
 
-    asked = read_tasks(tasks)
-    if len(asked) > config.rows:
-        asked = sorted(asked, key=lambda task: hashlib.sha256(task.prompt.encode()).digest())[: config.rows]
+    asked = sample_tasks(tasks, config.rows)
     systems = enhanced_by_system(model, [task.prompt for task in asked], train, config)
     figures = asker.figures(asked, systems)
     return {
@@ -92,16 +76,12 @@ def show(console: Console, found: dict[str, Any], usage: Any, price: tuple[float
     from neuro_latent_trainer.evaluation.evaluate import SERVED
 
     say(console, f"{SERVED}, by {found['responder']} on {found['tasks']} tasks: {found['verdict'][SERVED]}")
-    used = [name for name in TITLES if name in found]
-    table = Table("system", *(TITLES[name] for name in used), caption=LEGEND)
-    for system in found["added"]:
-        table.add_row(system, *(_cell(found[name].get(system)) for name in used))
+    titles, rows = tables.responses_rows(found, "\n")
+    table = Table(*titles, caption=tables.RESPONSES["likelihood_gain"][1] + " Intervals: 95 %, bootstrap over prompts.")
+    for row in rows:
+        table.add_row(*row)
     console.print(table)
     say(console, spent(usage, price))
-
-
-def _cell(found: list[float] | None) -> str:
-    return "" if found is None else "{:.3f}\n{:.3f} to {:.3f}".format(*found)
 
 
 @configured_by(ResponderConfig, *ResponderConfig.model_fields)

@@ -23,6 +23,9 @@ HARM = -0.05
 Prompts = Mapping[str, Sequence[str]]
 """By system, the enhanced prompt of every task."""
 
+ByTask = dict[str, dict[str, Floats]]
+"""By figure and system, a value for every task that has what the figure needs."""
+
 FIGURE_OF = {"answers": "likelihood_gain", "checks": "constraints_gain", "alone": "wins_gain"}
 MAIN_FIGURES = tuple(FIGURE_OF.values())
 """What the verdict is of: the first that was measured."""
@@ -89,18 +92,31 @@ class Judge:
 
     def figures(self, tasks: Sequence[Task], systems: Prompts) -> dict[str, Any]:
         """Figures by name and system, each with a 95 % paired bootstrap interval; :data:`RAW` is one of the systems."""
+        found = self.by_task(tasks, systems)
+        rows = by_way(tasks)
+        figures: dict[str, Any] = {"rows": {FIGURE_OF[way]: len(some) for way, some in rows.items()}}
+        figures |= {name: _means(values) for name, values in found.items()}
+        answered = [tasks[row].kind for row in rows.get("answers", ())]
+        if kinds := sorted({*answered} - {""}):
+            figures["likelihood_gain_by_kind"] = {
+                kind: _means({n: gain[[k == kind for k in answered]] for n, gain in found["likelihood_gain"].items()})
+                for kind in kinds
+            }
+        return figures
+
+    def by_task(self, tasks: Sequence[Task], systems: Prompts) -> ByTask:
+        """What the figures are means of: by name and system, a value for each task that has what the figure needs."""
         prompts: Prompts = {RAW: [task.prompt for task in tasks], **systems}
         ways = {"answers": self._of_answers, "checks": self._of_checks, "alone": self._of_comparisons}
-        figures: dict[str, Any] = {
-            "added": _means(
-                {n: [float(a != b) for a, b in zip(some, prompts[RAW], strict=True)] for n, some in prompts.items()}
-            ),
-            "rows": {},
+        found = {
+            "added": {
+                name: np.array([float(a != b) for a, b in zip(some, prompts[RAW], strict=True)])
+                for name, some in prompts.items()
+            }
         }
         for way, rows in by_way(tasks).items():
-            figures["rows"][FIGURE_OF[way]] = len(rows)
-            figures |= ways[way]([tasks[r] for r in rows], {n: [some[r] for r in rows] for n, some in prompts.items()})
-        return figures
+            found |= ways[way]([tasks[r] for r in rows], {n: [some[r] for r in rows] for n, some in prompts.items()})
+        return found
 
     def gains(self, tasks: Sequence[Task], enhanced: Sequence[str]) -> Floats:
         """How much better than its raw prompt each enhanced prompt is, by what its task has: likelihood of the good
@@ -119,40 +135,30 @@ class Judge:
                 found[rows] = self._compare(raw, texts).won
         return found
 
-    def _of_answers(self, tasks: Sequence[Task], prompts: Prompts) -> dict[str, Any]:
+    def _of_answers(self, tasks: Sequence[Task], prompts: Prompts) -> ByTask:
         good = {n: self._likelihoods(some, [task.good for task in tasks], n) for n, some in prompts.items()}
-        gains = {name: found - good[RAW] for name, found in good.items()}
-        figures = {"likelihood_gain": _means(gains)}
-        if kinds := sorted({task.kind for task in tasks} - {""}):
-            figures["likelihood_gain_by_kind"] = {
-                kind: _means({name: gain[[task.kind == kind for task in tasks]] for name, gain in gains.items()})
-                for kind in kinds
-            }
+        found = {"likelihood_gain": {name: likelihood - good[RAW] for name, likelihood in good.items()}}
         if pairs := [row for row, task in enumerate(tasks) if task.bad.strip()]:
             margins = {
                 name: good[name][pairs]
                 - self._likelihoods([some[row] for row in pairs], [tasks[row].bad for row in pairs], name)
                 for name, some in prompts.items()
             }
-            figures["margin_gain"] = _means({name: margin - margins[RAW] for name, margin in margins.items()})
-            figures["good_above_bad"] = _means({name: margin > 0 for name, margin in margins.items()})
-        return figures
+            found["margin_gain"] = {name: margin - margins[RAW] for name, margin in margins.items()}
+            found["good_above_bad"] = {name: (margin > 0).astype(float) for name, margin in margins.items()}
+        return found
 
-    def _of_checks(self, tasks: Sequence[Task], prompts: Prompts) -> dict[str, Any]:
+    def _of_checks(self, tasks: Sequence[Task], prompts: Prompts) -> ByTask:
         met = {name: self._met(tasks, some, name) for name, some in prompts.items()}
-        return {
-            "constraints_met": _means(met),
-            "constraints_gain": _means({name: found - met[RAW] for name, found in met.items()}),
-        }
+        return {"constraints_met": met, "constraints_gain": {name: found - met[RAW] for name, found in met.items()}}
 
-    def _of_comparisons(self, tasks: Sequence[Task], prompts: Prompts) -> dict[str, Any]:
+    def _of_comparisons(self, tasks: Sequence[Task], prompts: Prompts) -> ByTask:
         raw = prompts[RAW]
         found = {name: self._compare(raw, some, name) for name, some in prompts.items() if name != RAW}
-        alike = {name: one.won[one.alike > 0] for name, one in found.items() if one.alike.any()}
         return {
-            "wins_gain": _means({name: one.won for name, one in found.items()}),
-            "wins_gain_at_like_length": _means(alike),
-            "orders_agree": _means({name: one.agreed for name, one in found.items()}),
+            "wins_gain": {name: one.won for name, one in found.items()},
+            "wins_gain_at_like_length": {name: one.won[one.alike > 0] for name, one in found.items()},
+            "orders_agree": {name: one.agreed for name, one in found.items()},
         }
 
     def _likelihoods(self, prompts: Sequence[str], answers: Sequence[str], name: str = "") -> Floats:

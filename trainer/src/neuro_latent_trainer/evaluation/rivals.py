@@ -21,6 +21,17 @@ from neuro_latent_trainer.settings import EvaluationConfig
 
 FILLER = "filler"
 
+WORDS = {
+    "raw": "The prompt as it was typed.",
+    SERVED: "The adapter behind gate and guard: where they keep a text back, the raw prompt.",
+    ADAPTER: "The adapter with gate and guard off.",
+    SHUFFLED: "The raw prompt with what the adapter wrote for another prompt.",
+    CONSTANT: "The raw prompt with one sentence, the same for all.",
+    FILLER: "The raw prompt with as long a text as is served that asks for nothing.",
+    NEAREST: "The raw prompt with the text of the most similar training prompt.",
+}
+"""What each system is."""
+
 CONSTANT_TEXT = "Keep the answer clear and short, say what you assume, and ask me if something important is missing."
 """Where no training data say what a typical complement is."""
 
@@ -39,12 +50,7 @@ def enhanced_by_system(
         train: what the adapter was trained on, for the nearest training prompt and the constant; may be empty.
     """
     form, raw = model.adapter.config.form, list(prompts)
-    adapter = Conditioned(model.generator, adapted(model), config)
-    written = adapter.write(raw, "adapter writes")
-    served = as_served(model, adapter, raw, written)[0]
-    served = [
-        text if is_english(prompt) else no for prompt, text, no in zip(raw, served, nothing(raw, form), strict=True)
-    ]
+    written, served = written_and_served(model, raw, config)
     texts = {SERVED: served, ADAPTER: written}
     known = with_target(train, form)
     if known:
@@ -55,6 +61,18 @@ def enhanced_by_system(
         texts[CONSTANT] = [typical(model, added) if added else CONSTANT_TEXT] * len(raw)
         texts[FILLER] = [_filler(len(text.split())) for text in served]
     return {name: whole(raw, some, form) for name, some in texts.items()}
+
+
+def written_and_served(
+    model: PromptOptimizer, prompts: Sequence[str], config: EvaluationConfig, name: str = "adapter"
+) -> tuple[list[str], list[str]]:
+    """What an adapter writes for prompts, and what of it is served; ``name`` is for the progress bar."""
+    form, raw = model.adapter.config.form, list(prompts)
+    adapter = Conditioned(model.generator, adapted(model), config)
+    written = adapter.write(raw, f"{name} writes")
+    served, _ = as_served(model, adapter, raw, written)
+    kept = nothing(raw, form)
+    return written, [text if is_english(prompt) else no for prompt, text, no in zip(raw, served, kept, strict=True)]
 
 
 def _filler(words: int) -> str:

@@ -35,6 +35,46 @@ WITH_RAW = {
 }
 
 
+RESPONSES = {
+    "added": ("prompts changed", "Share of the prompts that the system changes."),
+    "likelihood_gain": (
+        "likelihood gain",
+        "How much likelier the good answer gets with the system's prompt in place of the raw one, in nats a token "
+        "(0.01 is one percent).",
+    ),
+    "margin_gain": ("margin gain", "The same of the good answer less the same of the bad one."),
+    "good_above_bad": (
+        "good above bad",
+        "Share of the tasks whose good answer is likelier, a token, than the bad one.",
+    ),
+    "constraints_met": ("checks met", "Share of a task's checks that the answer meets."),
+    "constraints_gain": ("checks gain", "The same less that of the raw prompt."),
+    "wins_gain": (
+        "wins less losses",
+        "How often the answer to the system's prompt is found better than that to the raw prompt, less how often it is "
+        "found worse; two answers are shown in both orders, and orders that disagree are a tie.",
+    ),
+    "wins_gain_at_like_length": (
+        "the same, like lengths",
+        "The same where the answers' lengths differ by a quarter at most, for judges like long answers.",
+    ),
+    "orders_agree": ("orders agree", "How often both orders give the same verdict."),
+}
+"""Figures of what prompts lead to: title, and what it means."""
+
+
+def responses_rows(found: dict[str, Any], between: str = " ") -> tuple[list[str], list[list[str]]]:
+    """Column titles, and a row for every system, of what prompts lead to; ``between`` stands before an interval."""
+    used = [name for name in RESPONSES if name in found]
+    rows = [[system, *(interval(found[name].get(system), between) for name in used)] for system in found["added"]]
+    return ["system", *(RESPONSES[name][0] for name in used)], rows
+
+
+def interval(found: list[float] | None, between: str = " ") -> str:
+    """``[value, low, high]``; "" where there is none."""
+    return "" if found is None else "{:.3f}{}({:.3f} to {:.3f})".format(found[0], between, *found[1:])
+
+
 def systems_rows(figures: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Column titles, and a row for every system."""
     used = {name: column for name, column in BY_SYSTEM.items() if name in figures}

@@ -1,5 +1,6 @@
 """Tasks that a responder is asked: a prompt, and what tells a good answer to it."""
 
+import hashlib
 import importlib
 import json
 import random
@@ -50,6 +51,13 @@ def read_tasks(path: Path) -> list[Task]:
         raise TaskError(f"{path.name} holds no task; one is a line like "
                         '{"prompt": "…", "good": "…", "bad": "…"}')  # fmt: skip
     return tasks
+
+
+def sample_tasks(tasks: Sequence[Task], most: int) -> list[Task]:
+    """At most ``most`` tasks, in their order where all are taken, else chosen by a hash of their prompts."""
+    if len(tasks) <= most:
+        return list(tasks)
+    return sorted(tasks, key=lambda task: hashlib.sha256(task.prompt.encode()).digest())[:most]
 
 
 def _task(values: Any) -> Task:

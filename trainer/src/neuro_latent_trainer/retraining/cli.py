@@ -21,15 +21,16 @@ from neuro_latent_trainer.command_line import (
 )
 from neuro_latent_trainer.errors import TrainerError
 from neuro_latent_trainer.retraining.retrain_config import RetrainConfig
+from neuro_latent_trainer.settings import ResponderConfig
 
 if TYPE_CHECKING:
-    from neuro_latent_trainer.adapter_folder import SavedAdapter
     from neuro_latent_trainer.retraining.decision import Decision
     from neuro_latent_trainer.retraining.retrain import Start
 
 REFUSED = 3
 
 
+@configured_by(ResponderConfig, "responder", "responder_url", file=False)
 @configured_by(RetrainConfig)
 def retrain(
     *,
@@ -61,6 +62,18 @@ def retrain(
         Path | None,
         typer.Option(help="Judge this adapter, trained elsewhere, instead of training one.", metavar="ADAPTER"),
     ] = None,
+    tasks: Annotated[
+        Path | None,
+        typer.Option(
+            help="Tasks that nothing was trained on (docs/responders.md): the new adapter must be better on them too, "
+            "by --responder.",
+            metavar="FILE",
+        ),
+    ] = None,
+    responder: ResponderConfig,
+    allow_overlap: Annotated[
+        bool, typer.Option("--allow-overlap", help="Go on where prompts to judge by were trained on.")
+    ] = False,
     settings: RetrainConfig,
     promote: Annotated[
         Path | None,
@@ -89,11 +102,18 @@ def retrain(
 
       neuro-latent retrain --base runs/first --candidate runs/other --output-dir runs/judged
 
+      neuro-latent retrain --base runs/first --candidate runs/other --tasks tasks.jsonl --responder model.gguf
+
+    With --tasks a language model judges as well: no figure of its answers may be worse, and one must be better. Other
+    rows then count where there are enough; with --candidate feedback is taken only if --feedback names it.
+
     Exit codes: 0 promoted (without --promote: may be), 1 failure, 2 wrong usage, 3 refused, 130 interrupted.
     """
     console = Console(stderr=True)
     if data_path is None and (val_path is not None or columns):
         fail(console, "--val-path and --columns describe --data-path, which is missing", code=2)
+    if (tasks is None) != (responder.responder is None):
+        fail(console, "--tasks FILE and --responder MODEL go together", code=2)
     # Imported here so that --help does not wait for torch.
     from neuro_latent_trainer import adapter_folder
     from neuro_latent_trainer.retraining import commands
@@ -104,7 +124,7 @@ def retrain(
     try:
         folder = adapter_folder.locate(base)
         sources = Sources.of(data_path, val_path, columns) if data_path else read_sources(folder)
-        if sources is None:
+        if sources is None and (tasks is None or candidate is None):
             fail(
                 console,
                 f"{base} does not record what it was trained on: give the original data with --data-path, so that "
@@ -112,7 +132,11 @@ def retrain(
                 code=2,
             )
         chosen = "" if candidate is None else str(adapter_folder.locate(candidate).absolute())
-        start = retraining.Start(str(folder.absolute()), chosen, sources, settings)
+        start = retraining.Start(
+            *(str(folder.absolute()), chosen, sources, settings),
+            tasks=str(tasks.absolute()) if tasks else "",
+            responder=responder.responder or "",
+        )
         new = Path(chosen) if chosen else output_dir / "adapter"
         there = None if promote is None else commands.served(promote, adapter_name)
         decision = retraining.known_decision(output_dir) if resume else None
@@ -125,8 +149,9 @@ def retrain(
             )
         retraining.begin(output_dir, start, resume)
         if decision is None:
-            sources.write(output_dir)
-            decision = _decide(output_dir, start, adapter_folder.read(folder), feedback, device, console)
+            if sources is not None:
+                sources.write(output_dir)
+            decision = _decide(output_dir, start, feedback, responder, allow_overlap, device, console)
         else:
             say(console, "decided before; the figures are in decision.json")
         verdict, style = ("may be promoted", "green") if decision.promote else ("refused", "yellow")
@@ -152,22 +177,47 @@ def retrain(
 
 
 def _decide(
-    output_dir: Path, start: "Start", base: "SavedAdapter", feedback: str | None, device: str, console: Console
+    output_dir: Path,
+    start: "Start",
+    feedback: str | None,
+    responder: ResponderConfig,
+    allow_overlap: bool,
+    device: str,
+    console: Console,
 ) -> "Decision":
     """Take the feedback, train where there is no candidate, and compare; the decision is in the folder then."""
+    from neuro_latent_trainer import adapter_folder, overlap
     from neuro_latent_trainer.backbones import default_device, device_of
+    from neuro_latent_trainer.data import key
+    from neuro_latent_trainer.evaluation.responder_cli import open_judge
+    from neuro_latent_trainer.evaluation.tasks import read_tasks, sample_tasks
     from neuro_latent_trainer.model import PromptOptimizer
     from neuro_latent_trainer.progress import RunLog
     from neuro_latent_trainer.retraining import retrain as retraining
-    from neuro_latent_trainer.retraining.decision import table, too_few
+    from neuro_latent_trainer.retraining.decision import Evidence, table, too_few
 
+    asked = sample_tasks(read_tasks(Path(start.tasks)), start.config.judged_rows) if start.tasks else []
+    judge = open_judge(responder) if asked else None
+    if judge is not None and start.candidate and feedback is None:
+        (output_dir / retraining.FEEDBACK_FILE).touch(mode=0o600)
     _take_feedback(feedback, output_dir / retraining.FEEDBACK_FILE)
+    base = adapter_folder.read(Path(start.base))
     trained_as = retraining.base_settings(base)
     examples, training_mix = retraining.read_records(output_dir, start, trained_as)
     for line in (examples.describe(), training_mix.describe()):
         say(console, line)
+    evidence = Evidence(training_mix.original, training_mix.feedback, asked, judge)
+    known = overlap.trained_on(Path(start.candidate)) if start.candidate else frozenset[str]()
+    held_out = [record.raw_prompt for record in (*evidence.original, *evidence.feedback)]
+    trained = {key(record.raw_prompt) for record in training_mix.train} if not start.candidate else set[str]()
+    for prompts, name, by in (
+        (held_out, "the held-out rows", known),
+        ([task.prompt for task in asked], "--tasks", known | trained | overlap.trained_on(Path(start.base))),
+    ):
+        if told := overlap.check_unseen(prompts, name, by, allow_overlap):
+            say(console, told, "red")
     # Before the training, which would be for nothing.
-    if refusal := too_few(training_mix.original, training_mix.feedback, start.config):
+    if refusal := too_few(evidence, start.config):
         retraining.keep_decision(output_dir, refusal)
         return refusal
     where = device_of(device) or default_device()
@@ -178,8 +228,14 @@ def _decide(
         config = retraining.settings(trained_as, Path(start.base), start.config)
         with ExitStack() as closing:
             log = closing.enter_context(RunLog(output_dir, console))
+            assert start.sources is not None
             run = retraining.training_run(
-                output_dir, training_mix, config, Path(start.sources.data_path).name, log, where
+                output_dir,
+                training_mix,
+                config,
+                base.training.get("data") or Path(start.sources.data_path).name,
+                log,
+                where,
             )
             if run is not None:
                 if run.position.step:
@@ -188,7 +244,7 @@ def _decide(
                     summary = run.execute()
                 if summary.interrupted:
                     fail(console, f"stopped at step {summary.steps}; go on with --resume", code=130)
-    decision = retraining.decide(output_dir, old, adapter, training_mix, start.config)
+    decision = retraining.decide(output_dir, old, adapter, evidence, start.config)
     console.print(table(decision))
     return decision
 

@@ -16,7 +16,7 @@ from typing import Final
 from neuro_latent_core.form import Form, complement_of, join
 from neuro_latent_core.guard import is_blank, is_degenerate
 from neuro_latent_core.secrets import has_secret
-from neuro_latent_trainer.data import FEEDBACK, Record
+from neuro_latent_trainer.data import FEEDBACK, Record, key
 from neuro_latent_trainer.retraining.feedback import RatedAnswer
 
 EDIT: Final = f"{FEEDBACK}: edit"
@@ -72,11 +72,6 @@ class FeedbackExamples:
         )
         left_out = ", ".join(f"{count} {REASONS[name]}" for name, count in self.left_out.items() if count)
         return f"{line}; left out: {left_out}" if left_out else line
-
-
-def key(text: str) -> str:
-    """Texts of one key are the same but for case and white space."""
-    return " ".join(text.casefold().split())
 
 
 @dataclass

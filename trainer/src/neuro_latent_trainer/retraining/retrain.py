@@ -8,7 +8,6 @@
     RUN/decision.json     new against old
 """
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,11 +17,11 @@ import torch
 from neuro_latent_trainer import adapter_folder, checkpoint, files
 from neuro_latent_trainer.adapter import Adapter
 from neuro_latent_trainer.adapter_folder import AdapterError, SavedAdapter
-from neuro_latent_trainer.data import DataError, Record
+from neuro_latent_trainer.data import DataError, Record, key
 from neuro_latent_trainer.model import PromptOptimizer
-from neuro_latent_trainer.retraining.decision import Decision, judge
+from neuro_latent_trainer.retraining.decision import Decision, Evidence, judge
 from neuro_latent_trainer.retraining.feedback import read_feedback
-from neuro_latent_trainer.retraining.feedback_examples import FeedbackExamples, key, learn
+from neuro_latent_trainer.retraining.feedback_examples import FeedbackExamples, learn
 from neuro_latent_trainer.retraining.retrain_config import RetrainConfig
 from neuro_latent_trainer.retraining.training_mix import TrainingMix, mix
 from neuro_latent_trainer.settings import CONFIG_FILE, SHAPE, TrainConfig
@@ -41,13 +40,17 @@ class Start:
     Attributes:
         base: adapter folder that is served now.
         candidate: adapter to judge in place of one that is trained here; "" is none.
-        sources: the original data.
+        sources: the original data; None where a responder alone judges a candidate.
+        tasks: file of tasks that a responder judges by; "" is none.
+        responder: its name; "" is none.
     """
 
     base: str
     candidate: str
-    sources: Sources
+    sources: Sources | None
     config: RetrainConfig
+    tasks: str = ""
+    responder: str = ""
 
 
 def begin(folder: Path, start: Start, resume: bool) -> None:
@@ -133,7 +136,7 @@ def read_records(folder: Path, start: Start, base: TrainConfig) -> tuple[Feedbac
         DataError, ValueError: the feedback or the original data cannot be used.
     """
     config = start.config
-    original, held_out = start.sources.records(base.validation_share, base.seed)
+    original, held_out = start.sources.records(base.validation_share, base.seed) if start.sources else ([], [])
     ratings, malformed = read_feedback(folder / FEEDBACK_FILE)
     form = base.resolved_form
     known = {key(r.raw_prompt): r for r in original if r.target(form) is not None}
@@ -169,24 +172,21 @@ def training_run(
 def is_version(model_version: str | None, adapter: Path) -> bool:
     """Whether a served model version is of this adapter folder: export puts digits of the weights' SHA-256 into it."""
     file = adapter / adapter_folder.WEIGHTS_FILE
-    return model_version is not None and file.is_file() and _digits(file) in model_version
+    return model_version is not None and file.is_file() and adapter_folder.version(adapter) in model_version
 
 
 def lineage(adapter: Path) -> list[str]:
     """What tells the model versions of an adapter, and of those that it was retrained from, as far as their folders are
     still there."""
     found: list[str] = []
-    while (file := adapter / adapter_folder.WEIGHTS_FILE).is_file() and (digits := _digits(file)) not in found:
+    while (adapter / adapter_folder.WEIGHTS_FILE).is_file():
+        if (digits := adapter_folder.version(adapter)) in found:
+            break
         found.append(digits)
         start = adapter.parent / START_FILE
         if start.is_file():
             adapter = Path(json.loads(start.read_text(encoding="utf-8")).get("base", ""))
     return found
-
-
-def _digits(weights: Path) -> str:
-    with weights.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 
 
 def load_beside(old: PromptOptimizer, adapter: Path) -> PromptOptimizer:
@@ -216,7 +216,7 @@ def decide(
     folder: Path,
     old: PromptOptimizer,
     adapter: Path,
-    training_mix: TrainingMix,
+    evidence: Evidence,
     config: RetrainConfig,
 ) -> Decision:
     """Judge an adapter and keep the decision in the folder.
@@ -224,6 +224,6 @@ def decide(
     Raises:
         AdapterError: it cannot be loaded beside the old one.
     """
-    decision = judge(old, load_beside(old, adapter), training_mix.original, training_mix.feedback, config)
+    decision = judge(old, load_beside(old, adapter), evidence, config)
     keep_decision(folder, decision)
     return decision

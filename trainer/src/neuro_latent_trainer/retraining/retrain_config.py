@@ -28,6 +28,17 @@ class Margins(Settings):
     repetition: float = Field(
         default=0.05, ge=0, description="Share of three-word sequences that a text has had before."
     )
+    likelihood_gain: float = Field(
+        default=0.02, ge=0, description="By the responder: how much likelier a good answer gets, in nats a token."
+    )
+    margin_gain: float = Field(default=0.05, ge=0, description="By the responder: the same of good less bad answers.")
+    good_above_bad: float = Field(
+        default=0.05, ge=0, description="By the responder: how often the good answer is likelier than the bad one."
+    )
+    constraints_gain: float = Field(default=0.05, ge=0, description="By the responder: share of the checks met.")
+    wins_gain: float = Field(
+        default=0.1, ge=0, description="By the responder's judge: answers better less answers worse than the raw one's."
+    )
 
 
 class RetrainConfig(Settings):

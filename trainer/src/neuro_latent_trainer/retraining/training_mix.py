@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from neuro_latent_core.form import Form
-from neuro_latent_trainer.data import Record, place, sample_records
-from neuro_latent_trainer.retraining.feedback_examples import EDIT, key
+from neuro_latent_trainer.data import Record, key, place, sample_records
+from neuro_latent_trainer.retraining.feedback_examples import EDIT
 from neuro_latent_trainer.retraining.retrain_config import RetrainConfig
 
 SEED = 0
