@@ -1,7 +1,10 @@
 """The REST API and the page, in front of a Triton on this machine or elsewhere.
 
     config.py       its settings, which are its options too
-    app.py          the routes
+    app.py          the application, and the routes of the REST API
+    openai/         an OpenAI-compatible server, by itself or in front of another
+    state.py        what the routes share
+    streams.py      answers in pieces
     schemas.py      what they take and give
     problems.py     errors as RFC 9457 has them
     api_keys.py     API keys and rate limits

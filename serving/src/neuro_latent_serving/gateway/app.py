@@ -1,30 +1,21 @@
 """The routes."""
 
-import asyncio
-import math
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Annotated, Any
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import StreamingResponse
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
-from starlette.types import Receive, Scope, Send
 
 from neuro_latent_client import (
     AsyncClient,
     AsyncOptimizationStream,
-    GenerationOptions,
-    Health,
     InvalidRequestError,
     NeuroLatentError,
-    Optimization,
     Piece,
 )
 from neuro_latent_core.protocol import FEEDBACK_MODEL
@@ -40,6 +31,8 @@ from neuro_latent_serving.gateway.middleware import (
     GatewayMetrics,
     ObservabilityMiddleware,
 )
+from neuro_latent_serving.gateway.openai.routes import router as openai_router
+from neuro_latent_serving.gateway.openai.upstream import Enhancer, Upstream
 from neuro_latent_serving.gateway.page import docs, page
 from neuro_latent_serving.gateway.problems import ProblemError
 from neuro_latent_serving.gateway.schemas import (
@@ -51,6 +44,15 @@ from neuro_latent_serving.gateway.schemas import (
     OptimizeResponse,
     PieceEvent,
 )
+from neuro_latent_serving.gateway.state import (
+    Caller,
+    Gateway,
+    Shared,
+    note_answer,
+    note_prompt,
+    options_of,
+)
+from neuro_latent_serving.gateway.streams import event_stream
 from neuro_latent_serving.web.connection import ClientLeft, while_connected
 
 HEALTH_TIMEOUT_S = 2.0
@@ -72,86 +74,17 @@ EVENT = {
 }
 
 
-@dataclass
-class Gateway:
-    """What the routes share. ``client`` is there while the application runs."""
-
-    config: GatewayConfig
-    keys: ApiKeys | None
-    metrics: GatewayMetrics
-    client: AsyncClient
-    health: tuple[Health, FeedbackState] | None = None
-    health_told_s: float = 0.0
-    asking_health: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-
 router = APIRouter()
-bearer = HTTPBearer(auto_error=False, description="An API key")
-
-
-def _gateway(request: Request) -> Gateway:
-    gateway: Gateway = request.app.state.gateway
-    return gateway
-
-
-Shared = Annotated[Gateway, Depends(_gateway)]
-
-
-async def _caller(request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> str:
-    """The name of the caller's key, "" where there are no keys."""
-    name: str = request.state.caller
-    return name
-
-
-Caller = Annotated[str, Depends(_caller)]
-
-
-def _note_prompt(request: Request, gateway: Gateway, body: OptimizeRequest) -> None:
-    request.state.noted["prompt_characters"] = len(body.raw_prompt)
-    if gateway.config.log_prompts:
-        request.state.noted["raw_prompt"] = body.raw_prompt
-
-
-def _options(request: Request, body: OptimizeRequest) -> GenerationOptions:
-    """The options that the caller gave, with what is left of a deadline."""
-    options = body.options()
-    if limit := options.get("deadline_ms"):
-        spent_ms = (time.perf_counter() - request.state.began) * 1000
-        options["deadline_ms"] = max(1, math.ceil(limit - spent_ms))
-    return options
-
-
-def _respond(request: Request, gateway: Gateway, answer: Optimization) -> OptimizeResponse:
-    tokens = sum(sequence.generated_tokens for sequence in answer.sequences)
-    gateway.metrics.tokens.inc(tokens)
-    request.state.noted.update(
-        answer=answer.request_id, tokens=tokens, finish_reason=answer.finish_reason, model_version=answer.model_version
-    )
-    return OptimizeResponse.model_validate(answer)
 
 
 @router.post("/optimize", responses=problems.responses(*ANSWERS))
 async def optimize(request: Request, body: OptimizeRequest, gateway: Shared, caller: Caller) -> OptimizeResponse:
     """Write a better prompt."""
-    _note_prompt(request, gateway, body)
-    answer = await while_connected(request.receive, gateway.client.optimize(body.raw_prompt, **_options(request, body)))
-    return _respond(request, gateway, answer)
-
-
-class _EventStream(StreamingResponse):
-    """Server-sent events from a stream that is closed when the last one is sent, or the client has left."""
-
-    media_type = "text/event-stream"
-
-    def __init__(self, stream: AsyncOptimizationStream, events: AsyncIterator[str]) -> None:
-        super().__init__(events, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
-        self._stream = stream
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            await self._stream.close()
+    note_prompt(request, gateway, body)
+    options = options_of(request, body)
+    answer = await while_connected(request.receive, gateway.client.optimize(body.raw_prompt, **options))
+    note_answer(request, gateway, answer)
+    return OptimizeResponse.model_validate(answer)
 
 
 @router.post(
@@ -168,10 +101,10 @@ class _EventStream(StreamingResponse):
 )
 async def optimize_stream(request: Request, body: OptimizeRequest, gateway: Shared, caller: Caller) -> Response:
     """Write a better prompt and send it piece by piece, as server-sent events."""
-    _note_prompt(request, gateway, body)
-    stream = gateway.client.stream(body.raw_prompt, **_options(request, body))
+    note_prompt(request, gateway, body)
+    stream = gateway.client.stream(body.raw_prompt, **options_of(request, body))
     first = await while_connected(request.receive, _next(stream))  # an error before it still gets a status of its own
-    return _EventStream(stream, _events(request, gateway, stream, first))
+    return event_stream(stream, _events(request, gateway, stream, first))
 
 
 async def _next(stream: AsyncOptimizationStream) -> Piece | None:
@@ -185,7 +118,8 @@ async def _events(
         while piece is not None:
             yield _event("piece", PieceEvent.model_validate(piece))
             piece = await _next(stream)
-        yield _event("result", _respond(request, gateway, stream.result))
+        note_answer(request, gateway, stream.result)
+        yield _event("result", OptimizeResponse.model_validate(stream.result))
     except NeuroLatentError as error:
         request.state.noted["error"] = problems.logged(error)
         yield _event("error", problems.from_client(error).problem(request.state.request_id))
@@ -265,8 +199,14 @@ def create_app(config: GatewayConfig, connect: Callable[[], AsyncClient], log: A
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with connect() as client:
-            app.state.gateway = Gateway(config, keys, metrics, client)
+        async with AsyncExitStack() as stack:
+            client = await stack.enter_async_context(connect())
+            gateway = Gateway(config, keys, metrics, client)
+            if config.upstream:
+                gateway.upstream = Upstream(config.upstream, config.upstream_key)
+                gateway.enhancer = Enhancer(client, config.budget)
+                stack.push_async_callback(gateway.upstream.close)
+            app.state.gateway = gateway
             yield
 
     app = FastAPIOffline(
@@ -278,6 +218,7 @@ def create_app(config: GatewayConfig, connect: Callable[[], AsyncClient], log: A
         lifespan=lifespan,
     )
     app.include_router(router)
+    app.include_router(openai_router)
     for path, answer in (("/", page), ("/docs", docs)):
         app.add_api_route(path, answer, methods=["GET", "HEAD"], include_in_schema=False)
     problems.install(app)

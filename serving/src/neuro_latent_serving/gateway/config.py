@@ -4,11 +4,21 @@ import dataclasses
 import ipaddress
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 from pydantic import AfterValidator, Field
 
+from neuro_latent_serving.errors import UsageError
 from neuro_latent_serving.options import LogFile, Port, checked
+
+
+def _check_upstream(url: str) -> str:
+    parts = urlsplit(url)
+    if url and (parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment):
+        raise ValueError("not the address of an OpenAI-compatible server, such as https://api.openai.com/v1")
+    return url
+
 
 Network = Annotated[str, AfterValidator(lambda text: str(ipaddress.ip_network(text)))]
 
@@ -65,6 +75,38 @@ class GatewayConfig:
             "other names than localhost are refused, for a web page may have let its own name point here.",
         ),
     ] = dataclasses.field(default_factory=list)
+    upstream: Annotated[
+        str,
+        AfterValidator(_check_upstream),
+        typer.Option(
+            help="OpenAI-compatible server, with its /v1, to which requests of /v1 go on with a better prompt in them."
+        ),
+    ] = ""
+    upstream_key: Annotated[
+        str,
+        typer.Option(
+            envvar="NEURO_LATENT_UPSTREAM_KEY",
+            help="Its API key, for all callers; set it in the environment. Default: the caller's is passed on.",
+        ),
+    ] = ""
+    budget: Annotated[
+        float,
+        typer.Option(
+            "--upstream-budget", min=0.01, help="Seconds that a better prompt may take; then the raw one goes on."
+        ),
+    ] = 0.3
+    longest: Annotated[
+        int,
+        typer.Option("--upstream-longest", min=1, help="Nothing is added to a message of more characters."),
+    ] = 2000
+    every_turn: Annotated[
+        bool,
+        typer.Option("--upstream-every-turn", help="Add to later messages of a conversation too."),
+    ] = False
+    shadow: Annotated[
+        bool,
+        typer.Option("--upstream-shadow", help="Make better prompts and count them, but pass on the raw ones."),
+    ] = False
     max_body: Annotated[int, typer.Option(min=1, help="The most bytes of a request.")] = 2 * 2**20
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for an answer.")] = 60.0
     drain_timeout: Annotated[
@@ -77,3 +119,10 @@ class GatewayConfig:
     )
     log_file: Annotated[LogFile | None, typer.Option(help="Append the log to this file. Default: stderr.")] = None
     quiet: bool = False
+
+    def __post_init__(self) -> None:
+        if self.upstream and self.api_keys and not self.upstream_key:
+            raise UsageError(
+                "--api-keys and --upstream need the upstream's own key",
+                "Set NEURO_LATENT_UPSTREAM_KEY: the keys of callers are for this gateway and must not be sent on.",
+            )

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from neuro_latent_serving.gateway.api_keys import ApiKeys, RateLimit
 from neuro_latent_serving.gateway.config import GatewayConfig
 from neuro_latent_serving.gateway.page import HEADERS
-from neuro_latent_serving.gateway.problems import ProblemError
+from neuro_latent_serving.gateway.problems import OPENAI, ProblemError
 from neuro_latent_serving.web.connection import BODY_S
 from neuro_latent_serving.web.foreign_page import foreign_page
 
@@ -48,6 +48,12 @@ class GatewayMetrics:
             "neuro_latent_gateway_server_restarts",
             "Servers behind it that ended by themselves; stalled where a process had stood still before",
             ("cause",),
+            registry=self.registry,
+        )
+        self.passed_on = Counter(
+            "neuro_latent_gateway_passed_on",
+            "Requests that went on to the upstream; added, or why their prompt stayed as it was",
+            ("prompt",),
             registry=self.registry,
         )
         self.tokens = Counter("neuro_latent_gateway_tokens", "Tokens in answers", registry=self.registry)
@@ -118,7 +124,7 @@ class ObservabilityMiddleware:
             self._log.exception("failed", request_id=request_id)
             if status == CLIENT_LEFT:
                 problem = ProblemError(500, "internal error; the gateway's log has the details")
-                await problem.response(request_id)(scope, receive, send_with_id)
+                await problem.response(scope)(scope, receive, send_with_id)
         finally:
             seconds, route = time.perf_counter() - began, getattr(scope.get("route"), "path", "other")
             self._metrics.requests.labels(route, status).inc()
@@ -140,7 +146,7 @@ class ForeignPages:
             option = "--allowed-host NAME" if name == "Host" else "--cors-origin ORIGIN"
             problem = ProblemError(403, f"{name} {value!r} is not known here; the gateway's option {option} adds one")
             scope["state"]["noted"]["error"] = f"{name} is not known"
-            await problem.response(scope["state"]["request_id"])(scope, receive, send)
+            await problem.response(scope)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
@@ -179,12 +185,12 @@ class AccessMiddleware:
         self._wrong = RateLimit(WRONG_KEYS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "POST":
+        if scope["type"] == "http" and (scope["method"] == "POST" or scope["path"].startswith(OPENAI)):
             try:
                 scope["state"]["caller"] = self._authenticate(Request(scope))
             except ProblemError as error:
                 scope["state"]["noted"]["error"] = str(error)
-                await error.response(scope["state"]["request_id"])(scope, receive, send)
+                await error.response(scope)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 

@@ -1,6 +1,6 @@
 """Errors as RFC 9457 has them: ``application/problem+json``."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from neuro_latent_client import (
     DeadlineError,
@@ -23,6 +24,8 @@ from neuro_latent_serving.errors import NEEDS_OPERATOR
 MEDIA_TYPE = "application/problem+json"
 NO_OBJECT = "send a JSON object, with Content-Type: application/json"
 RETRY_AFTER = {"Retry-After": "1"}
+OPENAI = "/v1/"
+"""Paths of OpenAI's API."""
 
 
 class FieldError(BaseModel):
@@ -67,10 +70,18 @@ class ProblemError(Exception):
             errors=self.errors,
         )
 
-    def response(self, request_id: str) -> JSONResponse:
-        """The answer."""
-        body = self.problem(request_id).model_dump()
-        return JSONResponse(body, self.status, headers=dict(self.headers or {}), media_type=MEDIA_TYPE)
+    def response(self, scope: Scope) -> JSONResponse:
+        """The answer to a request; below ``/v1`` an error as OpenAI's API has it."""
+        headers = dict(self.headers or {})
+        if scope["path"].startswith(OPENAI):
+            return JSONResponse(self.for_openai(), self.status, headers=headers)
+        body = self.problem(scope["state"]["request_id"]).model_dump()
+        return JSONResponse(body, self.status, headers=headers, media_type=MEDIA_TYPE)
+
+    def for_openai(self) -> dict[str, Any]:
+        """What the caller is told, as OpenAI's API has it."""
+        kind = "invalid_request_error" if self.status < 500 else "server_error"
+        return {"error": {"message": self.detail, "type": kind, "param": None, "code": None}}
 
 
 def from_client(error: NeuroLatentError) -> ProblemError:
@@ -93,10 +104,11 @@ def needs_operator(error: NeuroLatentError) -> str:
     return next((text for text in NEEDS_OPERATOR if text in str(error)), "")
 
 
-def _from_validation(error: RequestValidationError) -> ProblemError:
+def from_validation(errors: Sequence[Any]) -> ProblemError:
+    """What is wrong with the fields of a body, by pydantic."""
     fields = []
-    for item in error.errors():
-        pointer = "/".join(["#", *(_escape(part) for part in item["loc"][1:])])
+    for item in errors:
+        pointer = "/".join(["#", *(_escape(part) for part in item["loc"])])
         is_object = item["type"] != "model_attributes_type"
         detail = item.get("ctx", {}).get("error", item["msg"]) if is_object else NO_OBJECT
         fields.append(FieldError(pointer=pointer, detail=str(detail)))
@@ -127,13 +139,16 @@ def install(app: FastAPI) -> None:
         async def handle(request: Request, error: Exception) -> JSONResponse:
             problem: ProblemError = make(error)
             request.state.noted["error"] = logged(error)
-            return problem.response(request.state.request_id)
+            return problem.response(request.scope)
 
         return handle
 
     app.add_exception_handler(ProblemError, handler(lambda error: error))
     app.add_exception_handler(NeuroLatentError, handler(from_client))
-    app.add_exception_handler(RequestValidationError, handler(_from_validation))
+    app.add_exception_handler(
+        RequestValidationError,
+        handler(lambda error: from_validation([{**item, "loc": item["loc"][1:]} for item in error.errors()])),
+    )
     app.add_exception_handler(
         HTTPException, handler(lambda e: ProblemError(e.status_code, str(e.detail), headers=e.headers))
     )

@@ -98,14 +98,19 @@ class Checker:
         self._instructions: Mapping[str, Any] = registry.INSTRUCTION_DICT
 
     def check(self, tasks: Sequence[Task]) -> None:
-        """Make every instruction once, before anybody is asked.
+        """Try every instruction once, before anybody is asked.
 
         Raises:
-            TaskError: a check is not known, or does not take its ``kwargs``.
+            TaskError: a check is not known, does not take its ``kwargs``, or needs data that are not there.
         """
         for task in tasks:
             for check in task.checks:
-                self._instruction(check, task.prompt)
+                instruction = self._instruction(check, task.prompt)
+                try:
+                    instruction.check_following("An answer.")
+                except LookupError:
+                    what = f"the check {check['id']!r} needs data of the package nltk"
+                    raise TaskError(f"{what}: python -m nltk.downloader punkt_tab") from None
 
     def met(self, task: Task, answer: str) -> float:
         """The share of a task's checks that an answer follows.
