@@ -33,7 +33,7 @@ def run(monkeypatch):
     return lambda *args, **kwargs: CliRunner().invoke(app, [str(arg) for arg in args], **kwargs)
 
 
-OWN = {name: f"neuro_latent_client.cli.{name}:{name}" for name in ("optimize", "feedback", "health")}
+OWN = {name: f"neuro_latent_client.cli.{name}:{name}" for name in ("optimize", "feedback", "health", "mcp")}
 """The client's entry points."""
 
 

@@ -204,7 +204,7 @@ def create_app(config: GatewayConfig, connect: Callable[[], AsyncClient], log: A
             gateway = Gateway(config, keys, metrics, client)
             if config.upstream:
                 gateway.upstream = Upstream(config.upstream, config.upstream_key)
-                gateway.enhancer = Enhancer(client, config.budget)
+                gateway.enhancer = Enhancer(client, config.upstream_budget)
                 stack.push_async_callback(gateway.upstream.close)
             app.state.gateway = gateway
             yield

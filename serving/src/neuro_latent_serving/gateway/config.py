@@ -12,6 +12,12 @@ from pydantic import AfterValidator, Field
 from neuro_latent_serving.errors import UsageError
 from neuro_latent_serving.options import LogFile, Port, checked
 
+UPSTREAM = (
+    *("upstream", "upstream_key", "upstream_budget"),
+    *("upstream_longest", "upstream_every_turn", "upstream_shadow"),
+)
+"""The fields of requests that go on to another server."""
+
 
 def _check_upstream(url: str) -> str:
     parts = urlsplit(url)
@@ -89,23 +95,21 @@ class GatewayConfig:
             help="Its API key, for all callers; set it in the environment. Default: the caller's is passed on.",
         ),
     ] = ""
-    budget: Annotated[
+    upstream_budget: Annotated[
         float,
-        typer.Option(
-            "--upstream-budget", min=0.01, help="Seconds that a better prompt may take; then the raw one goes on."
-        ),
+        typer.Option(min=0.01, help="Seconds that a better prompt may take; then the raw one goes on."),
     ] = 0.3
-    longest: Annotated[
+    upstream_longest: Annotated[
         int,
-        typer.Option("--upstream-longest", min=1, help="Nothing is added to a message of more characters."),
+        typer.Option(min=1, help="Nothing is added to a message of more characters."),
     ] = 2000
-    every_turn: Annotated[
+    upstream_every_turn: Annotated[
         bool,
-        typer.Option("--upstream-every-turn", help="Add to later messages of a conversation too."),
+        typer.Option(help="Add to later messages of a conversation too."),
     ] = False
-    shadow: Annotated[
+    upstream_shadow: Annotated[
         bool,
-        typer.Option("--upstream-shadow", help="Make better prompts and count them, but pass on the raw ones."),
+        typer.Option(help="Make better prompts and count them, but pass on the raw ones."),
     ] = False
     max_body: Annotated[int, typer.Option(min=1, help="The most bytes of a request.")] = 2 * 2**20
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for an answer.")] = 60.0

@@ -21,7 +21,7 @@ from neuro_latent_serving.command import StopSignals, console, reported_errors, 
 from neuro_latent_serving.errors import ServeError, ServerEndedError, StartError
 from neuro_latent_serving.gateway.api_keys import RateLimit
 from neuro_latent_serving.gateway.cli import GATEWAY_HINT, make_gateway
-from neuro_latent_serving.gateway.config import GatewayConfig
+from neuro_latent_serving.gateway.config import UPSTREAM, GatewayConfig
 from neuro_latent_serving.launch.binary import find_tritonserver
 from neuro_latent_serving.launch.triton_server import ServerConfig, TritonServer
 from neuro_latent_serving.options import given, takes
@@ -45,7 +45,7 @@ EXAMPLE = {"raw_prompt": "Create a function", "max_length": 200, "num_return_seq
 @takes(ServerConfig, "host", "tritonserver", after="run")
 @takes(ServerConfig, "ready_timeout", "drain_timeout", after="verify")
 @takes(GatewayConfig, "port", "host", "api_keys", "rate", after="gateway")
-@takes(GatewayConfig, "trusted_proxies", "cors_origins", "allowed_hosts", "log_prompts", after="gateway")
+@takes(GatewayConfig, "trusted_proxies", "cors_origins", "allowed_hosts", "log_prompts", *UPSTREAM, after="gateway")
 @takes(ServerConfig, "show_log", "verbose", "log_file", after="restarts")
 def serve(
     repository: Annotated[

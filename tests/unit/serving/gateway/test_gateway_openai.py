@@ -200,14 +200,14 @@ def test_what_nothing_is_added_to(
 
 
 def test_later_turns_and_long_texts_where_they_are_wanted(ask: Ask, upstream: Upstream) -> None:
-    client = ask(upstream=upstream.url, every_turn=True, longest=5000)
+    client = ask(upstream=upstream.url, upstream_every_turn=True, upstream_longest=5000)
     messages: list[Any] = [{"role": "assistant", "content": "Hi"}, {"role": "user", "content": "x" * 3000}]
     client.chat.completions.create(model="large", messages=messages)
     assert upstream.last_text.endswith("Say for whom it is.")
 
 
 def test_the_shadow_changes_nothing(ask: Ask, upstream: Upstream, log: Path) -> None:
-    say(ask(upstream=upstream.url, shadow=True))
+    say(ask(upstream=upstream.url, upstream_shadow=True))
     assert upstream.last_text == RAW
     assert "x-neuro-latent" not in upstream.headers[0]
     (line,) = logged(log)
@@ -226,7 +226,7 @@ def test_a_prompt_that_gets_nothing_goes_on_as_it_is(ask: Ask, upstream: Upstrea
 def test_a_prompt_waits_no_longer_than_the_budget(ask: Ask, upstream: Upstream, triton: FakeServer) -> None:
     triton.delay_s = 5
     began = time.monotonic()
-    say(ask(upstream=upstream.url, budget=0.2))
+    say(ask(upstream=upstream.url, upstream_budget=0.2))
     assert time.monotonic() - began < 3
     assert upstream.last_text == RAW
 

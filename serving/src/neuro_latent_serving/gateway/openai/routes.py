@@ -141,13 +141,13 @@ async def _passed_on(request: Request, gateway: Gateway, path: str, raw: bytes, 
     config, headers, added = gateway.config, dict[str, str](), ""
     try:
         place = find_prompt(body)
-        check_wanted(place, request.headers, config.longest, config.every_turn)
+        check_wanted(place, request.headers, config.upstream_longest, config.upstream_every_turn)
         found = await while_connected(request.receive, gateway.enhancer.enhance(place.text))
         if found.unchanged:
             raise Untouched(found.finish_reason)
-        added, outcome = found.added or found.text, "shadow" if config.shadow else "added"
+        added, outcome = found.added or found.text, "shadow" if config.upstream_shadow else "added"
         note_answer(request, gateway, found)
-        if not config.shadow:
+        if not config.upstream_shadow:
             place.put(found.text)
             raw = json.dumps(body).encode()
             headers[ADDED] = quote(added[:MOST_SHOWN], safe=" ,.;:!?'()")
