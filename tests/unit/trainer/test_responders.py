@@ -1,6 +1,8 @@
 """Responders: a tiny causal model here, the same behind a server, the cache, tasks, figures, scores."""
 
 import json
+import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from neuro_latent_trainer.evaluation.responder_cli import score
 from neuro_latent_trainer.evaluation.responses import RAW, Judge, _letter, verdict
 from neuro_latent_trainer.evaluation.rivals import FILLER, enhanced_by_system
 from neuro_latent_trainer.evaluation.scoring import ScoringError, adapter_samples, already, records
-from neuro_latent_trainer.evaluation.tasks import Task, TaskError, read_tasks
+from neuro_latent_trainer.evaluation.tasks import Checker, Task, TaskError, read_tasks
 from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.responders import ResponderError, open_responder
 from neuro_latent_trainer.responders.local import LocalResponder
@@ -282,6 +284,56 @@ def test_the_commands(adapter: Path, responder_folder: Path, tmp_path: Path) -> 
         assert done.exit_code == 0, done.output
         assert f"{left} prompts in" in done.stderr
         assert len(scored.read_text().splitlines()) == 3
+
+
+class _NoComma:
+    """As IFEval's instructions are."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def build_description(self, most: int = 0) -> None:
+        self.most = most
+
+    def get_instruction_args(self) -> None: ...
+
+    def check_following(self, answer: str) -> bool:
+        if self.name == "needs_data":
+            raise LookupError("Resource punkt_tab not found")
+        return answer.count(",") <= self.most
+
+
+@pytest.fixture
+def ifeval(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "lm_eval.tasks.ifeval.instructions_registry"
+    registry = types.ModuleType(name)
+    registry.INSTRUCTION_DICT = {"no_comma": _NoComma, "needs_data": _NoComma}  # type: ignore[attr-defined]
+    for package in ("lm_eval", "lm_eval.tasks", "lm_eval.tasks.ifeval"):
+        monkeypatch.setitem(sys.modules, package, types.ModuleType(package))
+    monkeypatch.setitem(sys.modules, name, registry)
+
+
+@pytest.mark.usefixtures("ifeval")
+def test_checks_are_met_or_not() -> None:
+    both = ({"id": "no_comma", "kwargs": {}}, {"id": "no_comma", "kwargs": {"most": 1, "least": None}})
+    task = Task("Write", checks=both)
+    checker = Checker()
+    checker.check([task])
+    assert [checker.met(task, answer) for answer in ("a", "a, b", "a, b, c", " ")] == [1, 0.5, 0, 0]
+
+
+@pytest.mark.usefixtures("ifeval")
+@pytest.mark.parametrize(
+    ("check", "message"),
+    [
+        ({"id": "no_such"}, "there is no check 'no_such'; known are needs_data, no_comma"),
+        ({"id": "no_comma", "kwargs": {"more": 1}}, "does not take kwargs"),
+        ({"id": "needs_data"}, "nltk.downloader punkt_tab"),
+    ],
+)
+def test_checks_that_cannot_be_made_are_told_before_anybody_is_asked(check: dict[str, Any], message: str) -> None:
+    with pytest.raises(TaskError, match=message):
+        Checker().check([Task("Write", checks=(check,))])
 
 
 @pytest.mark.parametrize(
