@@ -1,9 +1,9 @@
 """An adapter beside PEFT's prompt tuning with as many virtual tokens, steps and rows, over several seeds.
 
-For each seed ``neuro-latent train`` trains an adapter and prompt tuning learns from the same rows; both are judged by
-the cross-entropy of held-out rows::
+For each seed ``neuro-latent train`` trains an adapter, and prompt tuning learns from all rows of the file, those that
+the run holds out among them; both are judged by the cross-entropy of held-out rows, by default those of the run::
 
-    python -m research.evaluate.seeds --train FILE --held-out FILE --output DIR [--seeds 3] [-- OPTIONS OF TRAIN]
+    python -m research.evaluate.seeds --train FILE [--held-out FILE] --output DIR [--seeds 3] [-- OPTIONS OF TRAIN]
 
 The last line of stdout is JSON: for each seed the cross-entropies in nats a token and the difference, with 95 %
 intervals over rows.
@@ -25,6 +25,7 @@ from neuro_latent_trainer.evaluation.evaluate import chosen, targets, with_targe
 from neuro_latent_trainer.evaluation.systems import Conditioned, adapted, prompted
 from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.settings import EvaluationConfig
+from neuro_latent_trainer.sources import HELD_OUT_FILE
 
 
 def judged(run: Path, train: Path, held_out: Path, rows: int) -> dict[str, Any]:
@@ -50,8 +51,9 @@ def judged(run: Path, train: Path, held_out: Path, rows: int) -> dict[str, Any]:
 def main() -> None:
     """Read the options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for option in ("--train", "--held-out", "--output"):
+    for option in ("--train", "--output"):
         parser.add_argument(option, type=Path, required=True)
+    parser.add_argument("--held-out", type=Path, help="rows to judge by; by default val.jsonl of each run")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=300, help="the most held-out rows, chosen by a hash")
     parser.add_argument("options", nargs="*", help="of neuro-latent train")
@@ -62,7 +64,7 @@ def main() -> None:
         if not (run / "neuro_final_model.pt").is_file():
             command = [*program(), "train", "--data-path", str(options.train), "--output-dir", str(run)]
             subprocess.run([*command, "--seed", str(seed), *options.options], check=True)
-        found[seed] = judged(run, options.train, options.held_out, options.rows)
+        found[seed] = judged(run, options.train, options.held_out or run / HELD_OUT_FILE, options.rows)
         print(json.dumps({seed: found[seed]}), flush=True)
     print(json.dumps(found))
 
