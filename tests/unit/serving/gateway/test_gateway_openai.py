@@ -1,6 +1,7 @@
 """The gateway as OpenAI's server, asked by the package ``openai``; in front of a real upstream too."""
 
 import json
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -244,6 +245,30 @@ def test_a_triton_that_is_away_holds_up_nothing_and_is_asked_again_later(
     time.sleep(0.6)
     say(client)
     assert upstream.last_text == BETTER
+
+
+def test_texts_that_are_refused_open_no_breaker(start: Start, upstream: Upstream) -> None:
+    rest = start(upstream=upstream.url)
+    for _ in range(upstreams.FAILURES + 1):
+        odd = rest.post(
+            "/v1/chat/completions",
+            content=b'{"model": "large", "messages": [{"role": "user", "content": "a \\ud800 b"}]}',
+        )
+        assert (odd.status_code, odd.headers["x-neuro-latent"]) == (200, "refused")
+    assert upstream.last_text == "a \ud800 b"
+    assert (
+        rest.post("/v1/chat/completions", json={"model": "m", "messages": ASKED}).headers["x-neuro-latent"] == "added"
+    )
+
+
+def test_no_path_leads_out_of_the_upstreams_api(start: Start, upstream: Upstream) -> None:
+    rest = start(upstream=upstream.url)
+    for path in ("/v1/%2e%2e/admin", "/v1/a/%2e%2e/%2e%2e/admin"):
+        with socket.create_connection((rest.base_url.host, rest.base_url.port)) as line:
+            line.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+            assert line.makefile("rb").readline().split()[1] == b"404"
+    rest.post("/v1/embeddings?a=%26b", json={"model": "m"})
+    assert upstream.bodies == [{"model": "m"}]
 
 
 # Faults of the upstream ----------------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ class Upstream:
             if self.status >= 400:
                 error = {"message": "out of credit", "type": "insufficient_quota", "param": None, "code": "quota"}
                 return JSONResponse({"error": error}, self.status, headers={"retry-after-ms": "1"})
-            text = json.dumps(body["messages"][-1]["content"], ensure_ascii=False)
+            text = json.dumps(body["messages"][-1]["content"])
             if body.get("stream"):
                 return StreamingResponse(self._chunks(text), media_type="text/event-stream")
             choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}

@@ -84,7 +84,8 @@ async def rest(request: Request, path: str, gateway: Shared, caller: Caller) -> 
     """The rest of the upstream's API, as it is."""
     if gateway.upstream is None:
         raise ProblemError(404, "there is no such route here; the gateway's --upstream URL passes requests on")
-    return await gateway.upstream.pass_on(request, path, await request.body(), {})
+    encoded = request.scope["raw_path"].decode("latin-1").removeprefix(problems.OPENAI)
+    return await gateway.upstream.pass_on(request, encoded, await request.body(), {})
 
 
 async def _enhanced(

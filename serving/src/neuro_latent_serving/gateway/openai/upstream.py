@@ -5,12 +5,13 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import unquote
 
 import httpx2
 from starlette.requests import Request
 from starlette.responses import Response
 
-from neuro_latent_client import AsyncClient, NeuroLatentError, Optimization
+from neuro_latent_client import AsyncClient, InvalidRequestError, NeuroLatentError, Optimization
 from neuro_latent_serving.gateway.openai.prompt import SWITCH
 from neuro_latent_serving.gateway.problems import ProblemError
 from neuro_latent_serving.gateway.streams import ClosingResponse
@@ -75,6 +76,8 @@ class Enhancer:
         try:
             async with asyncio.timeout(self._budget_s):
                 answer = await self._client.optimize(prompt, timeout=self._budget_s)
+        except InvalidRequestError as error:  # says nothing of the server
+            raise NotAsked("refused") from error
         except (TimeoutError, NeuroLatentError) as error:
             self._breaker.count(False)
             raise NotAsked("late" if isinstance(error, TimeoutError) else "failed") from error
@@ -106,14 +109,16 @@ class Upstream:
         """Send a request on, and its answer back, piece by piece as it arrives.
 
         Args:
-            path: behind the upstream's address.
+            path: behind the upstream's address, percent-encoded.
             headers: of ours, added to the answer.
             done: tell other systems like this one that a better prompt is in it already.
 
         Raises:
             ClientLeft: nobody waits for the answer any more.
-            ProblemError: the upstream cannot be reached.
+            ProblemError: the upstream cannot be reached, or the path leads out of its API.
         """
+        if ".." in unquote(path).split("/"):
+            raise ProblemError(404, "there is no such route here")
         url = httpx2.URL(f"{self._url}/{path}").copy_with(query=request.url.query.encode() or None)
         asked = self._client.build_request(request.method, url, headers=self._asked(request, done), content=body)
         try:
