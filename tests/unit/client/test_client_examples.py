@@ -26,6 +26,7 @@ MODULES = sorted(
 EXTRAS = {
     "neuro_latent_client.integrations.langchain": "langchain_core",
     "neuro_latent_client.integrations.dspy": "dspy",
+    "neuro_latent_client.integrations.litellm": "litellm",
 }
 
 

@@ -18,6 +18,7 @@ from neuro_latent_client import (
     NeuroLatentError,
     Piece,
 )
+from neuro_latent_client.chat import ChatOptimizer
 from neuro_latent_core.protocol import FEEDBACK_MODEL
 from neuro_latent_serving import __version__
 from neuro_latent_serving.gateway import problems
@@ -32,7 +33,7 @@ from neuro_latent_serving.gateway.middleware import (
     ObservabilityMiddleware,
 )
 from neuro_latent_serving.gateway.openai.routes import router as openai_router
-from neuro_latent_serving.gateway.openai.upstream import Enhancer, Upstream
+from neuro_latent_serving.gateway.openai.upstream import Upstream
 from neuro_latent_serving.gateway.page import docs, page
 from neuro_latent_serving.gateway.problems import ProblemError
 from neuro_latent_serving.gateway.schemas import (
@@ -103,12 +104,10 @@ async def optimize_stream(request: Request, body: OptimizeRequest, gateway: Shar
     """Write a better prompt and send it piece by piece, as server-sent events."""
     note_prompt(request, gateway, body)
     stream = gateway.client.stream(body.raw_prompt, **options_of(request, body))
-    first = await while_connected(request.receive, _next(stream))  # an error before it still gets a status of its own
+    first = await while_connected(
+        request.receive, anext(stream, None)
+    )  # an error before it still gets a status of its own
     return event_stream(stream, _events(request, gateway, stream, first))
-
-
-async def _next(stream: AsyncOptimizationStream) -> Piece | None:
-    return await anext(stream, None)
 
 
 async def _events(
@@ -117,7 +116,7 @@ async def _events(
     try:
         while piece is not None:
             yield _event("piece", PieceEvent.model_validate(piece))
-            piece = await _next(stream)
+            piece = await anext(stream, None)
         note_answer(request, gateway, stream.result)
         yield _event("result", OptimizeResponse.model_validate(stream.result))
     except NeuroLatentError as error:
@@ -203,8 +202,14 @@ def create_app(config: GatewayConfig, connect: Callable[[], AsyncClient], log: A
             client = await stack.enter_async_context(connect())
             gateway = Gateway(config, keys, metrics, client)
             if config.upstream:
-                gateway.upstream = Upstream(config.upstream, config.upstream_key)
-                gateway.enhancer = Enhancer(client, config.upstream_budget)
+                chat = ChatOptimizer(
+                    client,
+                    budget_s=config.upstream_budget,
+                    longest=config.upstream_longest,
+                    every_turn=config.upstream_every_turn,
+                    shadow=config.upstream_shadow,
+                )
+                gateway.upstream = Upstream(config.upstream, chat, config.upstream_key)
                 stack.push_async_callback(gateway.upstream.close)
             app.state.gateway = gateway
             yield

@@ -13,12 +13,12 @@ import httpx2
 import openai
 import pytest
 
+from neuro_latent_client import chat
 from neuro_latent_client.testing import FakeServer
 from neuro_latent_serving.errors import UsageError
 from neuro_latent_serving.gateway.api_keys import add_key
 from neuro_latent_serving.gateway.config import GatewayConfig
 from neuro_latent_serving.gateway.openai import upstream as upstreams
-from neuro_latent_serving.gateway.openai.prompt import Untouched, check_wanted, find_prompt
 from tests.unit.serving.gateway.conftest import Start, logged
 from tests.unit.serving.gateway.upstream import Upstream, running
 
@@ -235,13 +235,13 @@ def test_a_prompt_waits_no_longer_than_the_budget(ask: Ask, upstream: Upstream, 
 def test_a_triton_that_is_away_holds_up_nothing_and_is_asked_again_later(
     ask: Ask, upstream: Upstream, triton: FakeServer, log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upstreams, "OPEN_S", 0.5)
+    monkeypatch.setattr(chat, "OPEN_S", 0.5)
     client = ask(upstream=upstream.url)
-    triton.fail("busy", "away", times=upstreams.FAILURES)
-    for _ in range(upstreams.FAILURES + 1):
+    triton.fail("busy", "away", times=chat.FAILURES)
+    for _ in range(chat.FAILURES + 1):
         say(client)
-    outcomes = [line["prompt"] for line in logged(log, count=upstreams.FAILURES + 1)]
-    assert outcomes == [*["failed"] * upstreams.FAILURES, "unavailable"]
+    outcomes = [line["prompt"] for line in logged(log, count=chat.FAILURES + 1)]
+    assert outcomes == [*["failed"] * chat.FAILURES, "unavailable"]
     time.sleep(0.6)
     say(client)
     assert upstream.last_text == BETTER
@@ -249,7 +249,7 @@ def test_a_triton_that_is_away_holds_up_nothing_and_is_asked_again_later(
 
 def test_texts_that_are_refused_open_no_breaker(start: Start, upstream: Upstream) -> None:
     rest = start(upstream=upstream.url)
-    for _ in range(upstreams.FAILURES + 1):
+    for _ in range(chat.FAILURES + 1):
         odd = rest.post(
             "/v1/chat/completions",
             content=b'{"model": "large", "messages": [{"role": "user", "content": "a \\ud800 b"}]}',
@@ -340,18 +340,3 @@ def test_callers_keys_are_never_sent_on(ask: Ask, upstream: Upstream, tmp_path: 
 def test_an_address_that_is_none(url: str) -> None:
     with pytest.raises(UsageError, match=r"--upstream .*not the address"):
         GatewayConfig(upstream=url)
-
-
-# Where the prompt stands ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("body", [None, 7, "text", [], {"messages": [1]}, {"input": 7}, {"messages": {}}])
-def test_odd_bodies_have_no_prompt(body: Any) -> None:
-    with pytest.raises(Untouched):
-        find_prompt(body)
-
-
-def test_a_conversation_that_the_upstream_keeps_is_a_later_turn() -> None:
-    place = find_prompt({"input": RAW, "previous_response_id": "r1"})
-    with pytest.raises(Untouched, match="a later turn"):
-        check_wanted(place, {}, 2000, every_turn=False)

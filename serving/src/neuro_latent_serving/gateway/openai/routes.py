@@ -10,10 +10,9 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
 from neuro_latent_client import AsyncOptimizationStream, NeuroLatentError, Piece
+from neuro_latent_client.chat import SWITCH, Untouched, find_prompt
 from neuro_latent_serving.gateway import problems
 from neuro_latent_serving.gateway.openai import answers
-from neuro_latent_serving.gateway.openai.prompt import SWITCH, Untouched, check_wanted, find_prompt
-from neuro_latent_serving.gateway.openai.upstream import NotAsked
 from neuro_latent_serving.gateway.problems import ProblemError
 from neuro_latent_serving.gateway.schemas import OptimizeRequest
 from neuro_latent_serving.gateway.state import (
@@ -138,22 +137,14 @@ async def _events(
 async def _passed_on(request: Request, gateway: Gateway, path: str, raw: bytes, body: Any) -> Response:
     """The upstream's answer; whatever goes wrong here, the request goes on as it came."""
     assert gateway.upstream is not None
-    assert gateway.enhancer is not None
-    config, headers, added = gateway.config, dict[str, str](), ""
-    try:
-        place = find_prompt(body)
-        check_wanted(place, request.headers, config.upstream_longest, config.upstream_every_turn)
-        found = await while_connected(request.receive, gateway.enhancer.enhance(place.text))
-        if found.unchanged:
-            raise Untouched(found.finish_reason)
-        added, outcome = found.added or found.text, "shadow" if config.upstream_shadow else "added"
-        note_answer(request, gateway, found)
-        if not config.upstream_shadow:
-            place.put(found.text)
-            raw = json.dumps(body).encode()
-            headers[ADDED] = quote(added[:MOST_SHOWN], safe=" ,.;:!?'()")
-    except (Untouched, NotAsked) as why:
-        outcome = str(why)
-    gateway.metrics.passed_on.labels(outcome).inc()
-    request.state.noted |= {"prompt": outcome, "added_characters": len(added)}
-    return await gateway.upstream.pass_on(request, path, raw, {**headers, SWITCH: outcome}, done=outcome == "added")
+    improving = gateway.upstream.chat.improve(body, request.headers.get(SWITCH, ""))
+    outcome = await while_connected(request.receive, improving)
+    gateway.metrics.passed_on.labels(outcome.word).inc()
+    request.state.noted |= {"prompt": outcome.word, "added_characters": len(outcome.added)}
+    if outcome.answer is not None:
+        note_answer(request, gateway, outcome.answer)
+    headers = {SWITCH: outcome.word}
+    if done := outcome.word == "added":
+        raw = json.dumps(body).encode()
+        headers[ADDED] = quote(outcome.added[:MOST_SHOWN], safe=" ,.;:!?'()")
+    return await gateway.upstream.pass_on(request, path, raw, headers, done)

@@ -1,29 +1,20 @@
 """The server that requests go on to, with a better prompt in them. Nothing here may hold up or lose a request."""
 
-import asyncio
-import time
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 from urllib.parse import unquote
 
 import httpx2
 from starlette.requests import Request
 from starlette.responses import Response
 
-from neuro_latent_client import AsyncClient, InvalidRequestError, NeuroLatentError, Optimization
-from neuro_latent_serving.gateway.openai.prompt import SWITCH
+from neuro_latent_client.chat import SWITCH, ChatOptimizer
 from neuro_latent_serving.gateway.problems import ProblemError
 from neuro_latent_serving.gateway.streams import ClosingResponse
 from neuro_latent_serving.web.connection import while_connected
 
 CONNECT_S, ANSWER_S = 10.0, 600.0
 """How long the upstream may take to take a connection, and between two pieces of an answer."""
-
-FAILURES: Final = 3
-"""So many in a row open the breaker."""
-OPEN_S: Final = 5.0
-"""How long nobody is asked then."""
 
 HOP_BY_HOP = frozenset(
     {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding"}
@@ -32,69 +23,17 @@ HOP_BY_HOP = frozenset(
 """Headers of a connection, which are not passed on (RFC 9110, 7.6.1)."""
 
 
-@dataclass
-class Breaker:
-    """Stops asking a server that has failed :data:`FAILURES` times in a row, for :data:`OPEN_S` seconds."""
-
-    failures: int = 0
-    open_until_s: float = 0.0
-
-    @property
-    def is_open(self) -> bool:
-        """Whether nobody should be asked now."""
-        return time.monotonic() < self.open_until_s
-
-    def count(self, worked: bool) -> None:
-        """Tell how a question ended."""
-        self.failures = 0 if worked else self.failures + 1
-        if self.failures >= FAILURES:
-            self.open_until_s = time.monotonic() + OPEN_S
-
-
-class NotAsked(Exception):
-    """There is no better prompt: the breaker is open, the time is up, or asking failed. Its text says which."""
-
-
-class Enhancer:
-    """Asks for better prompts within a time budget.
-
-    Args:
-        budget_s: seconds after which a prompt goes on as it is.
-    """
-
-    def __init__(self, client: AsyncClient, budget_s: float) -> None:
-        self._client, self._budget_s, self._breaker = client, budget_s, Breaker()
-
-    async def enhance(self, prompt: str) -> Optimization:
-        """The better prompt.
-
-        Raises:
-            NotAsked: it is not to be had now.
-        """
-        if self._breaker.is_open:
-            raise NotAsked("unavailable")
-        try:
-            async with asyncio.timeout(self._budget_s):
-                answer = await self._client.optimize(prompt, timeout=self._budget_s)
-        except InvalidRequestError as error:  # says nothing of the server
-            raise NotAsked("refused") from error
-        except (TimeoutError, NeuroLatentError) as error:
-            self._breaker.count(False)
-            raise NotAsked("late" if isinstance(error, TimeoutError) else "failed") from error
-        self._breaker.count(True)
-        return answer
-
-
 class Upstream:
     """An OpenAI-compatible server.
 
     Args:
         url: its address, with ``/v1`` or what stands in its place.
+        chat: makes the prompts better on their way.
         key: sent in place of the caller's; "" passes the caller's on.
     """
 
-    def __init__(self, url: str, key: str = "") -> None:
-        self._url, self._key = url.rstrip("/"), key
+    def __init__(self, url: str, chat: ChatOptimizer, key: str = "") -> None:
+        self._url, self.chat, self._key = url.rstrip("/"), chat, key
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=100)
         timeout = httpx2.Timeout(ANSWER_S, connect=CONNECT_S)
         self._client = httpx2.AsyncClient(timeout=timeout, limits=limits, trust_env=False)
