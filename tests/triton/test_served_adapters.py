@@ -13,6 +13,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from neuro_latent_client import Client, InvalidRequestError
+from neuro_latent_client import AccessDeniedError, Client, InvalidRequestError
 from neuro_latent_core.protocol import OWN_HEADER
 from neuro_latent_core.repository import sha256
 from neuro_latent_export.repository import export_adapter
@@ -380,3 +381,74 @@ def test_a_training_run_is_exported_and_added_by_the_command(
 def test_no_page_of_a_web_site_can_load_a_model(server: TritonServer) -> None:
     status, text = wire.post(server, "/v2/repository/models/projector/load", b"{}")
     assert (status, "neuro-latent" in text) == (403, True)
+
+
+def test_replicas_take_what_is_published_and_refuse_what_does_not_answer(
+    repository: Path, exported: dict[str, Exported], prompts: list[str], tmp_path: Path
+) -> None:
+    """Two servers on a network, of one repository that they only read; promotion and rollback are files."""
+    desk, place = tmp_path / "desk", tmp_path / "published"
+    shutil.copytree(repository, desk, ignore=shutil.ignore_patterns("__pycache__"))
+    store = AdapterStore(desk)
+    a, b = exported["default"], exported["team"]
+
+    def publish() -> None:
+        done = CliRunner().invoke(app, ["publish", str(place), "--repository", str(desk)], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+
+    def told(text: str) -> None:
+        """Both have said something, within seconds."""
+        deadline = time.monotonic() + 20
+        while not all(text in " ".join(log.read_text().split()) for log in logs) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert all(text in " ".join(log.read_text().split()) for log in logs), [log.read_text() for log in logs]
+
+    store.add("team", b.folder)
+    publish()
+    before = AdapterStore(repository).numbers()
+    ports = "--http-port 0 --grpc-port 0 --metrics-port 0"
+    options = f"--host 0.0.0.0 {ports} --no-gateway --no-guard --min-confidence 0 --json --watch-every 0.2".split()
+    command = [COMMAND, "serve", "--repository", repository, "--watch-adapters", place, *options]
+    with ExitStack() as stack:
+        logs = [tmp_path / f"log{i}" for i in range(2)]
+        replicas = []
+        for log in logs:
+            stderr = stack.enter_context(log.open("w"))
+            process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True))
+            stack.callback(process.terminate)
+            assert process.stdout is not None
+            facts = json.loads(process.stdout.readline() or "{}")
+            assert facts["adapters"] == {"default": a.model_version, "team": b.model_version}
+            replicas.append(stack.enter_context(Client(facts["grpc"], timeout=wire.TIMEOUT)))
+            with Client(facts["http"]) as stranger, pytest.raises(AccessDeniedError):
+                stranger.load_adapters()
+
+        def answers(name: str) -> set[tuple[str, str]]:
+            return {ask(client, prompts[0], adapter=name) for client in replicas}
+
+        assert answers("team") == {(b.texts[prompts[0]], b.model_version)}
+
+        store.add("default", b.folder)
+        store.remove("team")
+        publish()
+        told(f"adapters default {b.model_version} (from")
+        assert answers("default") == {(b.texts[prompts[0]], b.model_version)}
+        with pytest.raises(InvalidRequestError, match="'team' is not known"):
+            answers("team")
+
+        bad = tmp_path / "bad"
+        shutil.copytree(exported["style.2"].folder, bad)
+        never_sure(bad)
+        store.add("default", bad)
+        publish()
+        told("the probe of adapter default")
+        assert answers("default") == {(b.texts[prompts[0]], b.model_version)}
+
+        store.rollback()
+        store.add("default", exported["style.2"].folder)
+        publish()
+        told(f"adapters default {exported['style.2'].model_version} (from")
+        (place / "published.json").write_text("{")
+        told("is no list of adapters")
+        assert answers("default") == {(exported["style.2"].texts[prompts[0]], exported["style.2"].model_version)}
+    assert AdapterStore(repository).numbers() == before

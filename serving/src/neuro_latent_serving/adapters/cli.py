@@ -17,6 +17,7 @@ from neuro_latent_core.repository import DEFAULT, RECORD
 from neuro_latent_serving.adapters.access import find_access
 from neuro_latent_serving.adapters.adapter_store import AdapterStore, Version, checked_name
 from neuro_latent_serving.adapters.promotion import promote
+from neuro_latent_serving.adapters.published import PublishedAdapters
 from neuro_latent_serving.command import StopSignals, console, reported_errors
 from neuro_latent_serving.errors import ServeError, UsageError
 from neuro_latent_serving.repository.check import DEFAULT_REPOSITORY
@@ -134,6 +135,28 @@ def rollback(
     with reported_errors():
         store = AdapterStore(repository)
         _change(store, store.rollback, None if offline else url, as_json=as_json)
+
+
+@app.command()
+def publish(
+    target: Annotated[
+        str, typer.Argument(metavar="URL", help="A folder, or an object store such as s3://bucket/path.")
+    ],
+    repository: Repository = DEFAULT_REPOSITORY,
+    as_json: Json = False,
+) -> None:
+    """Publish the repository's adapters for servers that run with `serve --watch-adapters URL`.
+
+    Each takes them within seconds, asks the new ones for an answer, and goes back to its former ones where that fails.
+    """
+    with reported_errors():
+        found = PublishedAdapters(target).publish(newest := AdapterStore(repository).newest())
+    if as_json:
+        typer.echo(json.dumps({"url": target, "adapters": newest.model_versions, "sha256": found.adapters}))
+        return
+    typer.echo(
+        f"published to {target}: {', '.join(f'{name} {made_by}' for name, made_by in newest.model_versions.items())}"
+    )
 
 
 def _change(store: AdapterStore, change: Callable[[], Version], url: str | None, *, as_json: bool) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,11 +18,13 @@ from rich.table import Table
 from neuro_latent_client import Client
 from neuro_latent_core.protocol import UNARY_MODEL
 from neuro_latent_core.repository import DEFAULT, PROJECTOR
+from neuro_latent_serving.adapters.published import PublishedAdapters
 from neuro_latent_serving.command import StopSignals, console, reported_errors, warn
 from neuro_latent_serving.errors import ServeError, ServerEndedError, StartError
 from neuro_latent_serving.gateway.api_keys import RateLimit
 from neuro_latent_serving.gateway.cli import GATEWAY_HINT, make_gateway
 from neuro_latent_serving.gateway.config import UPSTREAM, GatewayConfig
+from neuro_latent_serving.launch.adapter_watch import AdapterWatch, with_own_adapters
 from neuro_latent_serving.launch.binary import find_tritonserver
 from neuro_latent_serving.launch.triton_server import ServerConfig, TritonServer
 from neuro_latent_serving.options import given, takes
@@ -82,6 +85,15 @@ def serve(
             "Default: each adapter's own threshold.",
         ),
     ] = None,
+    watch_adapters: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Take new adapters while serving, from where `adapters publish` puts them: a folder, or an object "
+            "store that fsspec reads, such as s3://bucket/adapters. The repository itself stays as it is.",
+        ),
+    ] = None,
+    watch_every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks at what is published.")] = 10.0,
     restarts: Annotated[
         int,
         typer.Option(
@@ -112,6 +124,7 @@ def serve(
         config = ServerConfig(
             **given(ServerConfig, options | {"show_log": options["show_log"] or options["verbose"]}),
             ports=Ports(**given(Ports, options)),
+            takes_adapters=watch_adapters is not None,
             environment={
                 **({THREADS_VARIABLE: str(threads)} if threads else {}),
                 **({} if guard else {GUARD_VARIABLE: "off"}),
@@ -142,8 +155,13 @@ def serve(
                 if not export_run(run, repository, signals.requested):
                     return
             manifest = check_repository(repository, verify=verify)
+            watch: Callable[[TritonServer], AdapterWatch] | None = None
+            if watch_adapters is not None:
+                published = PublishedAdapters(watch_adapters)
+                repository = stack.enter_context(with_own_adapters(repository))
+                watch = partial(AdapterWatch, published, every_s=watch_every, should_stop=signals.requested)
             server = TritonServer(repository, config)
-            serve_with_restarts(server, front, manifest, signals, restarts, as_json=as_json)
+            serve_with_restarts(server, front, manifest, signals, restarts, watch, as_json=as_json)
 
 
 def serve_with_restarts(
@@ -152,6 +170,7 @@ def serve_with_restarts(
     manifest: Manifest,
     signals: StopSignals,
     restarts: int,
+    watch: Callable[[TritonServer], AdapterWatch] | None = None,
     *,
     as_json: bool,
 ) -> None:
@@ -165,7 +184,7 @@ def serve_with_restarts(
     failed_starts = FAILED_STARTS  # the first one may not fail
     while True:
         try:
-            serve_once(server, front, manifest, signals, as_json=as_json)
+            serve_once(server, front, manifest, signals, watch, as_json=as_json)
             return
         except (ServerEndedError, StartError) as error:
             failed_starts = failed_starts + 1 if isinstance(error, StartError) else 0
@@ -221,7 +240,13 @@ def settle_adapters(repository: Path, config: ServerConfig, should_stop: Callabl
 
 
 def serve_once(
-    server: TritonServer, front: "GatewayServer | None", manifest: Manifest, signals: StopSignals, *, as_json: bool
+    server: TritonServer,
+    front: "GatewayServer | None",
+    manifest: Manifest,
+    signals: StopSignals,
+    watch: Callable[[TritonServer], AdapterWatch] | None = None,
+    *,
+    as_json: bool,
 ) -> None:
     """Start the server and what stands in front of it, tell what they serve, and stop them when asked.
 
@@ -242,6 +267,10 @@ def serve_once(
             if not server.start(signals.requested):
                 console.print("stopped before the models were loaded")
                 return
+        if watch is not None:
+            watching = watch(server)
+            stack.callback(watching.close)
+            watching.start()
         if front is not None:
             front.start()
         adapters = adapter_versions(server.repository, manifest)

@@ -58,25 +58,27 @@ def temporary_folder() -> Path:
     )
 
 
-def server_options(host: str) -> list[str]:
+def server_options(host: str, takes_adapters: bool = False) -> list[str]:
     """Options of a tritonserver that listens on ``host``, a numeric address.
 
     On this machine models are loaded when somebody with the server's secret asks. Strict readiness would count the
     versions that a newer one has replaced as not ready; whoever starts us asks each model, and a model that does not
-    load ends the server. On a network nothing is loaded after the start. Readiness is strict: a load balancer asks for
-    it, and leaves out a server of which a model has failed. Connections are renewed, so that clients that keep theirs
-    find the replicas that came after them.
+    load ends the server. On a network nothing is loaded after the start, but with ``takes_adapters`` by ourselves: the
+    secret stays in this process. Otherwise readiness is strict there: a load balancer asks for it, and leaves out a
+    server of which a model has failed. Connections are renewed, so that clients that keep theirs find the replicas that
+    came after them.
     """
-    closed = f"--grpc-restricted-protocol={CLOSED_APIS}:closed={NO_CALL_CARRIES}"
-    if is_this_machine(host):
-        return [closed, "--model-control-mode=explicit", "--load-model=*", "--strict-readiness=false"]
-    return [
-        closed,
-        "--model-control-mode=none",
-        "--strict-readiness=true",
-        f"--grpc-max-connection-age={CONNECTION_AGE_MS}",
-        f"--grpc-max-connection-age-grace={CONNECTION_GRACE_MS}",
-    ]
+    options = [f"--grpc-restricted-protocol={CLOSED_APIS}:closed={NO_CALL_CARRIES}"]
+    if takes_adapters or is_this_machine(host):
+        options += ["--model-control-mode=explicit", "--load-model=*", "--strict-readiness=false"]
+    else:
+        options += ["--model-control-mode=none", "--strict-readiness=true"]
+    if not is_this_machine(host):
+        options += [
+            f"--grpc-max-connection-age={CONNECTION_AGE_MS}",
+            f"--grpc-max-connection-age-grace={CONNECTION_GRACE_MS}",
+        ]
+    return options
 
 
 def server_environment(additions: Mapping[str, str]) -> dict[str, str]:

@@ -15,7 +15,7 @@ import typer
 from pydantic import Field
 
 from neuro_latent_client import Client, NeuroLatentError
-from neuro_latent_core.protocol import STREAM_MODEL, UNARY_MODEL
+from neuro_latent_core.protocol import OWN_HEADER, STREAM_MODEL, UNARY_MODEL
 from neuro_latent_core.repository import hold
 from neuro_latent_serving.adapters.access import ServerAccess
 from neuro_latent_serving.errors import ServeError, ServerEndedError, StartError
@@ -67,6 +67,7 @@ class ServerConfig:
 
     Attributes:
         kill_after: on top of ``drain_timeout``; then the server is killed.
+        takes_adapters: :meth:`TritonServer.owner` loads adapters, also where it listens on a network.
         environment: for the server and its python models.
         arguments: more options of tritonserver.
 
@@ -95,6 +96,7 @@ class ServerConfig:
         LogFile | None,
         typer.Option(help="Append the server's log to this file. Default: a temporary one, kept only on a failure."),
     ] = None
+    takes_adapters: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
     arguments: tuple[str, ...] = ()
 
@@ -196,6 +198,12 @@ class TritonServer:
         self.start_seconds = time.monotonic() - began
         return True
 
+    def owner(self) -> Client:
+        """A client of the running server that may do what is closed to others."""
+        self._running()
+        assert self._access is not None
+        return Client(self.http_url, headers={OWN_HEADER: self._access.secret})
+
     def check(self) -> None:
         """Raise a ServerEndedError when the server has ended by itself, a ServeError when its port has."""
         code = self._running().poll()
@@ -283,7 +291,7 @@ class TritonServer:
             f"--exit-timeout-secs={self.config.drain_timeout}",
             f"--log-verbose={int(self.config.verbose)}",
             f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
-            *server_options(host),
+            *server_options(host, self.config.takes_adapters),
         ]
 
     def _wait_until_ready(self, deadline: float, should_stop: Callable[[], bool]) -> bool:

@@ -22,6 +22,7 @@ from neuro_latent_serving.adapters import adapter_store as module
 from neuro_latent_serving.adapters.adapter_store import AdapterStore, StopRequestedError
 from neuro_latent_serving.adapters.cli import app
 from neuro_latent_serving.adapters.promotion import ProbeError, promote, settle
+from neuro_latent_serving.adapters.published import PublishedAdapters
 from neuro_latent_serving.errors import ServeError, UsageError
 from neuro_latent_serving.launch.cli import adapter_versions
 from neuro_latent_serving.repository.check import check_repository
@@ -442,3 +443,54 @@ def test_a_broken_off_change_in_a_repository_that_is_only_read_is_probed_and_sta
             settle(store, ask)
     assert len(probed) == 1
     assert store.newest().number == 2
+
+
+# Published ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["folder", "object store"])
+def test_what_is_published_is_read_back_and_old_files_go(
+    kind: str, repository: Path, make: Make, tmp_path: Path
+) -> None:
+    place = PublishedAdapters(f"memory://{tmp_path.name}" if kind == "object store" else str(tmp_path / "place"))
+    store = AdapterStore(repository)
+    assert place.read() is None
+    for number, name in enumerate(("a", "b", "c")):
+        version = store.add("default", make(name, number + 1.0))
+        published = place.publish(version)
+        assert place.read() == published
+        target = tmp_path / f"fetched-{name}"
+        target.mkdir()
+        place.fetch(published.adapters["default"], target)
+        for file in ("model.onnx", "adapter.json"):
+            assert (target / file).read_bytes() == (version.folder_of("default") / file).read_bytes()
+    files, root = place._files, place._root
+    assert len([path for path in files.ls(root, detail=False) if len(Path(path).name) == 64]) == 2  # now and before
+
+
+def test_what_is_not_as_listed_is_refused(repository: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "place"
+    place = PublishedAdapters(str(folder))
+    published = place.publish(AdapterStore(repository).newest())
+    digest = published.adapters["default"]
+    (folder / digest / "model.onnx").write_bytes(b"another")
+    with pytest.raises(ServeError, match=r"model\.onnx: its sha256 is not that of adapter\.json"):
+        place.fetch(digest, tmp_path)
+    (folder / digest / "adapter.json").write_bytes(b"{}")
+    with pytest.raises(ServeError, match=r"adapter\.json: its sha256 is not that of published\.json"):
+        place.fetch(digest, tmp_path)
+    (folder / digest / "adapter.json").unlink()
+    with pytest.raises(ServeError, match="not there whole"):
+        place.fetch(digest, tmp_path)
+    (folder / "published.json").write_text('{"format": 99, "adapters": {}}')
+    with pytest.raises(ServeError, match="format 99 with the adapters \\(none\\); this version reads"):
+        place.read()
+    (folder / "published.json").write_text("{")
+    with pytest.raises(ServeError, match="is no list of adapters"):
+        place.read()
+
+
+@pytest.mark.parametrize("url", ["nonsense://bucket/adapters", "s3://bucket/adapters"])
+def test_an_address_that_nothing_here_reads(url: str) -> None:
+    with pytest.raises(ServeError, match=f"^{url} cannot be read: "):
+        PublishedAdapters(url)

@@ -1,0 +1,99 @@
+"""A server that takes new adapters from where they are published, while it serves."""
+
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from neuro_latent_core.repository import PROJECTOR, hold
+from neuro_latent_serving.adapters.adapter_store import BUILDING, AdapterStore, StopRequestedError
+from neuro_latent_serving.adapters.published import PublishedAdapters, PublishedSet, converge
+from neuro_latent_serving.command import console, warn
+from neuro_latent_serving.errors import ServeError
+from neuro_latent_serving.launch.process import temporary_folder
+from neuro_latent_serving.launch.triton_server import TritonServer
+
+RETRY_S = 600.0
+"""After so long a set that has failed is tried again: it may have been the machine."""
+JOIN_S = 5.0
+
+
+@contextmanager
+def with_own_adapters(repository: Path) -> Iterator[Path]:
+    """A repository of links to another, which may be read-only, but with adapters of its own, which can be changed."""
+    with tempfile.TemporaryDirectory(prefix="neuro-latent-repository-", dir=temporary_folder()) as temporary:
+        own = Path(temporary)
+        for path in repository.absolute().iterdir():
+            if path.name == PROJECTOR:
+                shutil.copytree(path, own / PROJECTOR, ignore=shutil.ignore_patterns(f"{BUILDING}*"))
+            else:
+                (own / path.name).symlink_to(path)
+        held = hold(repository)
+        try:
+            yield own
+        finally:
+            os.close(held)
+
+
+class AdapterWatch:
+    """Looks for newly published adapters every few seconds, in a thread of its own, until it is closed.
+
+    Args:
+        server: started, on a repository of :func:`with_own_adapters`.
+        every_s: seconds between two looks.
+        should_stop: asked while a change waits.
+
+    Raises:
+        ServeError: the repository's adapters cannot be changed.
+    """
+
+    def __init__(
+        self, published: PublishedAdapters, server: TritonServer, every_s: float, should_stop: Callable[[], bool]
+    ) -> None:
+        self._server, self._published, self._every_s = server, published, every_s
+        self._store = AdapterStore(server.repository, should_stop)
+        self._done: PublishedSet | None = None
+        self._retry_at_s = 0.0
+        self._told = ""
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="adapter-watch", daemon=True)
+
+    def start(self) -> None:
+        """Take what is published now, and go on looking."""
+        self.look()
+        self._thread.start()
+
+    def close(self) -> None:
+        """Look no more. A change that is being loaded is waited for, for a moment."""
+        self._closed.set()
+        if self._thread.is_alive():
+            self._thread.join(JOIN_S)
+
+    def look(self) -> None:
+        """Take what is published, if it is another set than the last time. What goes wrong is told, once."""
+        wanted = None
+        try:
+            wanted = self._published.read()
+            if wanted is None or (wanted == self._done and time.monotonic() < self._retry_at_s):
+                return
+            with self._server.owner() as client:
+                made = converge(self._store, self._published, wanted, client)
+            self._done, self._retry_at_s, self._told = wanted, float("inf"), ""
+            if made:
+                served = ", ".join(f"{name} {version}" for name, version in made[-1].model_versions.items())
+                console.print(f"adapters {served}  (from {self._published.url})", soft_wrap=True, highlight=False)
+        except (ServeError, OSError) as error:
+            self._done, self._retry_at_s = wanted, time.monotonic() + RETRY_S
+            if (text := str(error)) != self._told:
+                self._told = text
+                warn(f"adapters of {self._published.url}: {text}")
+        except StopRequestedError:
+            self._closed.set()
+
+    def _run(self) -> None:
+        while not self._closed.wait(self._every_s):
+            self.look()
