@@ -52,9 +52,3 @@ def render(values: dict[str, Any]) -> list[dict[str, Any]]:
     done = run("template", "neuro-latent", str(CHART), "--namespace", NAMESPACE, values=values)
     assert done.returncode == 0, done.stderr
     return [document for document in yaml.safe_load_all(done.stdout) if document]
-
-
-def only(objects: list[dict[str, Any]], kind: str, name: str = "") -> dict[str, Any]:
-    """The one object of a kind, or of a kind and name."""
-    (found,) = [each for each in objects if each["kind"] == kind and name in ("", each["metadata"]["name"])]
-    return found

@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,10 @@ import yaml
 
 from neuro_latent_core import __version__
 from neuro_latent_serving.launch.triton_server import ServerConfig
-from tests.deploy.chart import CHART, NAMESPACE, helm, only, render, run
+from tests.deploy.chart import CHART, NAMESPACE, helm, render, run
 from tests.deploy.conftest import ROOT
 from tests.deploy.monitoring import RULES
 from tests.e2e.commands import readme_blocks, readme_commands
-
-Objects = list[dict[str, Any]]
 
 V1 = {"repository": {"version": "v1"}}
 KEDA, HPA = {"scaling": {"by": "keda"}}, {"scaling": {"by": "hpa"}}
@@ -60,9 +59,16 @@ WORK = " + ".join(
 """A total, which the autoscalers divide by the replicas."""
 
 
-@pytest.fixture(scope="module")
-def rendered() -> dict[str, Objects]:
-    return {name: render(values) for name, values in CASES.items()}
+@cache
+def objects(case: str) -> list[dict[str, Any]]:
+    """What Helm makes of the values of a case."""
+    return render(CASES[case])
+
+
+def only(case: str, kind: str, name: str = "") -> dict[str, Any]:
+    """The one object of a kind, or of a kind and name."""
+    (found,) = [each for each in objects(case) if each["kind"] == kind and name in ("", each["metadata"]["name"])]
+    return found
 
 
 def problems(document: dict[str, Any]) -> list[str]:
@@ -82,24 +88,20 @@ def at(document: Any, path: str) -> Any:
     return document
 
 
-def pod(objects: Objects, name: str = "") -> dict[str, Any]:
-    """The specification of a deployment's pods."""
-    return at(only(objects, "Deployment", name), "spec.template.spec")
-
-
-def containers(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {container["name"]: container for container in spec["containers"]}
+def pod(case: str) -> dict[str, Any]:
+    """The specification of the deployment's pods."""
+    return at(only(case, "Deployment"), "spec.template.spec")
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_helm_has_no_complaint_and_every_object_fits_its_schema(case: str, rendered: dict[str, Objects]) -> None:
+def test_helm_has_no_complaint_and_every_object_fits_its_schema(case: str) -> None:
     done = run("lint", "--strict", str(CHART), values=CASES[case])
     assert done.returncode == 0, done.stdout
     assert re.findall(r"\[(?:WARNING|ERROR)\].*", done.stdout) == []
-    names = [(document["kind"], document["metadata"]["name"]) for document in rendered[case]]
+    names = [(document["kind"], document["metadata"]["name"]) for document in objects(case)]
     assert len(set(names)) == len(names)
     assert all(name.startswith("neuro-latent") for _, name in names)
-    for document in rendered[case]:
+    for document in objects(case):
         assert problems(document) == [], document["kind"]
 
 
@@ -121,8 +123,8 @@ def test_helm_has_no_complaint_and_every_object_fits_its_schema(case: str, rende
         ("kserve", "InferenceService", "spec.predictor.autoScaling.metrics.0.external.metric.address", "http://p"),
     ],
 )
-def test_a_wrong_field_is_found(case: str, kind: str, path: str, value: object, rendered: dict[str, Objects]) -> None:
-    document = json.loads(json.dumps(only(rendered[case], kind)))
+def test_a_wrong_field_is_found(case: str, kind: str, path: str, value: object) -> None:
+    document = json.loads(json.dumps(only(case, kind)))
     way, _, last = path.rpartition(".")
     at(document, way)[last] = value
     assert problems(document)
@@ -164,53 +166,42 @@ def test_every_value_is_taught_and_the_version_is_that_of_the_distributions() ->
     assert (chart["version"], chart["appVersion"]) == (__version__, __version__)
 
 
-def test_the_image_is_of_the_device_or_pinned(rendered: dict[str, Objects]) -> None:
-    images = {
-        name: {container["image"] for document in objects for container in containers_of(document)}
-        for name, objects in rendered.items()
-    }
+def test_the_image_is_of_the_device_or_pinned() -> None:
+    images = {case: set(re.findall(r"'image': '([^']+)'", str(objects(case)))) for case in CASES}
     assert images["cpu"] == images["loader"] == {"neuro-latent:cpu"}
     assert images["gpu"] == images["kserve"] == {"neuro-latent:gpu"}
     assert images["bundled"] == {f"registry.example/neuro-latent@sha256:{64 * '0'}"}
-    assert pod(rendered["bundled"])["imagePullSecrets"] == [{"name": "r"}]
-    for spec in (pod(rendered["gpu"]), only(rendered["kserve"], "ServingRuntime")["spec"]):
+    assert pod("bundled")["imagePullSecrets"] == [{"name": "r"}]
+    for spec in (pod("gpu"), only("kserve", "ServingRuntime")["spec"]):
         assert spec["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1
         assert {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in spec["tolerations"]
-    assert len(pod(rendered["gpu"])["tolerations"]) == 2
-    assert "tolerations" not in pod(rendered["cpu"])
+    assert len(pod("gpu")["tolerations"]) == 2
+    assert "tolerations" not in pod("cpu")
 
 
-def containers_of(document: dict[str, Any]) -> list[dict[str, Any]]:
-    spec = document.get("spec", {})
-    return spec.get("template", {}).get("spec", spec).get("containers", [])
-
-
-def test_the_repository_is_a_folder_of_a_claim_or_inside_the_image(rendered: dict[str, Objects]) -> None:
+def test_the_repository_is_a_folder_of_a_claim_or_inside_the_image() -> None:
     for case, claim, folder in (("cpu", "neuro-latent-repository", "v1"), ("existing", "adapters", "second/v2")):
-        spec = pod(rendered[case])
+        spec = pod(case)
         (mount,) = [mount for mount in spec["containers"][0]["volumeMounts"] if mount["name"] == "repository"]
         assert mount == {"name": "repository", "mountPath": "/models", "subPath": folder, "readOnly": True}
         assert spec["volumes"][-1]["persistentVolumeClaim"] == {"claimName": claim, "readOnly": True}
-        assert [document["metadata"]["name"] for document in rendered[case] if "Claim" in document["kind"]] == [
-            claim
-        ] * (case == "cpu")
-    assert only(rendered["cpu"], "PersistentVolumeClaim")["metadata"]["annotations"] == {
-        "helm.sh/resource-policy": "keep"
-    }
-    assert not [volume for volume in pod(rendered["bundled"])["volumes"] if "persistentVolumeClaim" in volume]
-    predictor = only(rendered["kserve"], "InferenceService")["spec"]["predictor"]
+    assert not [document for document in objects("existing") if document["kind"] == "PersistentVolumeClaim"]
+    assert only("cpu", "PersistentVolumeClaim")["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    assert not [volume for volume in pod("bundled")["volumes"] if "persistentVolumeClaim" in volume]
+    predictor = only("kserve", "InferenceService")["spec"]["predictor"]
     assert predictor["model"]["storageUri"] == "pvc://neuro-latent-repository/v1"
     # the first step of an installation
-    assert not {"Deployment", "ScaledObject"} & {document["kind"] for document in rendered["loader"]}
-    loader = only(rendered["loader"], "Pod")
+    assert not {"Deployment", "ScaledObject"} & {document["kind"] for document in objects("loader")}
+    loader = only("loader", "Pod")
+    assert "app.kubernetes.io/name" not in loader["metadata"]["labels"]  # no service sends it requests
     assert loader["spec"]["volumes"][0]["persistentVolumeClaim"] == {"claimName": "neuro-latent-repository"}
-    assert only(rendered["loader"], "PersistentVolumeClaim")["spec"]["storageClassName"] == "shared-files"
+    assert only("loader", "PersistentVolumeClaim")["spec"]["storageClassName"] == "shared-files"
 
 
-def test_secrets_are_those_that_are_there_already(rendered: dict[str, Objects]) -> None:
+def test_secrets_are_those_that_are_there_already() -> None:
     for case, secret in (("cpu", "neuro-latent"), ("existing", "vault")):
-        assert not [document for document in rendered[case] if document["kind"] == "Secret"]
-        spec = pod(rendered[case])
+        assert not [document for document in objects(case) if document["kind"] == "Secret"]
+        spec = pod(case)
         assert spec["volumes"][0]["secret"]["secretName"] == secret
         taken = {
             reference["key"]: (reference["name"], reference["optional"])
@@ -219,23 +210,22 @@ def test_secrets_are_those_that_are_there_already(rendered: dict[str, Objects]) 
             if (reference := variable.get("valueFrom", {}).get("secretKeyRef"))
         }
         assert taken == {"feedback-url": (secret, True), "upstream-key": (secret, True)}
-    gateway = containers(pod(rendered["existing"]))["gateway"]
+    gateway = pod("existing")["containers"][1]
     assert gateway["args"][-1] == "--upstream=https://api.example/v1"
     assert {"name": "NEURO_LATENT_FEEDBACK_SECRETS", "value": "refuse"} in gateway["env"]
 
 
-def pods(rendered: dict[str, Objects]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def pods() -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Each pod that serves: its specification, and where what is said of the whole pod stands."""
-    kserve = rendered["kserve"]
-    own = [pod(rendered["cpu"]), pod(rendered["gpu"]), pod(kserve)]
-    predictor = only(kserve, "InferenceService")["spec"]["predictor"]
-    return [*((spec, spec) for spec in own), (only(kserve, "ServingRuntime")["spec"], predictor)]
+    predictor = only("kserve", "InferenceService")["spec"]["predictor"]
+    own = [(pod(case), pod(case)) for case in ("cpu", "gpu", "kserve")]
+    return [*own, (only("kserve", "ServingRuntime")["spec"], predictor)]
 
 
-def test_the_policy_of_the_namespace_lets_pods_in(rendered: dict[str, Objects]) -> None:
+def test_the_policy_of_the_namespace_lets_pods_in() -> None:
     assert "pod-security.kubernetes.io/enforce=restricted" in (ROOT / "docs" / "deploy.md").read_text()
-    loader = only(rendered["loader"], "Pod")["spec"]
-    for spec, whole in [*pods(rendered), (loader, loader)]:
+    loader = only("loader", "Pod")["spec"]
+    for spec, whole in [*pods(), (loader, loader)]:
         # of the pod, so that they are said of the containers that KServe adds, too
         assert whole["securityContext"]["runAsNonRoot"] is True
         assert whole["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -254,8 +244,8 @@ def test_the_policy_of_the_namespace_lets_pods_in(rendered: dict[str, Objects]) 
             assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
 
 
-def test_pods_are_probed_and_have_time_to_drain(rendered: dict[str, Objects]) -> None:
-    for spec, timing in pods(rendered):
+def test_pods_are_probed_and_have_time_to_drain() -> None:
+    for spec, timing in pods():
         for container in spec["containers"]:
             ports = {port[key] for port in container["ports"] for key in ("name", "containerPort")}
             for probe in ("startupProbe", "readinessProbe", "livenessProbe")[container["name"] == "gateway" :]:
@@ -266,57 +256,55 @@ def test_pods_are_probed_and_have_time_to_drain(rendered: dict[str, Objects]) ->
             assert timing["terminationGracePeriodSeconds"] >= needed
 
 
-def test_triton_is_open_to_few(rendered: dict[str, Objects]) -> None:
+def test_triton_is_open_to_few() -> None:
     """It asks for no key; the gateway does."""
-    service = only(rendered["kserve"], "InferenceService")
+    service = only("kserve", "InferenceService")
     assert service["metadata"]["labels"] == {"networking.kserve.io/visibility": "cluster-local"}
     for case, open_ports in (("cpu", [8080]), ("kserve", [])):
-        spec = only(rendered[case], "NetworkPolicy", "neuro-latent")["spec"]
+        spec = only(case, "NetworkPolicy", "neuro-latent")["spec"]
         everybody = [port["port"] for rule in spec["ingress"] if "from" not in rule for port in rule["ports"]]
         assert everybody == open_ports
         for rule in spec["ingress"]:
             asked = {port["port"] for port in rule["ports"]}
             if asked & {8000, 8001}:
                 assert {"namespaceSelector": {"matchLabels": {"neuro-latent/triton": "allowed"}}} in rule["from"]
-    assert [
-        rule["ports"] for rule in only(rendered["kserve"], "NetworkPolicy", "neuro-latent-gateway")["spec"]["ingress"]
-    ] == [[{"port": 8080}]]
-    assert not [document for document in rendered["existing"] if document["kind"] == "NetworkPolicy"]
-    (egress,) = only(rendered["ingress"], "NetworkPolicy")["spec"]["egress"]
+    assert only("kserve", "NetworkPolicy", "neuro-latent-gateway")["spec"]["ingress"] == [{"ports": [{"port": 8080}]}]
+    assert not [document for document in objects("existing") if document["kind"] == "NetworkPolicy"]
+    (egress,) = only("ingress", "NetworkPolicy")["spec"]["egress"]
     assert [port["port"] for port in egress["ports"]] == [53, 53, 5432, 443]
 
 
-def test_scaling_is_by_work_for_each_replica(rendered: dict[str, Objects]) -> None:
-    scaled = only(rendered["keda"], "ScaledObject")["spec"]
+def test_scaling_is_by_work_for_each_replica() -> None:
+    scaled = only("keda", "ScaledObject")["spec"]
     (trigger,) = scaled["triggers"]
     assert trigger["metricType"] == "AverageValue"  # `fallback` wants it before KEDA 2.18
     assert trigger["metadata"]["ignoreNullValues"] == "false"
     assert trigger["metadata"]["query"] == WORK
     threshold, bounds = trigger["metadata"]["threshold"], (scaled["minReplicaCount"], scaled["maxReplicaCount"])
-    assert scaled["scaleTargetRef"]["name"] == only(rendered["keda"], "Deployment")["metadata"]["name"]
+    assert scaled["scaleTargetRef"]["name"] == only("keda", "Deployment")["metadata"]["name"]
 
-    predictor = only(rendered["kserve"], "InferenceService")["spec"]["predictor"]
+    predictor = only("kserve", "InferenceService")["spec"]["predictor"]
     (metric,) = predictor["autoScaling"]["metrics"]
     assert metric["external"]["metric"]["query"] == WORK
     assert metric["external"]["target"] == {"type": "AverageValue", "averageValue": threshold, "value": threshold}
     assert (predictor["minReplicas"], predictor["maxReplicas"]) == bounds
 
-    hpa = only(rendered["hpa"], "HorizontalPodAutoscaler")["spec"]
+    hpa = only("hpa", "HorizontalPodAutoscaler")["spec"]
     assert hpa["metrics"][0]["pods"]["target"]["averageValue"] == threshold
     assert f"as: {hpa['metrics'][0]['pods']['metric']['name']} " in (CHART / "values.yaml").read_text()
-    assert hpa["scaleTargetRef"]["name"] == only(rendered["hpa"], "Deployment")["metadata"]["name"]
+    assert hpa["scaleTargetRef"]["name"] == only("hpa", "Deployment")["metadata"]["name"]
     assert (hpa["minReplicas"], hpa["maxReplicas"]) == bounds
     assert hpa["behavior"] == scaled["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
 
-    replicas = {case: only(rendered[case], "Deployment")["spec"].get("replicas") for case in ("cpu", "keda", "hpa")}
+    replicas = {case: only(case, "Deployment")["spec"].get("replicas") for case in ("cpu", "keda", "hpa")}
     assert replicas == {"cpu": 2, "keda": None, "hpa": None}
 
 
-def test_prometheus_finds_every_pod_under_the_names_of_the_rules(rendered: dict[str, Objects]) -> None:
-    for case, names in (("keda", [""]), ("kserve", ["neuro-latent", "neuro-latent-predictor"])):
-        monitors = [only(rendered[case], "PodMonitor", name) for name in names]
+def test_prometheus_finds_every_pod_under_the_names_of_the_rules() -> None:
+    for case in ("keda", "kserve"):
+        monitors = [document for document in objects(case) if document["kind"] == "PodMonitor"]
         assert all(monitor["metadata"]["labels"] == {"release": "prometheus"} for monitor in monitors)
-        template = only(rendered[case], "Deployment")["spec"]["template"]
+        template = only(case, "Deployment")["spec"]["template"]
         assert monitors[0]["spec"]["selector"]["matchLabels"] == template["metadata"]["labels"]
         jobs = {
             endpoint["port"]: endpoint["relabelings"][0]["replacement"]
@@ -327,57 +315,51 @@ def test_prometheus_finds_every_pod_under_the_names_of_the_rules(rendered: dict[
         compose = yaml.safe_load((RULES.parent / "prometheus.yaml").read_text())["scrape_configs"]
         assert {job["relabel_configs"][0]["regex"]: job["job_name"] for job in plain} == jobs
         assert {job["job_name"] for job in compose} == set(jobs.values())
-    predictor = only(rendered["kserve"], "NetworkPolicy", "neuro-latent")["spec"]["podSelector"]
+    predictor = only("kserve", "NetworkPolicy", "neuro-latent")["spec"]["podSelector"]
     assert monitors[1]["spec"]["selector"] == predictor
-    for spec, _ in pods(rendered):
+    for spec, _ in pods():
         assert {port["name"] for container in spec["containers"] for port in container["ports"]} & jobs.keys()
     # no annotations that have it scraped in another way, too: everything would count twice
-    assert "prometheus" not in str(only(rendered["kserve"], "InferenceService")["metadata"])
-    assert "annotations" not in only(rendered["kserve"], "ServingRuntime")["spec"]
+    assert "prometheus" not in str(only("kserve", "InferenceService")["metadata"])
+    assert "annotations" not in only("kserve", "ServingRuntime")["spec"]
 
     text = RULES.read_text().replace("docs/runbook.md", "https://git.example/r.md")
-    assert only(rendered["keda"], "PrometheusRule")["spec"] == yaml.safe_load(text)
+    assert only("keda", "PrometheusRule")["spec"] == yaml.safe_load(text)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_services_ingress_and_policies_point_at_the_pods(case: str, rendered: dict[str, Objects]) -> None:
-    objects = rendered[case]
-    if case != "loader":
-        template = only(objects, "Deployment")["spec"]["template"]
-        ports = {port["name"] for container in template["spec"]["containers"] for port in container["ports"]}
-    chosen = []
-    for document in objects:
+@pytest.mark.parametrize("case", [case for case in CASES if case != "loader"])
+def test_services_and_policies_point_at_the_pods(case: str) -> None:
+    deployment = only(case, "Deployment")["spec"]
+    labels = deployment["template"]["metadata"]["labels"]
+    assert deployment["selector"]["matchLabels"] == labels
+    predictor = {"serving.kserve.io/inferenceservice": "neuro-latent"}
+    ports = {port["name"] for container in pod(case)["containers"] for port in container["ports"]}
+    for document in objects(case):
         spec = document.get("spec", {})
         if document["kind"] == "Service":
-            chosen.append(spec["selector"])
-            assert case == "loader" or {port["targetPort"] for port in spec["ports"]} <= ports
+            assert spec["selector"] == labels
+            assert {port["targetPort"] for port in spec["ports"]} <= ports
         elif document["kind"] in ("PodDisruptionBudget", "NetworkPolicy"):
-            chosen.append((spec.get("selector") or spec["podSelector"])["matchLabels"])
-    if "kserve" in case:  # which gives its pods the labels of the InferenceService
-        kserve = {"serving.kserve.io/inferenceservice": only(objects, "InferenceService")["metadata"]["name"]}
-        assert kserve in chosen
-        chosen = [labels for labels in chosen if labels != kserve]
-        assert not only(objects, "InferenceService")["metadata"]["labels"].items() & chosen[0].items()
-    if case == "loader":  # takes no requests
-        assert all(not labels.items() <= only(objects, "Pod")["metadata"]["labels"].items() for labels in chosen)
-    else:
-        assert all(labels == template["metadata"]["labels"] for labels in chosen)
-        assert only(objects, "Deployment")["spec"]["selector"]["matchLabels"] == template["metadata"]["labels"]
-    if case == "ingress":
-        spec = only(objects, "Ingress")["spec"]
-        (rule,) = spec["rules"]
-        backend = rule["http"]["paths"][0]["backend"]["service"]
-        service = only(objects, "Service", backend["name"])
-        assert backend["port"]["name"] in {port["name"] for port in service["spec"]["ports"]}
-        assert spec["tls"] == [{"hosts": [rule["host"]], "secretName": "prompts-tls"}]
-        assert spec["ingressClassName"] == "nginx"
+            chosen = (spec.get("selector") or spec["podSelector"])["matchLabels"]
+            own_name = document["metadata"]["name"] == only(case, "Deployment")["metadata"]["name"]
+            assert chosen == (labels if own_name else predictor)
 
 
-def test_the_server_starts_as_the_image_does(rendered: dict[str, Objects]) -> None:
+def test_the_ingress_leads_to_the_gateway_by_tls() -> None:
+    spec = only("ingress", "Ingress")["spec"]
+    (rule,) = spec["rules"]
+    (path,) = rule["http"]["paths"]
+    service = only("ingress", "Service", path["backend"]["service"]["name"])
+    assert path["backend"]["service"]["port"]["name"] in {port["name"] for port in service["spec"]["ports"]}
+    assert spec["tls"] == [{"hosts": [rule["host"]], "secretName": "prompts-tls"}]
+    assert spec["ingressClassName"] == "nginx"
+
+
+def test_the_server_starts_as_the_image_does() -> None:
     text = (ROOT / "Dockerfile.triton").read_text()
     command = re.findall(r'"([^"]+)"', text[text.index('CMD ["serve"') :].partition("]")[0])
-    assert "args" not in containers(pod(rendered["cpu"]))["server"]
-    args = only(rendered["kserve"], "ServingRuntime")["spec"]["containers"][0]["args"]
+    assert "args" not in pod("cpu")["containers"][0]
+    args = only("kserve", "ServingRuntime")["spec"]["containers"][0]["args"]
     assert [word.replace("/mnt/models", "/models") for word in args] == command
 
 
