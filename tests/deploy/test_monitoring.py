@@ -106,7 +106,7 @@ def test_what_compose_mounts_is_there_and_what_it_runs_is_pinned_and_hardened() 
 
 def test_compose_gives_the_server_the_database_that_it_adds() -> None:
     database = POSTGRESQL["postgresql"]["environment"]
-    url = make_url(POSTGRESQL["server"]["environment"]["NEURO_LATENT_FEEDBACK_URL"].replace(":?see docs/deploy.md", ""))
+    url = make_url(POSTGRESQL["server"]["environment"]["NEURO_LATENT_FEEDBACK_URL"])
     assert (url.host, url.username, url.database) == ("postgresql", database["POSTGRES_USER"], database["POSTGRES_DB"])
     assert (url.drivername, url.password) == ("postgresql+psycopg", "${POSTGRES_PASSWORD}")
     assert POSTGRESQL["postgresql"]["networks"] == COMPOSE["services"]["server"]["networks"] == ["inside"]

@@ -18,9 +18,8 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 
 {{- define "neuro-latent.image" -}}
-{{- with .Values.image -}}
-{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default (ternary "gpu" "cpu" $.Values.gpu) }}{{ end }}
-{{- end }}
+{{- $tag := .Values.image.tag | default (ternary "gpu" "cpu" .Values.gpu) }}
+{{- .Values.image.repository }}{{ with .Values.image.digest }}@{{ . }}{{ else }}:{{ $tag }}{{ end }}
 {{- end }}
 
 {{- define "neuro-latent.claim" -}}
@@ -31,7 +30,8 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- define "neuro-latent.serves" -}}
 {{- if or .Values.repository.version .Values.repository.bundled .Values.kserve.storageUri }}yes
 {{- else if not .Values.repository.loader }}
-{{- fail "repository.version is empty: name the folder on the claim that is served (v1), or set repository.loader=true to put one there, or repository.bundled=true where the image has it" }}
+{{- $ways := "repository.loader=true puts one there, repository.bundled=true takes the image's" }}
+{{- fail (printf "repository.version is empty: name the folder on the claim that is served (v1); %s" $ways) }}
 {{- end }}
 {{- end }}
 
@@ -129,7 +129,9 @@ volumeMounts:
     - podSelector: { matchLabels: {{ include "neuro-latent.selector" . }} }
     {{- end }}
   ports: [{ port: 8000 }, { port: 8001 }]
-- from: [{ namespaceSelector: { matchLabels: { kubernetes.io/metadata.name: {{ .Values.networkPolicy.monitoringNamespace }} } } }]
+- from:
+    - namespaceSelector:
+        matchLabels: { kubernetes.io/metadata.name: {{ .Values.networkPolicy.monitoringNamespace }} }
   ports: [{ port: 8002 }]
 {{- end }}
 
