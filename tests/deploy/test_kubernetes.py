@@ -44,6 +44,7 @@ CASES: dict[str, dict[str, Any]] = {
         "repository": {"version": "second/v2", "existingClaim": "adapters"},
         "existingSecret": "vault",
         "env": {"NEURO_LATENT_FEEDBACK_SECRETS": "refuse"},
+        "server": {"args": ["--watch-adapters=/repositories/adapters"]},
         "gateway": {"args": ["--rate=60", "--upstream=https://api.example/v1"]},
         "networkPolicy": {"enabled": False},
     },
@@ -182,7 +183,7 @@ def test_the_image_is_of_the_device_or_pinned() -> None:
 def test_the_repository_is_a_folder_of_a_claim_or_inside_the_image() -> None:
     for case, claim, folder in (("cpu", "neuro-latent-repository", "v1"), ("existing", "adapters", "second/v2")):
         spec = pod(case)
-        (mount,) = [mount for mount in spec["containers"][0]["volumeMounts"] if mount["name"] == "repository"]
+        (mount,) = [mount for mount in spec["containers"][0]["volumeMounts"] if mount["mountPath"] == "/models"]
         assert mount == {"name": "repository", "mountPath": "/models", "subPath": folder, "readOnly": True}
         assert spec["volumes"][-1]["persistentVolumeClaim"] == {"claimName": claim, "readOnly": True}
     assert not [document for document in objects("existing") if document["kind"] == "PersistentVolumeClaim"]
@@ -358,9 +359,12 @@ def test_the_ingress_leads_to_the_gateway_by_tls() -> None:
 def test_the_server_starts_as_the_image_does() -> None:
     text = (ROOT / "Dockerfile.triton").read_text()
     command = re.findall(r'"([^"]+)"', text[text.index('CMD ["serve"') :].partition("]")[0])
-    assert "args" not in pod("cpu")["containers"][0]
+    assert pod("cpu")["containers"][0]["args"] == command
     args = only("kserve", "ServingRuntime")["spec"]["containers"][0]["args"]
     assert [word.replace("/mnt/models", "/models") for word in args] == command
+    server = pod("existing")["containers"][0]
+    assert server["args"] == [*command, "--watch-adapters=/repositories/adapters"]
+    assert {"name": "repository", "mountPath": "/repositories", "readOnly": True} in server["volumeMounts"]
 
 
 def test_the_commands_of_the_document_render(tmp_path: Path) -> None:

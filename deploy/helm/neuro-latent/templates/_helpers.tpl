@@ -95,6 +95,19 @@ securityContext:
 {{- /* The server, but for its name, its ports' names and where its repository is. */}}
 {{- define "neuro-latent.server" -}}
 image: {{ include "neuro-latent.image" . }}
+args: # the image's own command, and more options
+  - serve
+  - --tritonserver=/opt/tritonserver/bin/tritonserver
+  - --repository={{ ternary "/mnt/models" "/models" .Values.kserve.enabled }}
+  - --host=0.0.0.0
+  - --no-gateway
+  - --ready-timeout=300
+  - --drain-timeout=30
+  - --restarts=0
+  - --show-log
+  {{- range .Values.server.args }}
+  - {{ . | quote }}
+  {{- end }}
 env:
   - name: NEURO_LATENT_FEEDBACK_URL
     valueFrom: { secretKeyRef: { name: {{ .Values.existingSecret }}, key: feedback-url, optional: true } }
@@ -112,6 +125,7 @@ volumeMounts:
   - { name: shared-memory, mountPath: /dev/shm }
   {{- if not (or .Values.kserve.enabled .Values.repository.bundled) }}
   - { name: repository, mountPath: /models, subPath: {{ .Values.repository.version | quote }}, readOnly: true }
+  - { name: repository, mountPath: /repositories, readOnly: true }
   {{- end }}
 {{- end }}
 
