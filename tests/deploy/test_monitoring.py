@@ -1,6 +1,7 @@
 """compose.yaml, Prometheus and Grafana: schemas, paths, queries, and alerts that fire. test_image has their metrics."""
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -8,10 +9,13 @@ from typing import Any
 
 import pytest
 import yaml
+from sqlalchemy.engine import make_url
 
 from tests.deploy.conftest import ROOT
-from tests.deploy.monitoring import DASHBOARD, DEPLOY, dashboard_queries, manifest_queries, names, rules
+from tests.deploy.monitoring import DASHBOARD, DEPLOY, RULES, autoscaler_queries, dashboard_queries, names, rules
 
+RUNBOOK = "docs/runbook.md"
+POSTGRESQL = yaml.safe_load((DEPLOY / "compose.postgresql.yaml").read_text())["services"]
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
 
 
@@ -41,15 +45,27 @@ def test_prometheus_takes_its_files_and_every_alert_fires(promtool: str, tmp_pat
         assert job.pop("kubernetes_sd_configs")  # Debian's promtool knows no Kubernetes
     (tmp_path / "kubernetes.yaml").write_text(yaml.safe_dump(inside))
     run(promtool, "check", "config", "kubernetes.yaml", cwd=tmp_path)
-    for file in (DEPLOY / "prometheus" / "rules.yaml", Path(__file__).with_name("alerts.yaml")):
-        shutil.copy(file, tmp_path)
+    shutil.copy(RULES, tmp_path)
+    alerts = yaml.safe_load(Path(__file__).with_name("alerts.yaml").read_text())
+    tested = [test for group in alerts["tests"] for test in group["alert_rule_test"]]
+    for test in tested:
+        for expected in test["exp_alerts"]:
+            expected["exp_annotations"]["runbook_url"] = f"{RUNBOOK}#{test['alertname'].lower()}"
+    (tmp_path / "alerts.yaml").write_text(yaml.safe_dump(alerts))
     run(promtool, "test", "rules", "alerts.yaml", cwd=tmp_path)
-    tested = yaml.safe_load((tmp_path / "alerts.yaml").read_text())["tests"][0]["alert_rule_test"]
     assert {test["alertname"] for test in tested} == {rule["alert"] for rule in rules() if "alert" in rule}
 
 
+def test_the_runbook_has_a_chapter_for_each_alert_and_no_other() -> None:
+    chapters = re.findall(r"^## (NeuroLatent\w+)$", (ROOT / RUNBOOK).read_text(), re.MULTILINE)
+    alerts = [rule for rule in rules() if "alert" in rule]
+    assert chapters == [rule["alert"] for rule in alerts]
+    for rule in alerts:
+        assert rule["annotations"]["runbook_url"] == f"{RUNBOOK}#{rule['alert'].lower()}"
+
+
 def test_queries_of_dashboard_and_autoscalers_are_promql() -> None:
-    found = [*dashboard_queries(), *manifest_queries()]
+    found = [*dashboard_queries(), *autoscaler_queries()]
     assert len(found) >= 25
     assert all(names(query) for query in found)
     with pytest.raises(ValueError, match=r"\S"):
@@ -69,7 +85,7 @@ def test_grafana_finds_its_datasource_and_dashboard() -> None:
 
 
 def test_what_compose_mounts_is_there_and_what_it_runs_is_pinned_and_hardened() -> None:
-    for name, service in COMPOSE["services"].items():
+    for name, service in {**COMPOSE["services"], "postgresql": POSTGRESQL["postgresql"]}.items():
         sources = (
             [volume.split(":")[0] for volume in service["volumes"] if volume.startswith("./")]
             if "volumes" in service
@@ -86,6 +102,14 @@ def test_what_compose_mounts_is_there_and_what_it_runs_is_pinned_and_hardened() 
     feedback = COMPOSE["services"]["server"]["environment"]["NEURO_LATENT_FEEDBACK_URL"]
     default = feedback.removeprefix("${NEURO_LATENT_FEEDBACK_URL:-").removesuffix("}")
     assert f"NEURO_LATENT_FEEDBACK_URL={default} " in (ROOT / "Dockerfile.triton").read_text()
+
+
+def test_compose_gives_the_server_the_database_that_it_adds() -> None:
+    database = POSTGRESQL["postgresql"]["environment"]
+    url = make_url(POSTGRESQL["server"]["environment"]["NEURO_LATENT_FEEDBACK_URL"])
+    assert (url.host, url.username, url.database) == ("postgresql", database["POSTGRES_USER"], database["POSTGRES_DB"])
+    assert (url.drivername, url.password) == ("postgresql+psycopg", "${POSTGRES_PASSWORD}")
+    assert POSTGRESQL["postgresql"]["networks"] == COMPOSE["services"]["server"]["networks"] == ["inside"]
 
 
 def test_prometheus_scrapes_services_of_compose() -> None:

@@ -14,7 +14,8 @@ from tests.e2e.commands import ENVIRONMENT, ROOT, readme_commands
 DOCUMENT = "docs/deploy.md"
 NOT_RUN_HERE = {
     "docker": "tests/deploy runs the steps of the Dockerfile and what compose.yaml starts",
-    "kubectl": "wants a cluster; tests/deploy checks the manifests",
+    "kubectl": "wants a cluster",
+    "helm": "tests/deploy renders the chart",
     "neuro-latent export": "test_readme",
     "pip install": "TensorRT, for a machine with a GPU",
     "neuro-latent doctor": "its own tests",
@@ -48,7 +49,7 @@ def test_every_path_and_variable_that_it_names_is_there() -> None:
     assert [part for part in NOT_RUN_HERE if part not in text] == []
     linked = re.findall(r"\]\(([^)#]+)", text)
     assert [link for link in linked if not (ROOT / "docs" / link).exists()] == []
-    named = re.findall(r"(?<!tests)[`/ ](deploy/[\w/.]+\w|compose\.yaml|Dockerfile\.triton)", text)
+    named = re.findall(r"(?<!tests)[`/ ](deploy/[\w/.-]+\w|compose\.yaml|Dockerfile\.triton)", text)
     assert [path for path in named if "secrets" not in path and not (ROOT / path).exists()] == []
     read = "".join((ROOT / file).read_text() for file in ("compose.yaml", "Dockerfile.triton"))
     variables = set(re.findall(r"NEURO_LATENT_\w+", text))

@@ -19,12 +19,12 @@ DEFINITIONS = "/api/_definitions.json#/$defs/"
 CORE, KSERVE, KEDA = "io.k8s.api.core.v1.", "io.kserve.", "sh.keda.v1alpha1.ScaledObject"
 PROMETHEUS = "sh.prometheus.v1."
 KINDS = {
-    "v1/Namespace": f"{CORE}Namespace",
     "v1/PersistentVolumeClaim": f"{CORE}PersistentVolumeClaim",
     "v1/Pod": f"{CORE}Pod",
-    "v1/Secret": f"{CORE}Secret",
     "v1/Service": f"{CORE}Service",
     "apps/v1/Deployment": "io.k8s.api.apps.v1.Deployment",
+    "autoscaling/v2/HorizontalPodAutoscaler": "io.k8s.api.autoscaling.v2.HorizontalPodAutoscaler",
+    "networking.k8s.io/v1/Ingress": "io.k8s.api.networking.v1.Ingress",
     "networking.k8s.io/v1/NetworkPolicy": "io.k8s.api.networking.v1.NetworkPolicy",
     "policy/v1/PodDisruptionBudget": "io.k8s.api.policy.v1.PodDisruptionBudget",
     "serving.kserve.io/v1alpha1/ServingRuntime": f"{KSERVE}V1alpha1ServingRuntime",
@@ -62,7 +62,7 @@ def main(kubernetes: Path, kserve: Path) -> None:
     found[KEDA] = json.loads(Path(__file__).with_name("keda.json").read_text())
     found |= json.loads(Path(__file__).with_name("prometheus.json").read_text())
     for name in UNDESCRIBED:
-        found[name] = {"not": {}}  # so the manifests cannot have it
+        found[name] = {"not": {}}  # so the chart cannot have it
     wanted, left = {}, list(KINDS.values())
     while left:
         name = left.pop()
