@@ -97,6 +97,7 @@ def many_clients(config: ComparisonConfig, threads: int, python: Path, log: Log)
         python: interpreter of the baselines' environment.
     """
     from neuro_latent_serving.launch import FREE_PORTS, ServerConfig, TritonServer
+    from neuro_latent_serving.settings import CACHE_VARIABLE
 
     models = shapes.prepare(config.shape, "lively", log)
     texts, wanted = prompt_texts(config.requests), lengths(config.requests)
@@ -108,7 +109,8 @@ def many_clients(config: ComparisonConfig, threads: int, python: Path, log: Log)
     systems = Systems(models, python, repository, repository, Path())
     with ExitStack() as stack:
         log("  starting Triton")
-        server = stack.enter_context(TritonServer(repository, ServerConfig(ports=FREE_PORTS)))
+        uncached = ServerConfig(ports=FREE_PORTS, environment={CACHE_VARIABLE: "0"})
+        server = stack.enter_context(TritonServer(repository, uncached))
         load = stack.enter_context(LoadProcess(server.grpc_url))
         workers = {1: stack.enter_context(systems.start(CT2_INT8, threads))}
         if config.threads > 1:

@@ -41,6 +41,7 @@ def test_serve_loads_a_real_triton(repository: Path, tmp_path: Path) -> None:
         assert point["errors"] == 0
         assert point["requests"] > 0
         assert point["latency_ms"]["p50"] <= point["latency_ms"]["p99"]
+    assert result["zipf"]["same_answers"]
     assert result["triton_adds"]["in_one_process_ms"]["median"] > 0
     assert result["first_requests"]["first_over_tenth"] > 0
 

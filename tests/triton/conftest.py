@@ -10,7 +10,7 @@ from neuro_latent_client import Client
 from neuro_latent_serving.launch import FREE_PORTS, ServerConfig, TritonServer
 from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.sample import sample_rows
-from tests.triton.wire import TIMEOUT, UNGUARDED
+from tests.triton.wire import PLAIN, TIMEOUT
 
 PROMPTS = 24
 
@@ -18,7 +18,7 @@ PROMPTS = 24
 @pytest.fixture(scope="session")
 def server(repository: Path) -> Iterator[TritonServer]:
     # Triton 24.10 never unloads an ensemble of which a gRPC stream was left early; stopping it takes all of the time.
-    with TritonServer(repository, ServerConfig(ports=FREE_PORTS, drain_timeout=3, environment=UNGUARDED)) as running:
+    with TritonServer(repository, ServerConfig(ports=FREE_PORTS, drain_timeout=3, environment=PLAIN)) as running:
         yield running
 
 

@@ -85,7 +85,7 @@ def own(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(own: Path) -> Iterator[TritonServer]:
-    with TritonServer(own, ServerConfig(ports=FREE_PORTS, drain_timeout=3, environment=wire.UNGUARDED)) as running:
+    with TritonServer(own, ServerConfig(ports=FREE_PORTS, drain_timeout=3, environment=wire.PLAIN)) as running:
         yield running
 
 

@@ -40,7 +40,7 @@ def narrow(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     config.write_text(text)
     # What fills it may still be in it at the end.
     with TritonServer(
-        copy, ServerConfig(ports=FREE_PORTS, drain_timeout=1, kill_after=1, environment=wire.UNGUARDED)
+        copy, ServerConfig(ports=FREE_PORTS, drain_timeout=1, kill_after=1, environment=wire.PLAIN)
     ) as running:
         yield running
 

@@ -80,7 +80,7 @@ def both(repository: Path, models: Any, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="module")
 def server(both: Path) -> Iterator[TritonServer]:
-    with TritonServer(both, ServerConfig(ports=FREE_PORTS, drain_timeout=1, environment=wire.UNGUARDED)) as running:
+    with TritonServer(both, ServerConfig(ports=FREE_PORTS, drain_timeout=1, environment=wire.PLAIN)) as running:
         yield running
 
 

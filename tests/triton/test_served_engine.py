@@ -119,7 +119,7 @@ def test_many_requests_leave_nothing_behind(server: TritonServer, prompts: list[
 @pytest.fixture
 def doomed(repository: Path) -> Iterator[TritonServer]:
     with TritonServer(
-        repository, ServerConfig(ports=FREE_PORTS, drain_timeout=1, kill_after=1, environment=wire.UNGUARDED)
+        repository, ServerConfig(ports=FREE_PORTS, drain_timeout=1, kill_after=1, environment=wire.PLAIN)
     ) as running:
         yield running
 

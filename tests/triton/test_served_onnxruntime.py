@@ -26,7 +26,7 @@ OPTIONS: tuple[dict[str, Any], ...] = (
 
 @pytest.fixture(scope="module")
 def other(onnxruntime_repository: Path) -> Iterator[TritonServer]:
-    config = ServerConfig(ports=FREE_PORTS, drain_timeout=3, environment=wire.UNGUARDED)
+    config = ServerConfig(ports=FREE_PORTS, drain_timeout=3, environment=wire.PLAIN)
     with TritonServer(onnxruntime_repository, config) as running:
         yield running
 

@@ -1,8 +1,11 @@
 """Every way into the server, with clients nobody here wrote, gives the text that torch gives."""
 
 import json
+import re
 import shutil
 import subprocess
+import time
+import urllib.request
 from pathlib import Path
 
 import psutil
@@ -10,7 +13,8 @@ import pytest
 
 from neuro_latent_client import Client
 from neuro_latent_core import protocol
-from neuro_latent_serving.launch import TritonServer
+from neuro_latent_serving.launch import FREE_PORTS, ServerConfig, TritonServer
+from neuro_latent_serving.settings import GUARD_VARIABLE
 from neuro_latent_trainer.model import PromptOptimizer
 from tests.triton import wire
 
@@ -18,6 +22,7 @@ pytestmark = pytest.mark.server
 
 PROMPT = "Create a function"
 TOKENS = 64
+FACTS = ("score", "generated_tokens", "finish_reason", "reason", "truncated", "adapter_version")
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +116,28 @@ def test_the_python_models_hold_no_torch(server: TritonServer) -> None:
     assert len(stubs) == 7
     assert sum(any("/onnxruntime/" in path for path in paths) for paths in mapped.values()) >= 4
     assert not [path for paths in mapped.values() for path in paths if "/torch/" in path or "/transformers/" in path]
+
+
+def test_what_was_asked_before_is_answered_from_the_caches_on_every_route(repository: Path, expected: str) -> None:
+    """The same text and facts, no step of the decoder, and a count at /metrics."""
+
+    def metric(name: str) -> float:
+        with urllib.request.urlopen(server.metrics_url) as answer:
+            return sum(
+                float(value) for value in re.findall(rf"^{name}{{.*}} (\S+)$", answer.read().decode(), re.MULTILINE)
+            )
+
+    with TritonServer(
+        repository, ServerConfig(ports=FREE_PORTS, drain_timeout=1, environment={GUARD_VARIABLE: "off"})
+    ) as server:
+        asked = {"raw_prompt": PROMPT, "max_length": TOKENS}
+        (first,) = wire.ask(server, "grpc infer", asked)
+        time.sleep(2)  # the engine tells Triton its counters now and then
+        steps, hits = metric("neuro_latent_steps_total"), metric("neuro_latent_cache_hits_total")
+        for route in wire.ROUTES:
+            answers = wire.ask(server, route, asked)
+            assert "".join(answer["enhanced_prompt"][0] for answer in answers) == expected
+            assert {name: answers[-1][name] for name in FACTS} == {name: first[name] for name in FACTS}
+        time.sleep(2)
+        assert metric("neuro_latent_cache_hits_total") == hits + len(wire.ROUTES)
+        assert metric("neuro_latent_steps_total") == steps

@@ -15,7 +15,7 @@ from neuro_latent_export.repository import export_repository
 from neuro_latent_serving.launch import FREE_PORTS, ServerConfig, TritonServer
 from neuro_latent_trainer.model import PromptOptimizer
 from tests import tiny
-from tests.triton.wire import UNGUARDED
+from tests.triton.wire import PLAIN
 
 TOKENIZERS = Path(__file__).parents[2].parent / "shared" / "tokenizers"
 
@@ -85,7 +85,7 @@ def test_the_reference_sizes_give_the_same_text_as_hugging_face_through_triton(t
     expected = [model.generate([prompt], TOKENS)[0] for prompt in PROMPTS]
     assert len(set(expected)) >= 3, "the random model must write different texts for different prompts"
     assert all(text.strip() for text in expected)
-    with TritonServer(tmp_path / "repository", ServerConfig(ports=FREE_PORTS, environment=UNGUARDED)) as server:
+    with TritonServer(tmp_path / "repository", ServerConfig(ports=FREE_PORTS, environment=PLAIN)) as server:
         for url in (server.grpc_url, server.http_url):
             with Client(url, timeout=60) as client:
                 assert [client.optimize(prompt, max_length=TOKENS).text for prompt in PROMPTS] == expected

@@ -18,12 +18,12 @@ from tritonclient.utils import InferenceServerException
 
 from neuro_latent_core.protocol import INPUT_TYPES, STREAM_MODEL, UNARY_MODEL
 from neuro_latent_serving.launch import TritonServer
-from neuro_latent_serving.settings import GUARD_VARIABLE
+from neuro_latent_serving.settings import CACHE_VARIABLE, GUARD_VARIABLE
 
 TIMEOUT = 60
-UNGUARDED = {GUARD_VARIABLE: "off"}
-"""For servers whose texts are compared with torch's: the guard looks at what the model has written."""
 """Seconds; only a server that hangs needs them."""
+PLAIN = {GUARD_VARIABLE: "off", CACHE_VARIABLE: "0"}
+"""For servers whose texts are compared with torch's, or whose work is watched: each request is decoded, as it is."""
 
 DTYPES = {
     "BYTES": np.object_,

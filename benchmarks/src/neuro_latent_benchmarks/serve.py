@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neuro_latent_benchmarks import metrics, report
+from neuro_latent_benchmarks import metrics, report, zipf
 from neuro_latent_benchmarks.load import Job, LoadProcess, LoadRun
 from neuro_latent_benchmarks.pipeline import Pipeline
 from neuro_latent_benchmarks.prompts import prompt_texts
@@ -14,6 +14,7 @@ from neuro_latent_benchmarks.report import BenchError
 from neuro_latent_benchmarks.statistics import Spread, percentile, poisson_schedule, significant
 from neuro_latent_client import Client
 from neuro_latent_serving.launch import FREE_PORTS, ServerConfig, TritonServer
+from neuro_latent_serving.settings import CACHE_VARIABLE
 
 COUNT = 64
 """Different prompts of the load."""
@@ -33,6 +34,7 @@ class ServeConfig:
         seconds: of each loop.
         alternations: requests through Triton and in one process, in turns.
         starts: how often the server is started to see its first requests.
+        zipf_rounds, zipf_requests: of prompts that repeat, with and without caches. All else is measured without.
     """
 
     concurrency: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
@@ -41,10 +43,12 @@ class ServeConfig:
     seconds: float = 10.0
     alternations: int = 30
     starts: int = 3
+    zipf_rounds: int = 3
+    zipf_requests: int = 400
 
     def quick(self) -> "ServeConfig":
         """Enough to see that everything works."""
-        return ServeConfig((1, 4), (0.5,), 16, 1.5, 6, 1)
+        return ServeConfig((1, 4), (0.5,), 16, 1.5, 6, 1, 1, 40)
 
 
 def run_server(repository: Path, config: ServeConfig) -> dict[str, Any]:
@@ -52,7 +56,8 @@ def run_server(repository: Path, config: ServeConfig) -> dict[str, Any]:
     firsts: list[list[float]] = []
     for number in range(config.starts):
         report.progress(f"  starting Triton ({number + 1} of {config.starts})")
-        with TritonServer(repository, ServerConfig(ports=FREE_PORTS, drain_timeout=3)) as server:
+        uncached = ServerConfig(ports=FREE_PORTS, drain_timeout=3, environment={CACHE_VARIABLE: "0"})
+        with TritonServer(repository, uncached) as server:
             firsts.append(first_requests(server.grpc_url, config.max_length))
             if number < config.starts - 1:
                 continue
@@ -63,7 +68,8 @@ def run_server(repository: Path, config: ServeConfig) -> dict[str, Any]:
                 load.closed(jobs[:4], clients=2, stream=True)
                 found = loops(load, server.metrics_url, jobs, config)
             version = server.version
-    return {"triton": version, "first_requests": first_json(firsts), "triton_adds": added, **found}
+    repeated = zipf.measure(repository, config.max_length, config.zipf_rounds, config.zipf_requests)
+    return {"triton": version, "first_requests": first_json(firsts), "triton_adds": added, "zipf": repeated, **found}
 
 
 def load_running(url: str, config: ServeConfig) -> dict[str, Any]:
@@ -216,6 +222,13 @@ def show(result: Mapping[str, Any]) -> None:
     spreads = {name: result["triton_adds"][key] for name, key in names.items()}
     rows = [[name, spread["median"], spread["p10"], spread["p90"]] for name, spread in spreads.items()]
     report.table("what Triton adds, one client, in turns", ("", "median ms", "p10", "p90"), rows)
+    repeated = result["zipf"]
+    report.console.print(
+        f"prompts that repeat (Zipf, s = 1): {repeated['without']['median']} requests/s without caches, "
+        f"{repeated['with']['median']} with them ({repeated['ratio']}x); "
+        + ("the same answers" if repeated["same_answers"] else "OTHER ANSWERS"),
+        highlight=False,
+    )
     first = result["first_requests"]
     report.console.print(
         f"first request after ready {first['first_ms']:.1f} ms, tenth {first['tenth_ms']:.1f} ms: "

@@ -43,6 +43,22 @@ def min_confidence() -> float | None:
     return least
 
 
+CACHE_VARIABLE = "NEURO_LATENT_CACHE_MB"
+"""Environment variable with the size of each cache; set by ``neuro-latent serve --cache-mb``."""
+CACHE_MB = 32
+"""Of each cache, where nobody says."""
+
+
+def cache_bytes() -> int:
+    """The most bytes of each cache: of the encoder, of the T5 encoder, of whole greedy answers.
+
+    Raises:
+        ValueError: the variable holds no number from 0 on.
+    """
+    megabytes: int = _read(CACHE_VARIABLE, Annotated[int, Field(ge=0)], CACHE_MB)
+    return megabytes * 2**20
+
+
 FEEDBACK_SECRETS_VARIABLE = "NEURO_LATENT_FEEDBACK_SECRETS"
 """Environment variable that says what becomes of feedback with a secret in a text: ``keep`` (the default) or
 ``refuse``."""

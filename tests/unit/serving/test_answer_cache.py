@@ -75,7 +75,7 @@ def test_what_is_sampled_late_or_given_up_is_not_kept(bench: Bench) -> None:
 def test_a_known_answer_needs_no_slot() -> None:
     bench = Bench(slots=1, queue=3, speculation=False, cache_bytes=2**20)
     events, _ = ask(bench, PROMPT)
-    running, waiting, known = bench.submit((6, 7, 8)), bench.submit((8, 9)), bench.submit(PROMPT)
+    running, waiting, known = bench.submit((11, 12, 13)), bench.submit((8, 9)), bench.submit(PROMPT)
     bench.loop.turn()
     assert (known.events, running.ends, waiting.ends) == (events, [], [])
 

@@ -30,10 +30,12 @@ TICK_S = 1e-5
 class Bench:
     """A loop with its fakes and a clock of its own."""
 
-    def __init__(self, slots: int = 4, queue: int = 3, speculation: bool = True, guard: bool = False) -> None:
+    def __init__(
+        self, slots: int = 4, queue: int = 3, speculation: bool = True, guard: bool = False, cache_bytes: int = 0
+    ) -> None:
         self.now = 0.0
         self.decoder = FakeDecoder(slots)
-        config = LoopConfig(START, EOS, slots, queue, speculation, guard)
+        config = LoopConfig(START, EOS, slots, queue, speculation, guard, cache_bytes=cache_bytes)
         self.loop = DecodeLoop(self.decoder, FakeDetokenizer(), config, self.clock)  # type: ignore[arg-type]
 
     def clock(self) -> float:

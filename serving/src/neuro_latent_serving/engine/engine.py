@@ -154,6 +154,8 @@ class Engine:
             raise InvalidInput(f"{name} must be at most {self.config.slots} (the server's slots), not {request.rows}")
         if self.config.guard:
             _ = request.foreign  # found out here, not on the thread that decodes
+        if self.config.cache_bytes:
+            _ = request.key
         with self._changed:
             if self._closing or not self._thread.is_alive():
                 raise EngineClosed(self._failure or STOPPING)

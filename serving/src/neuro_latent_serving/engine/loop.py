@@ -17,6 +17,7 @@ from neuro_latent_core.errors import PublicError
 from neuro_latent_core.guard import LANGUAGE, NOT_SURE
 from neuro_latent_core.limits import MAX_STEP_TOKENS
 from neuro_latent_core.protocol import TOO_BUSY
+from neuro_latent_serving.byte_cache import ByteCache
 from neuro_latent_serving.engine.contract import Decoder
 from neuro_latent_serving.engine.metrics import EngineMetrics
 from neuro_latent_serving.engine.request import Request
@@ -51,6 +52,7 @@ class LoopConfig:
         speculation: whether greedy sequences get drafts.
         guard: whether finished texts are cut back to whole sentences, and rejected where they break a rule.
         min_confidence: the lowest that is served, for requests that do not say; None is each adapter's own.
+        cache_bytes: of greedy answers that are kept for the same request; 0 keeps none.
 
     Raises:
         ValueError: a size is out of its range.
@@ -63,6 +65,7 @@ class LoopConfig:
     speculation: bool = True
     guard: bool = False
     min_confidence: float | None = None
+    cache_bytes: int = 0
 
     def __post_init__(self) -> None:
         for name in ("slots", "queue"):
@@ -89,6 +92,7 @@ class DecodeLoop:
         self._running: list[RunningRequest] = []
         self._without_token: set[RunningRequest] = set()
         self._cost, self._history = StepCost(), History()
+        self._answers: ByteCache[list[Event]] = ByteCache(config.cache_bytes)
 
     @property
     def idle(self) -> bool:
@@ -175,14 +179,15 @@ class DecodeLoop:
                 self._finish(running)
 
     def _end_waiting(self) -> None:
-        """Answer waiting requests that were cancelled, whose deadline has passed, or that nothing is written for."""
+        """Answer waiting requests that were cancelled, whose deadline has passed, that nothing is written for, or whose
+        answer is known."""
         now = self._clock()
         with self._lock:
             asked = [(request, request.is_cancelled()) for request in self._waiting]
             gone = [
                 (request, cancelled)
                 for request, cancelled in asked
-                if cancelled or request.overdue(now) or (self.config.guard and request.foreign)
+                if cancelled or request.overdue(now) or (self.config.guard and request.foreign) or self._known(request)
             ]
             for request, _ in gone:
                 self._waiting.remove(request)
@@ -193,9 +198,16 @@ class DecodeLoop:
             elif request.overdue(now):
                 self.metrics.overdue += 1
                 self._emit(request, [sequence.finish(DEADLINE) for sequence in self._sequences(request)])
+            elif known := self._known(request):
+                self.metrics.cached += 1
+                self._emit(request, known)
             else:
                 self._emit(request, [sequence.withhold(LANGUAGE) for sequence in self._sequences(request)])
             request.on_end(None)
+
+    def _known(self, request: Request) -> list[Event] | None:
+        """How the same request was answered before."""
+        return self._answers.get(request.key) if self.config.cache_bytes and request.key else None
 
     def _free(self, rows: list[int]) -> None:
         if rows:
@@ -206,7 +218,12 @@ class DecodeLoop:
     def _finish(self, running: RunningRequest) -> None:
         self._running.remove(running)
         self._without_token.discard(running)
-        running.request.on_end(None)
+        request = running.request
+        reasons = [event.finish_reason for event in request.events if event.finish_reason]
+        if len(reasons) == request.options.num_return_sequences and DEADLINE not in reasons:
+            size = sum(len(text) for event in request.events for text in (event.piece, event.text, event.added))
+            self._answers.put(request.key, request.events, 4 * size)
+        request.on_end(None)
 
     # Joining ------------------------------------------------------------------------------------------------------
 
@@ -311,4 +328,6 @@ class DecodeLoop:
             if event.finish_reason == WITHHELD:
                 self.metrics.withheld_by_gate += event.reason == NOT_SURE
                 self.metrics.withheld_by_guard += event.reason != NOT_SURE
+            if self.config.cache_bytes and request.key:
+                request.events.append(event)
             request.on_event(event)

@@ -24,6 +24,7 @@ class EngineMetrics:
     drafted: int = _metric("COUNTER", "draft_tokens_total", "Tokens copied as drafts")
     accepted: int = _metric("COUNTER", "accepted_draft_tokens_total", "Draft tokens that the model agreed with")
     prefills: int = _metric("COUNTER", "requests_started_total", "Requests that got their slots")
+    cached: int = _metric("COUNTER", "cache_hits_total", "Requests answered as the same request was answered before")
     refused: int = _metric("COUNTER", "requests_refused_total", "Requests that found the queue full")
     cancelled: int = _metric("COUNTER", "requests_cancelled_total", "Requests that their callers cancelled")
     overdue: int = _metric("COUNTER", "requests_overdue_total", "Requests that their deadline ended")

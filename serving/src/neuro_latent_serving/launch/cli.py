@@ -31,7 +31,7 @@ from neuro_latent_serving.options import given, takes
 from neuro_latent_serving.repository.check import DEFAULT_REPOSITORY, Manifest, check_repository, newest_adapters
 from neuro_latent_serving.repository.export import adapter_weights, export_run, is_exported, refuse_to_drop_adapters
 from neuro_latent_serving.repository.records import UNPROBED
-from neuro_latent_serving.settings import GUARD_VARIABLE, MIN_CONFIDENCE_VARIABLE
+from neuro_latent_serving.settings import CACHE_MB, CACHE_VARIABLE, GUARD_VARIABLE, MIN_CONFIDENCE_VARIABLE
 from neuro_latent_serving.threads import THREADS_VARIABLE
 from neuro_latent_serving.web.ports import FREE_PORTS, Ports, claim_ports, is_this_machine, numeric_host
 
@@ -85,6 +85,14 @@ def serve(
             "Default: each adapter's own threshold.",
         ),
     ] = None,
+    cache_mb: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Megabytes of each of three caches (encoder, T5 encoder, whole greedy answers), which answer what was "
+            "asked before; 0 switches them off.",
+        ),
+    ] = CACHE_MB,
     watch_adapters: Annotated[
         str | None,
         typer.Option(
@@ -128,6 +136,7 @@ def serve(
             environment={
                 **({THREADS_VARIABLE: str(threads)} if threads else {}),
                 **({} if guard else {GUARD_VARIABLE: "off"}),
+                CACHE_VARIABLE: str(cache_mb),
                 **({} if min_confidence is None else {MIN_CONFIDENCE_VARIABLE: str(min_confidence)}),
             },
         )

@@ -14,7 +14,7 @@ from neuro_latent_core.errors import InvalidInput, PublicError
 from neuro_latent_core.options import RequestOptions
 from neuro_latent_serving.engine import Engine, EngineConfig, Event, GateOutput, Request
 from neuro_latent_serving.engine.decoder_factory import DeviceName
-from neuro_latent_serving.settings import guard_is_on, min_confidence
+from neuro_latent_serving.settings import cache_bytes, guard_is_on, min_confidence
 from neuro_latent_serving.triton import bridge
 from neuro_latent_serving.triton.engine_report import EngineReport
 from neuro_latent_serving.triton.messages import (
@@ -71,6 +71,7 @@ class DecoderModel:
                 speculation=switch(parameters, "speculation"),
                 guard=switch(parameters, "guard", "true") and guard_is_on(),
                 min_confidence=min_confidence(),
+                cache_bytes=cache_bytes(),
             ),
             on_failure=self._fail,
         )
