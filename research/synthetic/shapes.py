@@ -243,9 +243,9 @@ def _digest(parts: list[bytes]) -> str:
 def _exporter() -> str:
     """Which exporter and templates make a repository: asked once, so that one run has one answer."""
     import neuro_latent_export
-    from neuro_latent_export.templates import templates_folder
+    from neuro_latent_export.templates import TEMPLATES
 
-    sources = [*Path(neuro_latent_export.__file__).parent.rglob("*.py"), *templates_folder().rglob("*.*")]
+    sources = [*Path(neuro_latent_export.__file__).parent.rglob("*.py"), *TEMPLATES.rglob("*.*")]
     return _digest([path.read_bytes() for path in sorted(sources) if "__pycache__" not in path.parts])
 
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.server
 PROGRAMS = Path(sys.executable).parent
 
 NOT_RUN_HERE = {
-    "make demo": "test_demo",
+    "make demo": "test_distributions",
     "make test": "this is part of it",
     "source .venv/bin/activate": "the tests run in it",
     "neuro-latent gateway --triton": "a Triton on another machine; tests/unit/serving/gateway",

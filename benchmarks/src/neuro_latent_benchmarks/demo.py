@@ -16,7 +16,7 @@ from rich.text import Text
 from neuro_latent_client import Client
 from neuro_latent_serving.launch import FREE_PORTS, ServerConfig, TritonServer
 
-ADAPTER = Path("models/neuro-latent-mini/adapter")
+PROGRAM = Path(sys.executable).with_name("neuro-latent")
 REPOSITORY = Path("repositories/demo")
 PROMPTS = (
     "Create a function",
@@ -37,9 +37,9 @@ console = Console(stderr=True)
 
 def export() -> None:
     """Run ``neuro-latent export`` as a user would."""
-    command = ["neuro-latent", "export", "--adapter", str(ADAPTER), "--output", str(REPOSITORY)]
+    command = [str(PROGRAM), "export", "--adapter", "neuro-latent-mini", "--output", str(REPOSITORY)]
     console.print("$ " + " ".join(command), style="bold", highlight=False)
-    subprocess.run([str(Path(sys.executable).parent / command[0]), *command[1:]], check=True)
+    subprocess.run(command, check=True)
 
 
 def show(raw: str, enhanced: str, note: str) -> None:
@@ -84,7 +84,7 @@ def main() -> None:
             "results": results,
         }
     console.print("the server has stopped; to serve it yourself:", highlight=False)
-    console.print(f"  .venv/bin/neuro-latent serve --repository {REPOSITORY}", highlight=False)
+    console.print(f"  {PROGRAM} serve --repository {REPOSITORY}", highlight=False)
     console.print("then try it on the page: http://127.0.0.1:8080", highlight=False)
     print(json.dumps(summary))
 

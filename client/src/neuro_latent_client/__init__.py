@@ -7,6 +7,8 @@ Create a function
 In Python.
 """
 
+from neuro_latent_core import __version__ as __version__
+
 from .async_client import AsyncClient, AsyncOptimizationStream
 from .client import Client, OptimizationStream
 from .errors import (
@@ -21,8 +23,6 @@ from .errors import (
 from .options import FeedbackDetails, GenerationOptions
 from .results import Feedback, GeneratedSequence, Health, Optimization, Piece, Progress, ServedModel
 from .tls import TlsConfig
-
-__version__ = "0.1.0"
 
 __all__ = [
     "AccessDeniedError",

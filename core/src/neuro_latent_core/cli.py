@@ -24,10 +24,10 @@ if TYPE_CHECKING:  # typer's own copy of click: private, so only for the type ch
 
 @dataclass(frozen=True, slots=True)
 class KnownCommand:
-    """A command of this project, for ``--help`` without an import; ``folder`` is where its distribution is made."""
+    """A command of this project, for ``--help`` without an import, and the part of it that brings the command."""
 
     summary: str
-    folder: str
+    part: str
 
 
 COMMANDS: Final = {
@@ -109,17 +109,13 @@ class _MissingCommand(TyperCommand):
     """A command of this project whose distribution is not installed."""
 
     def __init__(self, name: str, known: KnownCommand) -> None:
-        self._folder = known.folder
+        self._distribution = f"neuro-latent-{known.part}"
         super().__init__(name, help=known.summary, rich_help_panel="Not installed")
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: "Context | None" = None, **extra: Any
     ) -> "Context":
-        distribution = f"neuro-latent-{self._folder}"
-        fail(
-            f"neuro-latent {self.name} comes with the distribution {distribution}: pip install ./{self._folder}",
-            exit_code=2,
-        )
+        fail(f"neuro-latent {self.name} is not installed: pip install {self._distribution}", exit_code=2)
 
 
 app = typer.Typer(

@@ -14,7 +14,11 @@ from neuro_latent_export.precision import MIN_ROWS, PRECISIONS, ROWS, PrecisionN
 
 def export(
     adapter: Annotated[
-        Path, typer.Option(help="Adapter folder, or a training run (its newest adapter is taken).", metavar="DIR")
+        Path,
+        typer.Option(
+            help="Adapter folder, training run (its newest adapter is taken), or neuro-latent-mini (the embedded one).",
+            metavar="DIR",
+        ),
     ],
     output: Annotated[Path, typer.Option(help="Model repository to write.", metavar="REPO")] = Path("repository"),
     encoder: Annotated[str | None, typer.Option(help="Frozen encoder, if not the one that the adapter names.")] = None,

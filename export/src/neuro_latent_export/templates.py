@@ -11,21 +11,9 @@ from neuro_latent_export.graphs import Sizes
 from neuro_latent_export.warm_up import TOKENS, Tensors, full_batch, warm_up
 from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
 
-TEMPLATES = "model_repository"
+TEMPLATES = Path(__file__).parent / "model_repository"
+"""A link in the checkout, a folder in the wheel."""
 SENTENCES_PATH = "t5_decoder/1/frequent_sentences.json"
-
-
-def templates_folder() -> Path:
-    """``model_repository/`` of the installed package, or of the checkout.
-
-    Raises:
-        ExportError: neither is there.
-    """
-    package = Path(__file__).parent
-    for folder in (package / TEMPLATES, package.parents[2] / TEMPLATES):
-        if folder.is_dir():
-            return folder
-    raise ExportError("the folder model_repository/ with the Triton configurations is missing from this installation")
 
 
 def template_values(
@@ -66,9 +54,8 @@ def fill_templates(values: dict[str, str], target: Path, backend: BackendName = 
     Raises:
         ExportError: a template names a value that does not exist.
     """
-    source = templates_folder()
-    for path in sorted(source.rglob("*")):
-        relative = path.relative_to(source)
+    for path in sorted(TEMPLATES.rglob("*")):
+        relative = path.relative_to(TEMPLATES)
         if path.is_dir() or "__pycache__" in relative.parts or path.suffix not in (".pbtxt", ".py"):
             continue
         is_graph = relative.parts[0] in GRAPH_MODELS

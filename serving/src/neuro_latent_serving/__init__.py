@@ -4,5 +4,3 @@ import os
 
 # ONNX Runtime reports usage by default; it reads this before it does anything, so it is set before it is imported.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-
-__version__ = "0.1.0"

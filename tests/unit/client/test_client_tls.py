@@ -31,7 +31,7 @@ def pem(tmp_path_factory):
         subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
 
     new = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
-    openssl(*new, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=ca")
+    openssl(*new, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=ca", "-addext", "keyUsage=critical,keyCertSign")
     for name in ("server", "client"):
         names = [
             "-subj",

@@ -17,7 +17,7 @@ from neuro_latent_export.errors import ExportError
 from neuro_latent_export.parity import ParityError
 from neuro_latent_export.precision import INT8
 from neuro_latent_export.repository import export_adapter, export_repository, pair_name
-from neuro_latent_export.templates import fill_templates, templates_folder
+from neuro_latent_export.templates import TEMPLATES, fill_templates
 from neuro_latent_trainer.adapter_folder import AdapterError
 from neuro_latent_trainer.backbones import BackboneError, fingerprint
 from neuro_latent_trainer.model import PromptOptimizer
@@ -63,7 +63,7 @@ def test_the_decoder_has_the_sentences_to_draft_from(repository: Path) -> None:
 
 
 def test_every_template_is_there_and_filled(repository: Path, optimizer: PromptOptimizer) -> None:
-    expected = {p.relative_to(templates_folder()) for p in templates_folder().rglob("config.pbtxt")}
+    expected = {p.relative_to(TEMPLATES) for p in TEMPLATES.rglob("config.pbtxt")}
     assert {p.relative_to(repository) for p in repository.rglob("config.pbtxt")} == expected
     for path in repository.rglob("config.pbtxt"):
         text = path.read_text()
@@ -76,7 +76,7 @@ def test_every_template_is_there_and_filled(repository: Path, optimizer: PromptO
 def test_a_template_that_names_an_unknown_value_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "templates" / "encoder").mkdir(parents=True)
     (tmp_path / "templates" / "encoder" / "config.pbtxt").write_text("dims: [ ${encoder_widht} ]")
-    monkeypatch.setattr(templates, "templates_folder", lambda: tmp_path / "templates")
+    monkeypatch.setattr(templates, "TEMPLATES", tmp_path / "templates")
     with pytest.raises(ExportError, match=r"encoder/config\.pbtxt: cannot fill the template: 'encoder_widht'"):
         fill_templates({"encoder_width": "32"}, tmp_path / "out")
 

@@ -78,7 +78,7 @@ def test_what_an_engine_cannot_be_is_refused_before_anything_is_loaded(
 
 def without_package(monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    return r"TensorRT, .* loaded \(.*tensorrt.*\): pip install './export\[tensorrt\]' .* on a machine with the GPU"
+    return r"TensorRT, .* loaded \(.*tensorrt.*\): pip install 'neuro-latent-export\[tensorrt\]' .* with the GPU"
 
 
 def of_an_old_version(monkeypatch: pytest.MonkeyPatch) -> str:
@@ -135,7 +135,7 @@ def test_engines_are_for_the_first_gpu_that_is_seen(monkeypatch: pytest.MonkeyPa
 
 def test_tensorrt_rtx_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt_rtx_bindings", None)
-    with pytest.raises(TensorRTError, match=r"pip install './export\[tensorrt-rtx\]'"):
+    with pytest.raises(TensorRTError, match=r"pip install 'neuro-latent-export\[tensorrt-rtx\]'"):
         open_tensorrt_rtx("8.9")
 
 

@@ -266,7 +266,7 @@ def test_a_base_that_does_not_say_its_data_needs_data_path(options: list[object]
 
 def test_a_database_without_serving_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(commands, "SERVING", "neuro_latent_no_serving")
-    with pytest.raises(commands.CommandError, match=r"pip install \./serving"):
+    with pytest.raises(commands.CommandError, match="pip install neuro-latent-serving"):
         commands.export_feedback(None, tmp_path / "feedback.jsonl")
 
 

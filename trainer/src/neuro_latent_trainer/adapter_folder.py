@@ -16,6 +16,8 @@ from torch import Tensor
 
 from neuro_latent_trainer import files
 from neuro_latent_trainer.adapter import Adapter, AdapterConfig
+from neuro_latent_trainer.backbones import resolve
+from neuro_latent_trainer.choices import EMBEDDED
 from neuro_latent_trainer.errors import TrainerError
 
 CONFIG_FILE = "adapter_config.json"
@@ -52,11 +54,14 @@ class SavedAdapter:
 
 
 def locate(path: Path) -> Path:
-    """The adapter folder of ``path``: itself, or ``path/adapter`` of a training run.
+    """The adapter folder of ``path``: itself, or ``path/adapter`` of a training run or of ``neuro-latent-mini``.
 
     Raises:
         AdapterError: neither holds an adapter.
+        BackboneError: the embedded pair is asked for and is not installed.
     """
+    if path.parts[:1] == (EMBEDDED,):
+        path = Path(resolve(str(path)))
     for folder in (path, path / "adapter"):
         if (folder / CONFIG_FILE).is_file() and (folder / WEIGHTS_FILE).is_file():
             return folder

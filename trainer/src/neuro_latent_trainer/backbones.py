@@ -176,9 +176,8 @@ def pool(hidden_BLE: Tensor, mask_BL: Tensor, pooling: Pooling) -> Tensor:
 
 
 def embedded_models_folder() -> Path | None:
-    """The folder that holds ``neuro-latent-mini``: ``$NEURO_LATENT_MODELS``, the package, or the checkout."""
-    package = Path(__file__).parent
-    candidates = [package / "models", package.parents[2] / "models"]
+    """The folder that holds ``neuro-latent-mini``: ``$NEURO_LATENT_MODELS``, or the package's own."""
+    candidates = [Path(__file__).parent / "models"]  # a link in the checkout
     if variable := os.environ.get(MODELS_VARIABLE):
         candidates.insert(0, Path(variable))
     return next((c for c in candidates if (c / EMBEDDED).is_dir()), None)

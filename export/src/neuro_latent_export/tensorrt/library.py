@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from neuro_latent_export.errors import ExportError
 
-INSTALL = "pip install './export[tensorrt]' tensorrt==VERSION, the version of the Triton that will serve,"
-INSTALL_RTX = "pip install './export[tensorrt-rtx]'"
+INSTALL = "pip install 'neuro-latent-export[tensorrt]' tensorrt==VERSION, the version of the Triton that will serve,"
+INSTALL_RTX = "pip install 'neuro-latent-export[tensorrt-rtx]'"
 
 CAPABILITY_MAJOR: Final = 75
 CAPABILITY_MINOR: Final = 76

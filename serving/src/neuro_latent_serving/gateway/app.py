@@ -19,8 +19,8 @@ from neuro_latent_client import (
     Piece,
 )
 from neuro_latent_client.chat import ChatOptimizer
+from neuro_latent_core import __version__
 from neuro_latent_core.protocol import FEEDBACK_MODEL
-from neuro_latent_serving import __version__
 from neuro_latent_serving.gateway import problems
 from neuro_latent_serving.gateway.api_keys import ApiKeys
 from neuro_latent_serving.gateway.config import GatewayConfig

@@ -57,7 +57,7 @@ def export_command(adapter: Path, output: Path, *options: str) -> list[str]:
     if importlib.util.find_spec("neuro_latent_export") is None:
         raise ServeError(
             f"{adapter} has to be exported before it can be served, and neuro-latent-export is not installed",
-            "Install it (pip install ./export), or export elsewhere and use the result.",
+            "Install it (pip install neuro-latent-export), or export elsewhere and use the result.",
         )
     return [*program(), "export", "--adapter", str(adapter), "--output", str(output), *options]
 

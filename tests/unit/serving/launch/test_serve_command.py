@@ -312,7 +312,7 @@ def test_export_is_called_in_this_environment(run: Path, monkeypatch: pytest.Mon
 
 def test_export_is_needed_and_not_installed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adapter.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ServeError, match=r"pip install \./export"):
+    with pytest.raises(ServeError, match="pip install neuro-latent-export"):
         export_run(run, run / "repository", lambda: False)
 
 

@@ -41,8 +41,8 @@ def export_feedback(url: str | None, target: Path) -> None:
     if importlib.util.find_spec(SERVING) is None:
         raise CommandError(
             "feedback in a database is read by neuro-latent-serving, which is not installed here. Install it "
-            "(pip install ./serving), or write a file elsewhere with `neuro-latent feedback export --output FILE` "
-            "and give that one with --feedback FILE"
+            "(pip install neuro-latent-serving), or write a file elsewhere with "
+            "`neuro-latent feedback export --output FILE` and give that one with --feedback FILE"
         )
     # In the environment, for others on this machine can read arguments, and a URL may hold a password.
     environment = {} if url is None else {FEEDBACK_VARIABLE: url}
