@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.telemetry import TelemetryConfig
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
@@ -32,7 +33,7 @@ from neuro_latent_serving.gateway.middleware import (
     ObservabilityMiddleware,
 )
 from neuro_latent_serving.gateway.openai.routes import router as openai_router
-from neuro_latent_serving.gateway.openai.upstream import Enhancer, Upstream
+from neuro_latent_serving.gateway.openai.upstream import Upstream
 from neuro_latent_serving.gateway.page import docs, page
 from neuro_latent_serving.gateway.problems import ProblemError
 from neuro_latent_serving.gateway.schemas import (
@@ -63,6 +64,15 @@ ANSWERS = (400, 401, 413, 422, 429, 500, 502, 503, 504)
 
 FEEDBACK_CHECK_S = 2.0
 """How long the question may take whether feedback can be stored."""
+
+TELEMETRY: TelemetryConfig = {
+    "auto_configure": True,
+    "exclude": lambda scope: scope["path"] in ("/health", "/metrics"),
+    "logs": False,  # they have the texts of exceptions
+    "metrics": False,
+    "operation_spans": False,
+}
+"""A span of each request, for the collector that OpenTelemetry's variables name, if any."""
 
 EVENT = {
     "type": "object",
@@ -103,12 +113,9 @@ async def optimize_stream(request: Request, body: OptimizeRequest, gateway: Shar
     """Write a better prompt and send it piece by piece, as server-sent events."""
     note_prompt(request, gateway, body)
     stream = gateway.client.stream(body.raw_prompt, **options_of(request, body))
-    first = await while_connected(request.receive, _next(stream))  # an error before it still gets a status of its own
+    # An error before the first piece still gets a status of its own.
+    first = await while_connected(request.receive, anext(stream, None))
     return event_stream(stream, _events(request, gateway, stream, first))
-
-
-async def _next(stream: AsyncOptimizationStream) -> Piece | None:
-    return await anext(stream, None)
 
 
 async def _events(
@@ -117,12 +124,11 @@ async def _events(
     try:
         while piece is not None:
             yield _event("piece", PieceEvent.model_validate(piece))
-            piece = await _next(stream)
+            piece = await anext(stream, None)
         note_answer(request, gateway, stream.result)
         yield _event("result", OptimizeResponse.model_validate(stream.result))
     except NeuroLatentError as error:
-        request.state.noted["error"] = problems.logged(error)
-        yield _event("error", problems.from_client(error).problem(request.state.request_id))
+        yield _event("error", problems.ending(request, error).problem(request.state.request_id))
 
 
 def _event(name: str, data: BaseModel) -> str:
@@ -183,9 +189,7 @@ async def health(request: Request, gateway: Shared) -> HealthResponse:
     return HealthResponse(ready=True, feedback=stored)
 
 
-@router.head("/metrics", include_in_schema=False)
-@router.get("/metrics", include_in_schema=False)
-async def metrics(gateway: Shared) -> Response:
+async def _metrics(gateway: Shared) -> Response:
     return Response(generate_latest(gateway.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -203,8 +207,7 @@ def create_app(config: GatewayConfig, connect: Callable[[], AsyncClient], log: A
             client = await stack.enter_async_context(connect())
             gateway = Gateway(config, keys, metrics, client)
             if config.upstream:
-                gateway.upstream = Upstream(config.upstream, config.upstream_key)
-                gateway.enhancer = Enhancer(client, config.upstream_budget)
+                gateway.upstream = Upstream(config, client)
                 stack.push_async_callback(gateway.upstream.close)
             app.state.gateway = gateway
             yield
@@ -216,15 +219,17 @@ def create_app(config: GatewayConfig, connect: Callable[[], AsyncClient], log: A
         version=__version__,
         summary="Raw prompts in, better prompts out.",
         lifespan=lifespan,
+        telemetry=TELEMETRY,
     )
     app.include_router(router)
     app.include_router(openai_router)
-    for path, answer in (("/", page), ("/docs", docs)):
+    pages = {"/": page, "/docs": docs} | ({"/metrics": _metrics} if config.metrics_port is None else {})
+    for path, answer in pages.items():
         app.add_api_route(path, answer, methods=["GET", "HEAD"], include_in_schema=False)
     problems.install(app)
     app.add_exception_handler(ClientLeft, _answer_nobody)
     app.add_middleware(BodyLimit, most=config.max_body)
-    app.add_middleware(AccessMiddleware, keys=keys, config=config)
+    app.add_middleware(AccessMiddleware, keys=keys, config=config, log=log)
     if keys is None:  # outside of it: a page of another site uses up nobody's rate
         app.add_middleware(ForeignPages, origins=config.cors_origins, hosts=config.allowed_hosts)
     if config.cors_origins:

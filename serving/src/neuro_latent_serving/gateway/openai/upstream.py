@@ -12,6 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from neuro_latent_client import AsyncClient, InvalidRequestError, NeuroLatentError, Optimization
+from neuro_latent_serving.gateway.config import GatewayConfig
+from neuro_latent_serving.gateway.middleware import W3C
 from neuro_latent_serving.gateway.openai.prompt import SWITCH
 from neuro_latent_serving.gateway.problems import ProblemError
 from neuro_latent_serving.gateway.streams import ClosingResponse
@@ -86,15 +88,11 @@ class Enhancer:
 
 
 class Upstream:
-    """An OpenAI-compatible server.
+    """An OpenAI-compatible server, and who makes better prompts for it."""
 
-    Args:
-        url: its address, with ``/v1`` or what stands in its place.
-        key: sent in place of the caller's; "" passes the caller's on.
-    """
-
-    def __init__(self, url: str, key: str = "") -> None:
-        self._url, self._key = url.rstrip("/"), key
+    def __init__(self, config: GatewayConfig, client: AsyncClient) -> None:
+        self._url, self._key = config.upstream.rstrip("/"), config.upstream_key
+        self.enhancer = Enhancer(client, config.upstream_budget)
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=100)
         timeout = httpx2.Timeout(ANSWER_S, connect=CONNECT_S)
         self._client = httpx2.AsyncClient(timeout=timeout, limits=limits, trust_env=False)
@@ -128,6 +126,8 @@ class Upstream:
             late = isinstance(error, httpx2.TimeoutException)
             detail = "the upstream gave no answer in time" if late else "the upstream cannot be reached"
             raise ProblemError(504 if late else 502, detail) from None
+        if answer.is_server_error:
+            request.state.noted["upstream"] = f"HTTP {answer.status_code}"
         given = [(name, value) for name, value in answer.headers.multi_items() if name.lower() not in _NOT_BACK]
         response = ClosingResponse(_pieces(request, answer), answer.aclose, status_code=answer.status_code)
         response.raw_headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in given]
@@ -151,7 +151,10 @@ class Upstream:
         """The headers of a request as they are sent on."""
         left_out = HOP_BY_HOP | {"host", "content-length", SWITCH} | ({"authorization"} if self._key else set())
         named = {name.strip().lower() for name in request.headers.get("connection", "").split(",")}
-        found = [(name, value) for name, value in request.headers.items() if name not in left_out | named]
+        trace: dict[str, str] = {}
+        W3C.inject(trace)
+        found = [(name, value) for name, value in request.headers.items() if name not in left_out | named | set(trace)]
+        found += trace.items()
         if self._key:
             found.append(("authorization", f"Bearer {self._key}"))
         if done:
