@@ -30,21 +30,17 @@ class ApiKeys:
     The keys are random and long, so a plain hash of them cannot be guessed back.
 
     Attributes:
+        count: of keys.
         proxies: names of those keys.
 
     Raises:
         UsageError: the file cannot be read, or a line of it.
     """
 
-    proxies: set[str]
-
     def __init__(self, file: Path) -> None:
         self._file = file
         self._version: tuple[int, ...] | None = ()
         self.refresh()
-
-    def __len__(self) -> int:
-        return len(self._digests)
 
     def refresh(self) -> bool:
         """Read the file if it has changed; whether it has.
@@ -74,7 +70,7 @@ class ApiKeys:
             if len(rest) != 1 or not DIGEST.fullmatch(rest[0]) or name in digests:
                 raise UsageError(f"--api-keys {file}, line {number}: not a new name and a SHA-256 hash")
             digests[name] = rest[0]
-        self._digests, self.proxies = digests, proxies
+        self._digests, self.proxies, self.count = digests, proxies, len(digests)
         return True
 
     def name_of(self, key: str) -> str | None:

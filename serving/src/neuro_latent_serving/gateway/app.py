@@ -33,7 +33,7 @@ from neuro_latent_serving.gateway.middleware import (
     ObservabilityMiddleware,
 )
 from neuro_latent_serving.gateway.openai.routes import router as openai_router
-from neuro_latent_serving.gateway.openai.upstream import Upstream
+from neuro_latent_serving.gateway.openai.upstream import Enhancer, Upstream
 from neuro_latent_serving.gateway.page import docs, page
 from neuro_latent_serving.gateway.problems import ProblemError
 from neuro_latent_serving.gateway.schemas import (
@@ -113,9 +113,12 @@ async def optimize_stream(request: Request, body: OptimizeRequest, gateway: Shar
     """Write a better prompt and send it piece by piece, as server-sent events."""
     note_prompt(request, gateway, body)
     stream = gateway.client.stream(body.raw_prompt, **options_of(request, body))
-    # An error before the first piece still gets a status of its own.
-    first = await while_connected(request.receive, anext(stream, None))
+    first = await while_connected(request.receive, _next(stream))  # an error before it still gets a status of its own
     return event_stream(stream, _events(request, gateway, stream, first))
+
+
+async def _next(stream: AsyncOptimizationStream) -> Piece | None:
+    return await anext(stream, None)
 
 
 async def _events(
@@ -124,7 +127,7 @@ async def _events(
     try:
         while piece is not None:
             yield _event("piece", PieceEvent.model_validate(piece))
-            piece = await anext(stream, None)
+            piece = await _next(stream)
         note_answer(request, gateway, stream.result)
         yield _event("result", OptimizeResponse.model_validate(stream.result))
     except NeuroLatentError as error:
@@ -207,7 +210,8 @@ def create_app(config: GatewayConfig, connect: Callable[[], AsyncClient], log: A
             client = await stack.enter_async_context(connect())
             gateway = Gateway(config, keys, metrics, client)
             if config.upstream:
-                gateway.upstream = Upstream(config, client)
+                gateway.upstream = Upstream(config.upstream, config.upstream_key)
+                gateway.enhancer = Enhancer(client, config.upstream_budget)
                 stack.push_async_callback(gateway.upstream.close)
             app.state.gateway = gateway
             yield
@@ -223,7 +227,9 @@ def create_app(config: GatewayConfig, connect: Callable[[], AsyncClient], log: A
     )
     app.include_router(router)
     app.include_router(openai_router)
-    pages = {"/": page, "/docs": docs} | ({"/metrics": _metrics} if config.metrics_port is None else {})
+    pages: dict[str, Callable[..., Any]] = {"/": page, "/docs": docs}
+    if config.metrics_port is None:
+        pages["/metrics"] = _metrics
     for path, answer in pages.items():
         app.add_api_route(path, answer, methods=["GET", "HEAD"], include_in_schema=False)
     problems.install(app)

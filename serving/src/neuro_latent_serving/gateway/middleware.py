@@ -14,8 +14,7 @@ from typing import Any, TextIO, cast
 
 import structlog
 from fastapi import HTTPException
-from opentelemetry import trace
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry import propagate, trace
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
@@ -34,10 +33,6 @@ CLIENT_LEFT = 499
 
 WRONG_KEYS = 30
 """Requests without a known key that one address may send a minute."""
-
-
-W3C = TraceContextTextMapPropagator()
-"""Headers of a trace."""
 
 
 class GatewayMetrics:
@@ -118,7 +113,7 @@ class ObservabilityMiddleware:
         scope.setdefault("state", {}).update(request_id=request_id, noted=noted, began=began)
         span = trace.get_current_span()
         if not span.get_span_context().is_valid:
-            span = trace.get_current_span(W3C.extract(headers))
+            span = trace.get_current_span(propagate.extract(headers))
         span.set_attribute("http.response.header.x-request-id", [request_id])
         if scope["query_string"]:  # may hold keys
             span.set_attribute("url.query", "REDACTED")
@@ -223,7 +218,7 @@ class AccessMiddleware:
         if self._keys is not None:
             try:
                 if self._keys.refresh():
-                    self._log.info("keys", count=len(self._keys))
+                    self._log.info("keys", count=self._keys.count)
             except UsageError as error:
                 self._log.error("keys", error=error.message)
             scheme, _, key = request.headers.get("authorization", "").partition(" ")

@@ -45,11 +45,11 @@ class GatewayServer(AsgiServer):
                 log = stack.enter_context(open(config.log_file, "a", encoding="utf-8", buffering=1, opener=private))
             host = numeric_host(config.host)
             app = create_app(config, connect, make_log(log, quiet=config.quiet), self.metrics)
-            self._apart = None
+            self._metrics_server = None
             if config.metrics_port is not None:
                 metrics = make_asgi_app(self.metrics.registry)
-                self._apart = AsgiServer(metrics, "gateway-metrics", host, config.metrics_port, lifespan="off")
-                stack.callback(self._apart.stop, lambda: True)
+                self._metrics_server = AsgiServer(metrics, "gateway-metrics", host, config.metrics_port, lifespan="off")
+                stack.callback(self._metrics_server.stop, lambda: True)
             super().__init__(
                 app,
                 "gateway",
@@ -60,7 +60,7 @@ class GatewayServer(AsgiServer):
                 forwarded_allow_ips=list(config.trusted_proxies),
                 timeout_graceful_shutdown=config.drain_timeout,
             )
-            self.metrics_url = f"{(self._apart or self).url}/metrics"
+            self.metrics_url = f"{(self._metrics_server or self).url}/metrics"
             self._opened = stack.pop_all()
 
     def __enter__(self) -> "GatewayServer":
@@ -71,14 +71,14 @@ class GatewayServer(AsgiServer):
 
     def start(self) -> None:
         """Returns when it listens; a second start changes nothing."""
-        if self._apart is not None:
-            self._apart.start()
+        if self._metrics_server is not None:
+            self._metrics_server.start()
         super().start()
 
     def check(self) -> None:
         """Raise a ServeError when it has ended by itself."""
-        if self._apart is not None:
-            self._apart.check()
+        if self._metrics_server is not None:
+            self._metrics_server.check()
         super().check()
 
     def stop(self, force: Callable[[], bool]) -> None:

@@ -16,19 +16,20 @@ from neuro_latent_serving.gateway.middleware import GatewayMetrics
 from neuro_latent_serving.gateway.schemas import FeedbackState, OptimizeRequest
 
 if TYPE_CHECKING:
-    from neuro_latent_serving.gateway.openai.upstream import Upstream
+    from neuro_latent_serving.gateway.openai.upstream import Enhancer, Upstream
 
 
 @dataclass
 class Gateway:
-    """What the routes share. ``client`` is there while the application runs; ``upstream`` is where requests are passed
-    on."""
+    """What the routes share. ``client`` is there while the application runs; ``upstream`` and ``enhancer`` are where
+    requests are passed on."""
 
     config: GatewayConfig
     keys: ApiKeys | None
     metrics: GatewayMetrics
     client: AsyncClient
     upstream: "Upstream | None" = None
+    enhancer: "Enhancer | None" = None
     health: tuple[Health, FeedbackState] | None = None
     health_told_s: float = 0.0
     asking_health: asyncio.Lock = field(default_factory=asyncio.Lock)

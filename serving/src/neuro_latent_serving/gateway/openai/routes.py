@@ -137,11 +137,12 @@ async def _events(
 async def _passed_on(request: Request, gateway: Gateway, path: str, raw: bytes, body: Any) -> Response:
     """The upstream's answer; whatever goes wrong here, the request goes on as it came."""
     assert gateway.upstream is not None
+    assert gateway.enhancer is not None
     config, headers, added = gateway.config, dict[str, str](), ""
     try:
         place = find_prompt(body)
         check_wanted(place, request.headers, config.upstream_longest, config.upstream_every_turn)
-        found = await while_connected(request.receive, gateway.upstream.enhancer.enhance(place.text))
+        found = await while_connected(request.receive, gateway.enhancer.enhance(place.text))
         if found.unchanged:
             raise Untouched(found.finish_reason)
         added, outcome = found.added or found.text, "shadow" if config.upstream_shadow else "added"

@@ -8,12 +8,11 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 import httpx2
+from opentelemetry import propagate
 from starlette.requests import Request
 from starlette.responses import Response
 
 from neuro_latent_client import AsyncClient, InvalidRequestError, NeuroLatentError, Optimization
-from neuro_latent_serving.gateway.config import GatewayConfig
-from neuro_latent_serving.gateway.middleware import W3C
 from neuro_latent_serving.gateway.openai.prompt import SWITCH
 from neuro_latent_serving.gateway.problems import ProblemError
 from neuro_latent_serving.gateway.streams import ClosingResponse
@@ -88,11 +87,15 @@ class Enhancer:
 
 
 class Upstream:
-    """An OpenAI-compatible server, and who makes better prompts for it."""
+    """An OpenAI-compatible server.
 
-    def __init__(self, config: GatewayConfig, client: AsyncClient) -> None:
-        self._url, self._key = config.upstream.rstrip("/"), config.upstream_key
-        self.enhancer = Enhancer(client, config.upstream_budget)
+    Args:
+        url: its address, with ``/v1`` or what stands in its place.
+        key: sent in place of the caller's; "" passes the caller's on.
+    """
+
+    def __init__(self, url: str, key: str = "") -> None:
+        self._url, self._key = url.rstrip("/"), key
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=100)
         timeout = httpx2.Timeout(ANSWER_S, connect=CONNECT_S)
         self._client = httpx2.AsyncClient(timeout=timeout, limits=limits, trust_env=False)
@@ -152,7 +155,7 @@ class Upstream:
         left_out = HOP_BY_HOP | {"host", "content-length", SWITCH} | ({"authorization"} if self._key else set())
         named = {name.strip().lower() for name in request.headers.get("connection", "").split(",")}
         trace: dict[str, str] = {}
-        W3C.inject(trace)
+        propagate.inject(trace)
         found = [(name, value) for name, value in request.headers.items() if name not in left_out | named | set(trace)]
         found += trace.items()
         if self._key:
