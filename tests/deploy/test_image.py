@@ -169,7 +169,7 @@ def test_a_repository_can_be_brought_along(build: Build) -> None:
         ("COPY client client", "COPY clients client", "line 18: clients is not in the build context"),
         ("COPY client client", "COPY trainer client", "line 18: trainer is not in the build context"),
         ("COPY constraints.txt ./\n", "", "constraints.txt"),
-        ('"./serving[gateway,postgresql]"', '"./serve[gateway,postgresql]"', "serve"),
+        ('"./serving[postgresql,tracing]"', '"./serve[postgresql,tracing]"', "serve"),
         ("tritonserver:26.08-py3", "tritonserver:26.08", "no image nvcr.io/nvidia/tritonserver:26.08"),
         ("ARG VARIANT=cpu", "ARG VARIANT=tpu", "no image wheels-tpu"),
         ('CMD ["serve", "--triton', 'CMD serve "--triton', "is not in the exec form"),

@@ -29,13 +29,30 @@ class ApiKeys:
 
     The keys are random and long, so a plain hash of them cannot be guessed back.
 
+    Attributes:
+        count: of keys.
+        proxies: names of those keys.
+
     Raises:
         UsageError: the file cannot be read, or a line of it.
     """
 
     def __init__(self, file: Path) -> None:
-        self._digests: dict[str, str] = {}
-        self.proxies: set[str] = set()
+        self._file = file
+        self._version: tuple[int, ...] | None = ()
+        self.refresh()
+
+    def refresh(self) -> bool:
+        """Read the file if it has changed; whether it has.
+
+        Raises:
+            UsageError: as above; the keys stay as they are, and the next calls are quiet until the file changes again.
+        """
+        version = _version(self._file)
+        if version == self._version:
+            return False
+        self._version = version
+        file, digests, proxies = self._file, dict[str, str](), set[str]()
         try:
             lines = decode(file.read_bytes()).splitlines()
         except (OSError, ValueError) as error:
@@ -48,11 +65,13 @@ class ApiKeys:
             if not name:
                 continue
             if rest[1:] == [PROXY]:
-                self.proxies.add(name)
+                proxies.add(name)
                 rest.pop()
-            if len(rest) != 1 or not DIGEST.fullmatch(rest[0]) or name in self._digests:
+            if len(rest) != 1 or not DIGEST.fullmatch(rest[0]) or name in digests:
                 raise UsageError(f"--api-keys {file}, line {number}: not a new name and a SHA-256 hash")
-            self._digests[name] = rest[0]
+            digests[name] = rest[0]
+        self._digests, self.proxies, self.count = digests, proxies, len(digests)
+        return True
 
     def name_of(self, key: str) -> str | None:
         """The name of a key; None if it is no key. Takes the same time for every key."""
@@ -88,6 +107,16 @@ def add_key(file: Path, name: str, *, proxy: bool = False) -> str:
             f"--api-keys {file}: cannot be written: {error.strerror}", "Name a file in a folder that you can write."
         ) from None
     return key
+
+
+def _version(file: Path) -> tuple[int, ...] | None:
+    """Other numbers for every other content, also behind a link that is exchanged, as Kubernetes does; None without a
+    file."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_ctime_ns, found.st_size
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.telemetry import TelemetryConfig
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
@@ -65,6 +66,15 @@ ANSWERS = (400, 401, 413, 422, 429, 500, 502, 503, 504)
 FEEDBACK_CHECK_S = 2.0
 """How long the question may take whether feedback can be stored."""
 
+TELEMETRY: TelemetryConfig = {
+    "auto_configure": True,
+    "exclude": lambda scope: scope["path"] in ("/health", "/metrics"),
+    "logs": False,  # they have the texts of exceptions
+    "metrics": False,
+    "operation_spans": False,
+}
+"""A span of each request, for the collector that OpenTelemetry's variables name, if any."""
+
 EVENT = {
     "type": "object",
     "properties": {
@@ -120,8 +130,7 @@ async def _events(
         note_answer(request, gateway, stream.result)
         yield _event("result", OptimizeResponse.model_validate(stream.result))
     except NeuroLatentError as error:
-        request.state.noted["error"] = problems.logged(error)
-        yield _event("error", problems.from_client(error).problem(request.state.request_id))
+        yield _event("error", problems.ending(request, error).problem(request.state.request_id))
 
 
 def _event(name: str, data: BaseModel) -> str:
@@ -182,9 +191,7 @@ async def health(request: Request, gateway: Shared) -> HealthResponse:
     return HealthResponse(ready=True, feedback=stored)
 
 
-@router.head("/metrics", include_in_schema=False)
-@router.get("/metrics", include_in_schema=False)
-async def metrics(gateway: Shared) -> Response:
+async def _metrics(gateway: Shared) -> Response:
     return Response(generate_latest(gateway.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -221,15 +228,19 @@ def create_app(config: GatewayConfig, connect: Callable[[], AsyncClient], log: A
         version=__version__,
         summary="Raw prompts in, better prompts out.",
         lifespan=lifespan,
+        telemetry=TELEMETRY,
     )
     app.include_router(router)
     app.include_router(openai_router)
-    for path, answer in (("/", page), ("/docs", docs)):
+    pages: dict[str, Callable[..., Any]] = {"/": page, "/docs": docs}
+    if config.metrics_port is None:
+        pages["/metrics"] = _metrics
+    for path, answer in pages.items():
         app.add_api_route(path, answer, methods=["GET", "HEAD"], include_in_schema=False)
     problems.install(app)
     app.add_exception_handler(ClientLeft, _answer_nobody)
     app.add_middleware(BodyLimit, most=config.max_body)
-    app.add_middleware(AccessMiddleware, keys=keys, config=config)
+    app.add_middleware(AccessMiddleware, keys=keys, config=config, log=log)
     if keys is None:  # outside of it: a page of another site uses up nobody's rate
         app.add_middleware(ForeignPages, origins=config.cors_origins, hosts=config.allowed_hosts)
     if config.cors_origins:

@@ -46,7 +46,8 @@ def gateway(
             server.start()
             console.print(f"{server.url} in front of {triton}; Ctrl-C stops it", soft_wrap=True, highlight=False)
             if as_json:
-                sys.stdout.write(json.dumps({"gateway": server.url, "triton": triton}) + "\n")
+                facts = {"gateway": server.url, "metrics": server.metrics_url, "triton": triton}
+                sys.stdout.write(json.dumps(facts) + "\n")
                 sys.stdout.flush()
             while not signals.requested():
                 server.check()
@@ -64,7 +65,7 @@ def gateway_key(
     """Make an API key: its hash goes to the file, the key itself is printed this once."""
     with reported_errors():
         typer.echo(add_key(api_keys, name, proxy=proxy))
-        console.print(f"added {name} to {api_keys}; a running gateway reads it when it starts again", soft_wrap=True)
+        console.print(f"added {name} to {api_keys}; a running gateway takes it at once", soft_wrap=True)
 
 
 def make_gateway(config: GatewayConfig, url: Callable[[], str]) -> "GatewayServer":

@@ -12,12 +12,6 @@ from pydantic import AfterValidator, Field
 from neuro_latent_serving.errors import UsageError
 from neuro_latent_serving.options import LogFile, Port, checked
 
-UPSTREAM = (
-    *("upstream", "upstream_key", "upstream_budget"),
-    *("upstream_longest", "upstream_every_turn", "upstream_shadow"),
-)
-"""The fields of requests that go on to another server."""
-
 
 def _check_upstream(url: str) -> str:
     parts = urlsplit(url)
@@ -46,6 +40,14 @@ class GatewayConfig:
     port: Annotated[
         Port, typer.Option("--gateway-port", help="Port of the REST API and the page; 0 takes any free one.")
     ] = 8080
+    metrics_port: Annotated[
+        Port | None,
+        typer.Option(
+            "--gateway-metrics-port",
+            help="Port of the gateway's own Prometheus metrics, at the same address; 0 takes any free one. "
+            "Default: /metrics of the REST API.",
+        ),
+    ] = None
     api_keys: Annotated[
         Path | None,
         typer.Option(
@@ -130,3 +132,7 @@ class GatewayConfig:
                 "--api-keys and --upstream need the upstream's own key",
                 "Set NEURO_LATENT_UPSTREAM_KEY: the keys of callers are for this gateway and must not be sent on.",
             )
+
+
+UPSTREAM = tuple(field.name for field in dataclasses.fields(GatewayConfig) if field.name.startswith("upstream"))
+"""The fields of requests that go on to another server."""

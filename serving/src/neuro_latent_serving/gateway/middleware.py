@@ -6,6 +6,7 @@ import logging
 import math
 import re
 import time
+import traceback
 import uuid
 from collections.abc import Collection
 from contextlib import suppress
@@ -13,11 +14,13 @@ from typing import Any, TextIO, cast
 
 import structlog
 from fastapi import HTTPException
+from opentelemetry import propagate, trace
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from neuro_latent_serving.errors import UsageError
 from neuro_latent_serving.gateway.api_keys import ApiKeys, RateLimit
 from neuro_latent_serving.gateway.config import GatewayConfig
 from neuro_latent_serving.gateway.page import HEADERS
@@ -66,7 +69,6 @@ def make_log(stream: TextIO, *, quiet: bool) -> Any:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(ensure_ascii=False),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING if quiet else logging.INFO),
@@ -91,7 +93,9 @@ class _LossyStream:
 class ObservabilityMiddleware:
     """Gives each request an id, answers what nobody caught as a problem, and counts and logs.
 
-    Routes add to the log line in ``request.state.noted``.
+    What a request causes belongs to its span, or to its caller's where no spans are made. Routes add to the log line in
+    ``request.state.noted``, also the ``end_status`` of an answer that has failed after its beginning; from 500 on the
+    line is an error.
     """
 
     def __init__(self, app: ASGIApp, log: Any, metrics: GatewayMetrics) -> None:
@@ -101,11 +105,18 @@ class ObservabilityMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
         request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         noted: dict[str, Any] = {}
         began, status = time.perf_counter(), CLIENT_LEFT
         scope.setdefault("state", {}).update(request_id=request_id, noted=noted, began=began)
+        span = trace.get_current_span()
+        if not span.get_span_context().is_valid:
+            span = trace.get_current_span(propagate.extract(headers))
+        span.set_attribute("http.response.header.x-request-id", [request_id])
+        if scope["query_string"]:  # may hold keys
+            span.set_attribute("url.query", "REDACTED")
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -118,10 +129,14 @@ class ObservabilityMiddleware:
             await send(message)
 
         try:
-            with self._metrics.in_flight.track_inprogress():
+            with (
+                self._metrics.in_flight.track_inprogress(),
+                trace.use_span(span, record_exception=False, set_status_on_exception=False),
+            ):
                 await self._app(scope, receive, send_with_id)
-        except Exception:
-            self._log.exception("failed", request_id=request_id)
+        except Exception as error:  # whose text may quote a prompt
+            stack = "".join(traceback.format_tb(error.__traceback__))
+            noted |= {"error": type(error).__name__, "stack": stack, "end_status": 500}
             if status == CLIENT_LEFT:
                 problem = ProblemError(500, "internal error; the gateway's log has the details")
                 await problem.response(scope)(scope, receive, send_with_id)
@@ -130,7 +145,8 @@ class ObservabilityMiddleware:
             self._metrics.requests.labels(route, status).inc()
             self._metrics.seconds.labels(route).observe(seconds)
             noted |= {"method": scope["method"], "route": route, "status": status, "ms": round(seconds * 1000, 1)}
-            log = self._log.error if status >= 500 else self._log.info
+            end_status = max(status, noted.get("end_status", 0))
+            log = self._log.error if end_status >= 500 else self._log.info
             log("request", request_id=request_id, **noted)
 
 
@@ -177,10 +193,13 @@ class BodyLimit:
 
 
 class AccessMiddleware:
-    """Refuses who has no key, or asks too often, before the body is read."""
+    """Refuses who has no key, or asks too often, before the body is read.
 
-    def __init__(self, app: ASGIApp, keys: ApiKeys | None, config: GatewayConfig) -> None:
-        self._app, self._keys, self._config = app, keys, config
+    A change of the file of keys counts from the next request on; what is being answered is answered to its end.
+    """
+
+    def __init__(self, app: ASGIApp, keys: ApiKeys | None, config: GatewayConfig, log: Any) -> None:
+        self._app, self._keys, self._config, self._log = app, keys, config, log
         self._limit = RateLimit(config.rate) if config.rate else None
         self._wrong = RateLimit(WRONG_KEYS)
 
@@ -197,6 +216,11 @@ class AccessMiddleware:
     def _authenticate(self, request: Request) -> str:
         name, address = "", request.client.host if request.client else ""
         if self._keys is not None:
+            try:
+                if self._keys.refresh():
+                    self._log.info("keys", count=self._keys.count)
+            except UsageError as error:
+                self._log.error("keys", error=error.message)
             scheme, _, key = request.headers.get("authorization", "").partition(" ")
             given = key.strip() if scheme.lower() == "bearer" else ""
             name = (given and self._keys.name_of(given)) or ""

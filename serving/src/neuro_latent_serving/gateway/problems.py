@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from opentelemetry import trace
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
@@ -124,7 +125,17 @@ def logged(error: Exception) -> str:
             for item in error.errors()
         ]
         return "; ".join(" ".join(map(str, field)) for field in fields)
-    return type(error).__name__ if isinstance(error, InvalidRequestError) else str(error)
+    if isinstance(error, InvalidRequestError):
+        return type(error).__name__
+    return f"{type(error).__name__}: {error}" if isinstance(error, NeuroLatentError) else str(error)
+
+
+def ending(request: Request, error: NeuroLatentError) -> ProblemError:
+    """What the caller is told of an error in a stream that has begun; for its log line and span too."""
+    problem = from_client(error)
+    trace.get_current_span().set_status(trace.StatusCode.ERROR)
+    request.state.noted |= {"error": logged(error), "end_status": problem.status}
+    return problem
 
 
 def _escape(part: Any) -> str:

@@ -47,7 +47,7 @@ EXAMPLE = {"raw_prompt": "Create a function", "max_length": 200, "num_return_seq
 @takes(Ports, after="run")
 @takes(ServerConfig, "host", "tritonserver", after="run")
 @takes(ServerConfig, "ready_timeout", "drain_timeout", after="verify")
-@takes(GatewayConfig, "port", "host", "api_keys", "rate", after="gateway")
+@takes(GatewayConfig, "port", "metrics_port", "host", "api_keys", "rate", after="gateway")
 @takes(GatewayConfig, "trusted_proxies", "cors_origins", "allowed_hosts", "log_prompts", *UPSTREAM, after="gateway")
 @takes(ServerConfig, "show_log", "verbose", "log_file", after="restarts")
 def serve(
@@ -341,6 +341,7 @@ def facts(server: TritonServer, front: "GatewayServer | None", adapters: dict[st
         "grpc": server.grpc_url,
         "metrics": server.metrics_url,
         "gateway": front.url if front else None,
+        "gateway_metrics": front.metrics_url if front else None,
         "models": [asdict(model) for model in server.models],
         "pid": server.pid,
         "start_seconds": round(server.start_seconds, 3),

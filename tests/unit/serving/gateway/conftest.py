@@ -1,6 +1,9 @@
 """A gateway on a free port, in front of the client library's fake server."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -15,6 +18,7 @@ from neuro_latent_serving.gateway.config import GatewayConfig
 from neuro_latent_serving.gateway.server import GatewayServer
 
 Start = Callable[..., httpx2.Client]
+Run = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
@@ -65,3 +69,23 @@ def start(triton: FakeServer, stack: ExitStack, log: Path) -> Start:
 def rest(start: Start) -> httpx2.Client:
     """A gateway with its defaults."""
     return start()
+
+
+@pytest.fixture
+def run() -> Iterator[Run]:
+    """Start a command of the gateway in a process of its own, with more variables in its environment."""
+    started = []
+
+    def start(command: str, *options: str | Path, **environment: str) -> "subprocess.Popen[str]":
+        code = f"import typer; from neuro_latent_serving.gateway.cli import {command}; typer.run({command})"
+        arguments = [sys.executable, "-c", code, *map(str, options)]
+        process = subprocess.Popen(
+            arguments, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()

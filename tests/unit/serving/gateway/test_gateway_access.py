@@ -24,7 +24,7 @@ from neuro_latent_serving.gateway.api_keys import ApiKeys, RateLimit, add_key
 from neuro_latent_serving.gateway.config import GatewayConfig
 from neuro_latent_serving.gateway.server import GatewayServer
 from neuro_latent_serving.web import connection as connections
-from tests.unit.serving.gateway.conftest import Start
+from tests.unit.serving.gateway.conftest import Start, logged
 from tests.unit.serving.gateway.test_gateway_routes import FEEDBACK, PROMPT, events, problem, wait_for
 
 pytestmark = pytest.mark.slow
@@ -54,6 +54,62 @@ def test_only_a_known_key_gets_in(start: Start, triton: FakeServer, keys: Path) 
     rest.post("/feedback", json={**FEEDBACK, "request_id": "r2", "user": "bob"}, headers=bearer(bob))
     problem(rest.post("/feedback", json={**FEEDBACK, "request_id": "r3", "user": "carl"}, headers=bearer(bob)), 403)
     assert [feedback["user"] for feedback in triton.feedback.values()] == ["bob", "bob"]
+
+
+def test_keys_that_are_added_or_revoked_count_at_once(start: Start, triton: FakeServer, keys: Path, log: Path) -> None:
+    def status(key: str) -> int:
+        return rest.post("/optimize", json=PROMPT, headers=bearer(key)).status_code
+
+    ann = add_key(keys, "ann")
+    rest = start(api_keys=keys)
+    bob = add_key(keys, "bob")
+    assert [status(key) for key in (ann, bob)] == [200, 200]
+    keys.write_text(f"# ann has left\n{keys.read_text().splitlines()[1]}\n")
+    assert [status(key) for key in (ann, bob)] == [401, 200]
+    assert [line["count"] for line in logged(log, "keys", 2)] == [2, 1]
+
+
+def test_keys_of_a_secret_that_kubernetes_exchanges_count_at_once(start: Start, tmp_path: Path) -> None:
+    for version in ("v1", "v2"):
+        (tmp_path / version).mkdir()
+    old, new = add_key(tmp_path / "v1" / "api-keys", "ann"), add_key(tmp_path / "v2" / "api-keys", "ann")
+    (tmp_path / "..data").symlink_to("v1")
+    (tmp_path / "api-keys").symlink_to("..data/api-keys")
+    rest = start(api_keys=tmp_path / "api-keys")
+    for expected in ([200, 401], [401, 200]):
+        for key, status in zip((old, new), expected, strict=True):
+            assert rest.post("/optimize", json=PROMPT, headers=bearer(key)).status_code == status
+        (tmp_path / "..next").symlink_to("v2")  # as the kubelet does
+        (tmp_path / "..next").replace(tmp_path / "..data")
+
+
+def test_a_stream_goes_on_when_its_key_is_revoked(start: Start, triton: FakeServer, keys: Path) -> None:
+    triton.delay_s = 0.5
+    ann = add_key(keys, "ann")
+    rest = start(api_keys=keys)
+    with rest.stream("POST", "/optimize/stream", json=PROMPT, headers=bearer(ann)) as response:
+        pieces = response.iter_text()
+        text = next(pieces)
+        keys.write_text("")
+        assert rest.post("/optimize", json=PROMPT, headers=bearer(ann)).status_code == 401
+        assert events(text + "".join(pieces))[-1][0] == "result"
+
+
+def test_a_damaged_or_lost_file_keeps_the_keys_and_is_told_once(start: Start, keys: Path, log: Path) -> None:
+    ann = add_key(keys, "ann")
+    good = keys.read_bytes()
+    rest = start(api_keys=keys)
+    for damage in (lambda: keys.write_text(f"{good.decode()}bob SECRET\n"), keys.unlink):
+        damage()
+        for _ in range(2):
+            assert rest.post("/optimize", json=PROMPT, headers=bearer(ann)).status_code == 200
+    keys.write_bytes(good)
+    assert rest.post("/optimize", json=PROMPT, headers=bearer("nl_wrong")).status_code == 401
+    damaged, lost, mended = logged(log, "keys", 3)
+    assert (damaged["level"], lost["level"], mended["level"]) == ("error", "error", "info")
+    assert "line 2" in damaged["error"]
+    assert "cannot be read" in lost["error"]
+    assert "SECRET" not in log.read_text()
 
 
 def test_a_proxys_key_may_name_any_user(start: Start, triton: FakeServer, keys: Path) -> None:

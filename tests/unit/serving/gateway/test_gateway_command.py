@@ -2,38 +2,17 @@
 
 import json
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx2
 import pytest
 
 from neuro_latent_serving.gateway.api_keys import ApiKeys
+from tests.unit.serving.gateway.conftest import Run
 
 pytestmark = pytest.mark.slow
 
-Run = Callable[..., "subprocess.Popen[str]"]
 NOBODY = "grpc://127.0.0.1:1"
-
-
-@pytest.fixture
-def run() -> Iterator[Run]:
-    """Start a command of the gateway in a process of its own."""
-    started = []
-
-    def start(command: str, *options: str | Path) -> "subprocess.Popen[str]":
-        code = f"import typer; from neuro_latent_serving.gateway.cli import {command}; typer.run({command})"
-        arguments = [sys.executable, "-c", code, *map(str, options)]
-        process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -41,7 +20,7 @@ def test_it_answers_without_a_triton_and_stops_in_order(run: Run, number: int) -
     process = run("gateway", "--triton", NOBODY, "--gateway-port", "0", "--json")
     assert process.stdout is not None
     facts = json.loads(process.stdout.readline())
-    assert facts["triton"] == NOBODY
+    assert (facts["triton"], facts["metrics"]) == (NOBODY, f"{facts['gateway']}/metrics")
     with httpx2.Client(base_url=facts["gateway"], trust_env=False) as rest:
         for answer in (rest.get("/health"), rest.post("/optimize", json={"raw_prompt": "x"})):
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
@@ -52,6 +31,24 @@ def test_it_answers_without_a_triton_and_stops_in_order(run: Run, number: int) -
     logged = [json.loads(line) for line in shown.splitlines() if line.startswith("{")]
     assert [line["route"] for line in logged] == ["/health", "/optimize", "/"]
     assert "Traceback" not in shown
+
+
+def test_metrics_have_a_port_of_their_own_where_it_is_wanted(run: Run) -> None:
+    ports = ("--gateway-port", "0", "--gateway-metrics-port", "0")
+    process = run("gateway", "--triton", NOBODY, *ports, "--json")
+    assert process.stdout is not None
+    facts = json.loads(process.stdout.readline())
+    assert not facts["metrics"].startswith(facts["gateway"])
+    assert httpx2.get(f"{facts['gateway']}/metrics", trust_env=False).status_code == 404
+    shown = httpx2.get(facts["metrics"], trust_env=False).text
+    assert 'neuro_latent_gateway_requests_total{route="other",status="404"} 1.0' in shown
+    taken = run(
+        "gateway", "--gateway-port", "0", "--gateway-metrics-port", facts["metrics"].split(":")[2].split("/")[0]
+    )
+    assert "--gateway-metrics-port 0 takes any free one" in taken.communicate(timeout=20)[1]
+    process.terminate()
+    process.communicate(timeout=20)
+    assert process.returncode == 0
 
 
 @pytest.mark.parametrize(

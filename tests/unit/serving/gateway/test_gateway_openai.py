@@ -274,7 +274,7 @@ def test_no_path_leads_out_of_the_upstreams_api(start: Start, upstream: Upstream
 # Faults of the upstream ----------------------------------------------------------------------------------------------
 
 
-def test_its_errors_are_passed_back_as_they_are(ask: Ask, upstream: Upstream) -> None:
+def test_its_errors_are_passed_back_as_they_are(ask: Ask, upstream: Upstream, log: Path) -> None:
     client = ask(upstream=upstream.url)
     upstream.status = 429
     with pytest.raises(openai.RateLimitError) as caught:
@@ -284,6 +284,8 @@ def test_its_errors_are_passed_back_as_they_are(ask: Ask, upstream: Upstream) ->
     upstream.status = 500
     with pytest.raises(openai.InternalServerError, match="out of credit"):
         say(client)
+    refused, failed = logged(log, count=2)
+    assert (refused["level"], failed["level"], failed["upstream"]) == ("info", "error", "HTTP 500")
 
 
 def test_one_that_is_away_is_a_502_that_names_no_address(ask: Ask, log: Path) -> None:
@@ -306,7 +308,8 @@ def test_a_stream_that_breaks_breaks(ask: Ask, upstream: Upstream, log: Path) ->
     upstream.breaks = True
     with pytest.raises(openai.APIConnectionError):
         list(say(ask(upstream=upstream.url), stream=True))
-    assert logged(log)[0]["upstream"] == "RemoteProtocolError"
+    (line,) = logged(log)
+    assert (line["level"], line["upstream"]) == ("error", "RemoteProtocolError")
 
 
 def test_a_client_that_leaves_ends_the_upstreams_work(ask: Ask, upstream: Upstream) -> None:

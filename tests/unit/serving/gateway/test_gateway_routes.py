@@ -188,24 +188,31 @@ def test_a_late_answer_is_504(start: Start, triton: FakeServer) -> None:
     assert "deadline_ms" in problem(rest.post("/optimize", json=PROMPT), 504)["detail"]
 
 
-def test_a_stream_that_fails_later_ends_with_an_error(rest: httpx2.Client, triton: FakeServer) -> None:
+def test_a_stream_that_fails_later_ends_with_an_error(rest: httpx2.Client, triton: FakeServer, log: Path) -> None:
     triton.fail("busy", "the queue is full", after=1)
     response = rest.post("/optimize/stream", json=PROMPT)
     assert response.status_code == 200
     names, data = zip(*events(response.text), strict=True)
     assert names == ("piece", "error")
     assert (data[-1]["status"], data[-1]["request_id"]) == (503, response.headers["x-request-id"])
+    (line,) = logged(log)
+    assert (line["level"], line["status"], line["end_status"]) == ("error", 200, 503)
+    assert line["error"].startswith("ServerUnavailableError: ")
 
 
 def test_a_defect_is_a_problem_too(start: Start, log: Path) -> None:
     class Broken(FakeServer):
         def receive(self, request: Any) -> Any:
-            raise RuntimeError("a defect")
+            raise RuntimeError(f"a defect at {request.inputs['raw_prompt']}")
 
     rest = start(lambda: Broken().async_client())
     told = problem(rest.post("/optimize", json=PROMPT), 500)
     assert "defect" not in told["detail"]
-    assert "RuntimeError: a defect" in logged(log, "failed")[0]["exception"]
+    (line,) = logged(log)
+    assert (line["level"], line["error"], line["route"]) == ("error", "RuntimeError", "/optimize")
+    assert line["request_id"] == told["request_id"]
+    assert "in receive" in line["stack"]
+    assert PROMPT["raw_prompt"] not in log.read_text()
 
 
 @pytest.mark.parametrize("path", ["/optimize", "/optimize/stream"])

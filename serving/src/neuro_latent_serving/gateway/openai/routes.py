@@ -130,8 +130,7 @@ async def _events(
             yield event
         note_answer(request, gateway, stream.result)
     except NeuroLatentError as error:
-        request.state.noted["error"] = problems.logged(error)
-        yield f"data: {json.dumps(problems.from_client(error).for_openai())}\n\n"
+        yield f"data: {json.dumps(problems.ending(request, error).for_openai())}\n\n"
 
 
 async def _passed_on(request: Request, gateway: Gateway, path: str, raw: bytes, body: Any) -> Response:

@@ -5,6 +5,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import httpx2
+from opentelemetry import propagate
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -67,6 +68,8 @@ class Upstream:
             late = isinstance(error, httpx2.TimeoutException)
             detail = "the upstream gave no answer in time" if late else "the upstream cannot be reached"
             raise ProblemError(504 if late else 502, detail) from None
+        if answer.is_server_error:
+            request.state.noted["upstream"] = f"HTTP {answer.status_code}"
         given = [(name, value) for name, value in answer.headers.multi_items() if name.lower() not in _NOT_BACK]
         response = ClosingResponse(_pieces(request, answer), answer.aclose, status_code=answer.status_code)
         response.raw_headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in given]
@@ -90,7 +93,10 @@ class Upstream:
         """The headers of a request as they are sent on."""
         left_out = HOP_BY_HOP | {"host", "content-length", SWITCH} | ({"authorization"} if self._key else set())
         named = {name.strip().lower() for name in request.headers.get("connection", "").split(",")}
-        found = [(name, value) for name, value in request.headers.items() if name not in left_out | named]
+        trace: dict[str, str] = {}
+        propagate.inject(trace)
+        found = [(name, value) for name, value in request.headers.items() if name not in left_out | named | set(trace)]
+        found += trace.items()
         if self._key:
             found.append(("authorization", f"Bearer {self._key}"))
         if done:
