@@ -269,7 +269,9 @@ def test_triton_is_open_to_few() -> None:
             asked = {port["port"] for port in rule["ports"]}
             if asked & {8000, 8001}:
                 assert {"namespaceSelector": {"matchLabels": {"neuro-latent/triton": "allowed"}}} in rule["from"]
-    assert only("kserve", "NetworkPolicy", "neuro-latent-gateway")["spec"]["ingress"] == [{"ports": [{"port": 8080}]}]
+    rest, metrics = only("kserve", "NetworkPolicy", "neuro-latent-gateway")["spec"]["ingress"]
+    assert rest == {"ports": [{"port": 8080}]}
+    assert (metrics["ports"], len(metrics["from"])) == ([{"port": 8081}], 1)
     assert not [document for document in objects("existing") if document["kind"] == "NetworkPolicy"]
     (egress,) = only("ingress", "NetworkPolicy")["spec"]["egress"]
     assert [port["port"] for port in egress["ports"]] == [53, 53, 5432, 443]

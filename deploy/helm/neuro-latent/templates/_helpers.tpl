@@ -143,10 +143,14 @@ volumeMounts:
     - podSelector: { matchLabels: {{ include "neuro-latent.selector" . }} }
     {{- end }}
   ports: [{ port: 8000 }, { port: 8001 }]
+{{ include "neuro-latent.metrics-ingress" (list . 8002) }}
+{{- end }}
+
+{{- define "neuro-latent.metrics-ingress" -}}
 - from:
     - namespaceSelector:
-        matchLabels: { kubernetes.io/metadata.name: {{ .Values.networkPolicy.monitoringNamespace }} }
-  ports: [{ port: 8002 }]
+        matchLabels: { kubernetes.io/metadata.name: {{ (index . 0).Values.networkPolicy.monitoringNamespace }} }
+  ports: [{ port: {{ index . 1 }} }]
 {{- end }}
 
 {{- define "neuro-latent.egress-ports" -}}
