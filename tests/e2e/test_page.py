@@ -271,6 +271,7 @@ def test_an_unchanged_answer_says_why(
 
 
 def test_alternatives_stand_side_by_side(visit: Callable[..., Browser], triton: FakeServer) -> None:
+    triton.withheld = {PROMPT: "loop"}
     page = visit()
     page.find("summary").click()
     page.find("#num_return_sequences").send_keys("2", Keys.TAB)
@@ -279,6 +280,8 @@ def test_alternatives_stand_side_by_side(visit: Callable[..., Browser], triton: 
     page.done()
     left, right = page.driver.find_elements(By.CSS_SELECTOR, ".answer")
     assert left.rect["y"] == right.rect["y"]
+    reasons = [flag.text for flag in page.driver.find_elements(By.CSS_SELECTOR, ".flag")]
+    assert reasons == ["Nothing added: the model's text was not good enough (loop)."] * 2
     page.button("Bad answer", right).click()
     page.driver.refresh()
     page.until(lambda: triton.feedback)
