@@ -2,11 +2,16 @@
 
 import json
 import shutil
+import subprocess
+import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from selenium import webdriver
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
@@ -17,9 +22,10 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from neuro_latent_client.testing import FakeServer
 from neuro_latent_core.form import Form
-from neuro_latent_core.protocol import STREAM_MODEL, UNARY_MODEL
+from neuro_latent_core.protocol import FEEDBACK_MODEL, STREAM_MODEL, UNARY_MODEL
 from neuro_latent_serving.feedback import FeedbackStore
 from neuro_latent_serving.gateway.api_keys import add_key
+from neuro_latent_serving.gateway.app import create_app
 from neuro_latent_serving.gateway.config import GatewayConfig
 from neuro_latent_serving.gateway.server import GatewayServer, triton_client
 from neuro_latent_serving.launch import FREE_PORTS, ServerConfig, TritonServer
@@ -27,6 +33,7 @@ from neuro_latent_serving.settings import FEEDBACK_VARIABLE
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 PATIENCE_S = 20
+AXE_VERSION = "4.14.1"
 PROMPT = "Create a function"
 ADDED = "Use Python, e.g. Version 3.11. 1. Say what it returns. Add tests!"
 SENTENCES = ["Use Python, e.g. Version 3.11.", "1. Say what it returns.", "Add tests!"]
@@ -71,6 +78,12 @@ class Browser:
         self.find("#prompt").send_keys(Keys.CONTROL + "v")
         return str(self.find("#prompt").get_property("value"))
 
+    def rated(self, name: str) -> None:
+        """Rates the first answer, and sends it at once, as when the page is left."""
+        self.button(name).click()
+        self.driver.execute_script("dispatchEvent(new Event('pagehide'))")
+        self.until(lambda: self.find(".sent").text == "Thank you")
+
     def sentences(self) -> list[WebElement]:
         return self.driver.find_elements(By.CSS_SELECTOR, ".sentence")
 
@@ -84,6 +97,13 @@ class Browser:
         wait = WebDriverWait(self.driver, PATIENCE_S, 0.05, ignored_exceptions=[StaleElementReferenceException])
         button: WebElement = wait.until(look)
         return button
+
+    def screen(self, width: int = 0, height: int = 0, *, dark: bool | None = None) -> None:
+        """Of this size and colours; without them as it was at first."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": 0 < width < 500}
+        scheme = [] if dark is None else [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
 
     def errors(self) -> list[Any]:
         """What the console has to say, a request's status aside."""
@@ -100,6 +120,23 @@ def driver() -> Iterator[webdriver.Chrome]:
     made = webdriver.Chrome(options=options, service=Service(DRIVER))
     yield made
     made.quit()
+
+
+@pytest.fixture(scope="session")
+def axe(request: pytest.FixtureRequest) -> str:
+    """The script of axe-core, which npm fetches once into pytest's cache."""
+    folder = request.config.cache.mkdir("axe-core")
+    archive = folder / f"axe-core-{AXE_VERSION}.tgz"
+    command = ["npm", "pack", f"axe-core@{AXE_VERSION}", "--pack-destination", str(folder)]
+    with suppress(OSError, subprocess.SubprocessError):
+        if not archive.exists():
+            subprocess.run(command, check=True, capture_output=True, timeout=60)
+    if not archive.exists():
+        pytest.skip(f"no axe-core: {' '.join(command)}")
+    with tarfile.open(archive) as files:
+        script = files.extractfile("package/axe.min.js")
+        assert script
+        return script.read().decode()
 
 
 @pytest.fixture
@@ -140,8 +177,7 @@ def test_a_rewrite_streams_in_is_compared_rated_and_edited(visit: Callable[..., 
     assert added == ["added: Python", "added: that sorts."]
     assert not page.driver.find_elements(By.CSS_SELECTOR, "del")
 
-    page.button("Good answer").click()
-    page.until(lambda: page.find(".sent").text == "Thank you")
+    page.rated("Good answer")
     assert page.button("Good answer").get_attribute("aria-pressed") == "true"
     page.find(".answer").send_keys("e")
     page.find(".edit textarea").send_keys(" Add tests.")
@@ -172,8 +208,7 @@ def test_the_prompt_stays_and_each_added_sentence_can_be_switched(
     assert [sentence.get_attribute("aria-pressed") for sentence in page.sentences()] == ["true", "false", "false"]
     kept = f"{PROMPT}\n\n{SENTENCES[0]}"
     assert page.copied() == page.shown() == kept
-    page.button("Good answer").click()
-    page.until(lambda: page.find(".sent").text == "Thank you")
+    page.rated("Good answer")
     page.sentences()[2].send_keys(Keys.ENTER)
     assert page.button("Good answer").get_attribute("aria-pressed") == "false", "another text was rated"
     assert page.shown() == f"{kept} {SENTENCES[2]}"
@@ -236,6 +271,7 @@ def test_an_unchanged_answer_says_why(
 
 
 def test_alternatives_stand_side_by_side(visit: Callable[..., Browser], triton: FakeServer) -> None:
+    triton.withheld = {PROMPT: "loop"}
     page = visit()
     page.find("summary").click()
     page.find("#num_return_sequences").send_keys("2", Keys.TAB)
@@ -244,10 +280,33 @@ def test_alternatives_stand_side_by_side(visit: Callable[..., Browser], triton: 
     page.done()
     left, right = page.driver.find_elements(By.CSS_SELECTOR, ".answer")
     assert left.rect["y"] == right.rect["y"]
+    reasons = [flag.text for flag in page.driver.find_elements(By.CSS_SELECTOR, ".flag")]
+    assert reasons == ["Nothing added: the model's text was not good enough (loop)."] * 2
     page.button("Bad answer", right).click()
+    page.driver.refresh()
     page.until(lambda: triton.feedback)
     (said,) = triton.feedback.values()
     assert said["rating"] == -1
+
+
+def test_a_rating_can_be_taken_back(visit: Callable[..., Browser], triton: FakeServer) -> None:
+    page = visit()
+    page.improve(PROMPT)
+    page.done()
+    page.button("Good answer").click()
+    page.button("Undo").send_keys(Keys.ENTER)
+    page.until(lambda: page.find(".sent").text == "Taken back")
+    assert page.driver.switch_to.active_element.accessible_name == "Good answer"
+    page.find(".answer").send_keys("u")
+    page.find(".answer").send_keys("u")
+    assert page.button("Good answer").get_attribute("aria-pressed") == "false"
+    page.rated("Bad answer")
+    assert [said["rating"] for said in triton.feedback.values()] == [-1]
+    triton.fail("denied", "no", model=FEEDBACK_MODEL)
+    page.button("Good answer").click()
+    page.driver.execute_script("dispatchEvent(new Event('pagehide'))")
+    page.until(lambda: page.button("Good answer").get_attribute("aria-pressed") == "false")
+    assert page.find(".sent.failed").text
 
 
 def test_stop_cancels_on_the_server(visit: Callable[..., Browser], triton: FakeServer) -> None:
@@ -280,10 +339,50 @@ def test_a_key_is_asked_for_and_sent(visit: Callable[..., Browser], tmp_path: Pa
     page = visit(api_keys=tmp_path / "keys")
     page.improve("Create a function")
     page.until(lambda: "An API key is needed" in page.find("#problem").text)
-    page.driver.switch_to.active_element.send_keys(key, Keys.TAB)
+    page.driver.switch_to.active_element.send_keys("wrong", Keys.ENTER)
+    page.until(lambda: "is not known here" in page.find("#problem").text)
+    field = page.driver.switch_to.active_element
+    assert field.accessible_name == "API key"
+    field.clear()
+    field.send_keys(key, Keys.ENTER)
+    assert page.done() == ANSWER
+    assert key not in page.driver.current_url
+    assert key not in (tmp_path / "log").read_text()
+    page.driver.refresh()
+    page.until(lambda: page.find("#state").text == "ready")
+    assert page.find("#key").is_displayed()
     page.improve("Create a function")
     assert page.done() == ANSWER
     page.driver.execute_script("sessionStorage.clear()")
+
+
+@pytest.mark.parametrize("names", [["default"], ["default", "team"]])
+def test_an_adapter_is_chosen_where_there_are_several(
+    visit: Callable[..., Browser], triton: FakeServer, monkeypatch: pytest.MonkeyPatch, names: list[str]
+) -> None:
+    triton.adapters = {name: f"{name}-1" for name in names}
+    answer = {"adapters": [{"name": name, "version": version} for name, version in triton.adapters.items()]}
+
+    def with_adapters(*arguments: Any) -> FastAPI:
+        app = create_app(*arguments)
+        app.router.routes.insert(0, APIRoute("/adapters", lambda: answer))
+        return app
+
+    monkeypatch.setattr("neuro_latent_serving.gateway.server.create_app", with_adapters)
+    page = visit()
+    page.until(lambda: len(page.driver.find_elements(By.CSS_SELECTOR, "#adapter option")) == len(names))
+    assert page.find("#adapter").is_displayed() == (len(names) > 1)
+    if len(names) > 1:
+        assert page.find("#adapter").get_property("value") == "default"
+        page.find("#adapter").send_keys("team")
+    page.improve(PROMPT)
+    page.done()
+    assert f"model {names[-1]}-1" in page.find("#facts").text
+    page.driver.refresh()
+    page.until(lambda: len(page.driver.find_elements(By.CSS_SELECTOR, "#adapter option")) == len(names))
+    page.find("#history button").click()
+    assert page.find("#adapter").get_property("value") == names[-1]
+    assert page.errors() == []
 
 
 def test_history_and_colours_outlive_the_page(visit: Callable[..., Browser]) -> None:
@@ -291,8 +390,10 @@ def test_history_and_colours_outlive_the_page(visit: Callable[..., Browser]) -> 
     page.improve("Create a function")
     page.done()
     page.button("Colours: auto").click()
+    page.find("#prompt").send_keys(", not yet sent")
     page.driver.refresh()
     assert page.button("Colours: light")
+    assert page.find("#prompt").get_attribute("value") == "Create a function, not yet sent"
     page.find("#history button").click()
     assert page.done() == ANSWER
     assert page.find("#prompt").get_attribute("value") == "Create a function"
@@ -321,10 +422,9 @@ def test_names_contrast_and_width(
 ) -> None:
     triton.form = form
     page = visit()
-    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+    page.screen(width, 900, dark=dark)
+    page.improve("overflow " * 50)
+    page.done()
     page.improve("Create a function")
     page.done()
     page.find("summary").click()
@@ -332,15 +432,38 @@ def test_names_contrast_and_width(
         page.button("Changes").click()
     else:
         page.sentences()[1].click()
-    assert page.driver.execute_script("return document.documentElement.scrollWidth") <= width
+    for panel in ("html", "aside", "#history"):
+        element = page.find(panel)
+        assert element.get_property("scrollWidth") <= element.get_property("clientWidth") <= width, panel
     controls = page.driver.find_elements(By.CSS_SELECTOR, "button, input, textarea, summary, a")
     controls = [control for control in controls if control.is_displayed()]
     assert [control.get_attribute("outerHTML") for control in controls if not control.accessible_name] == []
     own = ".text ins" if form == "rewrite" else ".sentence, .sentence[aria-pressed=false]"
     for selector in ("h1", ".hint", ".text", *own.split(", "), "small", "#state", ".count", ".button.main"):
         assert contrast(page, selector) >= 4.5, selector
-    page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    page.screen()
+
+
+def test_axe_finds_nothing(visit: Callable[..., Browser], axe: str) -> None:
+    page = visit()
+    page.find("summary").click()
+    page.improve(PROMPT)
+    page.done()
+    page.sentences()[1].click()
+    page.find(".answer").send_keys("e")
+    page.button("Good answer").click()
+    page.driver.execute_script(
+        "complain({ title: 'Too many requests', what: 'Wait.', id: 'r1' }); access.hidden = false"
+    )
+    page.driver.execute_script(axe)
+    for width, height in ((1280, 800), (390, 844)):
+        for dark in (False, True):
+            page.screen(width, height, dark=dark)
+            found = page.driver.execute_async_script("axe.run().then(arguments[0])")
+            wrong = [(rule["id"], node["html"]) for rule in found["violations"] for node in rule["nodes"]]
+            assert found["passes"], "nothing was looked at"
+            assert wrong == [], (width, dark)
+    page.screen()
 
 
 def contrast(page: Browser, selector: str) -> float:
@@ -377,9 +500,8 @@ def test_a_rating_on_the_page_is_in_the_database(driver: webdriver.Chrome, repos
         text = page.done()
         store = FeedbackStore(url)
         for number, name in enumerate(("Good answer", "Bad answer", "Good answer"), 1):
-            page.button(name).click()
-            page.until(lambda number=number: len([*store.records()]) == number)
-        page.until(lambda: page.find(".sent").text == "Thank you")
+            page.rated(name)
+            assert len([*store.records()]) == number
         driver.get("about:blank")
     rows = [record.feedback for record in store.records()]
     store.close()
