@@ -61,6 +61,8 @@ def write_backbones(folder: Path, gated: bool = False) -> tuple[Path, Path]:
             decoder_start_token_id=0,
         )
     )
+    if gated:  # transformers ties the head in every new T5, and loads one that has its own as it is
+        t5.lm_head.weight = torch.nn.Parameter(torch.randn_like(t5.lm_head.weight))
     enliven(t5)
     t5.save_pretrained(generator)
     return encoder, generator
