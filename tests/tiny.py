@@ -77,6 +77,9 @@ def enliven(t5: T5ForConditionalGeneration, strength: float = 3.0) -> None:
     weights.enliven(t5, strength)
 
 
+PREFIX = 'Expand the following "prompt" to add more detail: '
+"""Of the T5 that is served alone."""
+
 SENTENCES = {"Say who it is for.": 5, "Name the units.": 3}
 """Frequent sentences of the random adapter."""
 

@@ -4,7 +4,6 @@ Shape letters: ``Q`` encoder tokens, ``D`` width of T5.
 """
 
 import dataclasses
-import re
 import threading
 import time
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from neuro_latent_benchmarks.report import BenchError
 from neuro_latent_core.errors import PublicError
@@ -50,8 +51,8 @@ def parameters(repository: Path, model: str) -> dict[str, str]:
     path = repository / model / "config.pbtxt"
     if not path.is_file():
         raise BenchError(f"--repository {repository}: no {model}/config.pbtxt in it; make one with neuro-latent export")
-    pattern = r'key:\s*"([^"]+)"\s*,?\s*value\s*:?\s*\{\s*string_value:\s*"([^"]*)"'
-    return dict(re.findall(pattern, path.read_text(encoding="utf-8")))
+    config = text_format.Parse(path.read_text(encoding="utf-8"), ModelConfig())
+    return {name: value.string_value for name, value in config.parameters.items()}
 
 
 def open_engine(

@@ -12,7 +12,14 @@ from neuro_latent_export.errors import ExportError
 from neuro_latent_trainer.backbones import Generator, load_generator, special_ends
 from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
 
-_OF_EVERY_T5 = ("bos_token_id", "decoder_start_token_id", "eos_token_id", "pad_token_id", "transformers_version")
+_DECODING = {"do_sample", "length_penalty", "max_length", "max_new_tokens", "min_length", "no_repeat_ngram_size"} | {
+    "num_beams",
+    "repetition_penalty",
+    "temperature",
+    "top_k",
+    "top_p",
+}
+"""What a ``generation_config.json`` may ask for that changes texts."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,7 @@ class PlainWriter:
                 f"--prefix has {tokens} tokens; a T5 reads {MAX_SOURCE_TOKENS} of prefix and prompt together, and the "
                 f"prefix may have {most} of them"
             )
-        asked = {k: v for k, v in t5.generation_config.to_diff_dict().items() if k not in _OF_EVERY_T5}
+        asked = {k: v for k, v in t5.generation_config.to_diff_dict().items() if k in _DECODING}
         if asked:
             found = ", ".join(f"{name}={value}" for name, value in sorted(asked.items()))
             log(f"its generation_config.json says {found}: a server decodes as its requests say, by default greedily")
