@@ -68,7 +68,7 @@ class TokenizerModel:
             adapters = [
                 self._adapter(row.get(ADAPTER) or DEFAULT) for row in given_rows(request, [ADAPTER], len(texts))
             ]
-            encoder, generator = self._encoder and self._encoder.encode(texts), self._generator.encode(texts)
+            encoder, generator = self._encoder.encode(texts) if self._encoder else None, self._generator.encode(texts)
         except Exception as error:
             return error_response(error)
         truncated_B, for_encoder = generator.truncated_B, []
