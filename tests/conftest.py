@@ -82,6 +82,17 @@ def repository(adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def plain_repository(gated_pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The exported model repository of the T5 of ``gated_pair`` alone; nobody may change it."""
+    from neuro_latent_export.repository import export_repository
+    from tests import tiny
+
+    output = tmp_path_factory.mktemp("plain") / "repository"
+    export_repository(None, output, generator=str(gated_pair.generator), prefix=tiny.PREFIX)
+    return output
+
+
+@pytest.fixture(scope="session")
 def onnxruntime_repository(adapter: Path, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same for Triton's onnxruntime backend, with the graphs of ``repository``; nobody may change it."""
     from neuro_latent_export.repository import export_repository

@@ -61,6 +61,8 @@ def write_backbones(folder: Path, gated: bool = False) -> tuple[Path, Path]:
             decoder_start_token_id=0,
         )
     )
+    if gated:  # transformers ties the head in every new T5, and loads one that has its own as it is
+        t5.lm_head.weight = torch.nn.Parameter(torch.randn_like(t5.lm_head.weight))
     enliven(t5)
     t5.save_pretrained(generator)
     return encoder, generator
@@ -74,6 +76,9 @@ def enliven(t5: T5ForConditionalGeneration, strength: float = 3.0) -> None:
     """
     weights.enliven(t5, strength)
 
+
+PREFIX = 'Expand the following "prompt" to add more detail: '
+"""Of the T5 that is served alone."""
 
 SENTENCES = {"Say who it is for.": 5, "Name the units.": 3}
 """Frequent sentences of the random adapter."""

@@ -21,6 +21,7 @@ NOT_RUN_HERE = {
     "source .venv/bin/activate": "the tests run in it",
     "neuro-latent gateway --triton": "a Triton on another machine; tests/unit/serving/gateway",
     "--upstream https": "a server on the Internet; tests/unit/serving/gateway/test_gateway_openai.py",
+    "--no-adapter": "a T5 from a model hub; tests/triton/test_served_plain.py",
     "neuro-latent retrain": "test_retrain runs it",
     "runs/first/repository": "the repository of that retraining; test_retrain runs it",
     "neuro-latent bench": "minutes of measuring; test_bench",

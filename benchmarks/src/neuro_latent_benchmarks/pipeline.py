@@ -4,14 +4,16 @@ Shape letters: ``Q`` encoder tokens, ``D`` width of T5.
 """
 
 import dataclasses
-import re
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from neuro_latent_benchmarks.report import BenchError
 from neuro_latent_core.errors import PublicError
@@ -49,8 +51,8 @@ def parameters(repository: Path, model: str) -> dict[str, str]:
     path = repository / model / "config.pbtxt"
     if not path.is_file():
         raise BenchError(f"--repository {repository}: no {model}/config.pbtxt in it; make one with neuro-latent export")
-    pattern = r'key:\s*"([^"]+)"\s*,?\s*value\s*:?\s*\{\s*string_value:\s*"([^"]*)"'
-    return dict(re.findall(pattern, path.read_text(encoding="utf-8")))
+    config = text_format.Parse(path.read_text(encoding="utf-8"), ModelConfig())
+    return {name: value.string_value for name, value in config.parameters.items()}
 
 
 def open_engine(
@@ -135,21 +137,23 @@ class Pipeline:
     """Raw prompt in, text out: tokenizers, encoder, projector, T5 encoder, engine. A context manager."""
 
     def __init__(self, repository: Path, *, threads: int = 0, ends: bool = True) -> None:
-        names = parameters(repository, "tokenizer")
+        values = parameters(repository, "tokenizer")
         threads = threads or default_threads()
         folder = repository / "tokenizer" / "1"
-        self._tokenizers = [
-            TextTokenizer(
-                folder / f"{name}_tokenizer.json", int(names[f"{key}_max_tokens"]), int(names[f"{key}_pad_id"])
-            )
-            for name, key in (("encoder", "encoder"), ("generator", "source"))
-        ]
+
+        def tokenizer(name: str, key: str, prefix: str = "") -> TextTokenizer:
+            file, most, pad_id = folder / f"{name}_tokenizer.json", values[f"{key}_max_tokens"], values[f"{key}_pad_id"]
+            return TextTokenizer(file, int(most), int(pad_id), prefix)
+
+        self._generator_tokenizer = tokenizer("generator", "source", values.get("prefix", ""))
+        self._t5_encoder = open_session(repository / "t5_encoder/1" / GRAPH, threads)
         projector = repository / PROJECTOR
-        adapter = adapter_folders(projector / str(versions(projector)[-1]))[DEFAULT]  # the newest, as Triton serves it
-        self._encoder, self._projector, self._t5_encoder = (
-            open_session(folder / GRAPH, threads)
-            for folder in (repository / "encoder/1", adapter, repository / "t5_encoder/1")
-        )
+        self._is_adapted = projector.is_dir()
+        if self._is_adapted:
+            newest = adapter_folders(projector / str(versions(projector)[-1]))[DEFAULT]  # as Triton serves it
+            self._encoder_tokenizer = tokenizer("encoder", "encoder")
+            self._encoder = open_session(repository / "encoder/1" / GRAPH, threads)
+            self._projector = open_session(newest / GRAPH, threads)
         self.engine = open_engine(repository, threads=threads, ends=ends)
 
     def __enter__(self) -> "Pipeline":
@@ -159,13 +163,16 @@ class Pipeline:
         self.engine.close()
 
     def encode(self, prompt: str) -> Floats:
-        """T5's encoder states of a prompt and its soft prompts, [Q, D], padding left out."""
-        encoder, t5 = (tokenizer.encode([prompt]) for tokenizer in self._tokenizers)
-        (embedding,) = self._encoder.run(None, {"input_ids": encoder.ids_BL, "attention_mask": encoder.mask_BL})
-        (soft,) = self._projector.run(["soft_prompts"], {"raw_embedding": embedding})
-        feeds = {"soft_prompts": soft, "input_ids": t5.ids_BL, "attention_mask": t5.mask_BL}
+        """T5's encoder states of a prompt and its soft prompts, if any, [Q, D], padding left out."""
+        t5 = self._generator_tokenizer.encode([prompt])
+        feeds: dict[str, Any] = {"input_ids": t5.ids_BL, "attention_mask": t5.mask_BL}
+        real = int(t5.mask_BL.sum())
+        if self._is_adapted:
+            tokens = self._encoder_tokenizer.encode([prompt])
+            (embedding,) = self._encoder.run(None, {"input_ids": tokens.ids_BL, "attention_mask": tokens.mask_BL})
+            (feeds["soft_prompts"],) = self._projector.run(["soft_prompts"], {"raw_embedding": embedding})
+            real += feeds["soft_prompts"].shape[1]
         (hidden,) = self._t5_encoder.run(None, feeds)
-        real = soft.shape[1] + int(t5.mask_BL.sum())
         states: Floats = hidden[0, :real]
         return states
 

@@ -94,6 +94,7 @@ class Manifest(_Written):
     """``manifest.json``: how a repository was made, and its files.
 
     Attributes:
+        adapter: None where a T5 is served alone.
         sizes, parity, agreement, tensorrt: what export found out; nothing reads them again.
         versions: of the libraries that made it.
         artifacts: the files that were exported, by their path in the repository.
@@ -103,7 +104,7 @@ class Manifest(_Written):
     backend: str
     device: str
     opset: Mapping[str, int]
-    adapter: ExportedAdapter
+    adapter: ExportedAdapter | None
     backbones: Mapping[str, Mapping[str, str]]
     sizes: Mapping[str, int]
     parity: Mapping[str, Any]

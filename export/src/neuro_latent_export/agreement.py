@@ -15,9 +15,9 @@ from neuro_latent_core.form import join
 from neuro_latent_export import parity
 from neuro_latent_export.errors import ExportError
 from neuro_latent_export.parity import Sessions
+from neuro_latent_export.plain import System
 from neuro_latent_export.precision import MIN_ROWS, ROWS, Precision, stricter
 from neuro_latent_trainer.data import Record, read_records, render_bad_rows
-from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.sample import sample_records
 
 MAX_REFERENCE_TOKENS = 128
@@ -115,7 +115,7 @@ def read_check_data(
     return CheckData(name, tuple(found[i * len(found) // count] for i in range(count)), of_the_model=path is not None)
 
 
-def greedy_references(model: PromptOptimizer, reference: Sessions, data: CheckData) -> CheckData:
+def greedy_references(model: System, reference: Sessions, data: CheckData) -> CheckData:
     """The same prompts with the texts that the float32 graphs write for them.
 
     Args:
@@ -129,13 +129,13 @@ def greedy_references(model: PromptOptimizer, reference: Sessions, data: CheckDa
         feeds = parity.token_feeds(model, [record.raw_prompt for record in batch])
         for record, ids in zip(batch, parity.greedy(model, reference, feeds), strict=True):
             text = model.generator.decode(ids).strip()
-            is_complement = model.adapter.config.form == "complement"
+            is_complement = model.form == "complement"
             records.append(replace(record, enhanced_prompt=join(record.raw_prompt, text) if is_complement else text))
     return CheckData(data.name, tuple(records))
 
 
 def compare(
-    model: PromptOptimizer,
+    model: System,
     reference: Sessions,
     sessions: Sessions,
     data: CheckData,
@@ -153,7 +153,7 @@ def compare(
     Raises:
         AgreementError: these are fewer than :data:`MIN_ROWS`.
     """
-    form = model.adapter.config.form
+    form = model.form
     records = [record for record in data.records if record.target(form) is not None]
     if len(records) < MIN_ROWS:
         raise AgreementError(
@@ -230,7 +230,7 @@ class _Read:
     greedy: list[list[int]]
 
     @classmethod
-    def of(cls, model: PromptOptimizer, graphs: Sessions, feeds: dict[str, parity.Ids], labels: list[Any]) -> "_Read":
+    def of(cls, model: System, graphs: Sessions, feeds: dict[str, parity.Ids], labels: list[Any]) -> "_Read":
         start = model.generator_model.config.decoder_start_token_id
         width = max(map(len, labels))
         labels_BT, real_BT = np.zeros((len(labels), width), np.int64), np.zeros((len(labels), width), bool)

@@ -14,6 +14,9 @@ DeviceName = Literal["cpu", "gpu"]
 GRAPH_MODELS = ("encoder", "projector", "t5_encoder")
 """The models that are one graph each. The decoder's loop is python in every repository."""
 
+ADAPTER_MODELS = ("encoder", PROJECTOR)
+"""The models that a T5 alone does not have."""
+
 ONE_ADAPTER = PurePosixPath(PROJECTOR) / "1"
 SEVERAL_ADAPTERS = ONE_ADAPTER / ADAPTERS / DEFAULT
 
@@ -54,15 +57,16 @@ def config_template(backend: BackendName) -> str:
     return "config.pbtxt" if backend == "python" else f"config.{backend}.pbtxt"
 
 
-def backend_values(backend: BackendName, device: DeviceName) -> dict[str, str]:
+def backend_values(backend: BackendName, device: DeviceName, *, adapted: bool = True) -> dict[str, str]:
     """What the templates' ``${name}`` stand for that the backend decides.
 
     ``several_adapters`` comments out the lines of the ensembles that only the python projector has: the adapter that a
     request names, and the version that made its soft prompts. ``gpu_only`` does so with what a CPU has no use for.
     """
+    several = adapted and backend == "python"
     return {
-        "several_adapters": "" if backend == "python" else "# python backend: ",
-        "has_several_adapters": str(backend == "python").lower(),
+        "several_adapters": "" if several else "# python backend: ",
+        "has_several_adapters": str(several).lower(),
         "gpu_only": "" if device == "gpu" else "# --device gpu: ",
         "device": device,
         "instance_kind": "KIND_GPU" if device == "gpu" else "KIND_CPU",

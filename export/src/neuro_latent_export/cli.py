@@ -14,15 +14,28 @@ from neuro_latent_export.precision import MIN_ROWS, PRECISIONS, ROWS, PrecisionN
 
 def export(
     adapter: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             help="Adapter folder, training run (its newest adapter is taken), or neuro-latent-mini (the embedded one).",
             metavar="DIR",
         ),
-    ],
+    ] = None,
     output: Annotated[Path, typer.Option(help="Model repository to write.", metavar="REPO")] = Path("repository"),
     encoder: Annotated[str | None, typer.Option(help="Frozen encoder, if not the one that the adapter names.")] = None,
-    generator: Annotated[str | None, typer.Option(help="Frozen T5, if not the one that the adapter names.")] = None,
+    generator: Annotated[
+        str | None,
+        typer.Option(help="Frozen T5, if not the one that the adapter names; with --no-adapter, the fine-tuned T5."),
+    ] = None,
+    no_adapter: Annotated[
+        bool,
+        typer.Option(
+            "--no-adapter", help="Export the T5 of --generator alone: what it writes is the better prompt; see below."
+        ),
+    ] = False,
+    prefix: Annotated[
+        str,
+        typer.Option(help="With --no-adapter: the text that it was fine-tuned to read before every prompt."),
+    ] = "",
     precision: Annotated[PrecisionName, typer.Option(help="How weights are stored; see above.")] = "fp32",
     backend: Annotated[
         BackendName, typer.Option(help="What runs encoder, projector and T5 encoder; see below.")
@@ -72,7 +85,7 @@ def export(
         bool, typer.Option("--json", help="Print the manifest (of an adapter alone, its record) as one JSON line.")
     ] = False,
 ) -> None:
-    """Export an adapter and its frozen models to a Triton model repository of ONNX graphs.
+    """Export an adapter and its frozen models, or a fine-tuned T5, to a Triton model repository of ONNX graphs.
 
     Precisions:
 
@@ -104,9 +117,24 @@ def export(
 
       neuro-latent serve --repository repository
 
+    A T5 that was fine-tuned to write prompts itself, such as roborovski/superprompt-v1 (a local folder in Hugging Face
+    format), is served as it is, the prefix of its model card before every prompt:
+
+      neuro-latent export --generator superprompt-v1 --no-adapter --prefix "Expand the following prompt to add more
+      detail: "
+
     A repository that is there is replaced, but not while it is served. To add or change an adapter of it:
     neuro-latent adapters add NAME --adapter DIR --repository REPO.
     """
+    if no_adapter and (adapter or encoder or only_adapter):
+        other = "--adapter" if adapter else "--encoder" if encoder else "--only-adapter"
+        raise typer.BadParameter(f"exports a T5 alone, so {other} has no use", param_hint="--no-adapter")
+    if no_adapter and not generator:
+        raise typer.BadParameter("is missing: --no-adapter needs the T5's folder", param_hint="--generator")
+    if prefix and not no_adapter:
+        raise typer.BadParameter("is for --no-adapter; an adapter's soft prompts do its work", param_hint="--prefix")
+    if not adapter and not no_adapter:
+        raise typer.BadParameter("is missing; to export a T5 alone, give --no-adapter", param_hint="--adapter")
     if only_adapter and check_data:
         raise typer.BadParameter("an adapter alone is compared with torch", param_hint="--check-data")
     if only_adapter and backend != "python":
@@ -141,6 +169,7 @@ def export(
                 "log": report,
             }
             if only_adapter:
+                assert adapter is not None
                 record = export_adapter(adapter, output, **settings)
                 console.print(
                     f"{output}: {record['model_version']}. Add it to a repository with:\n"
@@ -161,6 +190,7 @@ def export(
                 tensorrt_rtx=tensorrt_rtx,
                 check_data=data,
                 force=force,
+                prefix=prefix,
                 progress=status.update,
                 **settings,
             )

@@ -16,14 +16,16 @@ from neuro_latent_export.decoder_nodes import Dialect
 from neuro_latent_export.graphs import ENCODER_PATHS, PROJECTOR_PATH, graph_specs, write_graph
 from neuro_latent_export.job import Job
 from neuro_latent_export.parity import Sessions
+from neuro_latent_export.plain import System
 from neuro_latent_export.precision import FP32, Precision
 from neuro_latent_export.row_int8 import quantize_rows
 from neuro_latent_export.sixteen_bits import feed_forward_outputs, float32_reference, narrow_products
-from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.sample import sample_rows
 
-GRAPH_PATHS = (*ENCODER_PATHS, PROJECTOR_PATH, *parity.DECODER_PATHS)
-"""All graphs of a system."""
+
+def traced_paths(model: System) -> tuple[str, ...]:
+    """The graphs of a system that are traced: three, of a T5 alone one."""
+    return tuple(spec.path for spec in graph_specs(model))
 
 
 def parity_prompts(count: int) -> list[str]:
@@ -32,7 +34,7 @@ def parity_prompts(count: int) -> list[str]:
 
 
 def write_fp32_graphs(
-    model: PromptOptimizer, folder: Path, log: Callable[[str], None], dialect: Dialect = "onnxruntime"
+    model: System, folder: Path, log: Callable[[str], None], dialect: Dialect = "onnxruntime"
 ) -> tuple[Sessions, dict[str, Any]]:
     """Write all graphs in float32 and compare them with torch; returns their sessions and the manifest's section.
 
@@ -52,11 +54,11 @@ def write_fp32_graphs(
 
 
 def write_quantized_graphs(
-    model: PromptOptimizer, precision: Precision, fp32: Path, folder: Path, log: Callable[[str], None]
+    model: System, precision: Precision, fp32: Path, folder: Path, log: Callable[[str], None]
 ) -> Sessions:
     """Write all graphs in ``precision``, from the float32 graphs in the folder ``fp32`` where those were traced."""
     sessions = {}
-    for path in (*ENCODER_PATHS, PROJECTOR_PATH):
+    for path in traced_paths(model):
         target = _made(folder / path)
         if precision.encoders and path in ENCODER_PATHS:
             log(f"quantizing {path}")
@@ -70,7 +72,7 @@ def write_quantized_graphs(
 
 
 def write_16_bit_graphs(
-    model: PromptOptimizer,
+    model: System,
     precision: Precision,
     fp32: Path,
     folder: Path,
@@ -86,9 +88,12 @@ def write_16_bit_graphs(
     t5 = model.generator_model.config
     wide_outputs = precision.products == "float16" or dialect == "tensorrt"
     keep = feed_forward_outputs(t5.d_ff, t5.d_model) if wide_outputs else lambda node: False
-    shutil.copyfile(fp32 / PROJECTOR_PATH, _made(folder / PROJECTOR_PATH))
-    sessions = {PROJECTOR_PATH: parity.open_session(folder / PROJECTOR_PATH)}
-    for path in (*ENCODER_PATHS, *parity.DECODER_PATHS):
+    sessions = {}
+    for path in (*traced_paths(model), *parity.DECODER_PATHS):
+        if path == PROJECTOR_PATH:
+            shutil.copyfile(fp32 / path, _made(folder / path))
+            sessions[path] = parity.open_session(folder / path)
+            continue
         log(f"narrowing {path}")
         graph = onnx_ir.load(fp32 / path)
         narrow_products(graph, dtype, keep)
@@ -100,7 +105,7 @@ def write_16_bit_graphs(
 
 
 def _write_decoder(
-    model: PromptOptimizer,
+    model: System,
     precision: Precision,
     folder: Path,
     log: Callable[[str], None],
@@ -120,9 +125,7 @@ def _made(path: Path) -> Path:
     return path
 
 
-def write_graphs(
-    job: Job, model: PromptOptimizer, folder: Path, dialect: Dialect
-) -> tuple[dict[str, Any], Agreement | None]:
+def write_graphs(job: Job, model: System, folder: Path, dialect: Dialect) -> tuple[dict[str, Any], Agreement | None]:
     """Write and check the graphs of a precision; returns the manifest's parity and, where quantized, the agreement.
 
     The float32 graphs are made and compared with torch for every precision: quantized ones are compared with them.

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from neuro_latent_export.backends import SEVERAL_ADAPTERS
+from neuro_latent_export.plain import System
 from neuro_latent_export.t5_graphs import T5EncoderGraph
 from neuro_latent_trainer.adapter import Adapter
 from neuro_latent_trainer.backbones import pool
@@ -91,13 +92,13 @@ class Sizes:
     vocabulary: int
 
     @classmethod
-    def of(cls, model: PromptOptimizer) -> "Sizes":
+    def of(cls, model: System) -> "Sizes":
         """Read the sizes of ``model``."""
         t5 = model.generator_model.config
         return cls(
-            encoder_width=model.encoder.width,
+            encoder_width=model.encoder.width if model.encoder else 0,
             generator_width=t5.d_model,
-            soft_prompt_tokens=model.adapter.config.soft_prompt_tokens,
+            soft_prompt_tokens=model.adapter.config.soft_prompt_tokens if model.adapter else 0,
             decoder_layers=t5.num_decoder_layers,
             heads=t5.num_heads,
             head_width=t5.d_kv,
@@ -105,8 +106,8 @@ class Sizes:
         )
 
 
-def graph_specs(model: PromptOptimizer) -> list[GraphSpec]:
-    """The traced graphs of a system, in the order in which a prompt passes them."""
+def graph_specs(model: System) -> list[GraphSpec]:
+    """The traced graphs of a system, in the order in which a prompt passes them: of a T5 alone, only its encoder."""
     sizes = Sizes.of(model)
     ids, mask = (TensorSpec(name, ("batch", "tokens"), torch.int64) for name in ("input_ids", "attention_mask"))
     embedding = TensorSpec("raw_embedding", ("batch", sizes.encoder_width))
@@ -114,10 +115,13 @@ def graph_specs(model: PromptOptimizer) -> list[GraphSpec]:
     gate = TensorSpec("gate", ("batch", GATE_VALUES))
     hidden = TensorSpec("encoder_hidden_states", ("batch", "encoder_tokens", sizes.generator_width))
     encoder, t5_encoder = ENCODER_PATHS
+    t5_graph = T5EncoderGraph(model.generator_model)
+    if model.adapter is None:
+        return [GraphSpec(t5_encoder, t5_graph, (ids, mask), (hidden,))]
     return [
         GraphSpec(encoder, EncoderGraph(model), (ids, mask), (embedding,)),
         GraphSpec(PROJECTOR_PATH, ProjectorGraph(model.adapter), (embedding,), (soft_prompts, gate)),
-        GraphSpec(t5_encoder, T5EncoderGraph(model.generator_model), (soft_prompts, ids, mask), (hidden,)),
+        GraphSpec(t5_encoder, t5_graph, (ids, mask, soft_prompts), (hidden,)),
     ]
 
 

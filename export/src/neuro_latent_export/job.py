@@ -14,10 +14,11 @@ class Job:
     """One export: of what, where to, and how.
 
     Attributes:
-        adapter: an adapter folder, or a training run.
+        adapter: an adapter folder, or a training run; None exports a T5 alone.
         output: the folder of the repository, or of the adapter alone.
         encoder: frozen encoder, if not the one that the adapter names.
-        generator: likewise.
+        generator: likewise; without an adapter, the T5.
+        prefix: without an adapter, the text that the T5 was fine-tuned to read before every prompt.
         precision: how weights are stored.
         backend: what runs the encoder, the projector and the T5 encoder.
         device: where the decoder runs, and with Triton's own backends all else too (the backend ``python`` has the
@@ -31,10 +32,11 @@ class Job:
         progress: told how far a long stage is.
     """
 
-    adapter: Path
+    adapter: Path | None
     output: Path
     encoder: str | None = None
     generator: str | None = None
+    prefix: str = ""
     precision: Precision = FP32
     backend: BackendName = "python"
     device: DeviceName | None = None

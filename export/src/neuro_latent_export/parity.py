@@ -15,8 +15,9 @@ from neuro_latent_core.tokens import both_ends, without_control
 from neuro_latent_export.decoder_graphs import cache_names
 from neuro_latent_export.errors import ExportError
 from neuro_latent_export.graphs import ENCODER_PATHS, PROJECTOR_PATH, GraphSpec, Sizes, example_inputs
+from neuro_latent_export.plain import System
 from neuro_latent_trainer.backbones import ids_of, special_ends
-from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
+from neuro_latent_trainer.model import MAX_SOURCE_TOKENS
 
 GRAPH_TOLERANCE = 2e-4
 """The largest difference allowed between ONNX and torch in float32, relative to the largest value of the output."""
@@ -148,7 +149,7 @@ class StaticDecoder:
 
 
 @torch.no_grad()
-def check_decoder(model: PromptOptimizer, sessions: Sessions) -> GraphParity:
+def check_decoder(model: System, sessions: Sessions) -> GraphParity:
     """Compare the log-probabilities of random texts, fed in pieces of several widths, with Hugging Face's T5.
 
     Raises:
@@ -176,15 +177,13 @@ def check_decoder(model: PromptOptimizer, sessions: Sessions) -> GraphParity:
     return GraphParity(DECODER_PATHS[1], worst)
 
 
-def token_feeds(model: PromptOptimizer, texts: list[str]) -> dict[str, Ids]:
+def token_feeds(model: System, texts: list[str]) -> dict[str, Ids]:
     """The tokens that a system reads of some prompts, as :func:`encode` takes them."""
-    encoder, t5 = model.encoder.tokenize(texts), model.generator.tokenize(texts, MAX_SOURCE_TOKENS)
-    return {
-        "encoder_ids": encoder["input_ids"].numpy(),
-        "encoder_mask": encoder["attention_mask"].numpy(),
-        "t5_ids": t5["input_ids"].numpy(),
-        "t5_mask": t5["attention_mask"].numpy(),
-    }
+    tokens = {"t5": model.generator.tokenize(texts, MAX_SOURCE_TOKENS)}
+    if model.encoder:
+        tokens["encoder"] = model.encoder.tokenize(texts)
+    names = (("ids", "input_ids"), ("mask", "attention_mask"))
+    return {f"{of}_{short}": found[name].numpy() for of, found in tokens.items() for short, name in names}
 
 
 def encode(sessions: Sessions, feeds: dict[str, Ids]) -> npt.NDArray[np.float32]:
@@ -192,26 +191,28 @@ def encode(sessions: Sessions, feeds: dict[str, Ids]) -> npt.NDArray[np.float32]
 
     Args:
         sessions: by path in the repository.
-        feeds: ``encoder_ids``, ``encoder_mask`` [B, L], ``t5_ids``, ``t5_mask`` [B, S], all int64.
+        feeds: ``t5_ids``, ``t5_mask`` [B, S] and, where there is an encoder, ``encoder_ids``, ``encoder_mask`` [B, L];
+            all int64.
     """
-    encoder, t5_encoder = (sessions[path] for path in ENCODER_PATHS)
-    (embedding_BE,) = encoder.run(None, {"input_ids": feeds["encoder_ids"], "attention_mask": feeds["encoder_mask"]})
-    (soft_BPD,) = sessions[PROJECTOR_PATH].run(["soft_prompts"], {"raw_embedding": embedding_BE})
-    (hidden_BQD,) = t5_encoder.run(
-        None, {"soft_prompts": soft_BPD, "input_ids": feeds["t5_ids"], "attention_mask": feeds["t5_mask"]}
-    )
+    encoder, t5_encoder = ENCODER_PATHS
+    t5_feeds: dict[str, Any] = {"input_ids": feeds["t5_ids"], "attention_mask": feeds["t5_mask"]}
+    if encoder in sessions:
+        tokens = {"input_ids": feeds["encoder_ids"], "attention_mask": feeds["encoder_mask"]}
+        (embedding_BE,) = sessions[encoder].run(None, tokens)
+        (t5_feeds["soft_prompts"],) = sessions[PROJECTOR_PATH].run(["soft_prompts"], {"raw_embedding": embedding_BE})
+    (hidden_BQD,) = sessions[t5_encoder].run(None, t5_feeds)
     result: npt.NDArray[np.float32] = hidden_BQD
     return result
 
 
-def start_decoder(model: PromptOptimizer, sessions: Sessions, feeds: dict[str, Ids], columns: int) -> StaticDecoder:
+def start_decoder(model: System, sessions: Sessions, feeds: dict[str, Ids], columns: int) -> StaticDecoder:
     """The decoder over the prompts of a batch, whose tokens are as for :func:`encode`."""
     sizes, mask_BS = Sizes.of(model), feeds["t5_mask"]
     mask_BQ = np.concatenate([np.ones((len(mask_BS), sizes.soft_prompt_tokens), np.int64), mask_BS], axis=1)
     return StaticDecoder(sessions, sizes, encode(sessions, feeds), mask_BQ, columns)
 
 
-def greedy(model: PromptOptimizer, sessions: Sessions, feeds: dict[str, Ids]) -> list[list[int]]:
+def greedy(model: System, sessions: Sessions, feeds: dict[str, Ids]) -> list[list[int]]:
     """Greedy decoding over the exported graphs, from token ids (as for :func:`encode`) to token ids."""
     decoder, rows = start_decoder(model, sessions, feeds, MAX_LENGTH), len(feeds["t5_mask"])
     token_B = np.full(rows, model.generator_model.config.decoder_start_token_id, dtype=np.int64)
@@ -227,21 +228,22 @@ def greedy(model: PromptOptimizer, sessions: Sessions, feeds: dict[str, Ids]) ->
     return written
 
 
-def check_tokenizers(model: PromptOptimizer, folder: Path, prompts: list[str]) -> None:
+def check_tokenizers(model: System, folder: Path, prompts: list[str]) -> None:
     """The ``tokenizer.json`` files that are served give the ids that torch was given, also of a prompt that is too
     long, and read no special token out of a prompt.
 
     Raises:
         ParityError: a prompt has other ids.
     """
-    for name, tokenizer, most in (
-        ("encoder", model.encoder.tokenizer, model.encoder.max_tokens),
-        ("generator", model.generator.tokenizer, MAX_SOURCE_TOKENS),
-    ):
+    tokenizers = [("generator", model.generator.tokenizer, MAX_SOURCE_TOKENS, model.generator.prefix)]
+    if model.encoder:
+        tokenizers.append(("encoder", model.encoder.tokenizer, model.encoder.max_tokens, ""))
+    for name, tokenizer, most, prefix in tokenizers:
         served = Tokenizer.from_file(str(folder / "tokenizer" / "1" / f"{name}_tokenizer.json"))
         served.encode_special_tokens = True
         before, after = special_ends(tokenizer)
         texts = [*prompts, " ".join(prompts * 40), f"Say {tokenizer.eos_token}{tokenizer.unk_token} twice."]
+        texts = [prefix + text for text in texts]
         for number, (prompt, want) in enumerate(zip(texts, ids_of(tokenizer, texts, most), strict=True)):
             ids = served.encode(prompt, add_special_tokens=False).ids
             ids = without_control(ids, served.get_added_tokens_decoder())
@@ -249,7 +251,7 @@ def check_tokenizers(model: PromptOptimizer, folder: Path, prompts: list[str]) -
                 raise ParityError(f"prompt {number}: the served tokenizer of the {name} gives other ids than torch's")
 
 
-def check_generation(model: PromptOptimizer, sessions: Sessions, prompts: list[str]) -> GenerationParity:
+def check_generation(model: System, sessions: Sessions, prompts: list[str]) -> GenerationParity:
     """Compare greedy decoding over the graphs with Hugging Face ``generate``, token by token.
 
     Raises:

@@ -76,10 +76,10 @@ def _not_served(repository: Path) -> Iterator[None]:
         ) from None
 
 
-def check_nothing_is_lost(output: Path, adapter: Path) -> None:
+def check_nothing_is_lost(output: Path, adapter: Path | None) -> None:
     """Raise an ExportError where a new export would delete what was added to a repository."""
     if added := added_adapters(output):
+        change = f"To change one adapter: neuro-latent adapters add NAME --adapter {adapter} --repository {output}. "
         raise ExportError(
-            f"{output} has {added}; a new export would delete them. To change one adapter: neuro-latent adapters add "
-            f"NAME --adapter {adapter} --repository {output}. To lose them, --force"
+            f"{output} has {added}; a new export would delete them. {change if adapter else ''}To lose them, --force"
         )

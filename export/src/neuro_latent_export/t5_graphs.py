@@ -48,7 +48,7 @@ def position_table(attention: Any, bidirectional: bool) -> Tensor:
 
 
 class T5EncoderGraph(nn.Module):
-    """Soft prompts and prompt tokens -> encoder hidden states, with the weights of Hugging Face's ``t5``."""
+    """Prompt tokens, behind soft prompts if any -> encoder hidden states, with the weights of Hugging Face's ``t5``."""
 
     bias_table: Tensor
 
@@ -60,10 +60,12 @@ class T5EncoderGraph(nn.Module):
         self.heads: int = t5.config.num_heads
         self.register_buffer("bias_table", position_table(self.blocks[0].layer[0].SelfAttention, True))
 
-    def forward(self, soft_prompts: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """``soft_prompts`` [B, P, D], ``input_ids`` and ``attention_mask`` int64 [B, S] -> [B, P+S, D]."""
-        x_BQD = torch.cat([soft_prompts, self.embed(input_ids)], dim=1)
-        mask_BQ = torch.cat([torch.ones_like(soft_prompts[..., 0], dtype=attention_mask.dtype), attention_mask], dim=1)
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, soft_prompts: Tensor | None = None) -> Tensor:
+        """``input_ids`` and ``attention_mask`` int64 [B, S], ``soft_prompts`` [B, P, D] -> [B, P+S, D]."""
+        x_BQD, mask_BQ = self.embed(input_ids), attention_mask
+        if soft_prompts is not None:
+            x_BQD = torch.cat([soft_prompts, x_BQD], dim=1)
+            mask_BQ = torch.cat([torch.ones_like(soft_prompts[..., 0], dtype=mask_BQ.dtype), mask_BQ], dim=1)
         most = (self.bias_table.shape[0] - 1) // 2
         position_Q = torch.arange(x_BQD.shape[1], device=x_BQD.device)
         offset_QQ = (position_Q[None, :] - position_Q[:, None]).clamp(-most, most) + most

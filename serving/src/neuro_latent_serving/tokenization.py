@@ -27,21 +27,28 @@ class TokenRows:
 
 
 class TextTokenizer:
-    """A tokenizer file with the length that its model can read. No text is read as a special token."""
+    """A tokenizer file with the length that its model can read. No text is read as a special token.
 
-    def __init__(self, path: Path, max_tokens: int, pad_id: int) -> None:
+    Args:
+        path: ``tokenizer.json``.
+        max_tokens: what the model reads, the special tokens included.
+        pad_id: of the padding.
+        prefix: text that the model reads before every other.
+    """
+
+    def __init__(self, path: Path, max_tokens: int, pad_id: int, prefix: str = "") -> None:
         self._tokenizer = _open(path)
         self._before, self._after = _special_ends(self._tokenizer)
         self._added = self._tokenizer.get_added_tokens_decoder()
         self._room = max(1, max_tokens - len(self._before) - len(self._after))
-        self._max_tokens, self._pad_id = max_tokens, pad_id
+        self._max_tokens, self._pad_id, self._prefix = max_tokens, pad_id, prefix
 
     def encode(self, texts: list[str]) -> TokenRows:
         """Token ids with special tokens, padded to a bucket.
 
         Of a text that is longer than the model's length the beginning and the end are kept, half of the room each.
         """
-        encodings = self._tokenizer.encode_batch(texts, add_special_tokens=False)
+        encodings = self._tokenizer.encode_batch([self._prefix + text for text in texts], add_special_tokens=False)
         bare = [without_control(encoding.ids, self._added) for encoding in encodings]
         rows = [[*self._before, *both_ends(ids, self._room), *self._after] for ids in bare]
         longest = max(map(len, rows))

@@ -154,6 +154,23 @@ def test_options_that_do_not_fit_are_wrong_usage(adapter: Path, options: tuple[s
     assert words in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ((), "Invalid value for --adapter: is missing; to export a T5 alone, give --no-adapter"),
+        (("--no-adapter",), "Invalid value for --generator: is missing"),
+        (("--no-adapter", "--adapter", "a"), "Invalid value for --no-adapter: exports a T5 alone, so --adapter has no"),
+        (("--no-adapter", "--generator", "g", "--encoder", "e"), "exports a T5 alone, so --encoder has no use"),
+        (("--no-adapter", "--generator", "g", "--only-adapter"), "exports a T5 alone, so --only-adapter has no use"),
+        (("--adapter", "a", "--prefix", "p"), "Invalid value for --prefix: is for --no-adapter"),
+    ],
+)
+def test_an_adapter_or_a_t5_alone_is_exported_and_not_both(options: tuple[str, ...], words: str) -> None:
+    done = run(*options)
+    assert done.exit_code == 2
+    assert words in done.stderr
+
+
 def test_help_says_what_each_precision_is() -> None:
     shown = run("--help").output
     for name in PRECISIONS:

@@ -134,7 +134,7 @@ def test_the_encoder_module_computes_what_hugging_face_computes(
     mask[1, 100:] = 0
     with torch.no_grad():
         hidden, whole_mask = model.generator.encode_soft(soft, ids, mask)
-        ours = T5EncoderGraph(t5)(soft, ids, mask)
+        ours = T5EncoderGraph(t5)(ids, mask, soft)
     torch.testing.assert_close(ours[whole_mask == 1], hidden[whole_mask == 1], atol=1e-4, rtol=1e-4)
 
 

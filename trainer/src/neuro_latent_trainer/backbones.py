@@ -32,6 +32,9 @@ from neuro_latent_trainer.errors import TrainerError
 
 MODELS_VARIABLE = "NEURO_LATENT_MODELS"
 
+T5_TOKENIZERS = ("tokenizer.json", "spiece.model")
+"""The files that a T5's tokenizer may be in."""
+
 
 class BackboneError(TrainerError):
     """A frozen model cannot be loaded or does not fit."""
@@ -65,10 +68,15 @@ class Encoder(_Frozen):
 
 @dataclass(frozen=True)
 class Generator(_Frozen):
-    """A frozen T5 with its tokenizer."""
+    """A frozen T5 with its tokenizer.
+
+    Attributes:
+        prefix: text that the T5 was fine-tuned to read before every prompt.
+    """
 
     eos_id: int
     pad_id: int
+    prefix: str = ""
 
     @property
     def device(self) -> torch.device:
@@ -86,8 +94,9 @@ class Generator(_Frozen):
         return padded(self.source_ids(texts, max_tokens), self.pad_id, device)
 
     def source_ids(self, texts: list[str], max_tokens: int) -> list[list[int]]:
-        """Token ids of raw prompts, each ending with ``</s>``: of a longer one its beginning and its end."""
-        return ids_of(self.tokenizer, texts, max_tokens)
+        """Token ids of raw prompts behind the prefix, each ending with ``</s>``: of a longer one its beginning and its
+        end."""
+        return ids_of(self.tokenizer, [self.prefix + text for text in texts], max_tokens)
 
     def text_ids(self, texts: list[str]) -> list[list[int]]:
         """Token ids of whole texts, each ending with ``</s>``."""
@@ -280,6 +289,12 @@ def load_generator(name: str, device: torch.device | str = "cpu") -> Generator:
     config = model.config
     if config.model_type != "t5":
         raise BackboneError(f"the generator {name!r} is a {config.model_type!r}; only T5 models can be used")
+    folder = Path(resolve(name))
+    if folder.is_dir() and not any((folder / file).is_file() for file in T5_TOKENIZERS):
+        # transformers would make an empty one, without a word
+        raise BackboneError(
+            f"the generator {name!r} has no tokenizer: no {' and no '.join(T5_TOKENIZERS)} in its folder"
+        )
     tokenizer = _load("generator tokenizer", name, AutoTokenizer)
     return Generator(name, model, tokenizer, config.d_model, config.eos_token_id, config.pad_token_id)
 

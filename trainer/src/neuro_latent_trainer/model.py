@@ -11,7 +11,7 @@ import torch
 from huggingface_hub import HfApi
 from torch import Tensor, nn
 
-from neuro_latent_core.form import join
+from neuro_latent_core.form import Form, join
 from neuro_latent_trainer import adapter_folder, steering
 from neuro_latent_trainer.adapter import Adapter, AdapterConfig
 from neuro_latent_trainer.adapter_folder import BackboneName, SavedAdapter
@@ -169,6 +169,11 @@ class PromptOptimizer(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.generator.device
+
+    @property
+    def form(self) -> Form:
+        """What T5 writes: what stands behind the prompt, or all of it."""
+        return self.adapter.config.form
 
     @torch.no_grad()
     def embed(self, texts: list[str]) -> Tensor:

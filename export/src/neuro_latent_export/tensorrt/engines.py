@@ -7,9 +7,9 @@ from typing import Any
 
 from neuro_latent_export.backends import adapter_path
 from neuro_latent_export.graphs import PROJECTOR_PATH, Sizes
+from neuro_latent_export.plain import System
 from neuro_latent_export.tensorrt.library import Library, TensorRTError
 from neuro_latent_export.tensorrt.profiles import Profile, Range, profiles
-from neuro_latent_trainer.model import PromptOptimizer
 
 SUFFIX = ".plan"
 
@@ -62,7 +62,7 @@ def plan_path(graph: str) -> str:
 
 
 def write_engines(
-    library: Library, model: PromptOptimizer, graphs: Path, target: Path, log: Callable[[str], None]
+    library: Library, model: System, graphs: Path, target: Path, log: Callable[[str], None]
 ) -> dict[str, Any]:
     """Build an engine of each graph in the folder ``graphs`` into the repository ``target``; returns the facts of them.
 
@@ -71,7 +71,10 @@ def write_engines(
     """
     log(f"{library.name} {library.version} builds for compute capability {library.compute_capability}")
     engines = {}
-    for graph, its_profiles in profiles(Sizes.of(model), model.encoder.max_tokens).items():
+    most = model.encoder.max_tokens if model.encoder else 1
+    for graph, its_profiles in profiles(Sizes.of(model), most).items():
+        if not (graphs / graph).is_file():  # a T5 alone has not all of them
+            continue
         path = plan_path(graph)
         log(f"building {path}")
         engine = build_engine(library, graphs / graph, its_profiles)

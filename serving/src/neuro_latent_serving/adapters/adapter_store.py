@@ -106,7 +106,11 @@ class AdapterStore:
 
     def __init__(self, repository: Path, should_stop: Callable[[], bool] = lambda: False) -> None:
         if PROJECTOR not in model_names(repository):
-            raise ServeError(f"{repository}: no model {PROJECTOR} in it, so it has no adapters")
+            raise ServeError(
+                f"{repository}: no model {PROJECTOR} in it, so it has no adapters: its T5 writes by itself "
+                "(export --no-adapter)",
+                "For adapters, export one: neuro-latent export --adapter DIR --output ANOTHER_REPO",
+            )
         self.repository = repository
         self._locked = False
         self._should_stop = should_stop

@@ -32,13 +32,17 @@ class ExportedAdapter(BaseModel):
 
 
 class Manifest(BaseModel):
-    """``manifest.json`` of an exported repository, as far as serving reads it; export may write more."""
+    """``manifest.json`` of an exported repository, as far as serving reads it; export may write more.
+
+    Attributes:
+        adapter: None where a T5 is served alone.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     format: int = 1
     artifacts: dict[str, File]
-    adapter: ExportedAdapter
+    adapter: ExportedAdapter | None
     model_version: str
     created: str
     precision: str = "fp32"

@@ -35,7 +35,7 @@ def is_exported(weights: Path, repository: Path) -> bool:
     manifest = read_manifest(repository)
     if manifest is None:
         return False
-    hashes = {manifest.adapter.sha256}
+    hashes = {manifest.adapter.sha256} if manifest.adapter else set[str]()
     with suppress(RecordError, OSError):
         hashes.add(newest_adapters(repository)[DEFAULT].weights.sha256)
     return sha256(weights) in hashes

@@ -40,12 +40,13 @@ ERRORS: dict[str, type[PublicError]] = {e.__name__: e for e in (InvalidInput, En
 
 @dataclass(frozen=True)
 class DecodeRequest:
-    """One row to decode: T5 encoder states [Q, D], T5's mask of the prompt [S], the projector's gate [4], the prompt,
-    the options that were given, and when the tokenizer got it (monotonic seconds; None where nobody says)."""
+    """One row to decode: T5 encoder states [Q, D], T5's mask of the prompt [S], the projector's gate [4] (None where a
+    T5 writes alone), the prompt, the options that were given, and when the tokenizer got it (monotonic seconds; None
+    where nobody says)."""
 
     hidden_QD: Floats
     t5_mask_S: Ids
-    gate_4: list[float]
+    gate_4: list[float] | None
     raw_prompt: str
     options: dict[str, Any]
     request_id: str
@@ -61,10 +62,10 @@ def decode_requests(request: Any) -> list[DecodeRequest]:
     hidden_BQD, mask_BS = required(request, "encoder_hidden_states"), required(request, "t5_mask")
     rows = len(hidden_BQD)
     options = [json.loads(row.get("options", b"{}")) for row in given_rows(request, ["options"], rows)]
-    gate_B4, arrived_B1 = required(request, "gate"), array(request, "arrived_ns")
-    if gate_B4.shape != (rows, 4):
+    gate_B4, arrived_B1 = array(request, "gate"), array(request, "arrived_ns")
+    if gate_B4 is not None and gate_B4.shape != (rows, 4):
         raise InvalidInput(f"gate must have shape [{rows}, 4], not {list(gate_B4.shape)}")
-    if not np.isfinite(gate_B4).all():
+    if gate_B4 is not None and not np.isfinite(gate_B4).all():
         raise InvalidInput("gate holds values that are no numbers")
     if arrived_B1 is not None and arrived_B1.shape != (rows, 1):
         raise InvalidInput(f"arrived_ns must have shape [{rows}, 1], not {list(arrived_B1.shape)}")
@@ -72,7 +73,7 @@ def decode_requests(request: Any) -> list[DecodeRequest]:
         DecodeRequest(
             hidden_QD=np.array(hidden_BQD[row]),
             t5_mask_S=np.array(mask_BS[row]),
-            gate_4=gate_B4[row].tolist(),
+            gate_4=None if gate_B4 is None else gate_B4[row].tolist(),
             raw_prompt=check_prompt(prompt),
             options=options[row],
             request_id=request.request_id(),

@@ -151,7 +151,7 @@ class DecoderModel:
                 options=RequestOptions.from_values(row.options),
                 on_event=on_event,
                 on_end=end,
-                gate=GateOutput.of_values(row.gate_4),
+                gate=GateOutput() if row.gate_4 is None else GateOutput.of_values(row.gate_4),
                 asked=row.asked,
                 is_cancelled=lambda: (bool(row.request_id) and row.request_id in self._cancelled) or is_cancelled(),
             )

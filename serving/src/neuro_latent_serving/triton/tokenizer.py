@@ -28,9 +28,9 @@ from neuro_latent_serving.triton.messages import (
 
 
 class TokenizerModel:
-    """``raw_prompt`` -> ids and masks for the encoder and for T5, whether either was cut, the adapter's name, the
-    options that were given (JSON), and when the request came, on the machine's monotonic clock: deadlines count from
-    here.
+    """``raw_prompt`` -> ids and masks for the encoder (unless a T5 is served alone) and for T5, whether either was cut,
+    the adapter's name, the options that were given (JSON), and when the request came, on the machine's monotonic clock:
+    deadlines count from here.
 
     The name goes on in every request: where the inputs of waiting requests differ, Triton does not batch them.
     """
@@ -39,15 +39,18 @@ class TokenizerModel:
         parameters = model_parameters(args)
         self._several_adapters = switch(parameters, "several_adapters", "true")
         folder = Path(args["model_repository"]) / args["model_version"]
-        self._encoder = TextTokenizer(
-            folder / "encoder_tokenizer.json",
-            whole_number(parameters, "encoder_max_tokens"),
-            whole_number(parameters, "encoder_pad_id"),
-        )
+        self._encoder = None
+        if "encoder_max_tokens" in parameters:
+            self._encoder = TextTokenizer(
+                folder / "encoder_tokenizer.json",
+                whole_number(parameters, "encoder_max_tokens"),
+                whole_number(parameters, "encoder_pad_id"),
+            )
         self._generator = TextTokenizer(
             folder / "generator_tokenizer.json",
             whole_number(parameters, "source_max_tokens"),
             whole_number(parameters, "source_pad_id"),
+            parameters.get("prefix", ""),
         )
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -65,16 +68,22 @@ class TokenizerModel:
             adapters = [
                 self._adapter(row.get(ADAPTER) or DEFAULT) for row in given_rows(request, [ADAPTER], len(texts))
             ]
-            encoder, generator = self._encoder.encode(texts), self._generator.encode(texts)
+            encoder, generator = self._encoder.encode(texts) if self._encoder else None, self._generator.encode(texts)
         except Exception as error:
             return error_response(error)
-        return pb_utils.InferenceResponse(
-            output_tensors=[
+        truncated_B, for_encoder = generator.truncated_B, []
+        if encoder is not None:
+            truncated_B = truncated_B | encoder.truncated_B
+            for_encoder = [
                 pb_utils.Tensor("encoder_ids", encoder.ids_BL),
                 pb_utils.Tensor("encoder_mask", encoder.mask_BL),
+            ]
+        return pb_utils.InferenceResponse(
+            output_tensors=[
+                *for_encoder,
                 pb_utils.Tensor("t5_ids", generator.ids_BL),
                 pb_utils.Tensor("t5_mask", generator.mask_BL),
-                pb_utils.Tensor("truncated", np.array(encoder.truncated_B | generator.truncated_B)[:, None]),
+                pb_utils.Tensor("truncated", np.array(truncated_B)[:, None]),
                 bytes_tensor("adapter_name", [[name] for name in adapters]),
                 bytes_tensor("options", [[json.dumps(options)] for options in given]),
                 tensor("arrived_ns", [[arrived_ns]] * len(texts), np.int64),
@@ -84,6 +93,10 @@ class TokenizerModel:
     def _adapter(self, raw: str | bytes) -> str:
         """The name of an adapter; where the projector is one graph it is never told which, so it is refused here."""
         name = check_adapter(raw)
+        if name != DEFAULT and self._encoder is None:
+            raise InvalidInput(
+                f"{ADAPTER} must be left out: the server has a T5 that writes by itself, and no adapters"
+            )
         if name != DEFAULT and not self._several_adapters:
             raise unknown_adapter(name, [DEFAULT])
         return name
