@@ -9,6 +9,7 @@
 """
 
 import asyncio
+import json
 import re
 import threading
 from collections.abc import Iterator, Mapping
@@ -110,7 +111,7 @@ class FakeServer:
         if failure and not after:
             raise failure
         name = self._adapter(request)
-        if name not in self.adapters:
+        if name not in (*self.adapters, protocol.EVERY_ADAPTER):
             raise Failure("invalid", f"adapter {name!r} is not known here; known are {', '.join(self.adapters)}")
 
         def responses() -> Iterator[Tensors]:
@@ -127,7 +128,8 @@ class FakeServer:
             yield self._store(request.inputs)
             return
         n = int(request.inputs.get("num_return_sequences", 1))
-        version = self.adapters[self._adapter(request)]
+        name = self._adapter(request)
+        version = json.dumps(dict(self.adapters)) if name == protocol.EVERY_ADAPTER else self.adapters[name]
         answer = self._answer(request.inputs)
         if request.model == protocol.UNARY_MODEL:
             yield _outputs(answer, n, version)

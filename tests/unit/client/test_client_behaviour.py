@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
-import stamina
 
 from neuro_latent_client import (
     AccessDeniedError,
@@ -21,6 +20,7 @@ from neuro_latent_client import (
     Piece,
     ServerError,
     ServerUnavailableError,
+    _retry,
 )
 from neuro_latent_core import protocol
 from tests.unit.client.blocking import BlockingClient
@@ -426,10 +426,11 @@ def test_a_stream_is_not_asked_again_after_its_first_piece(client, script):
     assert len(script.requests) == 1
 
 
-def test_one_deadline_holds_for_all_attempts(make_client, script):
+def test_one_deadline_holds_for_all_attempts(make_client, script, monkeypatch):
     script.fail("busy", "the queue is full", times=99)
     start = time.perf_counter()
-    with stamina.set_testing(False), make_client(retries=50) as client, pytest.raises(ServerUnavailableError):
+    monkeypatch.setattr(_retry, "FIRST_WAIT_S", 0.1)
+    with make_client(retries=50) as client, pytest.raises(ServerUnavailableError):
         client.optimize("x", timeout=0.6)
     assert 0.1 < time.perf_counter() - start < 0.8
     assert len(script.requests) > 1
@@ -438,9 +439,10 @@ def test_one_deadline_holds_for_all_attempts(make_client, script):
     assert deadlines[-1] < deadlines[0] <= 600
 
 
-def test_a_deadline_counts_from_the_call_on(make_client, script):
+def test_a_deadline_counts_from_the_call_on(make_client, script, monkeypatch):
     script.fail("busy", "the queue is full", times=2)
-    with stamina.set_testing(False), make_client(retries=2) as client:
+    monkeypatch.setattr(_retry, "FIRST_WAIT_S", 0.1)
+    with make_client(retries=2) as client:
         client.optimize("x", deadline_ms=5000)
     first, second, third = (request.inputs["deadline_ms"] for request in script.requests)
     assert 5000 >= first > second > third > 0

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from stamina import instrumentation
 
 import neuro_latent_client
 from neuro_latent_client.testing import FakeServer
@@ -37,16 +36,14 @@ def server():
 
 @pytest.fixture
 def names(server):
-    """What the examples take for granted: clients, a server at every address, and no log on the standard output."""
-    instrumentation.set_on_retry_hooks([])
-    yield {
+    """What the examples take for granted: clients, and a server at every address."""
+    return {
         "asyncio": asyncio,
         "client": server.client(),
         "async_client": server.async_client(),
         "Client": lambda url, **settings: server.client(url=url, **settings),
         "AsyncClient": lambda url, **settings: server.async_client(url=url, **settings),
     }
-    instrumentation.set_on_retry_hooks(None)
 
 
 @pytest.mark.filterwarnings("ignore")  # of the libraries that the extras import
