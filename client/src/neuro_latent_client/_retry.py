@@ -43,7 +43,7 @@ async def retried(
             if number >= retries or request.remaining_s <= max(wait_s, longest_wait_s):
                 raise
             if not number:
-                log.warning("%s. Trying again for up to %.0f s", error, request.remaining_s)
+                log.warning("%s. Trying again for up to %.0f s", error.message, request.remaining_s)
         if blocking:
             time.sleep(wait_s)
         else:

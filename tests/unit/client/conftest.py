@@ -61,7 +61,7 @@ def rest_url(script: Script) -> Iterator[str]:
         yield server.url
 
 
-@pytest.fixture(params=["grpc", "http"])
+@pytest.fixture(params=["grpc", "http", "rest"])
 def url(request: pytest.FixtureRequest) -> str:
     return str(request.getfixturevalue(f"{request.param}_url"))
 

@@ -70,9 +70,10 @@ def reading(failures: Failures) -> Iterator[None]:
 def error_of(response: httpx2.Response, failures: Failures) -> NeuroLatentError:
     """What an answer means that is an error."""
     wait = response.headers.get("retry-after", "")
-    if response.status_code == 502 and is_problem(response):  # of the gateway itself; else of a proxy without a server
-        return failures.server(reason(response))
-    return error_of_status(response.status_code, reason(response), failures, float(wait) if wait.isdecimal() else None)
+    retry_after_s = float(wait) if wait.isdecimal() else None
+    return error_of_status(
+        response.status_code, reason(response), failures, retry_after_s, problem=is_problem(response)
+    )
 
 
 def is_problem(response: httpx2.Response) -> bool:
@@ -80,8 +81,10 @@ def is_problem(response: httpx2.Response) -> bool:
     return str(response.headers.get("content-type", "")).startswith("application/problem+json")
 
 
-def error_of_status(status: int, text: str, failures: Failures, retry_after_s: float | None = None) -> NeuroLatentError:
-    """What a status of HTTP and the text beside it mean."""
+def error_of_status(
+    status: int, text: str, failures: Failures, retry_after_s: float | None = None, *, problem: bool
+) -> NeuroLatentError:
+    """What a status of HTTP and the text beside it mean; ``problem``: as a gateway's own."""
     if status == 404 or names_unknown_model(text):
         return failures.model_not_found(text)
     if status in (401, 403):
@@ -90,7 +93,7 @@ def error_of_status(status: int, text: str, failures: Failures, retry_after_s: f
         return failures.invalid(text)
     if status in (408, 504):
         return failures.deadline()
-    if status in (429, 502, 503):
+    if status in (429, 503) or (status == 502 and not problem):  # of a proxy that finds no server
         return failures.unavailable(text, retry_after_s)
     return failures.server(f"{text} (HTTP {status})")
 

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 import httpx2
 
@@ -18,14 +19,11 @@ from .._request import WIRE_TYPES, InferRequest
 from ..errors import NeuroLatentError
 from ..results import ServedModel
 from ._http_api import Api, Questions, check_ok, error_of, is_ok, is_problem, json_reader, reading, reason
-from .base import CANCEL_TIMEOUT_S, A, Question, ResponseStream, Tensors
+from .base import CANCEL_TIMEOUT_S, CONNECT_TIMEOUT_S, A, Question, ResponseStream, Tensors
 from .rest import RestApi
 
 LIVE_PATH: Final = "/v2/health/live"
 """Of Triton; a gateway has no such path, and says so by a problem."""
-
-CONNECT_TIMEOUT_S: Final = 5.0
-"""How long a connection may take, so that a server that is off the network is told of in seconds."""
 
 
 _QUESTIONS: Final[Questions] = {
@@ -97,6 +95,7 @@ class HttpTransport:
         endpoint = settings.endpoint
         self._address = endpoint.url
         self._known_api: Api | None = None
+        self._streams: WeakValueDictionary[str, _ResponseStream | _AsyncResponseStream] = WeakValueDictionary()
         self._http: Any = self._library(
             base_url=f"{endpoint.scheme}://{endpoint.netloc}{endpoint.path}",
             headers=dict(settings.headers),
@@ -122,11 +121,15 @@ class HttpTransport:
             if response.headers.get("content-type", "").startswith("text/event-stream"):
                 raise failures.without_status(reason(response))
             raise error_of(response, failures)
-        return self._responses(api, response, request, failures)
+        responses = self._responses(api, response, request, failures)
+        self._streams[request.request_id] = responses
+        return responses
 
     async def cancel(self, request_id: str) -> None:
-        if self._known_api is GATEWAY:
-            return  # which cancels what is asked over a connection that is closed
+        if self._known_api is GATEWAY:  # which cancels what is asked over a connection that is closed
+            if responses := self._streams.get(request_id):
+                await responses.close()
+            return
         failures = Failures(self._address, CANCEL_TIMEOUT_S, protocol.CANCEL_MODEL)
         path, body = f"/v2/models/{protocol.CANCEL_MODEL}/generate_stream", {protocol.CANCEL_INPUT: request_id}
         # RuntimeError: the pool is closed already.
@@ -188,7 +191,7 @@ class HttpTransport:
 
     def _responses(
         self, api: Api, response: httpx2.Response, request: InferRequest, failures: Failures
-    ) -> ResponseStream:
+    ) -> "_ResponseStream | _AsyncResponseStream":
         return _ResponseStream(api, response, request, failures)
 
 
@@ -213,7 +216,7 @@ class AsyncHttpTransport(HttpTransport):
 
     def _responses(
         self, api: Api, response: httpx2.Response, request: InferRequest, failures: Failures
-    ) -> ResponseStream:
+    ) -> "_AsyncResponseStream":
         return _AsyncResponseStream(api, response, request, failures)
 
 

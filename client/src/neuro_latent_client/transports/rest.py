@@ -102,4 +102,4 @@ class RestApi:
                     status, detail = int(fields["status"]), str(fields["detail"])
                 case _:
                     return []
-        raise error_of_status(status, detail, failures)
+        raise error_of_status(status, detail, failures, problem=True)
