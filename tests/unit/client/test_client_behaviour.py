@@ -410,6 +410,7 @@ def test_many_keep_their_order_and_their_failures(client, script):
     assert all(request.inputs["seed"] == 7 for request in script.requests)
 
 
+@with_triton
 def test_many_are_asked_no_more_than_so_many_at_a_time(client, script):
     script.delay_s = 0.1
     start = time.perf_counter()

@@ -81,7 +81,9 @@ class RestApi:
     def message(self, request: InferRequest, *, stream: bool) -> tuple[str, str, Any]:
         if request.inputs.get(protocol.ADAPTER) == protocol.EVERY_ADAPTER:
             return "GET", "/adapters", None
-        return "POST", _PATHS[request.model], dict(request.inputs)
+        # Without "", which is the default's name to Triton and none to a gateway.
+        body = {name: value for name, value in request.inputs.items() if (name, value) != (protocol.ADAPTER, "")}
+        return "POST", _PATHS[request.model], body
 
     tensors = staticmethod(_TENSORS)
 
