@@ -60,7 +60,7 @@ class Failures:
     def other_protocol(self, found: str, wanted: str) -> ModelNotFoundError:
         message = (
             f"{self.address} does not speak {wanted}; it seems to be {found}. Triton's gRPC is grpc://HOST:8001, "
-            "its HTTP http://HOST:8000, unless it was started with other ports"
+            "its HTTP http://HOST:8000, a gateway http://HOST:8080, unless it was started with other ports"
         )
         return ModelNotFoundError(message, request_id=self.request_id)
 

@@ -58,7 +58,7 @@ def test_examples_in_docstrings(name, names):
 
 def test_every_public_method_of_the_client_has_an_example():
     documented = [neuro_latent_client.Client, neuro_latent_client.AsyncClient, neuro_latent_client.OptimizationStream]
-    methods = ["optimize", "optimize_many", "stream", "feedback", "health", "models"]
+    methods = ["optimize", "optimize_many", "stream", "feedback", "health", "models", "adapters"]
     documented += [getattr(neuro_latent_client.Client, name) for name in methods]
     assert all(">>>" in thing.__doc__ for thing in documented)
     assert all(hasattr(neuro_latent_client.AsyncClient, name) for name in methods)
