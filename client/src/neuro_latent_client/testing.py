@@ -12,7 +12,7 @@ import asyncio
 import json
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field, replace
 from typing import Any, Final, Literal
@@ -25,6 +25,7 @@ from ._failures import Failures, names_unknown_model
 from ._request import InferRequest, Scalar
 from .async_client import AsyncClient
 from .client import Client
+from .errors import NeuroLatentError
 from .results import GeneratedSequence, ServedModel
 from .transports.base import A, Question, Tensors
 
@@ -204,7 +205,11 @@ def _errors(failures: Failures) -> Iterator[None]:
         text = str(failure)
         if names_unknown_model(text):
             raise failures.model_not_found(text) from None
-        errors = {"invalid": failures.invalid, "busy": failures.unavailable, "denied": failures.denied}
+        errors: dict[str, Callable[[str], NeuroLatentError]] = {
+            "invalid": failures.invalid,
+            "busy": failures.unavailable,
+            "denied": failures.denied,
+        }
         raise errors.get(failure.kind, failures.server)(text) from None
 
 

@@ -57,7 +57,9 @@ class Transport(Protocol):
     on first use, in that loop.
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What answers bear as ``transport``."""
 
     async def infer(self, request: InferRequest) -> Tensors: ...
 

@@ -131,16 +131,16 @@ class HttpTransport:
                 await responses.close()
             return
         failures = Failures(self._address, CANCEL_TIMEOUT_S, protocol.CANCEL_MODEL)
-        path, body = f"/v2/models/{protocol.CANCEL_MODEL}/generate_stream", {protocol.CANCEL_INPUT: request_id}
+        path = f"/v2/models/{protocol.CANCEL_MODEL}/generate_stream"
         # RuntimeError: the pool is closed already.
         with contextlib.suppress(NeuroLatentError, RuntimeError):
-            await self._ask("POST", path, body, CANCEL_TIMEOUT_S, failures)
+            await self._request("POST", path, {protocol.CANCEL_INPUT: request_id}, CANCEL_TIMEOUT_S, failures)
 
     async def ask(self, question: Question[A], timeout_s: float) -> A:
         failures = Failures(self._address, timeout_s, question.model)
         method, path, read = (await self._api(timeout_s, failures)).questions[question.about]
-        body = {} if method == "POST" else None
-        answer: A = read(await self._ask(method, path.format(question.model), body, timeout_s, failures), failures)
+        body: dict[str, object] | None = {} if method == "POST" else None
+        answer: A = read(await self._request(method, path.format(question.model), body, timeout_s, failures), failures)
         return answer
 
     async def close(self) -> None:
@@ -149,7 +149,7 @@ class HttpTransport:
     async def _api(self, timeout_s: float, failures: Failures) -> Api:
         """The API that the server has; one that does not say so now is asked again in the next call."""
         if self._known_api is None:
-            response = await self._ask("GET", LIVE_PATH, None, timeout_s, failures)
+            response = await self._request("GET", LIVE_PATH, None, timeout_s, failures)
             if response.status_code == 200:
                 self._known_api = TRITON
             elif response.status_code == 404 and is_problem(response):
@@ -161,9 +161,9 @@ class HttpTransport:
     ) -> httpx2.Response:
         method, path, body = api.message(request, stream=stream)
         headers = {"x-request-id": request.request_id, **request.headers}
-        return await self._ask(method, path, body, request.remaining_s, failures, headers, stream=stream)
+        return await self._request(method, path, body, request.remaining_s, failures, headers, stream=stream)
 
-    async def _ask(
+    async def _request(
         self,
         method: str,
         path: str,

@@ -15,7 +15,11 @@ from ._http_api import Questions, check_ok, error_of_status, is_ok, json_reader,
 from .base import Tensors
 
 _PIECE: Final[Tensors] = {
-    **{name: [kind()] for name, kind in SEQUENCE.items()},
+    "added": [""],
+    "score": [0.0],
+    "generated_tokens": [0],
+    "finish_reason": [""],
+    "reason": [""],
     "truncated": [False],
     MODEL_VERSION: [""],
 }
