@@ -1,12 +1,16 @@
 """One tritonserver for the tests of this folder, which serves a tiny random pair, and the torch model it must equal."""
 
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
 from neuro_latent_client import Client
+from neuro_latent_serving.gateway.config import GatewayConfig
+from neuro_latent_serving.gateway.server import GatewayServer, triton_client
 from neuro_latent_serving.launch import FREE_PORTS, ServerConfig, TritonServer
 from neuro_latent_trainer.model import PromptOptimizer
 from neuro_latent_trainer.sample import sample_rows
@@ -34,7 +38,23 @@ def http(server: TritonServer) -> Iterator[Client]:
         yield client
 
 
-@pytest.fixture(params=["grpc", "http"])
+@contextmanager
+def through_gateway(server: TritonServer) -> Iterator[Client]:
+    """A client of a gateway in front of a server."""
+    config = GatewayConfig(port=0, log_file=Path(os.devnull))
+    with GatewayServer(config, lambda: triton_client(config, server.grpc_url)) as gateway:
+        gateway.start()
+        with Client(gateway.url, timeout=TIMEOUT) as client:
+            yield client
+
+
+@pytest.fixture(scope="session")
+def rest(server: TritonServer) -> Iterator[Client]:
+    with through_gateway(server) as client:
+        yield client
+
+
+@pytest.fixture(params=["grpc", "http", "rest"])
 def client(request: pytest.FixtureRequest) -> Client:
     """Each transport in turn."""
     return request.getfixturevalue(request.param)

@@ -16,6 +16,7 @@ from neuro_latent_core.guard import is_blank, is_degenerate
 from neuro_latent_export.repository import export_repository
 from neuro_latent_serving.launch import FREE_PORTS, ServerConfig, TritonServer
 from tests.cases import case
+from tests.triton.conftest import through_gateway
 
 pytestmark = pytest.mark.server
 
@@ -60,14 +61,21 @@ KEPT = [
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     repository = tmp_path_factory.mktemp("embedded") / "repository"
     export_repository(ADAPTER, repository)
-    with (
-        TritonServer(repository, ServerConfig(ports=FREE_PORTS, drain_timeout=3)) as server,
-        Client(server.grpc_url, timeout=120) as made,
-    ):
-        yield made
+    with TritonServer(repository, ServerConfig(ports=FREE_PORTS, drain_timeout=3)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module", params=["grpc", "http", "rest"])
+def client(server: TritonServer, request: pytest.FixtureRequest) -> Iterator[Client]:
+    if request.param == "rest":
+        made = through_gateway(server)
+    else:
+        made = Client(server.grpc_url if request.param == "grpc" else server.http_url, timeout=120)
+    with made as client:
+        yield client
 
 
 def checked(client: Client, prompt: str) -> Optimization:

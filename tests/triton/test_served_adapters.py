@@ -23,7 +23,7 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from neuro_latent_client import AccessDeniedError, Client, InvalidRequestError
+from neuro_latent_client import AccessDeniedError, Client, InvalidRequestError, ServedAdapter
 from neuro_latent_core.protocol import OWN_HEADER
 from neuro_latent_core.repository import sha256
 from neuro_latent_export.repository import export_adapter
@@ -35,6 +35,7 @@ from neuro_latent_serving.launch import FREE_PORTS, ServeError, ServerConfig, Tr
 from neuro_latent_trainer.model import PromptOptimizer
 from tests import tiny
 from tests.triton import wire
+from tests.triton.conftest import through_gateway
 
 pytestmark = pytest.mark.server
 
@@ -101,6 +102,12 @@ def http(server: TritonServer) -> Iterator[Client]:
         yield client
 
 
+@pytest.fixture(scope="module")
+def rest(server: TritonServer) -> Iterator[Client]:
+    with through_gateway(server) as client:
+        yield client
+
+
 @pytest.fixture
 def adapters(server: TritonServer, own: Path, exported: dict[str, Exported]) -> dict[str, Exported]:
     """All three are served."""
@@ -135,6 +142,7 @@ def test_adapters_are_added_and_removed_while_the_server_serves(
 ) -> None:
     before = change(server, own, "list")
     assert before["adapters"].keys() == {"default"}
+    assert client.adapters() == (ServedAdapter("default", exported["default"].model_version),)
     assert before["live"] == before["version"]
     with pytest.raises(InvalidRequestError, match=r"adapter 'team' is not known here; known are default \("):
         ask(client, prompts[0], adapter="team")
@@ -145,6 +153,8 @@ def test_adapters_are_added_and_removed_while_the_server_serves(
         "previous": before["version"],
         "model_version": exported["team"].model_version,
     }
+    assert [adapter.name for adapter in client.adapters()] == ["default", "team"]
+    assert client.adapters()[1].version == added["model_version"]
     assert not list(own.glob("projector/.building-*")), "what a killed add has left"
     for name, streamed in itertools.product((None, "", "default", "team"), (False, True)):
         one = exported[name or "default"]
@@ -157,6 +167,7 @@ def test_adapters_are_added_and_removed_while_the_server_serves(
     with urllib.request.urlopen(f"{server.http_url}/v2/health/ready", timeout=10) as ready:
         assert ready.status == 200
     assert client.health().ready
+    assert [adapter.name for adapter in client.adapters()] == ["default"]
 
 
 @pytest.mark.parametrize("route", wire.ROUTES)

@@ -15,9 +15,10 @@ PROMPT = "Create a function"
 CANCELLED = 300
 
 
-@pytest.fixture(params=["grpc", "http"])
-def url(request: pytest.FixtureRequest, server: TritonServer) -> str:
-    return {"grpc": server.grpc_url, "http": server.http_url}[request.param]
+@pytest.fixture(params=["grpc", "http", "rest"])
+def url(request: pytest.FixtureRequest) -> str:
+    client: Client = request.getfixturevalue(request.param)
+    return client.health().url
 
 
 def test_it_answers_as_the_synchronous_client_does(url: str, prompts: list[str]) -> None:

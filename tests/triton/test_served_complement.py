@@ -26,6 +26,7 @@ from neuro_latent_trainer.gate import Gate
 from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
 from tests import tiny
 from tests.triton import wire
+from tests.triton.conftest import through_gateway
 
 pytestmark = pytest.mark.server
 
@@ -100,6 +101,12 @@ def grpc(server: TritonServer) -> Iterator[Client]:
 @pytest.fixture(scope="module")
 def http(server: TritonServer) -> Iterator[Client]:
     with Client(server.http_url, timeout=wire.TIMEOUT) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def rest(server: TritonServer) -> Iterator[Client]:
+    with through_gateway(server) as client:
         yield client
 
 

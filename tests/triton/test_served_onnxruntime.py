@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from neuro_latent_client import Client, InvalidRequestError, Optimization
+from neuro_latent_client import Client, InvalidRequestError, Optimization, ServedAdapter
 from neuro_latent_serving.launch import FREE_PORTS, ServerConfig, TritonServer
 from tests.triton import wire
 
@@ -71,7 +71,8 @@ def test_batches_and_streams_are_those_of_the_python_repository(
 
 def test_one_adapter_is_known(other: TritonServer) -> None:
     with Client(other.grpc_url, timeout=wire.TIMEOUT) as client:
-        assert client.optimize("Create a function", max_length=8, adapter="default").text
+        answer = client.optimize("Create a function", max_length=8, adapter="default")
+        assert client.adapters() == (ServedAdapter("default", answer.model_version),)
         with pytest.raises(InvalidRequestError, match="adapter 'team' is not known here; known are default"):
             client.optimize("Create a function", adapter="team")
 

@@ -1,4 +1,4 @@
-"""Client of the Neuro-Latent Optimizer: raw prompts in, better prompts out, over gRPC or HTTP.
+"""Client of the Neuro-Latent Optimizer: raw prompts in, better prompts out, over gRPC, HTTP or a gateway's REST API.
 
 >>> with Client("grpc://127.0.0.1:8001") as client:
 ...     print(client.optimize("Create a function").text)
@@ -21,7 +21,7 @@ from .errors import (
     ServerUnavailableError,
 )
 from .options import FeedbackDetails, GenerationOptions
-from .results import Feedback, GeneratedSequence, Health, Optimization, Piece, Progress, ServedModel
+from .results import Feedback, GeneratedSequence, Health, Optimization, Piece, Progress, ServedAdapter, ServedModel
 from .tls import TlsConfig
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "OptimizationStream",
     "Piece",
     "Progress",
+    "ServedAdapter",
     "ServedModel",
     "ServerError",
     "ServerUnavailableError",

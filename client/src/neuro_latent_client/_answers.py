@@ -1,11 +1,18 @@
 """From output tensors to the fields of the results."""
 
+import json
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from neuro_latent_core.repository import DEFAULT
 
 from ._failures import Failures
-from .results import GeneratedSequence
-from .transports.base import Tensors
+from ._request import InferRequest
+from .results import GeneratedSequence, ServedAdapter
+
+if TYPE_CHECKING:
+    from .transports.base import Tensors
 
 MODEL_VERSION: Final = "adapter_version"
 """The output that names the adapter's version."""
@@ -22,12 +29,12 @@ SEQUENCE: Final[dict[str, Callable[[Any], Any]]] = {
 T = TypeVar("T", str, int, float, bool)
 
 
-def first(tensors: Tensors, name: str, kind: Callable[[Any], T], failures: Failures) -> T:
+def first(tensors: "Tensors", name: str, kind: Callable[[Any], T], failures: Failures) -> T:
     """The first value of one output. Raises ServerError when the answer lacks it."""
     return _values(tensors, name, kind, failures)[0]
 
 
-def sequences_of(tensors: Tensors, failures: Failures) -> tuple[GeneratedSequence, ...]:
+def sequences_of(tensors: "Tensors", failures: Failures) -> tuple[GeneratedSequence, ...]:
     """The sequences of an answer, outputs [1, n]. Raises ServerError when their numbers differ."""
     columns = [_values(tensors, name, kind, failures) for name, kind in SEQUENCE.items()]
     if len({len(column) for column in columns}) != 1:
@@ -35,7 +42,23 @@ def sequences_of(tensors: Tensors, failures: Failures) -> tuple[GeneratedSequenc
     return tuple(GeneratedSequence(*row) for row in zip(*columns, strict=True))
 
 
-def _values(tensors: Tensors, name: str, kind: Callable[[Any], T], failures: Failures) -> list[T]:
+def answer_id(tensors: "Tensors", request: InferRequest) -> str:
+    """What the answer calls itself: a gateway asks Triton by an id of its own; else that of the request."""
+    return str(tensors.get("request_id", [request.request_id])[0])
+
+
+def adapters_of(tensors: "Tensors", failures: Failures) -> tuple[ServedAdapter, ...]:
+    """The adapters that an answer for :data:`~neuro_latent_core.protocol.EVERY_ADAPTER` names."""
+    told = first(tensors, MODEL_VERSION, str, failures)
+    versions: Any = None
+    with suppress(ValueError):
+        versions = json.loads(told)
+    if not isinstance(versions, dict):
+        versions = {DEFAULT: told}
+    return tuple(ServedAdapter(name, str(version)) for name, version in versions.items())
+
+
+def _values(tensors: "Tensors", name: str, kind: Callable[[Any], T], failures: Failures) -> list[T]:
     if not tensors.get(name):
         raise failures.server(f"the answer lacks '{name}': the server's models and this client do not fit together")
     try:

@@ -12,13 +12,13 @@ from typing import Any, ClassVar, Self
 
 from neuro_latent_core import protocol
 
-from ._answers import MODEL_VERSION, first, sequences_of
-from ._endpoint import DEFAULT_URL, make_settings
+from ._answers import MODEL_VERSION, adapters_of, answer_id, first, sequences_of
+from ._endpoint import default_url, make_settings
 from ._failures import Failures
-from ._request import InferRequest, Scalar, check_timeout, trace_headers
+from ._request import InferRequest, Scalar, check_timeout, make_probe, trace_headers
 from ._retry import retried
 from .errors import DeadlineError
-from .results import Feedback, GeneratedSequence, Optimization, Piece
+from .results import Feedback, GeneratedSequence, Optimization, Piece, ServedAdapter
 from .tls import TlsConfig
 from .transports import connect
 from .transports.base import A, Question, ResponseStream, Tensors, Transport
@@ -31,7 +31,7 @@ class BaseClient:
 
     def __init__(
         self,
-        url: str = DEFAULT_URL,
+        url: str | None = None,
         *,
         timeout: float = 30.0,
         retries: int = 3,
@@ -40,10 +40,10 @@ class BaseClient:
         tls: TlsConfig | None = None,
         transport: Transport | None = None,
     ) -> None:
-        self._settings = make_settings(url, timeout, retries, headers or {}, api_key, tls)
+        self._url = default_url() if url is None else url
+        self._settings = make_settings(self._url, timeout, retries, headers or {}, api_key, tls)
         self._given_transport = transport
         self._transport = self._connect()
-        self._url = url
         self._closed = False
         self._latest_id = ""
 
@@ -123,7 +123,13 @@ class BaseClient:
         failures = Failures.of(self._url, request)
         sequences = sequences_of(tensors, failures)
         truncated = first(tensors, "truncated", bool, failures)
-        return self._result(request, sequences, truncated, first(tensors, MODEL_VERSION, str, failures), None)
+        version = first(tensors, MODEL_VERSION, str, failures)
+        return self._result(request, answer_id(tensors, request), sequences, truncated, version, None)
+
+    async def _adapters(self, timeout_s: float) -> tuple[ServedAdapter, ...]:
+        inputs = make_probe(check_timeout(timeout_s), adapter=protocol.EVERY_ADAPTER)
+        request = self._request(protocol.UNARY_MODEL, inputs, timeout_s, None)
+        return adapters_of(await self._infer(request), Failures.of(self._url, request))
 
     async def _feedback(self, request: InferRequest) -> Feedback:
         tensors = await self._infer(request)
@@ -138,6 +144,7 @@ class BaseClient:
     def _result(
         self,
         request: InferRequest,
+        request_id: str,
         sequences: tuple[GeneratedSequence, ...],
         truncated: bool,
         model_version: str,
@@ -151,7 +158,7 @@ class BaseClient:
             sequences=sequences,
             truncated=truncated,
             model_version=model_version,
-            request_id=request.request_id,
+            request_id=request_id,
             elapsed_ms=request.elapsed_ms,
             transport=self._transport.name,
             first_piece_ms=first_piece_ms,
@@ -173,6 +180,7 @@ class Stream:
         self._sequences: dict[int, GeneratedSequence] = {}
         self._truncated = False
         self._model_version = ""
+        self._answer_id = request.request_id
         self._first_piece_ms: float | None = None
         self._result: Optimization | None = None
 
@@ -254,6 +262,7 @@ class Stream:
             )
         self._truncated |= first(tensors, "truncated", bool, failures)
         self._model_version = first(tensors, MODEL_VERSION, str, failures)
+        self._answer_id = answer_id(tensors, self._request)
         if not part.text:
             return None
         if self._first_piece_ms is None:
@@ -265,6 +274,11 @@ class Stream:
         if not sequences or not all(sequence.finish_reason for sequence in sequences):
             raise failures.server("the stream ended before the text was whole")
         self._result = self._client._result(
-            self._request, sequences, self._truncated, self._model_version, self._first_piece_ms
+            self._request,
+            self._answer_id,
+            sequences,
+            self._truncated,
+            self._model_version,
+            self._first_piece_ms,
         )
         self._over = True

@@ -1,5 +1,6 @@
 """What a client is told once: where the server is and how to speak to it."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from .errors import InvalidRequestError
 from .tls import TlsConfig
 
 DEFAULT_URL = "grpc://127.0.0.1:8001"
+URL_VARIABLE = "NEURO_LATENT_URL"
+"""The environment variable with the address that is asked where none is given."""
 _DEFAULT_PORTS = {"grpc": 8001, "grpcs": 8001, "http": 8000, "https": 443}
 _HEADER_NAME = re.compile(r"[A-Za-z0-9_.-]+")  # what both HTTP headers and gRPC metadata allow
 
@@ -61,6 +64,11 @@ def parse_url(url: str) -> Endpoint:
     if parts.query or parts.fragment or "@" in parts.netloc or (path and parts.scheme.startswith("grpc")):
         raise InvalidRequestError(f"url {url!r} has parts that are not used: write {parts.scheme}://HOST:PORT")
     return Endpoint(url, parts.scheme, host, _DEFAULT_PORTS[parts.scheme] if port is None else port, path)
+
+
+def default_url() -> str:
+    """The address of the environment, or Triton's gRPC on this machine."""
+    return os.environ.get(URL_VARIABLE) or DEFAULT_URL
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """From what the server or the network said to an error that says what to do. Shared by both transports."""
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -43,17 +44,23 @@ class Failures:
     def invalid(self, text: str) -> InvalidRequestError:
         return InvalidRequestError(_clean(text), request_id=self.request_id)
 
-    def unavailable(self, text: str) -> ServerUnavailableError:
+    def unavailable(self, text: str, retry_after_s: float | None = None) -> ServerUnavailableError:
+        when = "in a moment" if retry_after_s is None else f"in {retry_after_s:g} s"
         message = (
             f"{self.address} is unavailable: {_clean(text)}. Check the address; 'neuro-latent serve' starts a server; "
-            "if it is only busy, try again in a moment"
+            f"if it is only busy, try again {when}"
         )
-        return ServerUnavailableError(message, request_id=self.request_id)
+        return ServerUnavailableError(message, request_id=self.request_id, retry_after_s=retry_after_s)
+
+    def unreachable(self, seconds: float) -> ServerUnavailableError:
+        seconds = min(seconds, self.timeout_s)
+        message = f"{self.address} takes no connection within {seconds:g} s. Check the address and the network"
+        return ServerUnavailableError(message, request_id=self.request_id, retry_after_s=math.inf)
 
     def other_protocol(self, found: str, wanted: str) -> ModelNotFoundError:
         message = (
             f"{self.address} does not speak {wanted}; it seems to be {found}. Triton's gRPC is grpc://HOST:8001, "
-            "its HTTP http://HOST:8000, unless it was started with other ports"
+            "its HTTP http://HOST:8000, a gateway http://HOST:8080, unless it was started with other ports"
         )
         return ModelNotFoundError(message, request_id=self.request_id)
 

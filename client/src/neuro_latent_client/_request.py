@@ -106,6 +106,13 @@ def make_inputs(raw_prompt: str, options: GenerationOptions) -> dict[str, Scalar
     return inputs
 
 
+def make_probe(timeout_s: float, adapter: str | None = None) -> dict[str, Scalar]:
+    """The inputs of a question that costs one token, and half of the time to wait in queues: what is late is answered
+    without being decoded, so that a busy server answers it too."""
+    deadline_ms = min(MAX_DEADLINE_MS, math.ceil(timeout_s * 500))
+    return make_inputs("Create a function", {"max_length": 1, "deadline_ms": deadline_ms, "adapter": adapter})
+
+
 def make_feedback_inputs(answer: Optimization | str, rating: int, details: FeedbackDetails) -> dict[str, Scalar]:
     """The inputs to send: what ``answer`` (or its request id) brings, the rating, and the details that are not None.
 

@@ -14,7 +14,7 @@ from ._health import HEALTH_TIMEOUT_S, check_health
 from ._request import check_count, make_feedback_inputs, make_inputs
 from .errors import InvalidRequestError, NeuroLatentError
 from .options import FeedbackDetails, GenerationOptions
-from .results import Feedback, Health, Optimization, Piece, Progress, ServedModel
+from .results import Feedback, Health, Optimization, Piece, Progress, ServedAdapter, ServedModel
 from .transports.base import CANCEL_TIMEOUT_S, INDEX, LOAD_ADAPTERS, LOAD_TIMEOUT_S, A, Tensors
 
 
@@ -206,6 +206,10 @@ class AsyncClient(BaseClient):
     async def models(self, *, timeout: float = HEALTH_TIMEOUT_S) -> tuple[ServedModel, ...]:
         """As :meth:`Client.models`."""
         return await self._ask(INDEX, timeout)
+
+    async def adapters(self, *, timeout: float = HEALTH_TIMEOUT_S) -> tuple[ServedAdapter, ...]:
+        """As :meth:`Client.adapters`."""
+        return await self._adapters(timeout)
 
     async def load_adapters(self, *, timeout: float = LOAD_TIMEOUT_S) -> None:
         """As :meth:`Client.load_adapters`."""

@@ -13,7 +13,7 @@ from ._request import check_count, make_feedback_inputs, make_inputs
 from ._retry import retried
 from .errors import DeadlineError, NeuroLatentError
 from .options import FeedbackDetails, GenerationOptions
-from .results import Feedback, Health, Optimization, Piece, Progress, ServedModel
+from .results import Feedback, Health, Optimization, Piece, Progress, ServedAdapter, ServedModel
 from .transports.base import INDEX, LOAD_ADAPTERS, LOAD_TIMEOUT_S
 
 
@@ -65,12 +65,14 @@ class Client(BaseClient):
     """A client of one server. Threads may share it. It connects on first use; use it as a context manager.
 
     Args:
-        url: ``grpc://host:port`` or ``http://host:port`` (``grpcs`` and ``https`` for TLS).
+        url: ``grpc://host:port`` or ``http://host:port`` (``grpcs`` and ``https`` for TLS). At an HTTP address may be a
+            Triton or a gateway; the first call finds out which. By default that of the environment variable
+            ``NEURO_LATENT_URL``, else ``grpc://127.0.0.1:8001``.
         timeout: seconds for a whole call, its retries included, unless the call says otherwise. The server gets what is
-            left of it as ``deadline_ms``, so that it does not write for nobody. Over HTTP, connecting and the answer of
-            an attempt each have this time.
+            left of it as ``deadline_ms``, so that it does not write for nobody. Connecting may take five of them.
         retries: how often a call is repeated, after a short and growing wait, when the server cannot be reached or is
-            too busy and nothing of an answer has come; 0 is never.
+            too busy and nothing of an answer has come; 0 is never. A gateway that asks often is waited for as long as
+            it says, where ``timeout`` allows it.
         headers: sent with every request, as HTTP headers or gRPC metadata.
         api_key: sent as ``Authorization: Bearer``. Over an unencrypted URL the network can read it.
         tls: whom to trust, and the client's own certificate, for ``grpcs`` and ``https``.
@@ -251,13 +253,24 @@ class Client(BaseClient):
         """All models that the server has, those of its pipelines' steps included: Triton's repository index.
 
         Raises:
-            NeuroLatentError: as :meth:`optimize`; ``AccessDeniedError`` where the index is restricted, as it is by
-                ``neuro-latent serve``.
+            NeuroLatentError: as :meth:`optimize`; ``InvalidRequestError`` where it is a gateway; ``AccessDeniedError``
+                where the index is restricted, as it is by ``neuro-latent serve``.
 
         >>> [model.name for model in client.models() if model.ready]
         ['neuro_latent_optimizer', 'neuro_latent_optimizer_stream', 'feedback']
         """
         return run(self._ask(INDEX, timeout))
+
+    def adapters(self, *, timeout: float = HEALTH_TIMEOUT_S) -> tuple[ServedAdapter, ...]:
+        """The adapters that the server has loaded, ``default`` first. One token is written to find out.
+
+        Raises:
+            NeuroLatentError: as :meth:`optimize`.
+
+        >>> client.adapters()[0]
+        ServedAdapter(name='default', version='fake-1')
+        """
+        return run(self._adapters(timeout))
 
     def load_adapters(self, *, timeout: float = LOAD_TIMEOUT_S) -> None:
         """Have the server load the newest set of adapters in its repository; returns when it answers from it.
@@ -265,8 +278,9 @@ class Client(BaseClient):
         Requests go on meanwhile, each by the old set or by the new one. ``neuro-latent adapters`` writes such sets.
 
         Raises:
-            NeuroLatentError: the set cannot be loaded, or the server does not load models for this client; the old set
-                stays. One that ``neuro-latent serve`` has started loads them for ``neuro-latent adapters``.
+            NeuroLatentError: the set cannot be loaded, or the server does not load models for this client (a gateway
+                for none); the old set stays. One that ``neuro-latent serve`` has started loads them for
+                ``neuro-latent adapters``.
         """
         run(self._ask(LOAD_ADAPTERS, timeout))
 

@@ -30,7 +30,16 @@ class InvalidRequestError(NeuroLatentError, InvalidInput):
 
 
 class ServerUnavailableError(NeuroLatentError):
-    """No server answers at the address, the connection was lost, or the server is too busy to take the request."""
+    """No server answers at the address, the connection was lost, or the server is too busy to take the request.
+
+    Attributes:
+        retry_after_s: seconds after which the server wants to be asked again; ``inf`` where waiting is no use, None
+            where nobody says.
+    """
+
+    def __init__(self, message: str, *, request_id: str | None = None, retry_after_s: float | None = None) -> None:
+        super().__init__(message, request_id=request_id)
+        self.retry_after_s = retry_after_s
 
 
 class DeadlineError(NeuroLatentError, TimeoutError):

@@ -1,12 +1,23 @@
 """What a client gives back: frozen records."""
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from .errors import NeuroLatentError
 
 
 @dataclass(frozen=True, slots=True)
-class GeneratedSequence:
+class _Record:
+    """What all of them can do."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields by name, as ``--json`` of the command line prints them; those of sequences too."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedSequence(_Record):
     """One enhanced prompt.
 
     Attributes:
@@ -27,14 +38,15 @@ class GeneratedSequence:
 
 
 @dataclass(frozen=True, slots=True)
-class Optimization:
+class Optimization(_Record):
     """The answer to one raw prompt. It has the fields of its first sequence too.
 
     Attributes:
         truncated: the raw prompt was longer than what the models read.
         model_version: the version of the adapter that answered, as the server names it.
         elapsed_ms: from the call to the whole answer, measured by the client, in milliseconds.
-        transport: ``grpc``, ``http`` or ``fake``.
+        request_id: the id of the request, to name the answer by in feedback; that of the gateway's own where it asked.
+        transport: ``grpc`` or ``http``, ``rest`` by a gateway, or ``fake``.
         first_piece_ms: from the call to the first piece of text, in milliseconds; None where it was not streamed.
     """
 
@@ -78,7 +90,7 @@ class Optimization:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(_Record):
     """A piece of streamed text; nothing that was sent is ever taken back.
 
     Attributes:
@@ -90,7 +102,7 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Feedback:
+class Feedback(_Record):
     """What the server says of feedback: it is on disk.
 
     Attributes:
@@ -124,7 +136,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class ServedModel:
+class ServedModel(_Record):
     """One version of one model that a server has.
 
     Attributes:
@@ -138,14 +150,27 @@ class ServedModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Health:
+class ServedAdapter(_Record):
+    """One adapter that a server has loaded.
+
+    Attributes:
+        name: to choose it by, as the option ``adapter``; ``default`` answers where none is chosen.
+        version: what its answers bear as ``model_version``.
+    """
+
+    name: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Health(_Record):
     """The state of a server.
 
     Attributes:
-        live: a Triton server answers.
+        live: a Triton server answers, or a gateway.
         ready: it is ready, and so are both models of the Neuro-Latent Optimizer.
-        model_version: Triton's newest version number of the unary model, None when it cannot be had. (The version of
-            the adapter itself comes with every answer: :attr:`Optimization.model_version`.)
+        model_version: Triton's newest version number of the unary model, None when it cannot be had, as
+            from a gateway. (The versions of the adapters: :meth:`Client.adapters`.)
         problem: why it is not ready, "" when it is.
         elapsed_ms: the time the check took, in milliseconds.
     """

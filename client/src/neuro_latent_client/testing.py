@@ -9,9 +9,10 @@
 """
 
 import asyncio
+import json
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field, replace
 from typing import Any, Final, Literal
@@ -24,6 +25,7 @@ from ._failures import Failures, names_unknown_model
 from ._request import InferRequest, Scalar
 from .async_client import AsyncClient
 from .client import Client
+from .errors import NeuroLatentError
 from .results import GeneratedSequence, ServedModel
 from .transports.base import A, Question, Tensors
 
@@ -110,7 +112,7 @@ class FakeServer:
         if failure and not after:
             raise failure
         name = self._adapter(request)
-        if name not in self.adapters:
+        if name not in (*self.adapters, protocol.EVERY_ADAPTER):
             raise Failure("invalid", f"adapter {name!r} is not known here; known are {', '.join(self.adapters)}")
 
         def responses() -> Iterator[Tensors]:
@@ -127,7 +129,8 @@ class FakeServer:
             yield self._store(request.inputs)
             return
         n = int(request.inputs.get("num_return_sequences", 1))
-        version = self.adapters[self._adapter(request)]
+        name = self._adapter(request)
+        version = json.dumps(dict(self.adapters)) if name == protocol.EVERY_ADAPTER else self.adapters[name]
         answer = self._answer(request.inputs)
         if request.model == protocol.UNARY_MODEL:
             yield _outputs(answer, n, version)
@@ -202,7 +205,11 @@ def _errors(failures: Failures) -> Iterator[None]:
         text = str(failure)
         if names_unknown_model(text):
             raise failures.model_not_found(text) from None
-        errors = {"invalid": failures.invalid, "busy": failures.unavailable, "denied": failures.denied}
+        errors: dict[str, Callable[[str], NeuroLatentError]] = {
+            "invalid": failures.invalid,
+            "busy": failures.unavailable,
+            "denied": failures.denied,
+        }
         raise errors.get(failure.kind, failures.server)(text) from None
 
 

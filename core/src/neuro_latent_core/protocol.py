@@ -22,6 +22,10 @@ OPTION_TYPES: Final[dict[str, TritonType]] = {name: option.triton_type for name,
 ADAPTER: Final = "adapter"
 """Optional input, [B, 1]: the name of the adapter that answers; absent or "" is the server's default."""
 
+EVERY_ADAPTER: Final = "*"
+"""In place of an adapter's name: the default answers, and the output ``adapter_version`` names all adapters that are
+loaded: a JSON object of their versions by name. A server that has only the default gives its version alone."""
+
 INPUT_TYPES: Final[dict[str, TritonType]] = {RAW_PROMPT: "BYTES", **OPTION_TYPES, ADAPTER: "BYTES"}
 
 OUTPUT_TYPES: Final[dict[str, TritonType]] = {

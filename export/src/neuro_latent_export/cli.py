@@ -108,7 +108,7 @@ def export(
 
       python       brings ONNX Runtime with it, serves several adapters, and needs nothing else of Triton.
 
-      onnxruntime  Triton's own, as in NVIDIA's image; one adapter a repository. The same texts in fp32; in int8 other roundings.
+      onnxruntime  Triton's own, as in NVIDIA's image; one adapter a repository. The same texts in fp32.
 
       tensorrt     engines for the GPU at hand, made when the repository is exported; one adapter a repository. Needs
       TensorRT in the version of the Triton that will serve, and fp32, fp16 or bf16.

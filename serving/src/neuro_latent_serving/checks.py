@@ -5,7 +5,7 @@ import re
 from neuro_latent_core.errors import InvalidInput
 from neuro_latent_core.guard import is_blank
 from neuro_latent_core.limits import ADAPTER_NAME, MAX_ADAPTER_NAME, MAX_PROMPT_CHARACTERS
-from neuro_latent_core.protocol import ADAPTER, RAW_PROMPT
+from neuro_latent_core.protocol import ADAPTER, EVERY_ADAPTER, RAW_PROMPT
 
 NAMES_SHOWN = 10
 
@@ -32,6 +32,15 @@ def check_adapter(raw: bytes | str) -> str:
             f"with a letter or a digit, not {text[: MAX_ADAPTER_NAME + 1]!r}"
         )
     return text
+
+
+def asked_adapter(raw: bytes | str) -> str:
+    """The adapter that a request names, or :data:`EVERY_ADAPTER`.
+
+    Raises:
+        InvalidInput: it can be no name.
+    """
+    return EVERY_ADAPTER if raw in (EVERY_ADAPTER, EVERY_ADAPTER.encode()) else check_adapter(raw)
 
 
 def unknown_adapter(name: str, known: list[str]) -> InvalidInput:

@@ -18,7 +18,7 @@ class BlockingClient:
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever)
         self.thread.start()
-        for name in ("optimize", "optimize_many", "feedback", "health", "models", "close"):
+        for name in ("optimize", "optimize_many", "feedback", "health", "models", "adapters", "close"):
             setattr(self, name, self._blocking(getattr(self.client, name)))
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:

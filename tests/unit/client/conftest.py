@@ -1,18 +1,21 @@
 """Clients of three servers that one script moves: fake Tritons over gRPC and HTTP, and the client's own fake."""
 
+import os
 import threading
 from collections.abc import Iterator
 from concurrent import futures
 from functools import partial
 from http.server import ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-import stamina
 from tritonclient.grpc import service_pb2_grpc
 
-from neuro_latent_client import AsyncClient, Client
+from neuro_latent_client import AsyncClient, Client, _retry
+from neuro_latent_serving.gateway.config import GatewayConfig
+from neuro_latent_serving.gateway.server import GatewayServer
 from tests.unit.client.blocking import BlockingClient
 from tests.unit.client.fake_triton import GrpcServicer, HttpHandler, Script, response
 
@@ -49,12 +52,21 @@ def http_url(script: Script) -> Iterator[str]:
     server.server_close()
 
 
-@pytest.fixture(params=["grpc", "http"])
+@pytest.fixture
+def rest_url(script: Script) -> Iterator[str]:
+    """A real gateway in front of the fake."""
+    config = GatewayConfig(port=0, log_file=Path(os.devnull))
+    with GatewayServer(config, lambda: script.async_client(retries=0)) as server:
+        server.start()
+        yield server.url
+
+
+@pytest.fixture(params=["grpc", "http", "rest"])
 def url(request: pytest.FixtureRequest) -> str:
     return str(request.getfixturevalue(f"{request.param}_url"))
 
 
-@pytest.fixture(params=["grpc", "http", "fake"])
+@pytest.fixture(params=["grpc", "http", "rest", "fake"])
 def transport(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -82,6 +94,5 @@ def client(make_client: Any) -> Iterator[Any]:
 
 
 @pytest.fixture(autouse=True)
-def no_waiting_between_attempts() -> Iterator[None]:
-    with stamina.set_testing(True, attempts=10, cap=True):
-        yield
+def no_waiting_between_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_retry, "FIRST_WAIT_S", 0.0)

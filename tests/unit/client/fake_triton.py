@@ -60,7 +60,9 @@ class Script(FakeServer):
         if request.model == protocol.STREAM_MODEL:
             yield from self.responses
         elif request.model == protocol.UNARY_MODEL:
-            yield self.answer or self.unary(request.inputs)
+            whole = self.answer or self.unary(request.inputs)
+            every = request.inputs.get(protocol.ADAPTER) == protocol.EVERY_ADAPTER
+            yield {**whole, "adapter_version": [json.dumps(self.adapters)]} if every else whole
         else:
             yield from super().respond(request)
 

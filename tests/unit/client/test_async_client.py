@@ -92,6 +92,7 @@ def test_many_that_are_cancelled_stop_together(async_client, script):
     assert len(script.requests) == 4
 
 
+@pytest.mark.parametrize("transport", ["grpc", "http", "fake"], indirect=True)
 def test_streams_left_early_are_not_cancelled_as_calls(async_client, script, make_response):
     script.delay_s = 0.02
     script.responses = [make_response("word ")] * 200

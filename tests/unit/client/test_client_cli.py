@@ -25,6 +25,9 @@ from tests.cases import case
 
 pytestmark = pytest.mark.slow
 
+with_triton = pytest.mark.parametrize("url", ["grpc", "http"], indirect=True)
+"""Of what a gateway does not pass on, or says in words of its own."""
+
 
 @pytest.fixture
 def run(monkeypatch):
@@ -152,7 +155,7 @@ def test_json_is_the_last_line_on_stdout(run, url, stream):
 
 
 def test_optimize_passes_every_option(run, url, script):
-    words = "--max-length 9 --num-return-sequences 2 --temperature 0.5 --top-k 3 --top-p 0.5 --num-beams 2"
+    words = "--max-length 9 --num-return-sequences 2 --temperature 0.5 --top-k 3 --top-p 0.5 --num-beams 1"
     more = "--length-penalty 0.5 --seed 7 --deadline-ms 5000 --min-confidence 0.5"
     result = run("optimize", "x", "--url", url, *words.split(), *more.split(), "--timeout", 5)
     assert result.exit_code == 0
@@ -165,7 +168,7 @@ def test_optimize_passes_every_option(run, url, script):
         "temperature": 0.5,
         "top_k": 3,
         "top_p": 0.5,
-        "num_beams": 2,
+        "num_beams": 1,
         "length_penalty": 0.5,
         "seed": 7,
         "min_confidence": 0.5,
@@ -227,6 +230,7 @@ def test_a_file_of_prompts(run, url, rows, tmp_path):
     assert len(result.stdout.splitlines()) == 6
 
 
+@with_triton
 def test_a_file_is_resumed(run, url, rows, tmp_path, script):
     output = tmp_path / "out.jsonl"
     script.fail("internal", "boom", times=2)
@@ -413,6 +417,7 @@ def test_other_distributions_add_commands_to_feedback(run, monkeypatch):
     assert " shout " in run("feedback", "--help").stdout
 
 
+@with_triton
 def test_the_api_key_may_come_from_the_environment(run, url, script):
     assert run("optimize", "x", "--url", url, env={"NEURO_LATENT_API_KEY": "s3cret"}).exit_code == 0
     assert script.requests[0].headers["authorization"] == "Bearer s3cret"
@@ -439,6 +444,7 @@ def test_the_url_may_come_from_the_environment(run, url):
     [("invalid", "max_length: 0 is not in 1..512", 2), ("busy", "the queue is full", 1), ("internal", "boom", 1)],
 )
 @pytest.mark.parametrize("extra", [[], ["--stream"], ["--json"]])
+@with_triton
 def test_errors_are_one_line_and_an_exit_code(run, url, script, kind, text, exit_code, extra):
     script.fail(kind, text, times=9)
     result = run("optimize", "x", "--url", url, *extra)
@@ -482,7 +488,8 @@ def test_health_exit_code_tells_readiness(run, url, script):
     result = run("health", "--url", url, "--json")
     assert result.exit_code == 1
     state = json.loads(result.stdout)
-    assert (state["live"], state["ready"], state["problem"]) == (True, False, "the server is not ready")
+    assert (state["live"], state["ready"]) == (True, False)
+    assert "not ready" in state["problem"]
 
 
 def test_health_of_nobody(run):
@@ -547,7 +554,7 @@ def ended(process):
         pytest.fail(f"it still ran 15 seconds later: {process.communicate()}")
 
 
-def test_interrupting_a_stream_cancels_it(url, script, make_response):
+def test_interrupting_a_stream_cancels_it(url, script, make_response, request):
     script.responses, script.delay_s = [make_response("word ")] * 400, 0.02
     command = interruptible("optimize", "x", "--url", url, "--stream")
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -556,6 +563,9 @@ def test_interrupting_a_stream_cancels_it(url, script, make_response):
         errors = ended(process)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
+    until = time.monotonic() + 5
+    while "rest" in request.node.name and not script.cancelled and time.monotonic() < until:  # told by the connection
+        time.sleep(0.01)
     assert script.cancelled
 
 

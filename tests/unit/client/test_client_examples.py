@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from stamina import instrumentation
 
 import neuro_latent_client
 from neuro_latent_client.testing import FakeServer
@@ -38,16 +37,14 @@ def server():
 
 @pytest.fixture
 def names(server):
-    """What the examples take for granted: clients, a server at every address, and no log on the standard output."""
-    instrumentation.set_on_retry_hooks([])
-    yield {
+    """What the examples take for granted: clients, and a server at every address."""
+    return {
         "asyncio": asyncio,
         "client": server.client(),
         "async_client": server.async_client(),
         "Client": lambda url, **settings: server.client(url=url, **settings),
         "AsyncClient": lambda url, **settings: server.async_client(url=url, **settings),
     }
-    instrumentation.set_on_retry_hooks(None)
 
 
 @pytest.mark.filterwarnings("ignore")  # of the libraries that the extras import
@@ -62,7 +59,7 @@ def test_examples_in_docstrings(name, names):
 
 def test_every_public_method_of_the_client_has_an_example():
     documented = [neuro_latent_client.Client, neuro_latent_client.AsyncClient, neuro_latent_client.OptimizationStream]
-    methods = ["optimize", "optimize_many", "stream", "feedback", "health", "models"]
+    methods = ["optimize", "optimize_many", "stream", "feedback", "health", "models", "adapters"]
     documented += [getattr(neuro_latent_client.Client, name) for name in methods]
     assert all(">>>" in thing.__doc__ for thing in documented)
     assert all(hasattr(neuro_latent_client.AsyncClient, name) for name in methods)

@@ -9,6 +9,7 @@ from neuro_latent_client import (
     Optimization,
     Piece,
     Progress,
+    ServedAdapter,
     ServedModel,
     TlsConfig,
 )
@@ -53,8 +54,10 @@ def use(client: Client) -> None:
     client.feedback(answer.request_id, -1, raw_prompt="x", enhanced_prompt="y", idempotency_key=feedback.feedback_id)
     health: Health = client.health()
     models: tuple[ServedModel, ...] = client.models()
+    adapters: tuple[ServedAdapter, ...] = client.adapters()
     client.load_adapters(timeout=30.0)
-    print(health.ready, [model.name for model in models], client.optimize("Create a function", adapter="team").text)
+    print(health.ready, [model.name for model in models], [adapter.version for adapter in adapters])
+    print(result.to_dict()["model_version"], client.optimize("Create a function", adapter="team").text)
 
 
 async def use_async(client: AsyncClient) -> None:
@@ -69,4 +72,5 @@ async def use_async(client: AsyncClient) -> None:
         health: Health = await client.health()
         models: tuple[ServedModel, ...] = await client.models()
         await client.load_adapters()
+        print((await client.adapters())[0].to_dict())
         print(answer.text, feedback.created, health.ready, [model.version for model in models])

@@ -68,7 +68,7 @@ def optimize_file(
 def _row(row: Row, outcome: Optimization | NeuroLatentError) -> Row:
     if isinstance(outcome, NeuroLatentError):
         return {**row, "error": type(outcome).__name__, "message": str(outcome), "request_id": outcome.request_id}
-    return {**row, "enhanced_prompt": outcome.text, **dataclasses.asdict(outcome)}
+    return {**row, "enhanced_prompt": outcome.text, **outcome.to_dict()}
 
 
 def _read(path: Path) -> Iterator[Row]:

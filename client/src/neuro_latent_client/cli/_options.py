@@ -1,6 +1,8 @@
 """What the commands share: options, the connection to a server, and how they tell its errors."""
 
 import inspect
+import json
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,16 +11,18 @@ from typing import Annotated, Any
 import typer
 
 from neuro_latent_client._endpoint import DEFAULT_URL as DEFAULT_URL
+from neuro_latent_client._endpoint import URL_VARIABLE
 from neuro_latent_client.async_client import AsyncClient
 from neuro_latent_client.client import Client
 from neuro_latent_client.errors import InvalidRequestError, NeuroLatentError
+from neuro_latent_client.results import Feedback, Health, Optimization
 from neuro_latent_client.tls import TlsConfig
 from neuro_latent_core.command_line import fail
 from neuro_latent_core.options import OPTIONS, Option
 
 from ._interrupt import cancelled_by_interrupt
 
-Url = Annotated[str, typer.Option(envvar="NEURO_LATENT_URL", help="The server: grpc://HOST:PORT or http://HOST:PORT.")]
+Url = Annotated[str, typer.Option(envvar=URL_VARIABLE, help="Triton or gateway: grpc://HOST:PORT or http://HOST:PORT.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON line, last on stdout.")]
 ApiKey = Annotated[str | None, typer.Option(envvar="NEURO_LATENT_API_KEY", help="Sent as Authorization: Bearer.")]
 Ca = Annotated[str | None, typer.Option(help="PEM file of the authorities to trust, for grpcs and https.")]
@@ -49,6 +53,11 @@ def _help(option: Option) -> str:
     return f"{option.help[0].upper()}{option.help[1:]}.{default}"
 
 
+def print_json(result: Optimization | Feedback | Health) -> None:
+    """The line of ``--json``."""
+    typer.echo(json.dumps(result.to_dict(), ensure_ascii=False))
+
+
 @dataclass(frozen=True, slots=True)
 class ConnectionOptions:
     """What the options say of the server."""
@@ -71,9 +80,7 @@ class ConnectionOptions:
         return AsyncClient(self.url, **self._settings())
 
     def _settings(self) -> dict[str, Any]:
-        from stamina import instrumentation
-
-        instrumentation.set_on_retry_hooks([])  # else each retry is logged between the lines of the answer
+        logging.getLogger("neuro_latent_client").setLevel(logging.ERROR)  # no retry between the lines of the answer
         has_tls = any((self.ca, self.certificate, self.key))
         tls = TlsConfig(self.ca, self.certificate, self.key) if has_tls else None
         return {"timeout": self.timeout, "api_key": self.api_key, "tls": tls}

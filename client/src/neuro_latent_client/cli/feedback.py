@@ -1,6 +1,5 @@
 """``neuro-latent feedback``: say how good an answer was. What follows it comes from other distributions."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,7 +11,19 @@ from neuro_latent_client.options import FeedbackDetails
 from neuro_latent_core.cli import FeedbackGroup
 from neuro_latent_core.encoding import decode
 
-from ._options import DEFAULT_URL, ApiKey, Ca, Certificate, ConnectionOptions, Json, Key, Timeout, Url, errors_as_lines
+from ._options import (
+    DEFAULT_URL,
+    ApiKey,
+    Ca,
+    Certificate,
+    ConnectionOptions,
+    Json,
+    Key,
+    Timeout,
+    Url,
+    errors_as_lines,
+    print_json,
+)
 
 _OF_THE_ANSWER = ("request_id", "raw_prompt", "enhanced_prompt", "model_version")
 
@@ -65,7 +76,7 @@ def send(
         with ConnectionOptions(url, api_key, ca, certificate, key, timeout).client() as client:
             result = client.feedback(request_id or known.get("request_id") or "", rating, **details)
     if as_json:
-        typer.echo(json.dumps(dataclasses.asdict(result), ensure_ascii=False))
+        print_json(result)
     else:
         typer.echo(f"{result.feedback_id} {'stored' if result.created else 'was stored before; nothing was changed'}")
 

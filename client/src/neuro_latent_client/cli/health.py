@@ -1,14 +1,23 @@
 """``neuro-latent health``."""
 
-import dataclasses
-import json
 from typing import Annotated
 
 import typer
 
 from neuro_latent_core.command_line import note
 
-from ._options import DEFAULT_URL, ApiKey, Ca, Certificate, ConnectionOptions, Json, Key, Url, errors_as_lines
+from ._options import (
+    DEFAULT_URL,
+    ApiKey,
+    Ca,
+    Certificate,
+    ConnectionOptions,
+    Json,
+    Key,
+    Url,
+    errors_as_lines,
+    print_json,
+)
 
 
 def health(
@@ -24,7 +33,7 @@ def health(
     with errors_as_lines(), ConnectionOptions(url, api_key, ca, certificate, key).client() as client:
         state = client.health(timeout=timeout)
     if as_json:
-        typer.echo(json.dumps(dataclasses.asdict(state), ensure_ascii=False))
+        print_json(state)
     else:
         typer.echo(f"{state.url} {'ready' if state.ready else 'live, not ready' if state.live else 'not live'}")
         if state.problem:

@@ -1,7 +1,5 @@
 """``neuro-latent optimize``."""
 
-import dataclasses
-import json
 import os
 import sys
 from pathlib import Path
@@ -28,6 +26,7 @@ from ._options import (
     Timeout,
     Url,
     errors_as_lines,
+    print_json,
     takes_request_options,
 )
 
@@ -84,7 +83,7 @@ def optimize(
             else:
                 answer = client.optimize(prompt, **options)
     if as_json:
-        typer.echo(json.dumps(dataclasses.asdict(answer), ensure_ascii=False))
+        print_json(answer)
         return
     if not stream:
         _write("\n\n".join(_shown(answer.raw_prompt, sequence, diff=diff) for sequence in answer.sequences) + "\n")

@@ -31,6 +31,8 @@ UNARY_VERSIONS: Question[list[str]] = Question("model_versions", protocol.UNARY_
 INDEX: Question[tuple[ServedModel, ...]] = Question("index")
 LOAD_ADAPTERS: Question[None] = Question("load", protocol.PROJECTOR_MODEL)
 
+CONNECT_TIMEOUT_S: Final = 5.0
+"""How long a connection may take, so that a server that is off the network is told of in seconds."""
 LOAD_TIMEOUT_S: Final = 120.0
 """A model of real size takes seconds to load, more on a busy machine."""
 CANCEL_TIMEOUT_S: Final = 1.0
@@ -55,7 +57,9 @@ class Transport(Protocol):
     on first use, in that loop.
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What answers bear as ``transport``."""
 
     async def infer(self, request: InferRequest) -> Tensors: ...
 

@@ -27,7 +27,7 @@ from .._request import WIRE_TYPES, InferRequest, Scalar
 from ..errors import NeuroLatentError
 from ..results import ServedModel
 from ..tls import TlsConfig
-from .base import CANCEL_TIMEOUT_S, A, Question, ResponseStream, Tensors
+from .base import CANCEL_TIMEOUT_S, CONNECT_TIMEOUT_S, A, Question, ResponseStream, Tensors
 
 END_S: Final = 2.0
 """How long a stream that was closed may take to end before its call is cancelled."""
@@ -264,6 +264,7 @@ def _make_channel(grpc_like: Any, settings: Settings) -> Any:
     options = [
         ("grpc.max_send_message_length", -1),  # no limit here: the server has its own
         ("grpc.max_receive_message_length", -1),
+        ("grpc.min_reconnect_backoff_ms", int(CONNECT_TIMEOUT_S * 1000)),  # of an attempt, in spite of its name
         ("grpc.initial_reconnect_backoff_ms", 100),  # else no retry meets a server that has just come back
         ("grpc.max_reconnect_backoff_ms", 1000),  # a server that comes back is found within a second
         ("grpc.enable_http_proxy", 0 if endpoint.is_loopback else 1),

@@ -1,35 +1,101 @@
-"""HTTP, on a pool of connections: KServe's JSON for one answer, Triton's ``generate_stream`` (server-sent events) for a
-stream."""
+"""HTTP, on a pool of connections; a stream comes as server-sent events."""
 
 import asyncio
 import contextlib
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 import httpx2
 
 from neuro_latent_core import protocol
 
 from .._endpoint import Settings
-from .._failures import Failures, names_unknown_model
+from .._failures import Failures
 from .._request import WIRE_TYPES, InferRequest
 from ..errors import NeuroLatentError
 from ..results import ServedModel
-from .base import CANCEL_TIMEOUT_S, A, Question, ResponseStream, Tensors
+from ._http_api import Api, Questions, check_ok, error_of, is_ok, is_problem, json_reader, reading, reason
+from .base import CANCEL_TIMEOUT_S, CONNECT_TIMEOUT_S, A, Question, ResponseStream, Tensors
+from .rest import RestApi
+
+LIVE_PATH: Final = "/v2/health/live"
+"""Of Triton; a gateway has no such path, and says so by a problem."""
+
+
+_QUESTIONS: Final[Questions] = {
+    "live": ("GET", LIVE_PATH, is_ok),
+    "ready": ("GET", "/v2/health/ready", is_ok),
+    "model_ready": ("GET", "/v2/models/{}/ready", is_ok),
+    "model_versions": (
+        "GET",
+        "/v2/models/{}",
+        json_reader(lambda answer: [str(version) for version in answer["versions"]]),
+    ),
+    "index": (
+        "POST",
+        "/v2/repository/index",
+        json_reader(
+            lambda answer: tuple(
+                ServedModel(m["name"], m.get("version", ""), m.get("state") == "READY", m.get("reason", ""))
+                for m in answer
+            )
+        ),
+    ),
+    "load": ("POST", "/v2/repository/models/{}/load", check_ok),
+}
+
+
+class TritonApi:
+    """KServe's JSON for one answer, Triton's ``generate_stream`` for a stream."""
+
+    name = "http"
+    questions = _QUESTIONS
+
+    def message(self, request: InferRequest, *, stream: bool) -> tuple[str, str, Any]:
+        body: Mapping[str, object] = request.inputs
+        if not stream:
+            inputs = [
+                {"name": name, "datatype": WIRE_TYPES[name], "shape": [1, 1], "data": [value]}
+                for name, value in request.inputs.items()
+            ]
+            body = {"inputs": inputs}
+        path = f"/v2/models/{request.model}/{'generate_stream' if stream else 'infer'}"
+        return "POST", path, {"id": request.request_id, **body}
+
+    tensors = staticmethod(json_reader(lambda answer: {output["name"]: output["data"] for output in answer["outputs"]}))
+
+    def responses(self, event: httpx2.ServerSentEvent, failures: Failures) -> list[Tensors]:
+        with reading(failures):
+            fields: dict[str, Any] = json.loads(event.data)
+            error = fields.get("error")
+            tensors: Tensors = {
+                name: value if isinstance(value, list) else [value]
+                for name, value in fields.items()
+                if name in protocol.STREAM_OUTPUT_TYPES
+            }
+        if error is not None:
+            raise failures.without_status(str(error))
+        return [tensors]
+
+
+TRITON: Final = TritonApi()
+GATEWAY: Final = RestApi()
 
 
 class HttpTransport:
-    """A pool of connections that threads share."""
+    """A pool of connections that threads share, to a Triton or to a gateway: the first call finds out which."""
 
-    name = "http"
     _library: Any = httpx2.Client
 
     def __init__(self, settings: Settings) -> None:
         endpoint = settings.endpoint
         self._address = endpoint.url
+        self._known_api: Api | None = None
+        self._streams: WeakValueDictionary[str, _ResponseStream | _AsyncResponseStream] = WeakValueDictionary()
         self._http: Any = self._library(
             base_url=f"{endpoint.scheme}://{endpoint.netloc}{endpoint.path}",
             headers=dict(settings.headers),
@@ -38,63 +104,79 @@ class HttpTransport:
             verify=settings.tls.context() if settings.tls else True,
         )
 
+    @property
+    def name(self) -> str:
+        return (self._known_api or TRITON).name
+
     async def infer(self, request: InferRequest) -> Tensors:
-        inputs = [
-            {"name": name, "datatype": WIRE_TYPES[name], "shape": [1, 1], "data": [value]}
-            for name, value in request.inputs.items()
-        ]
         failures = Failures.of(self._address, request)
-        return _read_tensors(await self._post(request, "infer", {"inputs": inputs}, failures), failures)
+        api = await self._api(request.remaining_s, failures)
+        return api.tensors(await self._post(api, request, failures), failures)
 
     async def stream(self, request: InferRequest) -> ResponseStream:
         failures = Failures.of(self._address, request)
-        response = await self._post(request, "generate_stream", request.inputs, failures, stream=True)
+        api = await self._api(request.remaining_s, failures)
+        response = await self._post(api, request, failures, stream=True)
         if response.status_code != 200:  # the answer is the error that stands in place of a stream
-            raise _stream_error(response, failures)
-        return self._responses(response, request, failures)
+            if response.headers.get("content-type", "").startswith("text/event-stream"):
+                raise failures.without_status(reason(response))
+            raise error_of(response, failures)
+        responses = self._responses(api, response, request, failures)
+        self._streams[request.request_id] = responses
+        return responses
 
     async def cancel(self, request_id: str) -> None:
+        if self._known_api is GATEWAY:  # which cancels what is asked over a connection that is closed
+            if responses := self._streams.get(request_id):
+                await responses.close()
+            return
         failures = Failures(self._address, CANCEL_TIMEOUT_S, protocol.CANCEL_MODEL)
-        request = self._http.build_request(
-            "POST",
-            f"/v2/models/{protocol.CANCEL_MODEL}/generate_stream",
-            json={protocol.CANCEL_INPUT: request_id},
-            timeout=CANCEL_TIMEOUT_S,
-        )
+        path = f"/v2/models/{protocol.CANCEL_MODEL}/generate_stream"
         # RuntimeError: the pool is closed already.
         with contextlib.suppress(NeuroLatentError, RuntimeError):
-            await self._send(request, CANCEL_TIMEOUT_S, failures)
+            await self._request("POST", path, {protocol.CANCEL_INPUT: request_id}, CANCEL_TIMEOUT_S, failures)
 
     async def ask(self, question: Question[A], timeout_s: float) -> A:
-        method, path, read = _QUESTIONS[question.about]
         failures = Failures(self._address, timeout_s, question.model)
-        request = self._http.build_request(
-            method, path.format(question.model), json={} if method == "POST" else None, timeout=timeout_s
-        )
-        answer: A = read(await self._send(request, timeout_s, failures), failures)
+        method, path, read = (await self._api(timeout_s, failures)).questions[question.about]
+        body: dict[str, object] | None = {} if method == "POST" else None
+        answer: A = read(await self._request(method, path.format(question.model), body, timeout_s, failures), failures)
         return answer
 
     async def close(self) -> None:
         self._http.close()
 
+    async def _api(self, timeout_s: float, failures: Failures) -> Api:
+        """The API that the server has; one that does not say so now is asked again in the next call."""
+        if self._known_api is None:
+            response = await self._request("GET", LIVE_PATH, None, timeout_s, failures)
+            if response.status_code == 200:
+                self._known_api = TRITON
+            elif response.status_code == 404 and is_problem(response):
+                self._known_api = GATEWAY
+        return self._known_api or TRITON
+
     async def _post(
+        self, api: Api, request: InferRequest, failures: Failures, *, stream: bool = False
+    ) -> httpx2.Response:
+        method, path, body = api.message(request, stream=stream)
+        headers = {"x-request-id": request.request_id, **request.headers}
+        return await self._request(method, path, body, request.remaining_s, failures, headers, stream=stream)
+
+    async def _request(
         self,
-        request: InferRequest,
-        verb: str,
-        body: Mapping[str, object],
+        method: str,
+        path: str,
+        body: Any,
+        timeout_s: float,
         failures: Failures,
+        headers: Mapping[str, str] | None = None,
         *,
         stream: bool = False,
     ) -> httpx2.Response:
-        timeout_s = request.remaining_s
-        message = self._http.build_request(
-            "POST",
-            f"/v2/models/{request.model}/{verb}",
-            json={"id": request.request_id, **body},
-            headers=dict(request.headers),
-            timeout=timeout_s,
-        )
-        return await self._send(message, timeout_s, failures, stream=stream)
+        timeout = httpx2.Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S))
+        request = self._http.build_request(method, path, json=body, headers=headers, timeout=timeout)
+        return await self._send(request, timeout_s, failures, stream=stream)
 
     async def _send(
         self, request: httpx2.Request, timeout_s: float, failures: Failures, *, stream: bool = False
@@ -107,8 +189,10 @@ class HttpTransport:
                     response.read()
             return response
 
-    def _responses(self, response: httpx2.Response, request: InferRequest, failures: Failures) -> ResponseStream:
-        return _ResponseStream(response, request, failures)
+    def _responses(
+        self, api: Api, response: httpx2.Response, request: InferRequest, failures: Failures
+    ) -> "_ResponseStream | _AsyncResponseStream":
+        return _ResponseStream(api, response, request, failures)
 
 
 class AsyncHttpTransport(HttpTransport):
@@ -130,14 +214,18 @@ class AsyncHttpTransport(HttpTransport):
                     await response.aread()
             return response
 
-    def _responses(self, response: httpx2.Response, request: InferRequest, failures: Failures) -> ResponseStream:
-        return _AsyncResponseStream(response, request, failures)
+    def _responses(
+        self, api: Api, response: httpx2.Response, request: InferRequest, failures: Failures
+    ) -> "_AsyncResponseStream":
+        return _AsyncResponseStream(api, response, request, failures)
 
 
 class _ResponseStream:
-    """The events of one ``generate_stream`` response."""
+    """The responses that the events of one streamed answer bring."""
 
-    def __init__(self, response: httpx2.Response, request: InferRequest, failures: Failures) -> None:
+    def __init__(self, api: Api, response: httpx2.Response, request: InferRequest, failures: Failures) -> None:
+        self._api = api
+        self._ready: list[Tensors] = []
         self._response = response
         self._events = iter(httpx2.EventSource(response))
         self._failures = failures
@@ -149,6 +237,12 @@ class _ResponseStream:
         self._timer.start()
 
     async def __anext__(self) -> Tensors:
+        while self._closed or not self._ready:
+            self._ready = self._api.responses(self._next(), self._failures)
+        return self._ready.pop(0)
+
+    def _next(self) -> httpx2.ServerSentEvent:
+        """The next event. Raises StopAsyncIteration at the end."""
         try:
             with network(self._failures):
                 event = next(self._events, None)
@@ -161,7 +255,7 @@ class _ResponseStream:
         if self._closed or event is None:
             self._timer.cancel()
             raise StopAsyncIteration
-        return _read_event(event.data, self._failures)
+        return event
 
     async def close(self) -> None:
         self._closed = True
@@ -185,7 +279,9 @@ class _ResponseStream:
 class _AsyncResponseStream:
     """The same for an event loop."""
 
-    def __init__(self, response: httpx2.Response, request: InferRequest, failures: Failures) -> None:
+    def __init__(self, api: Api, response: httpx2.Response, request: InferRequest, failures: Failures) -> None:
+        self._api = api
+        self._ready: list[Tensors] = []
         self._response = response
         self._events = aiter(httpx2.EventSource(response))
         self._request = request
@@ -193,6 +289,11 @@ class _AsyncResponseStream:
         self._closed = False
 
     async def __anext__(self) -> Tensors:
+        while self._closed or not self._ready:
+            self._ready = self._api.responses(await self._next(), self._failures)
+        return self._ready.pop(0)
+
+    async def _next(self) -> httpx2.ServerSentEvent:
         try:
             with network(self._failures):
                 async with asyncio.timeout(self._request.remaining_s):
@@ -203,7 +304,7 @@ class _AsyncResponseStream:
             event = None
         if event is None:
             raise StopAsyncIteration
-        return _read_event(event.data, self._failures)
+        return event
 
     async def close(self) -> None:
         self._closed = True
@@ -215,6 +316,8 @@ def network(failures: Failures) -> Iterator[None]:
     """Turn what the HTTP library raises into this package's errors."""
     try:
         yield
+    except httpx2.ConnectTimeout as error:
+        raise failures.unreachable(CONNECT_TIMEOUT_S) from error
     except (httpx2.TimeoutException, TimeoutError) as error:
         raise failures.deadline() from error
     except httpx2.SSEError as error:
@@ -228,103 +331,3 @@ def network(failures: Failures) -> Iterator[None]:
         raise failures.unavailable(str(error)) from error
     except httpx2.HTTPError as error:
         raise failures.server(str(error)) from error
-
-
-def _read_event(data: str, failures: Failures) -> Tensors:
-    """One response of a stream, or the error in its place."""
-    with _reading(failures):
-        fields: dict[str, Any] = json.loads(data)
-        error = fields.get("error")
-        tensors: Tensors = {
-            name: value if isinstance(value, list) else [value]
-            for name, value in fields.items()
-            if name in protocol.STREAM_OUTPUT_TYPES
-        }
-    if error is not None:
-        raise failures.without_status(str(error))
-    return tensors
-
-
-def _is_ok(response: httpx2.Response, failures: Failures) -> bool:
-    return response.status_code == 200
-
-
-def _json_reader(read: Callable[[Any], A]) -> Callable[[httpx2.Response, Failures], A]:
-    """What reads a whole answer, by ``read`` of its JSON."""
-
-    def reader(response: httpx2.Response, failures: Failures) -> A:
-        _check_ok(response, failures)
-        with _reading(failures):
-            return read(response.json())
-
-    return reader
-
-
-def _check_ok(response: httpx2.Response, failures: Failures) -> None:
-    if response.status_code != 200:
-        raise _error_of(response, failures)
-
-
-_read_tensors: Final[Callable[[httpx2.Response, Failures], Tensors]] = _json_reader(
-    lambda answer: {output["name"]: output["data"] for output in answer["outputs"]}
-)
-_QUESTIONS: Final[dict[str, tuple[str, str, Callable[[httpx2.Response, Failures], Any]]]] = {
-    "live": ("GET", "/v2/health/live", _is_ok),
-    "ready": ("GET", "/v2/health/ready", _is_ok),
-    "model_ready": ("GET", "/v2/models/{}/ready", _is_ok),
-    "model_versions": (
-        "GET",
-        "/v2/models/{}",
-        _json_reader(lambda answer: [str(version) for version in answer["versions"]]),
-    ),
-    "index": (
-        "POST",
-        "/v2/repository/index",
-        _json_reader(
-            lambda answer: tuple(
-                ServedModel(m["name"], m.get("version", ""), m.get("state") == "READY", m.get("reason", ""))
-                for m in answer
-            )
-        ),
-    ),
-    "load": ("POST", "/v2/repository/models/{}/load", _check_ok),
-}
-"""For each question about the server: the method, the path with the model's place, and how the answer is read."""
-
-
-def _stream_error(response: httpx2.Response, failures: Failures) -> NeuroLatentError:
-    if response.headers.get("content-type", "").startswith("text/event-stream"):
-        return failures.without_status(_reason(response))
-    return _error_of(response, failures)
-
-
-@contextlib.contextmanager
-def _reading(failures: Failures) -> Iterator[None]:
-    """Turn an answer that is not the JSON of the contract into ServerError."""
-    try:
-        yield
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise failures.server(f"the answer is not what Triton writes ({type(error).__name__}: {error})") from error
-
-
-def _reason(response: httpx2.Response) -> str:
-    """The error text of a response: JSON, or one server-sent event with the same JSON, or what there is."""
-    text = response.text.strip()
-    with contextlib.suppress(ValueError, KeyError, TypeError):
-        return str(json.loads(text.removeprefix("data:"))["error"])
-    return text[:200] or response.reason_phrase
-
-
-def _error_of(response: httpx2.Response, failures: Failures) -> NeuroLatentError:
-    status, text = response.status_code, _reason(response)
-    if status == 404 or names_unknown_model(text):
-        return failures.model_not_found(text)
-    if status in (401, 403):
-        return failures.denied(text)
-    if status in (400, 413, 422):
-        return failures.invalid(text)
-    if status in (408, 504):
-        return failures.deadline()
-    if status in (429, 502, 503):
-        return failures.unavailable(text)
-    return failures.server(f"{text} (HTTP {status})")

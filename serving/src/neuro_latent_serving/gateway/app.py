@@ -38,6 +38,7 @@ from neuro_latent_serving.gateway.openai.upstream import Upstream
 from neuro_latent_serving.gateway.page import docs, page
 from neuro_latent_serving.gateway.problems import ProblemError
 from neuro_latent_serving.gateway.schemas import (
+    AdaptersResponse,
     FeedbackRequest,
     FeedbackResponse,
     FeedbackState,
@@ -171,6 +172,12 @@ async def _feedback_state(request: Request, client: AsyncClient) -> FeedbackStat
         request.state.noted["feedback"] = str(error)
         return "damaged" if problems.needs_operator(error) else "unavailable"
     return "ready"
+
+
+@router.get("/adapters", responses=problems.responses(401, 429, 500, 502, 503, 504))
+async def adapters(gateway: Shared, caller: Caller) -> AdaptersResponse:
+    """The adapters that are loaded, `default` first: names for the field `adapter` of a prompt."""
+    return AdaptersResponse.model_validate({"adapters": await gateway.client.adapters()})
 
 
 @router.head("/health", include_in_schema=False)

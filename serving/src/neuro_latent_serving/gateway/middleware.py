@@ -204,7 +204,7 @@ class AccessMiddleware:
         self._wrong = RateLimit(WRONG_KEYS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (scope["method"] == "POST" or scope["path"].startswith(OPENAI)):
+        if scope["type"] == "http" and (scope["method"] == "POST" or scope["path"].startswith((OPENAI, "/adapters"))):
             try:
                 scope["state"]["caller"] = self._authenticate(Request(scope))
             except ProblemError as error:

@@ -98,6 +98,19 @@ class OptimizeResponse(_Answer):
     elapsed_ms: float
 
 
+class Adapter(_Answer):
+    """A loaded adapter."""
+
+    name: str
+    version: str = Field(description="what its answers have as model_version")
+
+
+class AdaptersResponse(BaseModel):
+    """All that are loaded, `default` first."""
+
+    adapters: list[Adapter]
+
+
 class PieceEvent(_Answer):
     """A piece of text: the data of an event ``piece``."""
 

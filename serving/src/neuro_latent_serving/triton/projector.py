@@ -1,13 +1,14 @@
 """The trained step: one ONNX graph an adapter, and rows of any of them in one batch."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from neuro_latent_core.protocol import ADAPTER
-from neuro_latent_core.repository import ADAPTERS, GRAPH
-from neuro_latent_serving.checks import check_adapter, unknown_adapter
+from neuro_latent_core.protocol import ADAPTER, EVERY_ADAPTER
+from neuro_latent_core.repository import ADAPTERS, DEFAULT, GRAPH
+from neuro_latent_serving.checks import asked_adapter, unknown_adapter
 from neuro_latent_serving.repository.records import read_adapters
 from neuro_latent_serving.sessions import open_session
 from neuro_latent_serving.threads import default_threads
@@ -34,6 +35,9 @@ class ProjectorModel(BatchedModel):
         for session in self._sessions.values():  # so that the first requests do not pay for the first allocations
             (embedding,) = session.get_inputs()
             session.run(None, {embedding.name: np.ones([1, *embedding.shape[1:]], dtype=np.float32)})
+        self._names = list(records)
+        self._sessions[EVERY_ADAPTER] = self._sessions[DEFAULT]
+        self._versions[EVERY_ADAPTER] = json.dumps(self._versions)
 
     def read(self, request: Any) -> list[Array]:
         """Embeddings [B, E], and the names of their adapters [B].
@@ -41,9 +45,9 @@ class ProjectorModel(BatchedModel):
         Raises:
             InvalidInput: an input is missing, or there is no adapter of a name.
         """
-        names = [check_adapter(name) for name in required(request, ADAPTER)[:, 0]]
+        names = [asked_adapter(name) for name in required(request, ADAPTER)[:, 0]]
         if unknown := [name for name in names if name not in self._sessions]:
-            raise unknown_adapter(unknown[0], list(self._sessions))
+            raise unknown_adapter(unknown[0], self._names)
         return [required(request, "raw_embedding"), np.array(names, np.object_)]
 
     def run(self, inputs: list[Array]) -> dict[str, Array]:

@@ -10,9 +10,9 @@ import triton_python_backend_utils as pb_utils
 
 from neuro_latent_core.errors import InvalidInput
 from neuro_latent_core.options import OPTIONS, RequestOptions
-from neuro_latent_core.protocol import ADAPTER, RAW_PROMPT
+from neuro_latent_core.protocol import ADAPTER, EVERY_ADAPTER, RAW_PROMPT
 from neuro_latent_core.repository import DEFAULT
-from neuro_latent_serving.checks import check_adapter, check_prompt, unknown_adapter
+from neuro_latent_serving.checks import asked_adapter, check_prompt, unknown_adapter
 from neuro_latent_serving.tokenization import TextTokenizer
 from neuro_latent_serving.triton.messages import (
     bytes_tensor,
@@ -92,11 +92,11 @@ class TokenizerModel:
 
     def _adapter(self, raw: str | bytes) -> str:
         """The name of an adapter; where the projector is one graph it is never told which, so it is refused here."""
-        name = check_adapter(raw)
-        if name != DEFAULT and self._encoder is None:
+        name = asked_adapter(raw)
+        if name not in (DEFAULT, EVERY_ADAPTER) and self._encoder is None:
             raise InvalidInput(
                 f"{ADAPTER} must be left out: the server has a T5 that writes by itself, and no adapters"
             )
-        if name != DEFAULT and not self._several_adapters:
+        if name not in (DEFAULT, EVERY_ADAPTER) and not self._several_adapters:
             raise unknown_adapter(name, [DEFAULT])
         return name

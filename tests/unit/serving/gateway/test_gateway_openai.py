@@ -59,7 +59,7 @@ def test_our_own_model_answers_with_a_better_prompt(ask: Ask) -> None:
     found = say(client, model="neuro-latent", max_tokens=50, user="somebody")
     assert found.choices[0].message.content == BETTER
     assert (found.choices[0].finish_reason, found.usage.completion_tokens) == ("stop", 2)
-    assert [model.id for model in client.models.list()] == ["neuro-latent"]
+    assert [model.id for model in client.models.list()] == ["neuro-latent", "neuro-latent/default"]
 
 
 def test_it_streams(ask: Ask) -> None:
@@ -158,7 +158,7 @@ def test_images_stay_beside_the_text(ask: Ask, upstream: Upstream) -> None:
     assert upstream.last_text == [image, {"type": "text", "text": BETTER}]
 
 
-def test_responses_and_the_rest_of_the_api_pass_through(ask: Ask, upstream: Upstream) -> None:
+def test_responses_and_the_rest_of_the_api_pass_through(ask: Ask, upstream: Upstream, triton: FakeServer) -> None:
     client = ask(upstream=upstream.url)
     client.responses.create(model="large", input=RAW)
     assert upstream.bodies[-1]["input"] == BETTER
@@ -166,8 +166,10 @@ def test_responses_and_the_rest_of_the_api_pass_through(ask: Ask, upstream: Upst
     assert upstream.bodies[-1]["input"][0]["content"][0]["text"] == BETTER
     client.embeddings.create(model="small", input=RAW, encoding_format="float", extra_query={"a": "1"})
     assert upstream.bodies[-1] == {"model": "small", "input": RAW, "encoding_format": "float"}
-    assert [model.id for model in client.models.list()] == ["neuro-latent", "large"]
+    assert [model.id for model in client.models.list()] == ["neuro-latent", "neuro-latent/default", "large"]
     assert say(client, model="neuro-latent").choices[0].message.content == BETTER
+    triton.models.clear()
+    assert [model.id for model in client.models.list()] == ["neuro-latent", "large"]
 
 
 @pytest.mark.parametrize(

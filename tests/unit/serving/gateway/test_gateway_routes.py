@@ -90,6 +90,14 @@ def test_stream(rest: httpx2.Client) -> None:
     assert (last, result["enhanced_prompt"]) == ("result", ENHANCED)
 
 
+def test_the_adapters_that_are_loaded(rest: httpx2.Client, triton: FakeServer) -> None:
+    triton.adapters = {"default": "fake-1", "team": "fake-2"}
+    listed = [{"name": "default", "version": "fake-1"}, {"name": "team", "version": "fake-2"}]
+    assert rest.get("/adapters").json() == {"adapters": listed}
+    triton.fail("busy", "the queue is full")
+    assert rest.get("/adapters").status_code == 503
+
+
 def test_feedback_is_stored_once(rest: httpx2.Client, triton: FakeServer) -> None:
     first, again = rest.post("/feedback", json=FEEDBACK), rest.post("/feedback", json=FEEDBACK)
     assert (first.status_code, again.status_code) == (201, 200)

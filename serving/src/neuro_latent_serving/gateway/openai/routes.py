@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -47,8 +48,11 @@ router = APIRouter(prefix=problems.OPENAI.rstrip("/"), include_in_schema=False)
 
 @router.get("/models")
 async def models(request: Request, gateway: Shared, caller: Caller) -> Response:
-    """Our own model, and those of the upstream."""
-    found = answers.models([answers.MODEL])
+    """Our own model, that of each adapter, and those of the upstream."""
+    adapters: list[str] = []
+    with suppress(NeuroLatentError):  # without Triton the upstream's are there
+        adapters = [f"{answers.MODEL}/{adapter.name}" for adapter in await gateway.client.adapters()]
+    found = answers.models([answers.MODEL, *adapters])
     if gateway.upstream is not None:
         found += await gateway.upstream.models(request)
     return JSONResponse({"object": "list", "data": found})
