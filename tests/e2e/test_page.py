@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
-from fastapi.routing import APIRoute
 from selenium import webdriver
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
@@ -25,7 +23,6 @@ from neuro_latent_core.form import Form
 from neuro_latent_core.protocol import FEEDBACK_MODEL, STREAM_MODEL, UNARY_MODEL
 from neuro_latent_serving.feedback import FeedbackStore
 from neuro_latent_serving.gateway.api_keys import add_key
-from neuro_latent_serving.gateway.app import create_app
 from neuro_latent_serving.gateway.config import GatewayConfig
 from neuro_latent_serving.gateway.server import GatewayServer, triton_client
 from neuro_latent_serving.launch import FREE_PORTS, ServerConfig, TritonServer
@@ -358,17 +355,9 @@ def test_a_key_is_asked_for_and_sent(visit: Callable[..., Browser], tmp_path: Pa
 
 @pytest.mark.parametrize("names", [["default"], ["default", "team"]])
 def test_an_adapter_is_chosen_where_there_are_several(
-    visit: Callable[..., Browser], triton: FakeServer, monkeypatch: pytest.MonkeyPatch, names: list[str]
+    visit: Callable[..., Browser], triton: FakeServer, names: list[str]
 ) -> None:
     triton.adapters = {name: f"{name}-1" for name in names}
-    answer = {"adapters": [{"name": name, "version": version} for name, version in triton.adapters.items()]}
-
-    def with_adapters(*arguments: Any) -> FastAPI:
-        app = create_app(*arguments)
-        app.router.routes.insert(0, APIRoute("/adapters", lambda: answer))
-        return app
-
-    monkeypatch.setattr("neuro_latent_serving.gateway.server.create_app", with_adapters)
     page = visit()
     page.until(lambda: len(page.driver.find_elements(By.CSS_SELECTOR, "#adapter option")) == len(names))
     assert page.find("#adapter").is_displayed() == (len(names) > 1)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -188,14 +188,19 @@ async def health(request: Request, gateway: Shared) -> HealthResponse:
     async with gateway.asking_health:
         if gateway.health is None or gateway.health_told_s < arrived_s:  # else it was told while this one waited
             found = await gateway.client.health(timeout=HEALTH_TIMEOUT_S)
-            stored = await _feedback_state(request, gateway.client) if found.ready else "unavailable"
-            gateway.health, gateway.health_told_s = (found, stored), time.monotonic()
-        state, stored = gateway.health
+            told = HealthResponse(ready=found.ready, feedback="unavailable", adapters={})
+            if found.ready:
+                told.feedback = await _feedback_state(request, gateway.client)
+                with suppress(NeuroLatentError):
+                    loaded = await gateway.client.adapters(timeout=HEALTH_TIMEOUT_S)
+                    told.adapters = {adapter.name: adapter.version for adapter in loaded}
+            gateway.health, gateway.health_told_s = (found, told), time.monotonic()
+        state, told = gateway.health
     if not state.ready:
         request.state.noted["problem"] = state.problem
         what = "the models are not ready" if state.live else "the server cannot be reached"
         raise ProblemError(503, what, headers=problems.RETRY_AFTER)
-    return HealthResponse(ready=True, feedback=stored)
+    return told
 
 
 async def _metrics(gateway: Shared) -> Response:

@@ -13,7 +13,7 @@ from neuro_latent_client import AsyncClient, GenerationOptions, Health, Optimiza
 from neuro_latent_serving.gateway.api_keys import ApiKeys
 from neuro_latent_serving.gateway.config import GatewayConfig
 from neuro_latent_serving.gateway.middleware import GatewayMetrics
-from neuro_latent_serving.gateway.schemas import FeedbackState, OptimizeRequest
+from neuro_latent_serving.gateway.schemas import HealthResponse, OptimizeRequest
 
 if TYPE_CHECKING:
     from neuro_latent_serving.gateway.openai.upstream import Upstream
@@ -28,7 +28,7 @@ class Gateway:
     metrics: GatewayMetrics
     client: AsyncClient
     upstream: "Upstream | None" = None
-    health: tuple[Health, FeedbackState] | None = None
+    health: tuple[Health, HealthResponse] | None = None
     health_told_s: float = 0.0
     asking_health: asyncio.Lock = field(default_factory=asyncio.Lock)
 

@@ -28,6 +28,8 @@ PROMPT = {"raw_prompt": "Create a function"}
 ENHANCED = "Create a function\n\nIn Python."
 FEEDBACK = {"request_id": "r1", "raw_prompt": "raw", "enhanced_prompt": "better", "rating": 1}
 
+READY = {"ready": True, "feedback": "ready", "adapters": {"default": "fake-1"}}
+
 
 def problem(response: httpx2.Response, status: int) -> dict[str, Any]:
     assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
@@ -107,16 +109,16 @@ def test_feedback_is_stored_once(rest: httpx2.Client, triton: FakeServer) -> Non
 
 
 def test_health_follows_triton(rest: httpx2.Client, triton: FakeServer) -> None:
-    assert rest.get("/health").json() == {"ready": True, "feedback": "ready"}
+    assert rest.get("/health").json() == READY
     triton.fail("internal", "Stub process 'tokenizer_0_0' is not healthy.")
     assert problem(rest.get("/health"), 503)["detail"] == "the models are not ready"
     for kind, text, told in (("internal", StoreDamaged.TEXT, "damaged"), ("busy", "try again later", "unavailable")):
         triton.fail(kind, text, model=FEEDBACK_MODEL)
-        assert rest.get("/health").json() == {"ready": True, "feedback": told}
+        assert rest.get("/health").json() == {**READY, "feedback": told}
     triton.fail("internal", StoreDamaged.TEXT)
     assert problem(rest.post("/feedback", json=FEEDBACK), 502)["detail"] == StoreDamaged.TEXT
     assert triton.feedback == {}
-    assert rest.get("/health").json() == {"ready": True, "feedback": "ready"}
+    assert rest.get("/health").json() == READY
     triton.ready = False
     assert problem(rest.get("/health"), 503)["detail"] == "the models are not ready"
     triton.live = False
@@ -336,7 +338,7 @@ def test_feedback_that_needs_the_operator_is_no_try_again(rest: httpx2.Client, t
     triton.fail("internal", text)
     assert problem(rest.post("/feedback", json=FEEDBACK), 502)["detail"] == text
     triton.fail("internal", text, model=FEEDBACK_MODEL)
-    assert rest.get("/health").json() == {"ready": True, "feedback": "damaged"}
+    assert rest.get("/health").json() == {**READY, "feedback": "damaged"}
 
 
 def test_the_log_has_a_line_a_request_without_the_prompt(rest: httpx2.Client, log: Path) -> None:
