@@ -137,7 +137,7 @@ def test_the_gateway_of_compose_answers_and_every_metric_that_is_asked_for_is_th
         messages = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Create a function"}]})
         passed_on = served.run("python3", "-c", ASK, "http://127.0.0.1:8080/v1/chat/completions", messages)
         assert "502" in passed_on.stderr
-        pages = [served.run("python3", "-c", ASK, f"http://127.0.0.1:{port}/metrics").stdout for port in (8002, 8080)]
+        pages = [served.run("python3", "-c", ASK, f"http://127.0.0.1:{port}/metrics").stdout for port in (8002, 8081)]
     there = {line.split("{")[0].split(" ")[0] for page in pages for line in page.splitlines() if line[:1] != "#"}
     assert asked_metrics() - there == set()
     assert len(asked_metrics() & there) >= 15

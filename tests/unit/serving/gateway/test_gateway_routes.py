@@ -462,7 +462,8 @@ def test_a_deadline_counts_from_the_request_on(rest: httpx2.Client, triton: Fake
 
     for path in ("/optimize", "/optimize/stream"):
         rest.post(path, content=slowly(), headers={"content-type": "application/json"})
-    assert all(1 <= request.inputs["deadline_ms"] <= 1500 for request in triton.requests)
+    # Half a second less, but for what the server was late in seeing the beginning.
+    assert all(1 <= request.inputs["deadline_ms"] <= 1800 for request in triton.requests)
     assert len(triton.requests) == 2
 
 
