@@ -11,7 +11,7 @@ from typing import Any
 from litellm.integrations.custom_logger import CustomLogger
 
 from neuro_latent_client import AsyncClient
-from neuro_latent_client.chat import SWITCH, ChatOptimizer, Outcome
+from neuro_latent_client.chat import SWITCH, ChatOptimizer
 
 CALLS = frozenset({"completion", "acompletion", "responses", "aresponses", "anthropic_messages"})
 """The calls that have a prompt in them."""
@@ -41,7 +41,7 @@ class PromptOptimizer(CustomLogger):
         outcome = await self._chat.improve(data, asked.get("headers", {}).get(SWITCH, ""))
         if outcome.word == "added":
             data["extra_headers"] = {**(data.get("extra_headers") or {}), SWITCH: "done"}
-        asked["neuro_latent"] = outcome
+        asked["neuro_latent"] = outcome.word  # no text: the proxy may store what it was asked
         return data
 
     async def async_post_call_response_headers_hook(
@@ -54,4 +54,4 @@ class PromptOptimizer(CustomLogger):
     ) -> dict[str, str] | None:
         """Called by the proxy for headers of the answer."""
         outcome = (data.get("proxy_server_request") or {}).get("neuro_latent")
-        return {SWITCH: outcome.word} if isinstance(outcome, Outcome) else None
+        return {SWITCH: outcome} if outcome else None

@@ -20,6 +20,8 @@ from neuro_latent_serving.launch.triton_server import TritonServer
 RETRY_S = 600.0
 """After so long a set that has failed is tried again: it may have been the machine."""
 JOIN_S = 5.0
+FIRST_LOOK_S = 60.0
+"""A server does not wait longer for a store that does not answer; it begins with the adapters that it has."""
 
 
 @contextmanager
@@ -59,13 +61,13 @@ class AdapterWatch:
         self._done: PublishedSet | None = None
         self._retry_at_s = 0.0
         self._told = ""
-        self._closed = threading.Event()
+        self._looked, self._closed = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="adapter-watch", daemon=True)
 
     def start(self) -> None:
-        """Take what is published now, and go on looking."""
-        self.look()
+        """Take what is published now, which is waited for, for a time; and go on looking."""
         self._thread.start()
+        self._looked.wait(FIRST_LOOK_S)
 
     def close(self) -> None:
         """Look no more. A change that is being loaded is waited for, for a moment."""
@@ -86,14 +88,17 @@ class AdapterWatch:
             if made:
                 served = ", ".join(f"{name} {version}" for name, version in made[-1].model_versions.items())
                 console.print(f"adapters {served}  (from {self._published.url})", soft_wrap=True, highlight=False)
-        except (ServeError, OSError) as error:
-            self._done, self._retry_at_s = wanted, time.monotonic() + RETRY_S
-            if (text := str(error)) != self._told:
-                self._told = text
-                warn(f"adapters of {self._published.url}: {text}")
         except StopRequestedError:
             self._closed.set()
+        except Exception as error:  # whatever it is, the server goes on, and so does looking
+            self._done, self._retry_at_s = wanted, time.monotonic() + RETRY_S
+            text = str(error) if isinstance(error, ServeError) else f"{type(error).__name__}: {error}"
+            if text != self._told:
+                self._told = text
+                warn(f"adapters of {self._published.url}: {text}")
 
     def _run(self) -> None:
+        self.look()
+        self._looked.set()
         while not self._closed.wait(self._every_s):
             self.look()

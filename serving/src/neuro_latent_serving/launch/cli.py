@@ -86,13 +86,13 @@ def serve(
         ),
     ] = None,
     cache_mb: Annotated[
-        int,
+        int | None,
         typer.Option(
             min=0,
             help="Megabytes of each of three caches (encoder, T5 encoder, whole greedy answers), which answer what was "
-            "asked before; 0 switches them off.",
+            f"asked before; 0 switches them off. Default: {CACHE_MB}.",
         ),
-    ] = CACHE_MB,
+    ] = None,
     watch_adapters: Annotated[
         str | None,
         typer.Option(
@@ -136,7 +136,7 @@ def serve(
             environment={
                 **({THREADS_VARIABLE: str(threads)} if threads else {}),
                 **({} if guard else {GUARD_VARIABLE: "off"}),
-                CACHE_VARIABLE: str(cache_mb),
+                **({} if cache_mb is None else {CACHE_VARIABLE: str(cache_mb)}),
                 **({} if min_confidence is None else {MIN_CONFIDENCE_VARIABLE: str(min_confidence)}),
             },
         )
