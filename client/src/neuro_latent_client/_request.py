@@ -108,9 +108,11 @@ def make_inputs(raw_prompt: str, options: GenerationOptions) -> dict[str, Scalar
 
 def make_probe(timeout_s: float, adapter: str | None = None) -> dict[str, Scalar]:
     """The inputs of a question that costs one token, and half of the time to wait in queues: what is late is answered
-    without being decoded, so that a busy server answers it too."""
+    without being decoded, so that a busy server answers it too. It samples: no cache answers for the decoder."""
     deadline_ms = min(MAX_DEADLINE_MS, math.ceil(timeout_s * 500))
-    return make_inputs("Create a function", {"max_length": 1, "deadline_ms": deadline_ms, "adapter": adapter})
+    return make_inputs(
+        "Create a function", {"max_length": 1, "temperature": 1.0, "deadline_ms": deadline_ms, "adapter": adapter}
+    )
 
 
 def make_feedback_inputs(answer: Optimization | str, rating: int, details: FeedbackDetails) -> dict[str, Scalar]:

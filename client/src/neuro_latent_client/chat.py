@@ -5,6 +5,7 @@ as it was. Everything else in it stays as it is: other messages, tools, images, 
 """
 
 import asyncio
+import logging
 import time
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,6 +15,8 @@ from neuro_latent_core.limits import MAX_PROMPT_CHARACTERS
 from .async_client import AsyncClient
 from .errors import InvalidRequestError, NeuroLatentError
 from .results import Optimization
+
+log = logging.getLogger("neuro_latent_client")
 
 SWITCH: Final = "x-neuro-latent"
 """The header of a request that says ``off``; requests to which something was added go on with ``done`` in it."""
@@ -60,15 +63,18 @@ def find_prompt(body: Any) -> Place:
     """
     if not isinstance(body, dict):
         raise Untouched("no object")
+    kept = bool(body.get("previous_response_id") or body.get("conversation"))  # the server has what was said before
     if isinstance(body.get("input"), str):
-        return Place(body, "input", first_turn=not body.get("previous_response_id"))
+        return Place(body, "input", first_turn=not kept)
     messages = body.get("messages", body.get("input"))
     if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):
         raise Untouched("no messages")
     last = messages[-1]
     if last.get("role") != "user":
         raise Untouched("not the user's turn")  # a tool's result, or a text that is to be gone on with
-    answered = any(one.get("role") == "assistant" for one in messages) or bool(body.get("previous_response_id"))
+    answered = kept or any(
+        one.get("role", "assistant") == "assistant" for one in messages
+    )  # calls of tools have no role
     if isinstance(last.get("content"), str):
         return Place(last, "content", not answered)
     parts = last.get("content")
@@ -129,6 +135,7 @@ class ChatOptimizer:
         self._client, self._budget_s = client, budget_s
         self._longest, self._every_turn, self._shadow = min(longest, MAX_PROMPT_CHARACTERS), every_turn, shadow
         self._failures, self._open_until_s = 0, 0.0
+        self._asking: set[asyncio.Task[Optimization]] = set()
 
     async def improve(self, body: Any, switch: str = "") -> Outcome:
         """Put a better prompt into a request; raises nothing of its own.
@@ -166,15 +173,28 @@ class ChatOptimizer:
         """The answer, unless the breaker is open, the time is up, or asking fails."""
         if time.monotonic() < self._open_until_s:
             raise Untouched("unavailable")
-        try:
-            async with asyncio.timeout(self._budget_s):
-                answer = await self._client.optimize(prompt, timeout=self._budget_s)
+        asking = asyncio.ensure_future(self._client.optimize(prompt, timeout=self._budget_s))
+        self._asking.add(asking)
+        asking.add_done_callback(self._forget)
+        try:  # a task, for a call that is given up tells the server first, for which no prompt waits
+            await asyncio.wait({asking}, timeout=self._budget_s)
+            if not asking.done():
+                raise TimeoutError
+            answer = asking.result()
         except InvalidRequestError as error:  # says nothing of the server
             raise Untouched("refused") from error
         except (TimeoutError, NeuroLatentError) as error:
             self._failures += 1
             if self._failures >= FAILURES:
                 self._open_until_s = time.monotonic() + OPEN_S
+                log.warning("nothing is added for %g s: %s: %s", OPEN_S, type(error).__name__, error)
             raise Untouched("late" if isinstance(error, TimeoutError) else "failed") from error
+        finally:
+            asking.cancel()
         self._failures = 0
         return answer
+
+    def _forget(self, asking: "asyncio.Task[Optimization]") -> None:
+        self._asking.discard(asking)
+        if not asking.cancelled():
+            asking.exception()  # has been looked at

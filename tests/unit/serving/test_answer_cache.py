@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from neuro_latent_core.form import Form
 from neuro_latent_serving.byte_cache import OVERHEAD, ByteCache, digest
 from neuro_latent_serving.engine.gate import GateOutput
 from tests.unit.serving.test_scheduler import Bench
@@ -70,6 +71,20 @@ def test_what_is_sampled_late_or_given_up_is_not_kept(bench: Bench) -> None:
     bench.submit((7, 8), cancel_after=1)
     bench.drain()
     assert not ask(bench, (7, 8))[1]
+
+
+@pytest.mark.parametrize("form", ["rewrite", "complement"])
+def test_what_a_deadline_has_cut_is_not_kept_whatever_it_was_answered_with(form: Form) -> None:
+    """Cut to whole sentences it may be withheld, or end with a finished hypothesis of an unfinished search."""
+    bench = Bench(speculation=False, guard=True, cache_bytes=2**20)
+    for options in ({}, {"num_beams": 3}):
+        late = bench.submit((11, 12, 13), form=form, deadline_ms=50, **options)
+        bench.loop.turn()
+        bench.loop.turn()
+        bench.now += 1
+        bench.drain()
+        assert late.last
+        assert not ask(bench, (11, 12, 13), form=form, **options)[1], late.last
 
 
 def test_a_known_answer_needs_no_slot() -> None:

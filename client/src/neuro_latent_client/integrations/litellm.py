@@ -10,8 +10,8 @@ from typing import Any
 
 from litellm.integrations.custom_logger import CustomLogger
 
-from neuro_latent_client import AsyncClient
-from neuro_latent_client.chat import SWITCH, ChatOptimizer
+from neuro_latent_client import AsyncClient, InvalidRequestError
+from neuro_latent_client.chat import SWITCH, ChatOptimizer, log
 
 CALLS = frozenset({"completion", "acompletion", "responses", "aresponses", "anthropic_messages"})
 """The calls that have a prompt in them."""
@@ -36,7 +36,11 @@ class PromptOptimizer(CustomLogger):
         """Called by the proxy with the body of a request, before it is sent on."""
         if call_type not in CALLS:
             return data
-        self._chat = self._chat or ChatOptimizer(self._connect(), **self._limits)
+        try:
+            self._chat = self._chat or ChatOptimizer(self._connect(), **self._limits)
+        except InvalidRequestError as error:  # of the settings
+            log.warning("nothing is added: %s", error)
+            return data
         asked = data.get("proxy_server_request") or {}
         outcome = await self._chat.improve(data, asked.get("headers", {}).get(SWITCH, ""))
         if outcome.word == "added":

@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from neuro_latent_client import AsyncClient
-from neuro_latent_client.chat import ChatOptimizer
+from neuro_latent_client import AsyncClient, InvalidRequestError
+from neuro_latent_client.chat import ChatOptimizer, log
 
 
 class Filter:
@@ -42,7 +42,11 @@ class Filter:
         """Make the last message of a chat better; what was added is shown above the answer."""
         if self._made is None or self._made[0] != self.valves:
             limits: dict[str, Any] = {"budget_s": self.valves.seconds, "every_turn": self.valves.every_turn}
-            self._made = self.valves, ChatOptimizer(self._connect(self.valves.url), **limits)
+            try:
+                self._made = self.valves, ChatOptimizer(self._connect(self.valves.url), **limits)
+            except InvalidRequestError as error:  # of the address
+                log.warning("nothing is added: %s", error)
+                return body
         outcome = await self._made[1].improve(body)
         if outcome.word == "added" and __event_emitter__ is not None:
             shown = {"description": f"Added to your prompt: {outcome.added}", "done": True}

@@ -154,6 +154,8 @@ class HttpTransport:
                 self._known_api = TRITON
             elif response.status_code == 404 and is_problem(response):
                 self._known_api = GATEWAY
+            elif response.status_code in (429, 502, 503):  # of a proxy before either
+                raise failures.unavailable(f"HTTP {response.status_code}")
         return self._known_api or TRITON
 
     async def _post(

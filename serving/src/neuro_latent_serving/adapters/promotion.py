@@ -75,7 +75,7 @@ def _bring_in(store: AdapterStore, version: Version, client: Client) -> None:
             f"version {version.number} was not loaded and is withdrawn: {error}",
             "Is it the address of the Triton that serves this repository, started on 127.0.0.1 by neuro-latent serve "
             f"of this same user? Its secret is looked for in {access_folder()}.\n"
-            "(One that listens on a network loads no models while it serves.)\n"
+            "(One that listens on a network loads adapters by itself alone: serve --watch-adapters.)\n"
             "--offline only writes; a server that starts later serves what was written.",
         ) from error
     try:

@@ -1,21 +1,27 @@
 """Adapters in a folder or an object store, from which the servers of a cluster take them while they serve.
 
-    published.json       {"format": 3, "adapters": {"default": "3f2a…"}}: the sha256 of each adapter's record, by name
+    published.json       {"format": 3, "adapters": {"default": "3f2a…"}}: the sha256 of each adapter's record, by name,
+                         and "former": those of the index before, whose files go with the next one
     3f2a…/adapter.json   the record, which has the sha256 of the graph
     3f2a…/model.onnx     the graph
 
-So the index has, by hash, all that is loaded. What a folder holds never changes; the index is replaced in one go.
+So the index has, by hash, all that is loaded. What a folder holds never changes; the index is replaced in one go. One
+publisher at a time: two could remove each other's files.
 """
 
 import hashlib
+import os
 import tempfile
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import fsspec
-from pydantic import BaseModel, ConfigDict, ValidationError
+from fsspec.implementations.local import LocalFileSystem
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from neuro_latent_client import Client
+from neuro_latent_core.limits import ADAPTER_NAME
 from neuro_latent_core.repository import DEFAULT, FORMAT, GRAPH, RECORD, sha256
 from neuro_latent_serving.adapters.adapter_store import AdapterStore, Version
 from neuro_latent_serving.adapters.promotion import promote
@@ -24,14 +30,27 @@ from neuro_latent_serving.repository.records import AdapterRecord
 
 INDEX = "published.json"
 
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Name = Annotated[str, Field(pattern=f"^{ADAPTER_NAME}$")]
+
+
+class UnreadableError(ServeError):
+    """What is published cannot be had now, or not whole; another try may do."""
+
 
 class PublishedSet(BaseModel):
-    """``published.json``; the adapters by name, each the sha256 of its record."""
+    """``published.json``.
+
+    Attributes:
+        adapters: by name, each the sha256 of its record.
+        former: those of the index before.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     format: int = FORMAT
-    adapters: dict[str, str]
+    adapters: dict[Name, Digest]
+    former: tuple[Digest, ...] = ()
 
 
 class PublishedAdapters:
@@ -63,7 +82,7 @@ class PublishedAdapters:
         except FileNotFoundError:
             return None
         except ValidationError as error:
-            raise ServeError(f"{self.url}/{INDEX} is no list of adapters: {error.errors()[0]['msg']}") from None
+            raise UnreadableError(f"{self.url}/{INDEX} is no list of adapters: {error.errors()[0]['msg']}") from None
         if found.format != FORMAT or DEFAULT not in found.adapters:
             raise ServeError(
                 f"{self.url}/{INDEX}: format {found.format} with the adapters {', '.join(found.adapters) or '(none)'}; "
@@ -81,38 +100,44 @@ class PublishedAdapters:
             record = self._bytes(f"{digest}/{RECORD}")
             graph = self._bytes(f"{digest}/{GRAPH}")
         except FileNotFoundError:
-            raise ServeError(f"{self.url}: {digest} is in {INDEX} and not there whole") from None
+            raise UnreadableError(f"{self.url}: {digest} is in {INDEX} and not there whole") from None
         if hashlib.sha256(record).hexdigest() != digest:
-            raise ServeError(f"{self.url}/{digest}/{RECORD}: its sha256 is not that of {INDEX}")
+            raise UnreadableError(f"{self.url}/{digest}/{RECORD}: its sha256 is not that of {INDEX}")
         try:
             wanted = AdapterRecord.model_validate_json(record).graph.sha256
         except ValidationError as error:
             raise ServeError(f"{self.url}/{digest}/{RECORD} cannot be read: {error.errors()[0]['msg']}") from None
         if hashlib.sha256(graph).hexdigest() != wanted:
-            raise ServeError(f"{self.url}/{digest}/{GRAPH}: its sha256 is not that of {RECORD}")
+            raise UnreadableError(f"{self.url}/{digest}/{GRAPH}: its sha256 is not that of {RECORD}")
         (folder / RECORD).write_bytes(record)
         (folder / GRAPH).write_bytes(graph)
 
     def publish(self, version: Version) -> PublishedSet:
         """Put a version's adapters here, in place of those from before, whose files stay until the next time.
 
+        Nothing but what an index has named is ever removed.
+
         Raises:
             ServeError: nothing can be written here.
         """
-        before = self.read()
+        try:
+            before = self.read()
+        except UnreadableError:  # left by a publisher that was killed
+            before = None
         folders = {name: version.folder_of(name) for name in version.adapters}
-        found = PublishedSet(adapters={name: sha256(folder / RECORD) for name, folder in folders.items()})
+        found = PublishedSet(
+            adapters={name: sha256(folder / RECORD) for name, folder in folders.items()},
+            former=tuple(sorted(set(before.adapters.values()))) if before else (),
+        )
         try:
             for name, digest in found.adapters.items():
                 self._files.makedirs(f"{self._root}/{digest}", exist_ok=True)
                 for file in (GRAPH, RECORD):
                     self._write(f"{digest}/{file}", (folders[name] / file).read_bytes())
             self._write(INDEX, found.model_dump_json(indent=2).encode() + b"\n")
-            needed = {*found.adapters.values(), *(before.adapters.values() if before else ())}
-            for path in self._files.ls(self._root, detail=False):
-                name = path.rstrip("/").rpartition("/")[2]
-                if len(name) == 64 and name not in needed:
-                    self._files.rm(path, recursive=True)
+            for digest in set(before.former if before else ()) - {*found.adapters.values(), *found.former}:
+                if self._files.exists(f"{self._root}/{digest}"):
+                    self._files.rm(f"{self._root}/{digest}", recursive=True)
         except Exception as error:  # each kind of store has errors of its own
             raise ServeError(f"{self.url} cannot be written: {error}") from error
         return found
@@ -123,13 +148,20 @@ class PublishedAdapters:
         except FileNotFoundError:
             raise
         except Exception as error:  # each kind of store has errors of its own
-            raise ServeError(f"{self.url}/{name} cannot be read: {error}") from error
+            raise UnreadableError(f"{self.url}/{name} cannot be read: {error}") from error
         return found
 
     def _write(self, name: str, content: bytes) -> None:
-        """Replace a file in one go."""
-        with self._files.transaction, self._files.open(f"{self._root}/{name}", "wb") as file:
-            file.write(content)
+        """Replace a file in one go; one that is there already stays."""
+        path = f"{self._root}/{name}"
+        if self._files.exists(path) and self._files.cat_file(path) == content:
+            return
+        if isinstance(self._files, LocalFileSystem):
+            part = Path(f"{path}.part")
+            part.write_bytes(content)
+            os.replace(part, path)
+        else:
+            self._files.pipe_file(path, content)
 
 
 def converge(store: AdapterStore, published: PublishedAdapters, wanted: PublishedSet, client: Client) -> list[Version]:

@@ -17,7 +17,7 @@ from neuro_latent_core.errors import PublicError
 from neuro_latent_core.guard import LANGUAGE, NOT_SURE
 from neuro_latent_core.limits import MAX_STEP_TOKENS
 from neuro_latent_core.protocol import TOO_BUSY
-from neuro_latent_serving.byte_cache import ByteCache
+from neuro_latent_serving.byte_cache import OVERHEAD, ByteCache
 from neuro_latent_serving.engine.contract import Decoder
 from neuro_latent_serving.engine.metrics import EngineMetrics
 from neuro_latent_serving.engine.request import Request
@@ -170,13 +170,13 @@ class DecodeLoop:
             if request.is_cancelled():
                 self.metrics.cancelled += 1
                 self._free(running.rows)
-                self._finish(running)
+                self._finish(running, whole=False)
             elif request.overdue(now):
                 self.metrics.overdue += 1
                 rows = list(running.rows)
                 self._emit(request, running.stop())
                 self._free(rows)
-                self._finish(running)
+                self._finish(running, whole=False)
 
     def _end_waiting(self) -> None:
         """Answer waiting requests that were cancelled, whose deadline has passed, that nothing is written for, or whose
@@ -215,14 +215,14 @@ class DecodeLoop:
             for running in self._running:
                 running.moved(moved)
 
-    def _finish(self, running: RunningRequest) -> None:
+    def _finish(self, running: RunningRequest, *, whole: bool = True) -> None:
+        """Let a request go; only what ended by itself is the same for who asks again."""
         self._running.remove(running)
         self._without_token.discard(running)
         request = running.request
-        reasons = [event.finish_reason for event in request.events if event.finish_reason]
-        if len(reasons) == request.options.num_return_sequences and DEADLINE not in reasons:
-            size = sum(len(text) for event in request.events for text in (event.piece, event.text, event.added))
-            self._answers.put(request.key, request.events, 4 * size)
+        if whole and request.events:
+            characters = sum(len(text) for event in request.events for text in (event.piece, event.text, event.added))
+            self._answers.put(request.key, request.events, 4 * characters + OVERHEAD * len(request.events))
         request.on_end(None)
 
     # Joining ------------------------------------------------------------------------------------------------------

@@ -59,11 +59,12 @@ from neuro_latent_serving.gateway.streams import event_stream
 from neuro_latent_serving.web.connection import ClientLeft, while_connected
 
 HEALTH_TIMEOUT_S = 2.0
-"""For each question: those who ask us wait five seconds (deploy/kubernetes)."""
+"""For each question: those who ask us wait five seconds (deploy/helm)."""
 
 ANSWERS = (400, 401, 413, 422, 429, 500, 502, 503, 504)
 """The errors of the routes that ask Triton."""
 
+ADAPTERS_TIMEOUT_S = 0.5
 FEEDBACK_CHECK_S = 2.0
 """How long the question may take whether feedback can be stored."""
 
@@ -191,8 +192,9 @@ async def health(request: Request, gateway: Shared) -> HealthResponse:
             told = HealthResponse(ready=found.ready, feedback="unavailable", adapters={})
             if found.ready:
                 told.feedback = await _feedback_state(request, gateway.client)
+            if found.ready and gateway.keys is None:
                 with suppress(NeuroLatentError):
-                    loaded = await gateway.client.adapters(timeout=HEALTH_TIMEOUT_S)
+                    loaded = await gateway.client.adapters(timeout=ADAPTERS_TIMEOUT_S)
                     told.adapters = {adapter.name: adapter.version for adapter in loaded}
             gateway.health, gateway.health_told_s = (found, told), time.monotonic()
         state, told = gateway.health

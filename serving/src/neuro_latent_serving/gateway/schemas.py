@@ -163,4 +163,6 @@ class HealthResponse(BaseModel):
         description="whether feedback is stored: unavailable may pass; damaged needs the operator to mend the "
         "database, or to make it writable"
     )
-    adapters: dict[str, str] = Field(description="the version of each adapter that is loaded, by name")
+    adapters: dict[str, str] = Field(
+        description="the version of each adapter that is loaded, by name; where callers need a key, /adapters tells"
+    )

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from neuro_latent_core.repository import PROJECTOR, hold
 from neuro_latent_serving.adapters.adapter_store import BUILDING, AdapterStore, StopRequestedError
-from neuro_latent_serving.adapters.published import PublishedAdapters, PublishedSet, converge
+from neuro_latent_serving.adapters.published import PublishedAdapters, PublishedSet, UnreadableError, converge
 from neuro_latent_serving.command import console, warn
 from neuro_latent_serving.errors import ServeError
 from neuro_latent_serving.launch.process import temporary_folder
 from neuro_latent_serving.launch.triton_server import TritonServer
 
-RETRY_S = 600.0
-"""After so long a set that has failed is tried again: it may have been the machine."""
+RETRY_S, SOON_S = 600.0, 30.0
+"""After so long a set that has failed is tried again, for it may have been the machine; sooner if it was not read."""
 JOIN_S = 5.0
 FIRST_LOOK_S = 60.0
 """A server does not wait longer for a store that does not answer; it begins with the adapters that it has."""
@@ -27,7 +27,8 @@ FIRST_LOOK_S = 60.0
 @contextmanager
 def with_own_adapters(repository: Path) -> Iterator[Path]:
     """A repository of links to another, which may be read-only, but with adapters of its own, which can be changed."""
-    with tempfile.TemporaryDirectory(prefix="neuro-latent-repository-", dir=temporary_folder()) as temporary:
+    prefix, folder = "neuro-latent-repository-", temporary_folder()
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=folder, ignore_cleanup_errors=True) as temporary:
         own = Path(temporary)
         for path in repository.absolute().iterdir():
             if path.name == PROJECTOR:
@@ -91,7 +92,8 @@ class AdapterWatch:
         except StopRequestedError:
             self._closed.set()
         except Exception as error:  # whatever it is, the server goes on, and so does looking
-            self._done, self._retry_at_s = wanted, time.monotonic() + RETRY_S
+            refused = isinstance(error, ServeError) and not isinstance(error, UnreadableError)
+            self._done, self._retry_at_s = wanted, time.monotonic() + (RETRY_S if refused else SOON_S)
             text = str(error) if isinstance(error, ServeError) else f"{type(error).__name__}: {error}"
             if text != self._told:
                 self._told = text

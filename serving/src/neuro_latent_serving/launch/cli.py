@@ -280,6 +280,7 @@ def serve_once(
             watching = watch(server)
             stack.callback(watching.close)
             watching.start()
+            server.admit()
         if front is not None:
             front.start()
         adapters = adapter_versions(server.repository, manifest)

@@ -21,6 +21,8 @@ from neuro_latent_core.protocol import OWN_HEADER
 from neuro_latent_serving.web.connection import BODY_S, ClientLeft, while_connected
 from neuro_latent_serving.web.foreign_page import foreign_page
 
+READY = "/v2/health/ready"
+
 MAX_BODY = 64 * 2**20
 """Bytes; newer Tritons have the same limit."""
 
@@ -70,6 +72,8 @@ class Front:
 
     def __init__(self, socket: str, secret: str, *, any_host: bool) -> None:
         self._socket, self._secret, self._any_host = socket, secret.encode(), any_host
+        self.held_back = False
+        """Whether the server says that it is not ready, whatever Triton says."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
@@ -96,6 +100,8 @@ class Front:
 
     def _checked_path(self, scope: Any, headers: Mapping[str, str]) -> str:
         path: str = scope["path"]
+        if self.held_back and path == READY:
+            raise RefusalError(503, "unavailable: the adapters that are published are being loaded")
         if not path.isprintable():
             raise RefusalError(400, f"{path!r} is no path")
         host = "localhost" if self._any_host else headers.get("host", "")

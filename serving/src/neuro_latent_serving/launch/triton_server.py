@@ -122,6 +122,7 @@ class TritonServer:
         self._run_fd = -1
         self._access: ServerAccess | None = None
         self._front: AsgiServer | None = None
+        self._front_app: Front | None = None
         self._log_start = 0
         self._keep_log = False
         self._opened = ExitStack()
@@ -203,6 +204,11 @@ class TritonServer:
         self._running()
         assert self._access is not None
         return Client(self.http_url, headers={OWN_HEADER: self._access.secret})
+
+    def admit(self) -> None:
+        """Say over HTTP that the server is ready; one that takes adapters says so only then."""
+        assert self._front_app is not None
+        self._front_app.held_back = False
 
     def check(self) -> None:
         """Raise a ServerEndedError when the server has ended by itself, a ServeError when its port has."""
@@ -350,9 +356,10 @@ class TritonServer:
 
     def _open_http(self, host: str) -> None:
         self._access = ServerAccess(self.http_url, self.grpc_url)
-        app = Front(self._http_socket, self._access.secret, any_host=not is_this_machine(host))
+        self._front_app = Front(self._http_socket, self._access.secret, any_host=not is_this_machine(host))
+        self._front_app.held_back = self.config.takes_adapters
         self._front = AsgiServer(
-            app,
+            self._front_app,
             "http",
             host,
             self.ports.http,

@@ -455,6 +455,9 @@ def test_what_is_published_is_read_back_and_old_files_go(
     place = PublishedAdapters(f"memory://{tmp_path.name}" if kind == "object store" else str(tmp_path / "place"))
     store = AdapterStore(repository)
     assert place.read() is None
+    stranger = f"{place._root}/{'0' * 64}"  # of somebody else, with a name like ours
+    place._files.makedirs(stranger)
+    place._files.pipe_file(f"{stranger}/blob", b"theirs")
     for number, name in enumerate(("a", "b", "c")):
         version = store.add("default", make(name, number + 1.0))
         published = place.publish(version)
@@ -465,7 +468,10 @@ def test_what_is_published_is_read_back_and_old_files_go(
         for file in ("model.onnx", "adapter.json"):
             assert (target / file).read_bytes() == (version.folder_of("default") / file).read_bytes()
     files, root = place._files, place._root
-    assert len([path for path in files.ls(root, detail=False) if len(Path(path).name) == 64]) == 2  # now and before
+    assert len([path for path in files.ls(root, detail=False) if len(Path(path).name) == 64]) == 2 + 1  # now and before
+    assert files.cat_file(f"{stranger}/blob") == b"theirs"
+    files.pipe_file(f"{root}/published.json", b"{")  # by a publisher that was killed
+    assert place.publish(store.newest()).adapters == published.adapters
 
 
 def test_what_is_not_as_listed_is_refused(repository: Path, tmp_path: Path) -> None:
@@ -485,9 +491,10 @@ def test_what_is_not_as_listed_is_refused(repository: Path, tmp_path: Path) -> N
     (folder / "published.json").write_text('{"format": 99, "adapters": {}}')
     with pytest.raises(ServeError, match="format 99 with the adapters \\(none\\); this version reads"):
         place.read()
-    (folder / "published.json").write_text("{")
-    with pytest.raises(ServeError, match="is no list of adapters"):
-        place.read()
+    for wrong in ("{", '{"adapters": {"default": "../../etc"}}', '{"adapters": {"../x": "' + digest + '"}}'):
+        (folder / "published.json").write_text(wrong)
+        with pytest.raises(ServeError, match="is no list of adapters"):
+            place.read()
 
 
 @pytest.mark.parametrize("url", ["nonsense://bucket/adapters", "s3://bucket/adapters"])
