@@ -18,7 +18,7 @@ from neuro_latent_trainer.sample import SAMPLE_TASKS
 from tests.e2e.commands import ROOT
 
 TASKS = 16
-EXAMPLE_TASKS = 30
+EXAMPLE_TASKS = 50
 """Of which 30 are scored and 20 are held out."""
 REWRITES = Path(__file__).with_name("rewrites.jsonl")
 """What the pair of 4cb0749 made of the first 100 sample tasks: whole prompts, often with another meaning."""

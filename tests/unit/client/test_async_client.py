@@ -68,8 +68,10 @@ def test_a_scope_that_cancels_again_and_again_does_so_too(async_client, script, 
 
     async def main():
         async with async_client() as client:
-            with anyio.move_on_after(0.1):
-                await ask(client)
+            async with anyio.create_task_group() as group:
+                group.start_soon(ask, client)
+                await until(lambda: script.requests)
+                group.cancel_scope.cancel()
             await until(lambda: script.cancelled)
 
     asyncio.run(main())

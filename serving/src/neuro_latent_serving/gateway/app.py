@@ -65,6 +65,8 @@ ANSWERS = (400, 401, 413, 422, 429, 500, 502, 503, 504)
 """The errors of the routes that ask Triton."""
 
 ADAPTERS_TIMEOUT_S = 0.5
+"""How long the question may take which adapters there are; health is told without them."""
+
 FEEDBACK_CHECK_S = 2.0
 """How long the question may take whether feedback can be stored."""
 
@@ -116,9 +118,8 @@ async def optimize_stream(request: Request, body: OptimizeRequest, gateway: Shar
     """Write a better prompt and send it piece by piece, as server-sent events."""
     note_prompt(request, gateway, body)
     stream = gateway.client.stream(body.raw_prompt, **options_of(request, body))
-    first = await while_connected(
-        request.receive, anext(stream, None)
-    )  # an error before it still gets a status of its own
+    # An error before the first piece still gets a status of its own.
+    first = await while_connected(request.receive, anext(stream, None))
     return event_stream(stream, _events(request, gateway, stream, first))
 
 
