@@ -203,7 +203,8 @@ def test_versions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_requirements(monkeypatch: pytest.MonkeyPatch) -> None:
     needs = ["numpy>=99", "no-such-package", 'left-out; extra == "server"', "rich"]
-    monkeypatch.setattr(Distribution, "requires", needs)
+    # The class of what is found: importlib_metadata, once imported, finds distributions of its own class.
+    monkeypatch.setattr(type(distribution("neuro-latent-serving")), "requires", needs)
     monkeypatch.setattr(installation, "DISTRIBUTIONS", ("neuro-latent-serving",))
     monkeypatch.setattr(installation, "WHEEL", "no-such-wheel")
     texts = [finding.what for finding in findings(installation.check_versions())]

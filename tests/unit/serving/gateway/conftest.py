@@ -33,11 +33,12 @@ def log(tmp_path: Path) -> Path:
 
 
 def logged(log: Path, event: str = "request", count: int = 1) -> list[dict[str, Any]]:
-    """The lines of an event, once there are so many: an answer may arrive before its line."""
+    """The lines of an event, once there are so many: an answer may arrive before its line, or half of it."""
     lines: list[dict[str, Any]] = []
     deadline = time.monotonic() + 5
     while len(lines) < count and time.monotonic() < deadline:
-        lines = [line for line in map(json.loads, log.read_text().splitlines()) if line["event"] == event]
+        whole = [line for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        lines = [line for line in map(json.loads, whole) if line["event"] == event]
     return lines
 
 
