@@ -132,12 +132,14 @@ def test_what_was_asked_before_is_answered_from_the_caches_on_every_route(reposi
     ) as server:
         asked = {"raw_prompt": PROMPT, "max_length": TOKENS}
         (first,) = wire.ask(server, "grpc infer", asked)
+        assert first["cached"] == [False]
         time.sleep(2)  # the engine tells Triton its counters now and then
         steps, hits = metric("neuro_latent_steps_total"), metric("neuro_latent_cache_hits_total")
         for route in wire.ROUTES:
             answers = wire.ask(server, route, asked)
             assert "".join(answer["enhanced_prompt"][0] for answer in answers) == expected
             assert {name: answers[-1][name] for name in FACTS} == {name: first[name] for name in FACTS}
+            assert answers[-1]["cached"] == [True]
         time.sleep(2)
         assert metric("neuro_latent_cache_hits_total") == hits + len(wire.ROUTES)
         assert metric("neuro_latent_steps_total") == steps

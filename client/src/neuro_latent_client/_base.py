@@ -120,11 +120,7 @@ class BaseClient:
 
     async def _optimize(self, request: InferRequest, retries: int | None = None) -> Optimization:
         tensors = await self._infer(request, retries)
-        failures = Failures.of(self._url, request)
-        sequences = sequences_of(tensors, failures)
-        truncated = first(tensors, "truncated", bool, failures)
-        version = first(tensors, MODEL_VERSION, str, failures)
-        return self._result(request, answer_id(tensors, request), sequences, truncated, version, None)
+        return self._result(request, tensors, sequences_of(tensors, Failures.of(self._url, request)))
 
     async def _adapters(self, timeout_s: float) -> tuple[ServedAdapter, ...]:
         inputs = make_probe(check_timeout(timeout_s), adapter=protocol.EVERY_ADAPTER)
@@ -144,24 +140,24 @@ class BaseClient:
     def _result(
         self,
         request: InferRequest,
-        request_id: str,
+        tensors: Tensors,
         sequences: tuple[GeneratedSequence, ...],
-        truncated: bool,
-        model_version: str,
-        first_piece_ms: float | None,
+        first_piece_ms: float | None = None,
     ) -> Optimization:
+        failures = Failures.of(self._url, request)
         asked_for_deadline = bool(request.inputs.get("deadline_ms"))
         if not asked_for_deadline and any(sequence.finish_reason == "deadline" for sequence in sequences):
-            raise Failures.of(self._url, request).deadline()  # the server was a moment faster than the client's clock
+            raise failures.deadline()  # the server was a moment faster than the client's clock
         return Optimization(
             raw_prompt=str(request.inputs[protocol.RAW_PROMPT]),
             sequences=sequences,
-            truncated=truncated,
-            model_version=model_version,
-            request_id=request_id,
+            truncated=first(tensors, "truncated", bool, failures),
+            model_version=first(tensors, MODEL_VERSION, str, failures),
+            request_id=answer_id(tensors, request),
             elapsed_ms=request.elapsed_ms,
             transport=self._transport.name,
             first_piece_ms=first_piece_ms,
+            cached="cached" in tensors and first(tensors, "cached", bool, failures),  # older servers do not say
         )
 
 
@@ -178,9 +174,7 @@ class Stream:
         self._answered = False  # something has come, so nothing is asked again
         self._over = False
         self._sequences: dict[int, GeneratedSequence] = {}
-        self._truncated = False
-        self._model_version = ""
-        self._answer_id = request.request_id
+        self._newest: Tensors = {}
         self._first_piece_ms: float | None = None
         self._result: Optimization | None = None
 
@@ -260,9 +254,8 @@ class Stream:
             self._sequences[index] = dataclasses.replace(
                 part, text=before.text + part.text, added=part.added or before.added
             )
-        self._truncated |= first(tensors, "truncated", bool, failures)
-        self._model_version = first(tensors, MODEL_VERSION, str, failures)
-        self._answer_id = answer_id(tensors, self._request)
+        truncated = first(tensors, "truncated", bool, failures) or any(self._newest.get("truncated", ()))
+        self._newest = {**tensors, "truncated": [truncated]}
         if not part.text:
             return None
         if self._first_piece_ms is None:
@@ -273,12 +266,5 @@ class Stream:
         sequences = tuple(sequence for _, sequence in sorted(self._sequences.items()))
         if not sequences or not all(sequence.finish_reason for sequence in sequences):
             raise failures.server("the stream ended before the text was whole")
-        self._result = self._client._result(
-            self._request,
-            self._answer_id,
-            sequences,
-            self._truncated,
-            self._model_version,
-            self._first_piece_ms,
-        )
+        self._result = self._client._result(self._request, self._newest, sequences, self._first_piece_ms)
         self._over = True

@@ -43,6 +43,7 @@ class Optimization(_Record):
 
     Attributes:
         truncated: the raw prompt was longer than what the models read.
+        cached: the server had kept the whole answer from an earlier request.
         model_version: the version of the adapter that answered, as the server names it.
         elapsed_ms: from the call to the whole answer, measured by the client, in milliseconds.
         request_id: the id of the request, to name the answer by in feedback; that of the gateway's own where it asked.
@@ -58,6 +59,7 @@ class Optimization(_Record):
     elapsed_ms: float
     transport: str
     first_piece_ms: float | None = None
+    cached: bool = False
 
     @property
     def text(self) -> str:

@@ -194,7 +194,8 @@ def _outputs(answer: GeneratedSequence, n: int, version: str) -> dict[str, list[
     outputs: dict[str, list[Scalar]] = {
         name: [value] * n for name, value in zip(SEQUENCE, astuple(answer), strict=True)
     }
-    return {**outputs, "truncated": [False], "model_version": [version], "adapter_version": [version]}
+    once: dict[str, list[Scalar]] = {"truncated": [False], "cached": [False]}
+    return {**outputs, **once, "model_version": [version], "adapter_version": [version]}
 
 
 @contextmanager

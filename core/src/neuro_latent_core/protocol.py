@@ -36,6 +36,7 @@ OUTPUT_TYPES: Final[dict[str, TritonType]] = {
     "finish_reason": "BYTES",  # one of FINISH_REASONS; stream: "" while the sequence goes on
     "reason": "BYTES",  # why it was withheld, else ""
     "truncated": "BOOL",  # the raw prompt was longer than what the models read
+    "cached": "BOOL",  # the whole answer was kept from an earlier request
     "model_version": "BYTES",  # of the adapter that made it
     # The same text again: Triton's generate endpoints write a "model_version" of their own ("1") over the tensor.
     "adapter_version": "BYTES",

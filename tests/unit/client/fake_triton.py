@@ -40,6 +40,7 @@ def response(text: str, index: int = 0, finish_reason: str = "", added: str = ""
         "finish_reason": [finish_reason],
         "reason": [""],
         "truncated": [False],
+        "cached": [False],
         "model_version": ["1"],
         "adapter_version": ["mini-1"],
         "sequence_index": [index],
@@ -76,6 +77,7 @@ class Script(FakeServer):
             "finish_reason": ["stop"] * n,
             "reason": [""] * n,
             "truncated": [True],
+            "cached": [True],
             "model_version": ["1"],
             "adapter_version": ["mini-1"],
         }

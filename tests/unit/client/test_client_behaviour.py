@@ -60,7 +60,7 @@ def test_optimize_returns_text_and_its_facts(client, script, transport):
     assert (answer.added, answer.unchanged) == ("Well: 0", False)
     assert (answer.score, answer.finish_reason, answer.reason) == (0.25, "stop", "")
     assert answer.sequences[0].generated_tokens == 5
-    assert (answer.truncated, answer.model_version) == (True, "mini-1")
+    assert (answer.truncated, answer.cached, answer.model_version) == (True, True, "mini-1")
     assert answer.raw_prompt == raw_prompt
     assert answer.transport == transport
     assert answer.elapsed_ms > 0

@@ -146,6 +146,7 @@ def test_json_is_the_last_line_on_stdout(run, url, stream):
         "raw_prompt",
         "sequences",
         "truncated",
+        "cached",
         "model_version",
         "request_id",
         "elapsed_ms",

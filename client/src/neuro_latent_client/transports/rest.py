@@ -39,6 +39,7 @@ def _optimized(answer: dict[str, Any]) -> Tensors:
     return {
         **{name: [sequence[name] for sequence in sequences] for name in SEQUENCE},
         "truncated": [answer["truncated"]],
+        "cached": [answer.get("cached", False)],
         MODEL_VERSION: [answer["model_version"]],
         "request_id": [answer["request_id"]],
     }

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -222,7 +222,8 @@ class DecodeLoop:
         request = running.request
         if whole and request.events:
             characters = sum(len(text) for event in request.events for text in (event.piece, event.text, event.added))
-            self._answers.put(request.key, request.events, 4 * characters + OVERHEAD * len(request.events))
+            kept = [replace(event, cached=True) for event in request.events]
+            self._answers.put(request.key, kept, 4 * characters + OVERHEAD * len(request.events))
         request.on_end(None)
 
     # Joining ------------------------------------------------------------------------------------------------------

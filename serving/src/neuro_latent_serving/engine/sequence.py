@@ -31,6 +31,7 @@ class Event:
         text: the whole text, only when it is finished.
         added: in the complement form, the part of ``text`` after the prompt and the separator.
         reason: why what the model wrote was withheld.
+        cached: it was kept from an earlier request.
     """
 
     sequence_index: int
@@ -41,6 +42,7 @@ class Event:
     text: str = ""
     added: str = ""
     reason: str = ""
+    cached: bool = False
 
 
 class OutputSequence:

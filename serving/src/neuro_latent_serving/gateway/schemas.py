@@ -93,6 +93,7 @@ class OptimizeResponse(_Answer):
     enhanced_prompt: str = Field(validation_alias="text", description="the text of the first sequence")
     sequences: list[Sequence]
     truncated: bool = Field(description="the raw prompt was longer than what the models read")
+    cached: bool = Field(description="the server had kept the whole answer from an earlier request")
     model_version: str
     request_id: str = Field(description="name the answer by it in feedback")
     elapsed_ms: float

@@ -122,6 +122,7 @@ def answer_tensors(rows: list[list[Event]], text: str, truncated: Any, made_by: 
         tensor("score", column("score"), np.float32),
         tensor("generated_tokens", column("generated_tokens"), np.int32),
         tensor("truncated", truncated, np.bool_),
+        tensor("cached", [[row[0].cached] for row in rows], np.bool_),
         *(tensor(name, made_by, np.object_) for name in ("model_version", "adapter_version")),
     ]
 
