@@ -5,7 +5,7 @@ from typing import Final
 MAX_PROMPT_CHARACTERS: Final = 32_768
 """The longest raw prompt that is read at all; the models then read its beginning and its end."""
 
-BUCKETS: Final = (*range(16, 64, 8), *range(64, 128, 16), *range(128, 256, 32), *range(256, 513, 64))
+BUCKETS: Final = (*range(8, 32, 4), *range(32, 64, 8), *range(64, 128, 16), *range(128, 256, 32), *range(256, 513, 64))
 """Prompts are padded to one of these numbers of tokens, so that requests of similar length have one shape and batch.
 They are close together, because an encoder's time grows with every token, real or not."""
 

@@ -48,7 +48,8 @@ class TextTokenizer:
 
         Of a text that is longer than the model's length the beginning and the end are kept, half of the room each.
         """
-        encodings = self._tokenizer.encode_batch([self._prefix + text for text in texts], add_special_tokens=False)
+        # Not `encode_batch`, which wakes threads of its own.
+        encodings = [self._tokenizer.encode(self._prefix + text, add_special_tokens=False) for text in texts]
         bare = [without_control(encoding.ids, self._added) for encoding in encodings]
         rows = [[*self._before, *both_ends(ids, self._room), *self._after] for ids in bare]
         longest = max(map(len, rows))
