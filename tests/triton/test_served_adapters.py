@@ -451,11 +451,13 @@ def test_replicas_take_what_is_published_and_refuse_what_does_not_answer(
         shutil.copytree(exported["style.2"].folder, bad)
         never_sure(bad)
         store.add("default", bad)
+        store.add("team", b.folder)  # is served all the same
         publish()
         told("the probe of adapter default")
+        assert answers("team") == {(b.texts[prompts[0]], b.model_version)}
         assert answers("default") == {(b.texts[prompts[0]], b.model_version)}
 
-        store.rollback()
+        store.remove("team")
         store.add("default", exported["style.2"].folder)
         publish()
         told(f"adapters default {exported['style.2'].model_version} (from")

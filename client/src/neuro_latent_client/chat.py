@@ -171,8 +171,11 @@ class ChatOptimizer:
 
     async def _ask(self, prompt: str) -> Optimization:
         """The answer, unless the breaker is open, the time is up, or asking fails."""
-        if time.monotonic() < self._open_until_s:
+        now = time.monotonic()
+        if now < self._open_until_s:
             raise Untouched("unavailable")
+        if self._failures >= FAILURES:
+            self._open_until_s = now + OPEN_S  # this one finds out; the others do not wait for it
         asking = asyncio.ensure_future(self._client.optimize(prompt, timeout=self._budget_s))
         self._asking.add(asking)
         asking.add_done_callback(self._forget)
@@ -191,7 +194,7 @@ class ChatOptimizer:
             raise Untouched("late" if isinstance(error, TimeoutError) else "failed") from error
         finally:
             asking.cancel()
-        self._failures = 0
+        self._failures, self._open_until_s = 0, 0.0
         return answer
 
     def _forget(self, asking: "asyncio.Task[Optimization]") -> None:

@@ -11,6 +11,7 @@ publisher at a time: two could remove each other's files.
 
 import hashlib
 import os
+import re
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -65,11 +66,11 @@ class PublishedAdapters:
     """
 
     def __init__(self, url: str) -> None:
-        self.url = url
+        self.url = re.sub("//[^/]*@", "//", url)  # as it is shown: without credentials
         try:
             self._files, self._root = fsspec.core.url_to_fs(url)
         except (ImportError, ValueError) as error:
-            raise ServeError(f"{url} cannot be read: {error}") from None
+            raise ServeError(f"{self.url} cannot be read: {error}") from None
 
     def read(self) -> PublishedSet | None:
         """What is published; None where nothing was yet.
@@ -172,17 +173,23 @@ def converge(store: AdapterStore, published: PublishedAdapters, wanted: Publishe
         The versions that this made, none where all is as published.
 
     Raises:
-        ServeError: an adapter cannot be had, loaded, or does not answer; those before it in the list are served.
+        ServeError: an adapter cannot be had, loaded, or does not answer; the others are served.
     """
-    made = []
+    made: list[Version] = []
+    errors: list[ServeError] = []
     for name, digest in sorted(wanted.adapters.items(), key=lambda item: item[0] != DEFAULT):
         newest = store.newest()
         if name in newest.adapters and sha256(newest.folder_of(name) / RECORD) == digest:
             continue
         with tempfile.TemporaryDirectory(prefix="neuro-latent-adapter-") as temporary:
             folder = Path(temporary)
-            published.fetch(digest, folder)
-            made.append(promote(store, partial(store.add, name, folder), client))
+            try:
+                published.fetch(digest, folder)
+                made.append(promote(store, partial(store.add, name, folder), client))
+            except ServeError as error:
+                errors.append(error)
     for name in store.newest().adapters.keys() - wanted.adapters.keys():
         made.append(promote(store, partial(store.remove, name), client))
+    if errors:
+        raise next((error for error in errors if isinstance(error, UnreadableError)), errors[0])
     return made

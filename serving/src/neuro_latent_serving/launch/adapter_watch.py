@@ -1,12 +1,13 @@
 """A server that takes new adapters from where they are published, while it serves."""
 
+import fcntl
 import os
 import shutil
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from neuro_latent_core.repository import PROJECTOR, hold
@@ -17,6 +18,9 @@ from neuro_latent_serving.errors import ServeError
 from neuro_latent_serving.launch.process import temporary_folder
 from neuro_latent_serving.launch.triton_server import TritonServer
 
+OWN_PREFIX = "neuro-latent-repository-"
+LEFT_S = 60.0
+"""Before that, a new one may not be locked yet."""
 RETRY_S, SOON_S = 600.0, 30.0
 """After so long a set that has failed is tried again, for it may have been the machine; sooner if it was not read."""
 JOIN_S = 5.0
@@ -27,9 +31,12 @@ FIRST_LOOK_S = 60.0
 @contextmanager
 def with_own_adapters(repository: Path) -> Iterator[Path]:
     """A repository of links to another, which may be read-only, but with adapters of its own, which can be changed."""
-    prefix, folder = "neuro-latent-repository-", temporary_folder()
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=folder, ignore_cleanup_errors=True) as temporary:
+    _remove_leftovers()
+    folder = temporary_folder()
+    with tempfile.TemporaryDirectory(prefix=OWN_PREFIX, dir=folder, ignore_cleanup_errors=True) as temporary:
         own = Path(temporary)
+        lock = os.open(own, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX)  # free again when this process has ended, however it did
         for path in repository.absolute().iterdir():
             if path.name == PROJECTOR:
                 shutil.copytree(path, own / PROJECTOR, ignore=shutil.ignore_patterns(f"{BUILDING}*"))
@@ -40,6 +47,21 @@ def with_own_adapters(repository: Path) -> Iterator[Path]:
             yield own
         finally:
             os.close(held)
+            os.close(lock)
+
+
+def _remove_leftovers() -> None:
+    """Remove what servers that were killed have left: whatever nobody has locked for a while."""
+    for left in temporary_folder().glob(f"{OWN_PREFIX}*"):
+        with suppress(OSError):  # somebody else's, or one whose server runs
+            lock = os.open(left, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                found = os.fstat(lock)
+                if found.st_uid == os.geteuid() and time.time() - found.st_mtime > LEFT_S:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(left, ignore_errors=True)
+            finally:
+                os.close(lock)
 
 
 class AdapterWatch:

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ from neuro_latent_serving.adapters.cli import app
 from neuro_latent_serving.adapters.promotion import ProbeError, promote, settle
 from neuro_latent_serving.adapters.published import PublishedAdapters
 from neuro_latent_serving.errors import ServeError, UsageError
+from neuro_latent_serving.launch import adapter_watch
 from neuro_latent_serving.launch.cli import adapter_versions
 from neuro_latent_serving.repository.check import check_repository
 from neuro_latent_serving.repository.export import is_exported, refuse_to_drop_adapters
@@ -498,6 +500,20 @@ def test_what_is_not_as_listed_is_refused(repository: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("url", ["nonsense://bucket/adapters", "s3://bucket/adapters"])
-def test_an_address_that_nothing_here_reads(url: str) -> None:
+def test_an_address_that_nothing_here_reads_is_told_without_its_credentials(url: str) -> None:
     with pytest.raises(ServeError, match=f"^{url} cannot be read: "):
-        PublishedAdapters(url)
+        PublishedAdapters(url.replace("//", "//key:secret@"))
+
+
+def test_the_copy_of_a_server_that_was_killed_goes_with_the_next_start(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(adapter_watch, "LEFT_S", -1.0)
+    left = tmp_path / f"{adapter_watch.OWN_PREFIX}left"
+    left.mkdir()
+    with adapter_watch.with_own_adapters(repository) as running, adapter_watch.with_own_adapters(repository) as own:
+        assert running.is_dir()
+        assert own.is_dir()
+        assert not left.exists()
+    assert not [*tmp_path.glob(f"{adapter_watch.OWN_PREFIX}*")]

@@ -244,9 +244,11 @@ def test_a_triton_that_is_away_holds_up_nothing_and_is_asked_again_later(
         say(client)
     outcomes = [line["prompt"] for line in logged(log, count=chat.FAILURES + 1)]
     assert outcomes == [*["failed"] * chat.FAILURES, "unavailable"]
-    time.sleep(0.6)
-    say(client)
-    assert upstream.last_text == BETTER
+    triton.fail("busy", "away")
+    for pause, expected in ((0.6, RAW), (0, RAW), (0.6, BETTER)):  # one asks and fails; the next does not ask
+        time.sleep(pause)
+        say(client)
+        assert upstream.last_text == expected
 
 
 def test_texts_that_are_refused_open_no_breaker(start: Start, upstream: Upstream) -> None:
