@@ -1,6 +1,5 @@
 """A server that takes new adapters from where they are published, while it serves."""
 
-import fcntl
 import os
 import shutil
 import tempfile
@@ -10,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from neuro_latent_core.repository import PROJECTOR, hold
+from neuro_latent_core.repository import PROJECTOR, held_alone, hold
 from neuro_latent_serving.adapters.adapter_store import BUILDING, AdapterStore, StopRequestedError
 from neuro_latent_serving.adapters.published import PublishedAdapters, PublishedSet, UnreadableError, converge
 from neuro_latent_serving.command import console, warn
@@ -35,33 +34,27 @@ def with_own_adapters(repository: Path) -> Iterator[Path]:
     folder = temporary_folder()
     with tempfile.TemporaryDirectory(prefix=OWN_PREFIX, dir=folder, ignore_cleanup_errors=True) as temporary:
         own = Path(temporary)
-        lock = os.open(own, os.O_RDONLY)
-        fcntl.flock(lock, fcntl.LOCK_EX)  # free again when this process has ended, however it did
+        held = [hold(own), hold(repository)]
         for path in repository.absolute().iterdir():
             if path.name == PROJECTOR:
                 shutil.copytree(path, own / PROJECTOR, ignore=shutil.ignore_patterns(f"{BUILDING}*"))
             else:
                 (own / path.name).symlink_to(path)
-        held = hold(repository)
         try:
             yield own
         finally:
-            os.close(held)
-            os.close(lock)
+            for lock in held:
+                os.close(lock)
 
 
 def _remove_leftovers() -> None:
     """Remove what servers that were killed have left: whatever nobody has locked for a while."""
     for left in temporary_folder().glob(f"{OWN_PREFIX}*"):
         with suppress(OSError):  # somebody else's, or one whose server runs
-            lock = os.open(left, os.O_RDONLY | os.O_NOFOLLOW)
-            try:
-                found = os.fstat(lock)
-                if found.st_uid == os.geteuid() and time.time() - found.st_mtime > LEFT_S:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(left, ignore_errors=True)
-            finally:
-                os.close(lock)
+            found = left.lstat()
+            if found.st_uid == os.geteuid() and time.time() - found.st_mtime > LEFT_S:
+                with held_alone(left):
+                    shutil.rmtree(left)
 
 
 class AdapterWatch:
