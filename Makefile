@@ -39,10 +39,11 @@ $(INSTALLED): constraints.txt Makefile $(DISTRIBUTIONS:=/pyproject.toml)
 demo: install  ## export the embedded model, serve it, improve a few prompts, stop
 	@$(BIN)/python -m neuro_latent_benchmarks.demo
 
-# Unit tests and those of TensorRT use all cores; tests that start servers come alone. Both run even where the first fails.
+# Tests that load no server use all cores, the longest first; those that do come alone. Both run even where the first fails.
+TOGETHER = tests/e2e/test_responder.py tests/e2e/test_distributions.py tests/tensorrt tests/deploy tests/unit
 test: install  ## all tests, the real server included
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests/tensorrt tests/unit --numprocesses logical --dist loadfile; unit=$$?; \
-	  $(BIN)/pytest --ignore=tests/unit --ignore=tests/tensorrt && exit $$unit
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(TOGETHER) --numprocesses logical --dist loadfile; together=$$?; \
+	  $(BIN)/pytest $(addprefix --ignore=,$(TOGETHER)) && exit $$together
 
 check: lint  ## lint, types and the fast unit tests, in under a minute: run it before every commit
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/unit -m "not slow" --numprocesses logical --dist loadfile -q
