@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLORS = ("#2563eb", "#ea580c", "#16a34a", "#9333ea", "#64748b", "#dc2626", "#0891b2")
+PARTS = ("#475569", "#94a3b8", "#cbd5e1", "#e2e8f0", "#0891b2", "#2563eb", "#93c5fd", "#9333ea", "#f1f5f9", "#fde68a")
+PARTS += ("#ea580c", "#fdba74", "#16a34a", "#dc2626")
 
 
 def figure_of(columns: int, title: str, subtitle: str) -> "tuple[Figure, list[Axes]]":
@@ -112,3 +114,21 @@ def serve(result: Mapping[str, Any], folder: Path) -> list[Path]:
     right.set_ylabel("time to first text (ms)")
     right.legend(frameon=False, fontsize=8)
     return [save(figure, folder / "serve.png")]
+
+
+def trace(result: Mapping[str, Any], folder: Path) -> list[Path]:
+    """A bar for each number of clients: the parts of the mean request, one behind the other."""
+    figure, (axis,) = figure_of(1, "Where a request's time goes", subtitle_of(result))
+    figure.set_size_inches(11, 4.4)
+    found = result["waterfalls"]
+    left = [0.0] * len(found)
+    for number, part in enumerate(found[0]["parts"]):
+        widths = [max(one["parts"][part], 0.0) for one in found]
+        axis.barh(range(len(found)), widths, 0.6, left=left, color=PARTS[number % len(PARTS)], label=part)
+        left = [start + width for start, width in zip(left, widths, strict=True)]
+    axis.set_yticks(range(len(found)), [f"{one['clients']} client{'s' * (one['clients'] > 1)}" for one in found])
+    axis.invert_yaxis()
+    axis.grid(axis="x", color="#e2e8f0", linewidth=0.8)
+    axis.set_xlabel("ms of the mean request")
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside right", frameon=False, fontsize=8)
+    return [save(figure, folder / "trace.png")]
