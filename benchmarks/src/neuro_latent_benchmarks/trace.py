@@ -24,10 +24,6 @@ from neuro_latent_serving.gateway.server import GatewayServer, triton_client
 from neuro_latent_serving.launch import FREE_PORTS, ServerConfig, TritonServer
 from neuro_latent_serving.settings import CACHE_VARIABLE
 
-COUNT = 120
-"""Different prompts of the load."""
-
-DECODER = "t5_decoder_unary"
 COUNTERS_LAG_S = 1.2
 """The engine hands its counters to Triton twice a second."""
 
@@ -41,7 +37,7 @@ class TraceConfig:
     Attributes:
         clients: of the closed loops.
         max_length: tokens a request asks for.
-        requests: of each loop.
+        requests: of each loop, with a prompt of its own up to 128.
         rounds: of each number of clients, over gRPC and through the gateway in turn.
     """
 
@@ -61,7 +57,7 @@ def run(repository: Path, config: TraceConfig) -> dict[str, Any]:
     Raises:
         BenchError: a request failed.
     """
-    jobs: Sequence[Job] = [(text, config.max_length) for text in prompt_texts(COUNT)][: config.requests]
+    jobs: Sequence[Job] = [(text, config.max_length) for text in prompt_texts(config.requests)]
     with ExitStack() as stack:
         report.progress("  starting Triton and a gateway")
         settings = ServerConfig(ports=FREE_PORTS, drain_timeout=3, environment={CACHE_VARIABLE: "0"})
@@ -78,10 +74,10 @@ def run(repository: Path, config: TraceConfig) -> dict[str, Any]:
             report.progress(f"  {clients} clients, {config.rounds} times {len(jobs)} requests over gRPC and REST")
             rounds = []
             for _ in range(config.rounds):
-                before = Reading.of(server)
+                before = totals(server)
                 direct = answered(loads[0].closed(jobs, clients=clients))
-                after = Reading.of(server)
-                rounds.append((before, after, direct, answered(loads[1].closed(jobs, clients=clients))))
+                after = totals(server)
+                rounds.append(Round(before, after, direct, answered(loads[1].closed(jobs, clients=clients))))
             found.append({"clients": clients, **waterfall(steps, rounds)})
         return {"triton": server.version, "waterfalls": found}
 
@@ -97,18 +93,14 @@ def answered(run: LoadRun) -> list[float]:
     return [(timing.end - timing.start) * 1000 for timing in run.timings]
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """A server's totals: milliseconds of Triton's models by name, and milliseconds of the engine's parts."""
+Totals = dict[tuple[str, str], float]
+"""Milliseconds of all requests since the server started, by model or "engine", and what they were spent on."""
 
-    models: Mapping[str, Mapping[str, float]]
-    engine: Mapping[str, float]
 
-    @classmethod
-    def of(cls, server: TritonServer) -> "Reading":
-        """The totals now, when every request has ended."""
-        time.sleep(COUNTERS_LAG_S)
-        return cls(model_ms(read_json(f"{server.http_url}/v2/models/stats")), engine_ms(server.metrics_url))
+def totals(server: TritonServer) -> Totals:
+    """The totals now, when every request has ended."""
+    time.sleep(COUNTERS_LAG_S)
+    return model_ms(read_json(f"{server.http_url}/v2/models/stats")) | engine_ms(metrics.counters(server.metrics_url))
 
 
 def read_json(url: str) -> Any:
@@ -123,73 +115,81 @@ def ensemble_steps(http_url: str) -> list[str]:
     return [step["model_name"] for step in config["ensemble_scheduling"]["step"]]
 
 
-def model_ms(document: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Of Triton's document of statistics: for each model, milliseconds in all (``success``) and of its ``queue``."""
-    found: dict[str, dict[str, float]] = {}
-    for model in document["model_stats"]:
-        totals = found.setdefault(model["name"], {"success": 0.0, "queue": 0.0})
-        for name in totals:
-            totals[name] += model["inference_stats"][name]["ns"] / 1e6
-    return found
+def model_ms(document: Mapping[str, Any]) -> Totals:
+    """Of Triton's document of statistics: milliseconds of each model in all (``success``) and of its ``queue``."""
+    return {
+        (model["name"], kind): model["inference_stats"][kind]["ns"] / 1e6
+        for model in document["model_stats"]
+        for kind in ("success", "queue")
+    }
 
 
-def engine_ms(metrics_url: str) -> dict[str, float]:
-    """Milliseconds of requests in the engine, by part."""
-    return {name: seconds * 1000 for name, seconds in metrics.counters(metrics_url).items() if name.endswith("seconds")}
+def engine_ms(counters: Mapping[str, float]) -> Totals:
+    """Milliseconds of requests on their way to the engine (``models``), in it (``all``), and in each part of it."""
+    names = {"all": "request_seconds", **{part: f"request_{part}_seconds" for part in metrics.REQUEST_PARTS}}
+    return {("engine", part): counters[name] * 1000 for part, name in names.items()}
 
 
-def waterfall(
-    steps: Sequence[str], rounds: Sequence[tuple[Reading, Reading, list[float], list[float]]]
-) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Round:
+    """The same prompts over gRPC and through the gateway: milliseconds of each request, and totals around the first."""
+
+    before: Totals
+    after: Totals
+    direct: list[float]
+    through: list[float]
+
+
+def waterfall(steps: Sequence[str], rounds: Sequence[Round]) -> dict[str, Any]:
     """The parts of the mean request.
 
     Args:
         steps: the models that a request passes, the decoder last.
-        rounds: readings before and after, and milliseconds of each request over gRPC and then through the gateway.
+        rounds: of the same number of clients.
 
     Returns:
-        parts: milliseconds by part, in a request's order; together they are ``mean_ms`` and ``gateway``.
-        mean_ms, median_ms: of requests over gRPC; gateway_median_ms: of those through the gateway.
+        parts: milliseconds of each part, in a request's order, and ``where`` it is: a hop between processes, a model of
+            Triton, or the engine. Without the gateway, their sum is ``mean_ms``.
+        mean_ms, median_ms: of requests over gRPC; ``gateway_median_ms``: of those through the gateway.
     """
-    times = [ms for _, _, direct, _ in rounds for ms in direct]
-    through = [ms for *_, gateway in rounds for ms in gateway]
+    direct = [ms for one in rounds for ms in one.direct]
+    gateway = percentile([percentile(one.through, 50) - percentile(one.direct, 50) for one in rounds], 50)
 
-    def of(name: str, kind: str) -> float:
-        return sum(b.models[name][kind] - a.models[name][kind] for a, b, _, _ in rounds) / len(times)
+    def of(where: str, kind: str) -> float:
+        return sum(one.after[where, kind] - one.before[where, kind] for one in rounds) / len(direct)
 
-    def engine(part: str) -> float:
-        name = f"request_{part}_seconds" if part else "request_seconds"
-        return sum(b.engine.get(name, 0.0) - a.engine.get(name, 0.0) for a, b, _, _ in rounds) / len(times)
-
-    mean, whole = sum(times) / len(times), of(UNARY_MODEL, "success")
-    before = [name for name in steps if name != DECODER]
-    inside = {part: engine(part) for part in ("queue", "prefill", "decode", "text")}
-    parts = {
-        "gateway": percentile([percentile(g, 50) - percentile(d, 50) for _, _, d, g in rounds], 50),
-        "client and gRPC": mean - whole,
-        # Of the decoder, Triton's clock stops when it has handed the request on to the engine's process.
-        "between models and back": whole - sum(of(n, "success") for n in before) - of(DECODER, "queue") - engine(""),
-        "waiting in Triton": sum(of(name, "queue") for name in steps),
-        **{name: of(name, "success") - of(name, "queue") for name in before},
-        "waiting for a slot": inside["queue"],
-        "prefill": inside["prefill"],
-        "waiting for others' prefill": engine("") - sum(inside.values()),
-        "steps": inside["decode"],
-        "drafts, texts, gate, guard": inside["text"],
-    }
+    mean, inside = sum(direct) / len(direct), {part: of("engine", part) for part in metrics.REQUEST_PARTS}
+    waiting = sum(of(name, "queue") for name in steps)
+    # Not the decoder's: there, Triton's clock stops when it has handed the request on to the engine's process.
+    models = {name: of(name, "success") - of(name, "queue") for name in steps[:-1]}
+    arrived = of(steps[0], "queue") + inside.pop("models")
+    parts = [
+        ("gateway", "hop", gateway),
+        ("client and gRPC", "hop", mean - of(UNARY_MODEL, "success")),
+        ("waiting in Triton", "hop", waiting),
+        *((name, "model", ms) for name, ms in models.items()),
+        ("between models", "hop", arrived - waiting - sum(models.values())),
+        ("waiting for a slot", "engine", inside["queue"]),
+        ("prefill", "engine", inside["prefill"]),
+        ("others' prefill", "engine", of("engine", "all") - sum(inside.values())),
+        ("steps", "engine", inside["decode"]),
+        ("drafts, texts, guard", "engine", inside["text"]),
+        ("back from the engine", "hop", of(UNARY_MODEL, "success") - arrived - of("engine", "all")),
+    ]
     return {
-        "requests": len(times),
+        "requests": len(direct),
         "mean_ms": significant(mean),
-        "median_ms": significant(percentile(times, 50)),
-        "gateway_median_ms": significant(percentile(through, 50)),
-        "parts": {name: round(ms, 3) for name, ms in parts.items()},
+        "median_ms": significant(percentile(direct, 50)),
+        "gateway_median_ms": significant(percentile([ms for one in rounds for ms in one.through], 50)),
+        "parts": [{"part": name, "where": where, "ms": round(ms, 2)} for name, where, ms in parts],
     }
 
 
 def show(result: Mapping[str, Any]) -> None:
     """The result as a table, a column for each number of clients."""
     found = result["waterfalls"]
-    rows: list[list[Any]] = [[name, *(one["parts"][name] for one in found)] for name in found[0]["parts"]]
+    rows = [[part["part"], *(one["parts"][i]["ms"] for one in found)] for i, part in enumerate(found[0]["parts"])]
     for name, key in (("mean over gRPC", "mean_ms"), ("median", "median_ms"), ("through gateway", "gateway_median_ms")):
         rows.append([name, *(one[key] for one in found)])
-    report.table("ms of the mean request", ("", *(f"{one['clients']} clients" for one in found)), rows)
+    columns = [f"{one['clients']} client{'s' * (one['clients'] > 1)}" for one in found]
+    report.table("ms of the mean request", ("", *columns), rows)

@@ -256,6 +256,7 @@ class DecodeLoop:
         rows = self._decoder.join(hidden_QD, request.mask_Q[:real].astype(np.int64), request.rows)
         self.metrics.prefill_seconds += self._clock() - started
         self.metrics.queue_seconds += started - request.arrived
+        self.metrics.models_seconds += request.arrived - (request.asked or request.arrived)
         running = start_running(
             request,
             sequences,
