@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 COLORS = ("#2563eb", "#ea580c", "#16a34a", "#9333ea", "#64748b", "#dc2626", "#0891b2")
 PART_COLORS = {
-    "hop": ("#334155", "#64748b", "#94a3b8", "#cbd5e1", "#e2e8f0"),
-    "model": ("#0891b2", "#2563eb", "#67e8f9", "#9333ea", "#93c5fd"),
-    "engine": ("#fde68a", "#ea580c", "#fdba74", "#16a34a", "#dc2626"),
+    "hop": ("#7c8ba1", "#94a3b8", "#b3bfcf", "#cbd5e1", "#e2e8f0"),
+    "model": ("#22a7c3", "#60a5fa", "#a5f3fc", "#c084fc", "#93c5fd"),
+    "engine": ("#fde68a", "#fb923c", "#fed7aa", "#4ade80", "#f87171"),
 }
 """Of a request's parts, by where they are."""
 

@@ -5,6 +5,7 @@ are read before and after many requests. What lies between the client's clock an
 """
 
 import json
+import os
 import time
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -52,34 +53,41 @@ class TraceConfig:
 
 
 def run(repository: Path, config: TraceConfig) -> dict[str, Any]:
-    """Start the server and a gateway, and ask the same prompts through both, in turns.
+    """Start the server without caches and measure it.
+
+    Raises:
+        BenchError: a request failed.
+    """
+    report.progress("  starting Triton")
+    settings = ServerConfig(ports=FREE_PORTS, drain_timeout=3, environment={CACHE_VARIABLE: "0"})
+    with TritonServer(repository, settings) as server:
+        return {"triton": server.version, "waterfalls": measure(server, config)}
+
+
+def measure(server: TritonServer, config: TraceConfig) -> list[dict[str, Any]]:
+    """Ask a server that runs the same prompts over gRPC and through a gateway, in turns.
 
     Raises:
         BenchError: a request failed.
     """
     jobs: Sequence[Job] = [(text, config.max_length) for text in prompt_texts(config.requests)]
+    front, steps, found = GatewayConfig(port=0, log_file=Path(os.devnull)), ensemble_steps(server.http_url), []
     with ExitStack() as stack:
-        report.progress("  starting Triton and a gateway")
-        settings = ServerConfig(ports=FREE_PORTS, drain_timeout=3, environment={CACHE_VARIABLE: "0"})
-        server = stack.enter_context(TritonServer(repository, settings))
-        front = GatewayConfig(port=0, quiet=True)
         gateway = stack.enter_context(GatewayServer(front, lambda: triton_client(front, server.grpc_url)))
         gateway.start()
-        loads = [stack.enter_context(LoadProcess(url)) for url in (server.grpc_url, gateway.url)]
-        steps = ensemble_steps(server.http_url)
-        for load in loads:
+        grpc, rest = (stack.enter_context(LoadProcess(url)) for url in (server.grpc_url, gateway.url))
+        for load in (grpc, rest):
             load.closed(jobs[:8], clients=2)
-        found = []
         for clients in config.clients:
-            report.progress(f"  {clients} clients, {config.rounds} times {len(jobs)} requests over gRPC and REST")
+            report.progress(f"  {clients} at a time, {config.rounds} times {len(jobs)} requests over gRPC and through the gateway")
             rounds = []
             for _ in range(config.rounds):
                 before = totals(server)
-                direct = answered(loads[0].closed(jobs, clients=clients))
+                direct = answered(grpc.closed(jobs, clients=clients))
                 after = totals(server)
-                rounds.append(Round(before, after, direct, answered(loads[1].closed(jobs, clients=clients))))
+                rounds.append(Round(before, after, direct, answered(rest.closed(jobs, clients=clients))))
             found.append({"clients": clients, **waterfall(steps, rounds)})
-        return {"triton": server.version, "waterfalls": found}
+    return found
 
 
 def answered(run: LoadRun) -> list[float]:
