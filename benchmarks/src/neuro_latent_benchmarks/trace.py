@@ -8,6 +8,7 @@ import json
 import os
 import time
 import urllib.request
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ def measure(server: TritonServer, config: TraceConfig) -> list[dict[str, Any]]:
         for load in (grpc, rest):
             load.closed(jobs[:8], clients=2)
         for clients in config.clients:
-            report.progress(f"  {clients} at a time, {config.rounds} times {len(jobs)} requests over gRPC and through the gateway")
+            report.progress(f"  {clients} at a time, {config.rounds} x {len(jobs)} requests over gRPC and the gateway")
             rounds = []
             for _ in range(config.rounds):
                 before = totals(server)
@@ -125,11 +126,11 @@ def ensemble_steps(http_url: str) -> list[str]:
 
 def model_ms(document: Mapping[str, Any]) -> Totals:
     """Of Triton's document of statistics: milliseconds of each model in all (``success``) and of its ``queue``."""
-    return {
-        (model["name"], kind): model["inference_stats"][kind]["ns"] / 1e6
-        for model in document["model_stats"]
-        for kind in ("success", "queue")
-    }
+    found: Totals = defaultdict(float)
+    for model in document["model_stats"]:  # each version of a model
+        for kind in ("success", "queue"):
+            found[model["name"], kind] += model["inference_stats"][kind]["ns"] / 1e6
+    return found
 
 
 def engine_ms(counters: Mapping[str, float]) -> Totals:
