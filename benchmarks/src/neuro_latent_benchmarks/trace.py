@@ -45,7 +45,7 @@ class TraceConfig:
 
     clients: tuple[int, ...] = (1, 4, 16)
     max_length: int = 64
-    requests: int = 120
+    requests: int = 64
     rounds: int = 3
 
     def quick(self) -> "TraceConfig":
