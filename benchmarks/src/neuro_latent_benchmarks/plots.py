@@ -143,5 +143,5 @@ def trace(result: Mapping[str, Any], folder: Path) -> list[Path]:
     axis.invert_yaxis()
     axis.set_xlim(0, 100)
     axis.set_xlabel("percent of the mean request through the gateway (numbers: ms)")
-    figure.legend(loc="outside right", frameon=False, fontsize=8)
+    figure.legend(loc="outside right center", frameon=False, fontsize=8)
     return [save(figure, folder / "trace.png")]
