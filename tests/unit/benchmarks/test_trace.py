@@ -69,6 +69,12 @@ def test_only_what_happened_between_the_readings_counts() -> None:
     assert trace.waterfall(STEPS, [trace.Round(AFTER, doubled, [40.0, 60.0], [52.0, 60.0])]) == FOUND
 
 
+def test_a_round_in_which_the_machine_stood_still_does_not_count() -> None:
+    usual = trace.Round(dict.fromkeys(AFTER, 0.0), AFTER, [40.0, 60.0], [52.0, 60.0])
+    still = trace.Round(usual.before, {place: 9 * ms for place, ms in AFTER.items()}, [40.0, 9000.0], [52.0, 60.0])
+    assert trace.waterfall(STEPS, [usual, still, usual])["parts"] == FOUND["parts"]
+
+
 def test_it_can_be_drawn_and_shown(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
     result = HEAD | {"waterfalls": [{"clients": 1, **FOUND}, {"clients": 16, **FOUND}]}
     check(plots.trace(result, tmp_path))
