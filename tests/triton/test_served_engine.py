@@ -14,6 +14,7 @@ import torch
 from transformers import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
 
+from neuro_latent_benchmarks import trace
 from neuro_latent_client import Client, NeuroLatentError
 from neuro_latent_serving.launch import FREE_PORTS, ServerConfig, ServerEndedError, TritonServer
 from neuro_latent_trainer.model import MAX_SOURCE_TOKENS, PromptOptimizer
@@ -85,6 +86,15 @@ def test_the_engines_counters_are_metrics_of_triton(server: TritonServer, grpc: 
         "unchanged_total",
         "withheld_by_gate_total",
     } <= after.keys()
+
+
+def test_bench_trace_finds_where_the_time_of_a_request_goes(server: TritonServer) -> None:
+    for found in trace.measure(server, trace.TraceConfig().quick()):
+        times = {part["part"]: part["ms"] for part in found["parts"]}
+        times.pop("gateway")
+        assert sum(times.values()) == pytest.approx(found["mean_ms"], abs=0.1)
+        assert all(ms > -0.5 for ms in times.values()), times
+        assert min(times[part] for part in ("tokenizer", "encoder", "t5_encoder", "prefill", "steps")) > 0
 
 
 def test_many_requests_leave_nothing_behind(server: TritonServer, prompts: list[str]) -> None:

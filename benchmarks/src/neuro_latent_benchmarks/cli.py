@@ -111,6 +111,36 @@ def serve(
         finish(result, plots.serve, plot, as_json)
 
 
+@app.command()
+def trace(
+    repository: Annotated[Path, typer.Option(help="An exported repository, as for `neuro-latent serve`.")],
+    clients: Annotated[str, typer.Option(help="Clients that each ask again when they have their answer.")] = "1,4,16",
+    max_length: Annotated[int, typer.Option(help="Tokens that a request asks for.", min=1, max=512)] = 64,
+    quick: Quick = False,
+    plot: Plot = None,
+    as_json: Json = False,
+) -> None:
+    """Where a request's time goes: gateway, gRPC, each of Triton's models, and the parts of the engine.
+
+    The same prompts over gRPC and through the gateway, in turns, without caches. The parts are means, by the clocks of
+    Triton and of the engine; together they are what a client waits for.
+
+      neuro-latent bench trace --repository repository --plot plots
+
+      neuro-latent bench trace --repository repository --clients 1,8 --json
+    """
+    with session():
+        from neuro_latent_benchmarks import plots
+        from neuro_latent_benchmarks import trace as benchmark
+
+        config = benchmark.TraceConfig(clients=_numbers("--clients", clients), max_length=max_length)
+        config = config.quick() if quick else config
+        result = report.heading("trace", {**_described(repository), **dataclasses.asdict(config)})
+        result |= benchmark.run(repository, config)
+        benchmark.show(result)
+        finish(result, plots.trace, plot, as_json)
+
+
 @contextmanager
 def session() -> Iterator[None]:
     """Errors as one line and an exit code; SIGTERM ends like Ctrl-C, so that every child is ended."""

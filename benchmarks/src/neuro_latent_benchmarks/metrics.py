@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from neuro_latent_benchmarks.statistics import significant
 
 NAMES = ("steps", "step_rows", "tokens", "step_seconds", "draft_tokens", "accepted_draft_tokens")
+REQUEST_PARTS = ("models", "queue", "prefill", "decode", "text")
+REQUEST_SECONDS = ("request_seconds", *(f"request_{part}_seconds" for part in REQUEST_PARTS))
 TIMEOUT_S = 10.0
 
 
@@ -20,7 +22,7 @@ def parse(text: str) -> dict[str, float]:
     """The engine's totals in a Prometheus page, over all model versions."""
     found: dict[str, float] = {}
     for name, value in re.findall(r"^neuro_latent_(\w+?)_total(?:\{[^}]*\})? (\S+)$", text, re.MULTILINE):
-        if name in NAMES:
+        if name in NAMES or name in REQUEST_SECONDS:
             found[name] = found.get(name, 0.0) + float(value)
     return found
 

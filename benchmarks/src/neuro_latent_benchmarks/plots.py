@@ -1,5 +1,6 @@
 """Pictures of the results, as PNG files."""
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLORS = ("#2563eb", "#ea580c", "#16a34a", "#9333ea", "#64748b", "#dc2626", "#0891b2")
+PART_COLORS = {
+    "hop": ("#7c8ba1", "#94a3b8", "#b3bfcf", "#cbd5e1", "#e2e8f0"),
+    "model": ("#22a7c3", "#60a5fa", "#a5f3fc", "#c084fc", "#93c5fd"),
+    "engine": ("#fde68a", "#fb923c", "#fed7aa", "#4ade80", "#f87171"),
+}
+"""Of a request's parts, by where they are."""
 
 
 def figure_of(columns: int, title: str, subtitle: str) -> "tuple[Figure, list[Axes]]":
@@ -112,3 +119,29 @@ def serve(result: Mapping[str, Any], folder: Path) -> list[Path]:
     right.set_ylabel("time to first text (ms)")
     right.legend(frameon=False, fontsize=8)
     return [save(figure, folder / "serve.png")]
+
+
+def trace(result: Mapping[str, Any], folder: Path) -> list[Path]:
+    """A bar for each number of clients: the parts of the mean request, one behind the other, all bars equally long."""
+    figure, (axis,) = figure_of(1, "Where a request's time goes", subtitle_of(result))
+    figure.set_size_inches(11.2, 4.4)
+    found = result["waterfalls"]
+    totals = [sum(max(part["ms"], 0.0) for part in one["parts"]) for one in found]
+    colors = {where: itertools.cycle(shades) for where, shades in PART_COLORS.items()}
+    ends = [0.0] * len(found)
+    for number, part in enumerate(found[0]["parts"]):
+        times = [max(one["parts"][number]["ms"], 0.0) for one in found]
+        shares = [ms / total * 100 for ms, total in zip(times, totals, strict=True)]
+        bars = axis.barh(range(len(found)), shares, 0.6, left=ends, color=next(colors[part["where"]]))
+        bars.set_label(part["part"])
+        shown = [f"{ms:.2g}" if ms < 10 else f"{ms:.0f}" for ms in times]
+        labels = [text if share >= 3 else "" for text, share in zip(shown, shares, strict=True)]
+        axis.bar_label(bars, labels, label_type="center", fontsize=8)
+        ends = [end + share for end, share in zip(ends, shares, strict=True)]
+    names = [f"{one['clients']} client{'s' * (one['clients'] > 1)}" for one in found]
+    axis.set_yticks(range(len(found)), [f"{name}\n{ms:.0f} ms" for name, ms in zip(names, totals, strict=True)])
+    axis.invert_yaxis()
+    axis.set_xlim(0, 100)
+    axis.set_xlabel("percent of the mean request through the gateway (numbers: ms)")
+    figure.legend(loc="outside right center", frameon=False, fontsize=8)
+    return [save(figure, folder / "trace.png")]

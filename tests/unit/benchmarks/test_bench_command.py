@@ -16,7 +16,7 @@ def run(monkeypatch: pytest.MonkeyPatch):
     return lambda *arguments: CliRunner().invoke(app, arguments)
 
 
-@pytest.mark.parametrize("command", ["decode", "serve"])
+@pytest.mark.parametrize("command", ["decode", "serve", "trace"])
 def test_help_teaches_by_examples(run, command: str) -> None:
     done = run(command, "--help")
     assert done.exit_code == 0
@@ -45,6 +45,7 @@ def test_help_is_fast_because_torch_is_not_loaded() -> None:
         (["serve", "--url", "grpc://here", "--repository", "x"], "--repository REPO or --url"),
         (["decode", "--repository", "x", "--rows", "1,zero"], "--rows 1,zero"),
         (["serve", "--repository", "x", "--concurrency", "0"], "--concurrency 0"),
+        (["trace", "--repository", "x", "--clients", "0"], "--clients 0"),
     ],
 )
 def test_wrong_usage_is_exit_code_2_and_names_the_option(run, arguments: list[str], said: str) -> None:

@@ -301,6 +301,9 @@ class LoopMachine(RuleBasedStateMachine):
         assert metrics.steps == len(self.decoder.stepped)
         assert metrics.rows == sum(rows for rows, _ in self.decoder.stepped)
         assert metrics.accepted <= metrics.drafted
+        inside = metrics.queue_seconds, metrics.prefill_seconds, metrics.decode_seconds, metrics.text_seconds
+        assert min(inside) >= 0
+        assert sum(inside) <= metrics.request_seconds + 1e-9
         finals = [event for asker in self.accepted for event in asker.last]
         assert metrics.unchanged == sum(event.finish_reason == UNCHANGED for event in finals)
         assert metrics.withheld_by_gate == sum(event.reason == NOT_SURE for event in finals)
@@ -385,6 +388,22 @@ def test_first_token_times_are_from_arrival_to_the_end_of_the_first_step() -> No
         bench.now += 10
         bench.loop.turn()
     assert list(bench.loop.metrics.first_token_seconds) == pytest.approx([10, 20], abs=0.1)
+
+
+def test_each_request_has_its_own_share_of_the_engines_time() -> None:
+    bench = Bench(slots=2)
+    asked = [bench.asker((i, 3), temperature=1.0, max_length=1) for i in (2, 4, 5)]
+    for asker in asked:
+        asker.request.asked = asker.request.arrived - 4
+        bench.loop.submit(asker.request)
+    bench.decoder.before_step = lambda tokens_BW: setattr(bench, "now", bench.now + 10)
+    bench.drain()
+    metrics = bench.loop.metrics
+    assert metrics.models_seconds == pytest.approx(12, abs=0.1)
+    assert metrics.queue_seconds == pytest.approx(10, abs=0.1), "the third waits for a step of the others"
+    assert metrics.decode_seconds == pytest.approx(30, abs=0.1)
+    assert metrics.request_seconds == pytest.approx(40, abs=0.1)
+    assert 0 < metrics.text_seconds < 0.1
 
 
 def test_the_prompt_is_told_before_the_first_step_and_its_complement_at_the_end() -> None:

@@ -220,6 +220,7 @@ class DecodeLoop:
         self._running.remove(running)
         self._without_token.discard(running)
         request = running.request
+        self.metrics.request_seconds += self._clock() - request.arrived
         if whole and request.events:
             characters = sum(len(text) for event in request.events for text in (event.piece, event.text, event.added))
             kept = [replace(event, cached=True) for event in request.events]
@@ -252,7 +253,11 @@ class DecodeLoop:
         seed, drafter, sequences = request.options.seed, self._drafter(request), self._sequences(request)
         self._emit(request, [event for sequence in sequences if (event := sequence.begin())])
         hidden_QD = np.ascontiguousarray(request.hidden_QD[:real], dtype=np.float32)
+        started = self._clock()
         rows = self._decoder.join(hidden_QD, request.mask_Q[:real].astype(np.int64), request.rows)
+        self.metrics.prefill_seconds += self._clock() - started
+        self.metrics.queue_seconds += started - request.arrived
+        self.metrics.models_seconds += request.arrived - (request.asked or request.arrived)
         running = start_running(
             request,
             sequences,
@@ -293,7 +298,7 @@ class DecodeLoop:
 
     def _step(self) -> None:
         """At least one token for every row."""
-        rows = self._cache.rows
+        began, rows, requests = self._clock(), self._cache.rows, len(self._running)
         drafts = [draft for running in self._running for draft in running.drafts(MAX_STEP_TOKENS - 1)]
         width = best_width(drafts, rows, MAX_STEP_TOKENS, self._cost)
         tokens_BW = np.zeros((rows, width), dtype=np.int64)
@@ -306,7 +311,8 @@ class DecodeLoop:
             with_candidates=any(running.needs_candidates for running in self._running),
             with_logprobs=any(running.needs_logprobs for running in self._running),
         )
-        seconds = self._clock() - started
+        stepped = self._clock()
+        seconds = stepped - started
 
         freed: list[int] = []
         for running in list(self._running):
@@ -318,7 +324,10 @@ class DecodeLoop:
             self._emit(running.request, events)
             if not running.rows:
                 self._finish(running)
+                self.metrics.text_seconds += self._clock() - stepped
         self._free(freed)
+        self.metrics.text_seconds += (started - began) * requests + (self._clock() - stepped) * len(self._running)
+        self.metrics.decode_seconds += seconds * requests
         self.metrics.steps += 1
         self.metrics.rows += rows
         self.metrics.step_seconds += seconds

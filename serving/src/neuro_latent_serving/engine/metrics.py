@@ -14,13 +14,32 @@ class EngineMetrics:
     """Totals since the engine started, and what is going on now, with the names and descriptions of ``/metrics``.
 
     ``first_token_seconds`` are from arrival to the first token, of the latest requests; whoever reports them takes them
-    out. ``tokens / rows`` is what drafts gain.
+    out. ``tokens / rows`` is what drafts gain. Seconds of requests are summed over those that got slots: two in one
+    step of 5 ms have 10 ms.
     """
 
     tokens: int = _metric("COUNTER", "tokens_total", "Tokens written")
     steps: int = _metric("COUNTER", "steps_total", "Runs of the decoder step")
     rows: int = _metric("COUNTER", "step_rows_total", "Texts that took part, summed over the steps")
     step_seconds: float = _metric("COUNTER", "step_seconds_total", "Seconds spent in the decoder step", 0.0)
+    models_seconds: float = _metric(
+        "COUNTER", "request_models_seconds_total", "Seconds of requests from the tokenizer to the engine", 0.0
+    )
+    queue_seconds: float = _metric(
+        "COUNTER", "request_queue_seconds_total", "Seconds of requests that waited for their slots", 0.0
+    )
+    prefill_seconds: float = _metric(
+        "COUNTER", "request_prefill_seconds_total", "Seconds of requests in their own prefill", 0.0
+    )
+    decode_seconds: float = _metric(
+        "COUNTER", "request_decode_seconds_total", "Seconds of requests in decoder steps", 0.0
+    )
+    text_seconds: float = _metric(
+        "COUNTER", "request_text_seconds_total", "Seconds of requests before and after steps: drafts, texts, guard", 0.0
+    )
+    request_seconds: float = _metric(
+        "COUNTER", "request_seconds_total", "Seconds of requests in the engine, from arrival to end", 0.0
+    )
     drafted: int = _metric("COUNTER", "draft_tokens_total", "Tokens copied as drafts")
     accepted: int = _metric("COUNTER", "accepted_draft_tokens_total", "Draft tokens that the model agreed with")
     prefills: int = _metric("COUNTER", "requests_started_total", "Requests that got their slots")
