@@ -16,7 +16,6 @@ import struct
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Client, Connection, Listener
@@ -188,8 +187,7 @@ def watch() -> None:
 
 
 def _decode(connection: Connection, message: bytes, submit: Submit) -> None:
-    """Hand a request to the engine, wait for its texts and send them back."""
-    ended: Future[None] = Future()
+    """Hand a request to the engine, whose thread sends the texts back: they are small, and no other has to wake up."""
     events: list[Event] = []
 
     def on_event(event: Event) -> None:
@@ -197,26 +195,22 @@ def _decode(connection: Connection, message: bytes, submit: Submit) -> None:
             events.append(event)
 
     def on_end(error: PublicError | None) -> None:
-        if error is None:
-            ended.set_result(None)
-        else:
-            ended.set_exception(error)
-
-    with connection:
-        try:
-            submit(_unpack(message), on_event, on_end)
-            ended.result()
-            events.sort(key=lambda event: event.sequence_index)
-            answer: dict[str, Any] = {"events": [asdict(event) for event in events]}
-        except PublicError as error:
+        answer: dict[str, Any] = {"events": [asdict(event) for event in sorted(events, key=lambda e: e.sequence_index)]}
+        if error is not None:
             answer = {"error": str(error), "kind": type(error).__name__}
-        except Exception:
-            log.exception("a unary request failed")
-            answer = {"error": INTERNAL, "kind": PublicError.__name__}
         try:
-            connection.send_bytes(json.dumps(answer).encode())
+            with connection:
+                connection.send_bytes(json.dumps(answer).encode())
         except OSError:
             log.warning("a unary answer could not be delivered")
+
+    try:
+        submit(_unpack(message), on_event, on_end)
+    except PublicError as error:
+        on_end(error)
+    except Exception:
+        log.exception("a unary request failed")
+        on_end(PublicError(INTERNAL))
 
 
 def _pack(request: DecodeRequest) -> bytes:
