@@ -93,7 +93,6 @@ def test_bench_trace_finds_where_the_time_of_a_request_goes(server: TritonServer
         times = {part["part"]: part["ms"] for part in found["parts"]}
         times.pop("gateway")
         assert sum(times.values()) == pytest.approx(found["mean_ms"], abs=0.1)
-        assert all(ms > -0.5 for ms in times.values()), times
         assert min(times[part] for part in ("tokenizer", "encoder", "t5_encoder", "prefill", "steps")) > 0
 
 
