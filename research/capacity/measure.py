@@ -16,7 +16,7 @@ from neuro_latent_serving.launch import FREE_PORTS, ServerConfig, TritonServer
 from neuro_latent_serving.settings import CACHE_VARIABLE
 from research.capacity.service_times import ClosedRun
 
-PROMPTS = 128
+PROMPTS = 64
 SEED = 7
 LONGER = 3
 """Times that the closed loop with the most clients, which tells the capacity, is longer than the others."""

@@ -17,6 +17,7 @@ from research.capacity.simulation import simulate
 PERCENTS = (5, 25, 50, 75, 90, 95, 99)
 CURVE_LOADS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 CURVE_SECONDS = 180.0
+REPEATS = 3
 DAY_S = 86_400
 MONTH_H = 730
 
@@ -25,7 +26,7 @@ def check(before: ClosedSet, opened: OpenRun, after: ClosedSet) -> dict[str, Any
     """An open loop as measured, and simulated from the closed loops around it: the same arrivals and prompts."""
     good = opened.run.good
     measured = percentiles([timing.end - timing.start for timing in good])
-    simulated = percentiles(simulated_seconds(times_of([before, after]), opened.arrivals))
+    simulated = percentiles(simulated_seconds(times_of([before, after]), opened.arrivals, REPEATS))
     return {
         "load": opened.load,
         "rate": significant(len(opened.arrivals) / opened.arrivals[-1]),
@@ -43,9 +44,11 @@ def times_of(closed: Sequence[ClosedSet]) -> ServiceTimes:
     return service_times([run for one in closed for run in one.runs], PROMPTS)
 
 
-def simulated_seconds(times: ServiceTimes, arrivals: Sequence[float]) -> list[float]:
-    """How long each request takes when the prompts are asked in their order."""
-    return simulate(times.rates, times.works([number % PROMPTS for number in range(len(arrivals))]), arrivals)
+def simulated_seconds(times: ServiceTimes, arrivals: Sequence[float], repeats: int = 1) -> list[float]:
+    """How long each request takes when the prompts are asked in their order; ``repeats`` times with other draws."""
+    prompts = [number % PROMPTS for number in range(len(arrivals))]
+    runs = [simulate(times.rates, times.draw(prompts, seed), arrivals) for seed in range(repeats)]
+    return [seconds for run in runs for seconds in run]
 
 
 def percentiles(seconds: Sequence[float]) -> dict[str, float]:

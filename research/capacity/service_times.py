@@ -6,6 +6,7 @@ decoded (phase 1). In a closed loop it is known at any time how many requests ar
 Shape letters: ``R`` requests, ``S`` states, ``P`` prompts.
 """
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from neuro_latent_benchmarks.load import LoadRun
+from neuro_latent_benchmarks.report import BenchError
 
 Floats = npt.NDArray[np.float64]
 
@@ -29,11 +31,11 @@ class ServiceTimes:
     """What :func:`simulation.simulate` needs.
 
     Attributes:
-        work_2P: of each prompt in each phase; 1 on average.
+        works: the measured ones of each prompt, to encode and to decode; a prompt's are 1 on average over all prompts.
         rates_2BB: work a second of each phase, by the bins of requests that are encoded and decoded.
     """
 
-    work_2P: Floats
+    works: tuple[tuple[tuple[float, float], ...], ...]
     rates_2BB: Floats
 
     def rates(self, encoding: int, decoding: int) -> tuple[float, float]:
@@ -41,9 +43,10 @@ class ServiceTimes:
         encode, decode = self.rates_2BB[:, _bin(encoding), _bin(decoding)]
         return float(encode), float(decode)
 
-    def works(self, prompts: Sequence[int]) -> list[tuple[float, float]]:
-        """Of requests for these prompts."""
-        return [(float(self.work_2P[0, prompt]), float(self.work_2P[1, prompt])) for prompt in prompts]
+    def draw(self, prompts: Sequence[int], seed: int) -> list[tuple[float, float]]:
+        """The work of requests for these prompts: for each, one of those that were measured for its prompt."""
+        choice = random.Random(seed).choice
+        return [choice(self.works[prompt]) for prompt in prompts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +67,23 @@ def service_times(runs: Sequence[ClosedRun], prompts: int) -> ServiceTimes:
 
     Args:
         prompts: number of different ones.
+
+    Raises:
+        BenchError: not every one was asked for.
     """
     shares = [_shares(closed.run) for closed in runs]
     prompt_R = np.concatenate([(closed.first + np.arange(len(closed.run.timings))) % prompts for closed in runs])
-    fits = [_fit(np.concatenate([share[phase] for share in shares]), prompt_R, prompts) for phase in (0, 1)]
-    return ServiceTimes(np.stack([work for work, _ in fits]), np.stack([rates for _, rates in fits]))
+    if missing := prompts - len(np.unique(prompt_R)):
+        raise BenchError(
+            f"{missing} of {prompts} prompts were not asked for: the server is too slow for loops so short"
+        )
+    share_2RS = [np.concatenate([share[phase] for share in shares]) for phase in (0, 1)]
+    rates = [_fit(share_RS, prompt_R, prompts) for share_RS in share_2RS]
+    done = [share_RS @ rate_BB.ravel() for share_RS, rate_BB in zip(share_2RS, rates, strict=True)]
+    works: list[list[tuple[float, float]]] = [[] for _ in range(prompts)]
+    for prompt, encode, decode in zip(prompt_R, *done, strict=True):
+        works[prompt].append((float(encode), float(decode)))
+    return ServiceTimes(tuple(map(tuple, works)), np.stack(rates))
 
 
 def _bin(requests: int) -> int:
@@ -95,8 +110,8 @@ def _shares(run: LoadRun) -> tuple[Floats, Floats]:
     return share_2RS[0], share_2RS[1]
 
 
-def _fit(share_RS: Floats, prompt_R: npt.NDArray[np.int64], prompts: int) -> tuple[Floats, Floats]:
-    """Work of each prompt [P], 1 on average, and the rates [B, B] of one phase."""
+def _fit(share_RS: Floats, prompt_R: npt.NDArray[np.int64], prompts: int) -> Floats:
+    """The rates [B, B] of one phase, in the work of an average prompt a second."""
     time_S = share_RS.sum(axis=0)
     seen_S = time_S >= LEAST_S
     asked_P = np.bincount(prompt_R, minlength=prompts)
@@ -105,11 +120,9 @@ def _fit(share_RS: Floats, prompt_R: npt.NDArray[np.int64], prompts: int) -> tup
     for _ in range(ROUNDS):
         done_R = np.maximum(share_RS @ rate_S, 1e-12)
         rate_S *= share_RS.T @ (work_P[prompt_R] / done_R) / np.where(time_S > 0, time_S, 1)
-        work_P = np.bincount(prompt_R, share_RS @ rate_S, prompts) / np.maximum(asked_P, 1)
-        mean = work_P[asked_P > 0].mean()
-        work_P, rate_S = work_P / mean, rate_S / mean
-    work_P[asked_P == 0] = 1
+        work_P = np.bincount(prompt_R, share_RS @ rate_S, prompts) / asked_P
+        work_P, rate_S = work_P / work_P.mean(), rate_S / work_P.mean()
     places = np.stack(np.divmod(np.arange(len(time_S)), len(BOUNDS)), axis=1)
     seen = np.flatnonzero(seen_S)
     nearest = [seen[np.abs(places[seen] - place).sum(axis=1).argmin()] for place in places]
-    return work_P, rate_S[nearest].reshape(len(BOUNDS), len(BOUNDS))
+    return rate_S[nearest].reshape(len(BOUNDS), len(BOUNDS))

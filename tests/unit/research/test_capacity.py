@@ -53,7 +53,7 @@ def test_service_times_are_those_that_made_the_load() -> None:
     arrivals = poisson_schedule(12, 100, seed=4)
     prompts = [number % len(works) for number in range(len(arrivals))]
     expected = simulate(rates, [works[prompt] for prompt in prompts], arrivals)
-    simulated = simulate(found.rates, found.works(prompts), arrivals)
+    simulated = simulate(found.rates, found.draw(prompts, seed=5), arrivals)
     for percent in (50, 95):
         assert np.percentile(simulated, percent) == pytest.approx(np.percentile(expected, percent), rel=0.1)
 
