@@ -78,7 +78,7 @@ def test_a_measurement_becomes_json_tables_and_a_picture(tmp_path: Path) -> None
     runs = [ClosedRun(closed_loop(rates, works, clients, 150), clients, 0, 5.0) for clients in (1, 4, 16)]
     closed = measure.ClosedSet(tuple(runs), {"load": 0.1})
     arrivals = measure.exact_schedule(20, 20)
-    seconds = simulate(rates, works * 4, arrivals)
+    seconds = simulate(rates, works * 7, arrivals)
     timings = [RequestTiming(at, at, at + took, 1) for at, took in zip(arrivals, seconds, strict=True)]
     opened = measure.OpenRun(0.5, tuple(arrivals), LoadRun(tuple(timings), 20.0), {"load": 0.1})
     result = pictures.HEAD | results.result_json([closed, closed], [opened])
