@@ -10,7 +10,7 @@ import numpy as np
 from neuro_latent_benchmarks import report
 from neuro_latent_benchmarks.plots import COLORS, figure_of, save, subtitle_of
 from neuro_latent_benchmarks.statistics import Spread, percentile, significant
-from research.capacity.measure import PROMPTS, ClosedSet, OpenRun, exact_schedule
+from research.capacity.measure import OTHERS, PROMPTS, ClosedSet, OpenRun, exact_schedule
 from research.capacity.service_times import ServiceTimes, service_times
 from research.capacity.simulation import simulate
 
@@ -124,7 +124,18 @@ def show(result: Mapping[str, Any]) -> None:
     report.table("busy cores meanwhile", ("", "cores"), [(name, used) for name, used in cores if used >= 0.01])
     report.table(
         "open loops, measured and simulated (ms)",
-        ("load", "requests/s", "p50", "simulated", "difference %", "p95", "simulated", "difference %", "errors"),
+        (
+            "load",
+            "requests/s",
+            "p50",
+            "simulated",
+            "difference %",
+            "p95",
+            "simulated",
+            "difference %",
+            "errors",
+            "busy by others",
+        ),
         [
             (
                 f"{point['load']:.0%}",
@@ -139,6 +150,7 @@ def show(result: Mapping[str, Any]) -> None:
                     )
                 ),
                 point["errors"],
+                point["cores"].get(OTHERS, 0.0),
             )
             for point in result["check"]
         ],
