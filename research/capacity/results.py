@@ -16,7 +16,7 @@ from research.capacity.simulation import simulate
 
 PERCENTS = (5, 25, 50, 75, 90, 95, 99)
 CURVE_LOADS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-CURVE_SECONDS = 180.0
+CURVE_SECONDS = 60.0
 REPEATS = 3
 DAY_S = 86_400
 MONTH_H = 730
@@ -26,15 +26,15 @@ def check(before: ClosedSet, opened: OpenRun, after: ClosedSet) -> dict[str, Any
     """An open loop as measured, and simulated from the closed loops around it: the same arrivals and prompts."""
     good = opened.run.good
     measured = percentiles([timing.end - timing.start for timing in good])
-    simulated = percentiles(simulated_seconds(times_of([before, after]), opened.arrivals, REPEATS))
+    expected = simulated(times_of([before, after]), opened.arrivals)
     return {
         "load": opened.load,
         "rate": significant(len(opened.arrivals) / opened.arrivals[-1]),
         "requests": len(opened.arrivals),
         "errors": len(opened.arrivals) - len(good),
         "measured_ms": measured,
-        "simulated_ms": simulated,
-        "difference": {name: round(simulated[name] / measured[name] - 1, 3) for name in ("p50", "p95")},
+        "simulated_ms": expected,
+        "difference": {name: round(expected[name] / measured[name] - 1, 3) for name in ("p50", "p95")},
         "cores": {name: round(cores, 2) for name, cores in opened.cores.items()},
     }
 
@@ -44,11 +44,11 @@ def times_of(closed: Sequence[ClosedSet]) -> ServiceTimes:
     return service_times([run for one in closed for run in one.runs], PROMPTS)
 
 
-def simulated_seconds(times: ServiceTimes, arrivals: Sequence[float], repeats: int = 1) -> list[float]:
-    """How long each request takes when the prompts are asked in their order; ``repeats`` times with other draws."""
+def simulated(times: ServiceTimes, arrivals: Sequence[float]) -> dict[str, float]:
+    """Percentiles when the prompts are asked in their order: medians of REPEATS simulations with other draws of work."""
     prompts = [number % PROMPTS for number in range(len(arrivals))]
-    runs = [simulate(times.rates, times.draw(prompts, seed), arrivals) for seed in range(repeats)]
-    return [seconds for run in runs for seconds in run]
+    runs = [percentiles(simulate(times.rates, times.draw(prompts, seed), arrivals)) for seed in range(REPEATS)]
+    return {name: percentile([run[name] for run in runs], 50) for name in runs[0]}
 
 
 def percentiles(seconds: Sequence[float]) -> dict[str, float]:
@@ -60,7 +60,7 @@ def curve(times: ServiceTimes, capacity: float) -> list[dict[str, float]]:
     """Simulated p50 and p95 in milliseconds by arrival rate, up to 95 % of the capacity."""
     points = []
     for load in CURVE_LOADS:
-        found = percentiles(simulated_seconds(times, exact_schedule(load * capacity, CURVE_SECONDS)))
+        found = simulated(times, exact_schedule(load * capacity, CURVE_SECONDS))
         points.append({"rate": significant(load * capacity), "p50_ms": found["p50"], "p95_ms": found["p95"]})
     return points
 
