@@ -45,7 +45,7 @@ def times_of(closed: Sequence[ClosedSet]) -> ServiceTimes:
 
 
 def simulated(times: ServiceTimes, arrivals: Sequence[float]) -> dict[str, float]:
-    """Percentiles when the prompts are asked in their order: medians of REPEATS simulations with other draws of work."""
+    """Percentiles when prompts are asked in their order: medians of REPEATS simulations with other draws of work."""
     prompts = [number % PROMPTS for number in range(len(arrivals))]
     runs = [percentiles(simulate(times.rates, times.draw(prompts, seed), arrivals)) for seed in range(REPEATS)]
     return {name: percentile([run[name] for run in runs], 50) for name in runs[0]}
