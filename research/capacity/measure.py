@@ -133,7 +133,10 @@ def cpu_seconds() -> dict[str, float]:
     """Processor time so far, by program."""
     found: dict[str, float] = {}
     for process in psutil.Process().children(recursive=True):
-        times, command = process.cpu_times(), process.cmdline()
+        try:
+            times, command = process.cpu_times(), process.cmdline()
+        except psutil.NoSuchProcess:  # ended meanwhile
+            continue
         if "triton_python_backend_stub" in process.name() or "triton_python_backend_stub" in command[0]:
             name = Path(command[1]).parent.parent.name
         else:
