@@ -18,7 +18,7 @@ def capacity(
     seconds: Annotated[float, typer.Option(help="Of each open loop.", min=1)] = 45.0,
     per_day: Annotated[int, typer.Option(help="Prompts a day to plan for.", min=1)] = 1_000_000,
     peak: Annotated[float, typer.Option(help="The busiest hour's rate, as a multiple of the average.", min=1)] = 3.0,
-    target_ms: Annotated[float, typer.Option(help="Of the p95 of whole requests in that hour.", min=1)] = 500.0,
+    target_ms: Annotated[float, typer.Option(help="Of the p95 of whole requests in that hour.", min=1)] = 300.0,
     price_per_hour: Annotated[
         float, typer.Option(help="Of one machine like this; an assumption: put in your own.", min=0)
     ] = 0.10,
