@@ -13,6 +13,7 @@ from neuro_latent_benchmarks.report import BenchError
 from research.baselines import batching, compare, environment, systems
 from research.baselines import report as tables
 from research.baselines.process import WorkerProcess
+from research.synthetic.shapes import Models
 
 PROMPTS = [[7, 8, 9, 1], [4, 5, 6, 1]]
 MILLISECONDS = {"ours": 1.0, "ours_plain": 2.0, "hf_eager": 30.0, "ct2_float32": 7.0, "ct2_int8": 5.0}
@@ -77,13 +78,22 @@ def many_clients() -> dict[str, Any]:
     tried = batching.strategies(2)
     results = {name: [100.0, 110.0, 120.0] for name in tried}
     results |= {batching.OURS: [300.0], "sorted, 8": [150.0], "equal lengths, 32": [900.0]}
-    return batching.batching_summary(results, tried)
+    results |= {"equal work, 8, 2 at a time": [200.0], "equal work, 16, 2 at a time": [250.0]}
+    return batching.batching_summary(results, tried, clients=16)
+
+
+def test_equal_work_counts_for_itself_with_no_more_requests_at_a_time_than_clients() -> None:
+    found = many_clients()
+    assert found["best_equal_work"] == "equal work, 8, 2 at a time"
+    assert found["equal_work_speed_up"] == 1.5
+    assert found["tokens_per_second"]["equal work, 16, 2 at a time"]["median"] == 250
+    assert [name for name in batching.strategies(1) if "equal work" in name] == ["equal work, 16"]
 
 
 def test_equal_lengths_do_not_count_as_a_strategy() -> None:
     found = many_clients()
     assert found["best_static_batching"] == "sorted, 8"
-    assert found["speed_up"] == 2.0
+    assert found["static_batching_speed_up"] == 2.0
     assert found["tokens_per_second"]["equal lengths, 32"]["median"] == 900
 
 
@@ -104,14 +114,18 @@ def test_one_core_has_no_two_batches_at_a_time() -> None:
 
 def test_the_json_has_the_ratios_and_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     scenarios = {"one_client": scenario(), "copy_heavy": scenario()}
-    result = {"settings": {"clients": 16}} | tables.result_json(scenarios, many_clients(), {"ct2_int8": 2})
+    left_out = {"llama_q4_0": "no compiler"}
+    result = {"settings": {"clients": 16}}
+    result |= tables.result_json(scenarios, many_clients(), {"ct2_int8": 2}, left_out)
     assert result["ratios"] == {
         "ct2_int8_one_client": 2.5,
         "ct2_int8_one_client_speculating": 5.0,
         "hf_eager_one_client": 15.0,
         "ct2_int8_copy_heavy": 5.0,
         "ct2_int8_static_batch_c16": 2.0,
+        "ct2_equal_work_c16": 1.5,
     }
+    assert result["left_out"] == left_out
     assert result["per_token_ms"]["hf_eager"] == pytest.approx(30)
     tables.show(result)
     report.json_line(result)
@@ -141,6 +155,37 @@ WORKER = """
 
     worker.serve(lambda question: System(**question))
 """
+
+
+def test_a_baseline_that_cannot_be_had_is_left_out_and_the_run_goes_on(tmp_path: Path) -> None:
+    models = Models("tiny", "lively", *[tmp_path] * 6)
+    python = tmp_path / "python"
+    pythons = {"baselines": python, "openvino": python, "llama": BenchError("no compiler;\n  pip said so")}
+    started = systems.Systems(models, pythons, tmp_path, tmp_path, tmp_path)
+    left_out: dict[str, str] = {}
+    told: list[str] = []
+    with compare.leaving_out("llama_q8_0", left_out, told.append):
+        started.start("llama_q8_0", 1)
+    assert left_out == {"llama_q8_0": "no compiler; pip said so"}
+    assert "llama_q8_0 is left out: no compiler" in told[0]
+    with pytest.raises(BenchError, match="gone"), compare.leaving_out("ct2_int8", left_out, told.append):
+        raise BenchError("gone")
+
+
+def test_only_the_first_environment_must_be_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def make(folder: Path, name: str, log: Any) -> None:
+        if name == failing:
+            raise BenchError(f"no {name}")
+
+    monkeypatch.setenv("NEURO_LATENT_CACHE", str(tmp_path))
+    monkeypatch.setattr(environment, "_make", make)
+    failing = "llama"
+    found = environment.ready_all(None, lambda text: None)
+    assert isinstance(found["openvino"], Path)
+    assert str(found["llama"]) == "no llama"
+    failing = "baselines"
+    with pytest.raises(BenchError, match="no baselines"):
+        environment.ready_all(None, lambda text: None)
 
 
 @pytest.fixture
@@ -175,6 +220,7 @@ def test_pins_are_read() -> None:
     assert wanted["ctranslate2"] == "4.8.5"
     assert wanted["optimum-onnx"] == "0.1.0"
     assert environment.pins("a==1 # why\n\n# b==2\nc>=3") == {"a": "1", "c": None}
+    assert environment.pins(environment.requirements("llama"))["llama-cpp-python"] == "0.3.36"
 
 
 def test_an_environment_that_is_not_as_pinned_is_refused_with_the_way_out(tmp_path: Path) -> None:
