@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from neuro_latent_benchmarks import metrics
-from neuro_latent_benchmarks.load import LoadProcess
+from neuro_latent_benchmarks.load import Job, LoadProcess
 from neuro_latent_benchmarks.prompts import prompt_texts
 from neuro_latent_benchmarks.report import BenchError
 from neuro_latent_benchmarks.statistics import Spread
@@ -18,7 +18,7 @@ from research.baselines.systems import CT2_INT8, Systems
 from research.synthetic import shapes
 
 Log = Callable[[str], None]
-Row = tuple[list[int] | str, int]  # token ids of a prompt, or its text, and how many tokens are written
+Row = tuple[list[int], int]  # token ids of a prompt, and how many tokens its text has
 
 LENGTHS: Final = (16, 128)
 SEED: Final = 20
@@ -47,7 +47,8 @@ class Strategy:
         rows_end: a row leaves its batch at its own length; else all go on to the longest.
         translators: batches at the same time, with a thread each; 1 has all threads.
         uniform: all lengths made equal (to the mean): nothing is wasted. For information, not for the comparison.
-        whole: the requests' whole work: tokenizers, RoBERTa and the text as well, not token ids alone.
+        whole: equal work: as many clients as ours has, each asking again when it has its answer, and their requests'
+            whole work: tokenizers, RoBERTa and the text as well, not token ids alone.
     """
 
     size: int
@@ -68,7 +69,7 @@ def strategies(threads: int, clients: int = 16) -> dict[str, Strategy]:
         "sorted, 16, rows end": Strategy(16, by_length=True, rows_end=True),
         "equal lengths, 16": Strategy(16, uniform=True),
         "equal lengths, 32": Strategy(32, uniform=True),
-        f"equal work, {clients}": Strategy(clients, rows_end=True, whole=True),
+        f"equal work, up to {clients}": Strategy(clients, whole=True),
     }
     if threads > 1:
         found |= {
@@ -76,30 +77,33 @@ def strategies(threads: int, clients: int = 16) -> dict[str, Strategy]:
             "sorted, 16, two at a time": Strategy(16, by_length=True, translators=threads),
         }
         for size in (clients // threads, clients):
-            name = f"equal work, {size}, {threads} at a time"
-            found[name] = Strategy(size, rows_end=True, translators=threads, whole=True)
+            name = f"equal work, up to {size}, {threads} at a time"
+            found[name] = Strategy(size, translators=threads, whole=True)
     return found
 
 
 def decode_static(worker: WorkerProcess, strategy: Strategy, rows: Sequence[Row]) -> float:
-    """Useful tokens a second of one pass over all requests."""
+    """Useful tokens a second of one pass over all rows."""
     if strategy.uniform:
         mean = round(sum(length for _, length in rows) / len(rows))
         rows = [(ids, mean) for ids, _ in rows]
     groups = grouped(rows, strategy.size, strategy.by_length)
-    if strategy.whole:
-        answer = worker.ask("requests", groups=groups)
-    else:
-        answer = worker.ask("groups", groups=groups, rows_end=strategy.rows_end)
-    return float(sum(length for _, length in rows) / answer["seconds"])
+    seconds = worker.ask("groups", groups=groups, rows_end=strategy.rows_end)["seconds"]
+    return float(sum(length for _, length in rows) / seconds)
+
+
+def serve_equally(worker: WorkerProcess, strategy: Strategy, requests: Sequence[Job], clients: int) -> float:
+    """Useful tokens a second of one pass over all requests with equal work."""
+    seconds = worker.ask("requests", requests=requests, clients=clients, size=strategy.size)["seconds"]
+    return float(sum(length for _, length in requests) / seconds)
 
 
 def many_clients(config: ComparisonConfig, pythons: Pythons, log: Log) -> dict[str, Any]:
     """Useful tokens a second of ``config.clients`` clients, each asking again when it has its answer.
 
     Ours is the whole request: over gRPC through a real Triton, tokenizers, RoBERTa, soft prompts and 20 more encoder
-    tokens included; ``engine`` says how full its steps were in the last round. CTranslate2 gets all requests at once,
-    in its own process; token ids alone, or, with equal work, texts that pass its RoBERTa too.
+    tokens included; ``engine`` says how full its steps were in the last round. CTranslate2 works in one process,
+    without a network. It gets token ids, and all of them at once; with equal work it gets texts of as many clients.
 
     Args:
         pythons: interpreter of each environment of the baselines.
@@ -109,7 +113,7 @@ def many_clients(config: ComparisonConfig, pythons: Pythons, log: Log) -> dict[s
 
     models = shapes.prepare(config.shape, "lively", log)
     texts, wanted = prompt_texts(config.requests), lengths(config.requests)
-    rows: list[Row] = list(zip(shapes.text_ids(models, texts), wanted, strict=True))
+    rows = list(zip(shapes.text_ids(models, texts), wanted, strict=True))
     requests = list(zip(texts, wanted, strict=True))
     tried = strategies(config.threads, config.clients)
     results: dict[str, list[float]] = {name: [] for name in (OURS, *tried)}
@@ -130,7 +134,7 @@ def many_clients(config: ComparisonConfig, pythons: Pythons, log: Log) -> dict[s
         load.closed(requests[: config.clients], clients=config.clients)
         for worker in workers.values():
             decode_static(worker, Strategy(8), rows[: config.clients])
-            decode_static(worker, Strategy(8, whole=True), requests[: config.clients])
+            serve_equally(worker, Strategy(8), requests[: config.clients], config.clients)
         for number in range(config.workload_rounds):
             log(f"  round {number + 1} of {config.workload_rounds}")
             before = metrics.counters(server.metrics_url)
@@ -140,21 +144,22 @@ def many_clients(config: ComparisonConfig, pythons: Pythons, log: Log) -> dict[s
                 raise BenchError(f"{len(failed)} of {len(requests)} requests failed: {failed[0]}")
             results[OURS].append(done.tokens / done.seconds)
             for name, strategy in tried.items():
-                asked = requests if strategy.whole else rows
-                results[name].append(decode_static(workers[strategy.translators], strategy, asked))
-    return batching_summary(results, tried, config.clients) | {"engine": engine}
+                worker = workers[strategy.translators]
+                results[name].append(
+                    serve_equally(worker, strategy, requests, config.clients)
+                    if strategy.whole
+                    else decode_static(worker, strategy, rows)
+                )
+    return batching_summary(results, tried) | {"engine": engine}
 
 
-def batching_summary(results: dict[str, list[float]], tried: dict[str, Strategy], clients: int) -> dict[str, Any]:
-    """Spreads of tokens a second, the best strategies that count, and the speed-ups over them.
-
-    With equal work, a strategy counts that needs no more requests at a time than there are clients.
-    """
+def batching_summary(results: dict[str, list[float]], tried: dict[str, Strategy]) -> dict[str, Any]:
+    """Spreads of tokens a second, the best strategies that count, and the speed-ups over them."""
     spreads = {name: Spread.of(values) for name, values in results.items()}
     found: dict[str, Any] = {"tokens_per_second": {name: spread.as_json() for name, spread in spreads.items()}}
     counted = {
         "static_batching": [name for name, s in tried.items() if not s.uniform and not s.whole],
-        "equal_work": [name for name, s in tried.items() if s.whole and s.size * s.translators <= clients],
+        "equal_work": [name for name, s in tried.items() if s.whole],
     }
     for kind, names in counted.items():
         best = max(names, key=lambda name: spreads[name].median)

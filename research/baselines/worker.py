@@ -6,7 +6,7 @@ op             fields                                         answer
 ``load``       ``system``, ``folder``, ``threads``, ...       ``versions``
 ``generate``   ``ids``, ``new_tokens``                        ``seconds``, ``tokens`` (ids of the text)
 ``groups``     ``groups``, ``rows_end``                       ``seconds``
-``requests``   ``groups``                                     ``seconds``
+``requests``   ``requests``, ``clients``, ``size``            ``seconds``
 ``quit``       --                                             none; the process ends
 =============  =============================================  ==========================================
 
@@ -19,7 +19,9 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -83,7 +85,7 @@ class CTranslate2:
             self._reader, self._writer = (
                 Tokenizer.from_file(str(Path(pair) / name / "tokenizer.json")) for name in ("encoder", "generator")
             )
-            self._pool = ThreadPoolExecutor(translators)
+            self._translators = translators
 
     def _tokens(self, ids):
         return [self._names.get(i, str(i)) for i in ids]
@@ -114,22 +116,51 @@ class CTranslate2:
             row.result()
         return {"seconds": time.perf_counter() - start}
 
-    def requests(self, groups):
+    def requests(self, requests, clients, size):
         """Whole requests, text in and text out: both tokenizers, RoBERTa, T5 encoder and decoder.
 
-        Group after group, each as one static batch whose rows leave it at their own length; as many groups at a time
-        as there are translators.
+        ``clients`` ask again as soon as their answer is complete, which may be before its batch ends; each translator
+        takes what waits when it is free, in the order of arrival and ``size`` at the most.
         """
+        waiting, later = deque(requests[:clients]), deque(requests[clients:])
+        changed = threading.Condition()
+
+        def answered():
+            with changed:
+                if later:
+                    waiting.append(later.popleft())
+                    changed.notify()
+                if not later:
+                    changed.notify_all()
+
+        def work():
+            while True:
+                with changed:
+                    changed.wait_for(lambda: waiting or not later)
+                    group = [waiting.popleft() for _ in range(min(size, len(waiting)))]
+                if not group:
+                    return
+                try:
+                    self._answer(group, answered)
+                except BaseException:
+                    with changed:  # the others must not wait for answers that will not come
+                        waiting.clear()
+                        later.clear()
+                        changed.notify_all()
+                    raise
+
         start = time.perf_counter()
-        for _ in self._pool.map(self._answer, groups):
-            pass
+        with ThreadPoolExecutor(self._translators) as pool:
+            for work_done in [pool.submit(work) for _ in range(self._translators)]:
+                work_done.result()
         return {"seconds": time.perf_counter() - start}
 
-    def _answer(self, group):
+    def _answer(self, group, answered):
+        """One batch of texts; a row leaves it at its own length, and ``answered`` is called."""
         texts, lengths = zip(*group, strict=True)
         self._encoder.forward_batch([self._reader.encode(text).ids for text in texts])
         tokens = [self._tokens(self._writer.encode(text).ids) for text in texts]
-        rows = self._translate(tokens, max(lengths), callback=_ends_at(lengths))
+        rows = self._translate(tokens, max(lengths), callback=_ends_at(lengths, answered))
         return [self._writer.decode([int(t) for t in row.hypotheses[0] if t not in SPECIAL]) for row in rows]
 
     def _translate(self, tokens, new_tokens, **more):
@@ -138,8 +169,15 @@ class CTranslate2:
         )
 
 
-def _ends_at(lengths):
-    return lambda step: step.step + 1 >= lengths[step.batch_id]
+def _ends_at(lengths, ended=lambda: None):
+    """A callback for each token of a batch: does the row end with it?"""
+
+    def ends(step):
+        if step.step + 1 == lengths[step.batch_id]:
+            ended()
+        return step.step + 1 >= lengths[step.batch_id]
+
+    return ends
 
 
 def _roberta(folder, converted, quantization):
@@ -285,7 +323,7 @@ def _write_gguf(folder, file, quantization):
     file.parent.mkdir(parents=True, exist_ok=True)
     exact = file.with_suffix(".f32")
     writer = gguf.GGUFWriter(str(exact), "t5")
-    writer.add_context_length(config["n_positions"])
+    writer.add_context_length(config.get("n_positions", 512))
     writer.add_embedding_length(config["d_model"])
     writer.add_feed_forward_length(config["d_ff"])
     writer.add_block_count(config["num_layers"])

@@ -4,6 +4,7 @@ import json
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -78,16 +79,60 @@ def many_clients() -> dict[str, Any]:
     tried = batching.strategies(2)
     results = {name: [100.0, 110.0, 120.0] for name in tried}
     results |= {batching.OURS: [300.0], "sorted, 8": [150.0], "equal lengths, 32": [900.0]}
-    results |= {"equal work, 8, 2 at a time": [200.0], "equal work, 16, 2 at a time": [250.0]}
-    return batching.batching_summary(results, tried, clients=16)
+    results |= {"equal work, up to 8, 2 at a time": [200.0]}
+    return batching.batching_summary(results, tried)
 
 
-def test_equal_work_counts_for_itself_with_no_more_requests_at_a_time_than_clients() -> None:
+def test_equal_work_is_a_comparison_of_its_own() -> None:
     found = many_clients()
-    assert found["best_equal_work"] == "equal work, 8, 2 at a time"
+    assert found["best_equal_work"] == "equal work, up to 8, 2 at a time"
     assert found["equal_work_speed_up"] == 1.5
-    assert found["tokens_per_second"]["equal work, 16, 2 at a time"]["median"] == 250
-    assert [name for name in batching.strategies(1) if "equal work" in name] == ["equal work, 16"]
+    assert [name for name in batching.strategies(1) if "equal work" in name] == ["equal work, up to 16"]
+
+
+class Part:
+    """A tokenizer or an encoder that does nothing."""
+
+    ids: tuple[int, ...] = ()
+
+    def encode(self, text: str) -> "Part":
+        return self
+
+    def forward_batch(self, rows: Any) -> None:
+        pass
+
+
+def test_equal_work_answers_all_in_the_order_of_arrival_and_clients_wait_for_their_answers() -> None:
+    ran: list[list[int]] = []
+
+    def translate(tokens: list[Any], longest: int, callback: Any) -> list[Any]:
+        lengths = [0] * len(tokens)
+        for step in range(longest):
+            for row in range(len(tokens)):
+                if not lengths[row] and callback(SimpleNamespace(step=step, batch_id=row)):
+                    lengths[row] = step + 1
+        ran.append(lengths)
+        return []
+
+    system: Any = object.__new__(systems.worker.CTranslate2)
+    system._encoder = system._reader = system._writer = Part()
+    system._tokens, system._translate, system._translators = list, translate, 2
+    requests = [("text", length) for length in batching.lengths(40)]
+    assert system.requests(requests, clients=4, size=3)["seconds"] > 0
+    assert sorted(length for batch in ran for length in batch) == sorted(length for _, length in requests)
+    assert max(map(len, ran)) <= 3
+    system._translators = 1
+    ran.clear()
+    system.requests(requests, clients=4, size=8)
+    assert [len(batch) for batch in ran] == [4] * 10  # never more than there are clients
+    assert sorted(ran[0]) == sorted(length for _, length in requests[:4])
+
+    def fails(*args: Any, **more: Any) -> None:
+        raise ValueError("no")
+
+    system._translate, system._translators = fails, 2
+    with pytest.raises(ValueError, match="no"):
+        system.requests(requests, clients=1, size=1)
 
 
 def test_equal_lengths_do_not_count_as_a_strategy() -> None:
