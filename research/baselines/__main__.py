@@ -1,4 +1,4 @@
-"""``python -m research.baselines``: decoding beside Hugging Face eager, optimum-onnx and CTranslate2."""
+"""``python -m research.baselines``: decoding beside Hugging Face, optimum-onnx, OpenVINO, CTranslate2, llama.cpp."""
 
 import dataclasses
 from pathlib import Path
@@ -21,8 +21,8 @@ def baselines(
     environment: Annotated[
         Path | None,
         typer.Option(
-            help="A virtual environment with the other systems at their pinned versions. Default: one in the cache "
-            "folder, made with pip on first use.",
+            help="A virtual environment with CTranslate2 and optimum-onnx at their pinned versions. Default: one in "
+            "the cache folder, made with pip on first use, as are those of OpenVINO and llama.cpp.",
             metavar="DIR",
         ),
     ] = None,
@@ -30,12 +30,13 @@ def baselines(
     plot: Plot = None,
     as_json: Json = False,
 ) -> None:
-    """Beside Hugging Face eager, optimum-onnx and CTranslate2 (float32, int8): same weights, token ids and lengths.
+    """Beside Hugging Face, optimum-onnx, OpenVINO, CTranslate2 and llama.cpp: same weights, token ids and lengths.
 
     All systems are measured in one run and take turns, one at work at a time; each baseline has its better number of
     threads. One client: the time of a token is that of 64 tokens less that of 8, so that reading the prompt does not
     count. Copied text: weights with a copying circuit, where speculation pays. 16 clients: our engine through a real
-    Triton, CTranslate2 int8 with its best static batching.
+    Triton, CTranslate2 int8 with its best static batching of token ids, and with equal work: texts, in the order of
+    arrival, through its own RoBERTa as well. What cannot be built or loaded here is left out, and it is said why.
 
     With an index of CPU builds of torch: TORCH_INDEX=https://download.pytorch.org/whl/cpu python -m research.baselines
     """
@@ -43,25 +44,30 @@ def baselines(
         from research.baselines import batching, compare, plots
         from research.baselines import environment as others
         from research.baselines import report as tables
-        from research.baselines.systems import CT2_INT8
 
         config = compare.ComparisonConfig(
             shape, precision, threads or hardware.cores(), clients_precision=clients_precision
         )
         config = config.quick() if quick else config
-        python = others.ready(environment, report.progress)
-        pins = {f"baseline {name}": version for name, version in others.pins(others.requirements()).items() if version}
+        pythons = others.ready_all(environment, report.progress)
+        pins = {
+            f"{name}: {package}": version
+            for name in others.REQUIREMENTS
+            for package, version in others.pins(others.requirements(name)).items()
+            if version
+        }
         versions = hardware.versions("torch", "transformers") | pins
         result = report.heading("baselines", {**dataclasses.asdict(config), "weights": summary(shape)}, versions)
         chosen: dict[str, int] = {}
+        left_out: dict[str, str] = {}
         scenarios = {}
         styles: dict[str, Style] = {"one_client": "lively", "copy_heavy": "copying"}
         for name, style in styles.items():
             report.progress(name)
-            scenarios[name] = compare.one_client(style, config, chosen, python, report.progress)
+            scenarios[name] = compare.one_client(style, config, chosen, left_out, pythons, report.progress)
         report.progress(f"{config.clients} clients")
-        many = batching.many_clients(config, chosen[CT2_INT8], python, report.progress)
-        result |= tables.result_json(scenarios, many, chosen)
+        many = batching.many_clients(config, pythons, report.progress)
+        result |= tables.result_json(scenarios, many, chosen, left_out)
         tables.show(result)
         finish(result, plots.baselines, plot, as_json)
 

@@ -1,5 +1,6 @@
 """Systems take turns on the same texts: one client, then prompts that are copied, then many clients."""
 
+import itertools
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,16 +9,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from neuro_latent_benchmarks.report import BenchError
 from neuro_latent_benchmarks.statistics import Spread
 from research.baselines.measures import agreement, copied_share, per_token, speed_up
 from research.baselines.process import WorkerProcess
 from research.baselines.systems import (
     BASELINES,
+    COMPILED,
     CT2_FLOAT,
     CT2_INT8,
     EXACT,
     HF,
-    OPTIMUM,
+    NEEDED,
     OURS,
     PLAIN,
     Systems,
@@ -26,12 +29,14 @@ from research.synthetic import shapes
 from research.synthetic.shapes import Models, Style
 
 Log = Callable[[str], None]
+Pythons = Mapping[str, Path | BenchError]
 
 SETTLE_S: Final = 0.25
 """Pause before a turn: threads of the system that was at work spin a little while before they sleep."""
 
 WARM_UP_PROMPTS: Final = 3
 CALIBRATION_CALLS: Final = 3
+REASON_LENGTH: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +93,9 @@ def take_turns(
     turns = {name: Turns() for name in workers}
     for name, worker in workers.items():  # what happens only once is not measured
         log(f"  warming up {name}")
-        for ids in prompts[:WARM_UP_PROMPTS]:
-            worker.ask("generate", ids=ids, new_tokens=config.new_tokens)
+        lengths = itertools.cycle((config.new_tokens, config.short_tokens))
+        for ids, new_tokens in zip(prompts[:WARM_UP_PROMPTS], lengths, strict=False):
+            worker.ask("generate", ids=ids, new_tokens=new_tokens)
     for number in range(config.rounds):
         log(f"  round {number + 1} of {config.rounds}")
         which = number % len(prompts)
@@ -123,7 +129,7 @@ def best_threads(systems: Systems, name: str, ids: list[int], config: Comparison
 
 @contextmanager
 def opened(
-    models: Models, config: ComparisonConfig, python: Path, rows: list[list[int]], log: Log
+    models: Models, config: ComparisonConfig, pythons: Pythons, rows: list[list[int]], log: Log
 ) -> Iterator[Systems]:
     """The systems of a pair; the encoder states for ours are made before, and removed after."""
     repository = shapes.repository(models, config.precision, log)
@@ -131,31 +137,40 @@ def opened(
     with tempfile.TemporaryDirectory(prefix="neuro-latent-bench-") as folder:
         states = Path(folder) / "states.npz"
         shapes.encoder_states(models, rows, states)
-        yield Systems(models, python, repository, exact, states)
+        yield Systems(models, pythons, repository, exact, states)
 
 
 def one_client(
-    style: Style, config: ComparisonConfig, threads: dict[str, int], python: Path, log: Log
+    style: Style,
+    config: ComparisonConfig,
+    threads: dict[str, int],
+    left_out: dict[str, str],
+    pythons: Pythons,
+    log: Log,
 ) -> dict[str, Any]:
     """One client, one text at a time, on the weights of a style.
 
     Args:
         threads: of each baseline; those that are missing are measured and filled in.
-        python: interpreter of the baselines' environment.
+        left_out: baselines that are not measured, and why; those that fail are filled in.
+        pythons: interpreter of each environment of the baselines, or why there is none.
     """
     models = shapes.prepare(config.shape, style, log)
     prompts = shapes.prompt_ids(models, config.prompts, config.input_tokens)
-    names = [OURS, PLAIN, *([] if config.precision == "fp32" else [EXACT]), *BASELINES]
-    if style == "copying":
-        names = [name for name in names if name != OPTIMUM]  # slower than the others whatever is written
-    with opened(models, config, python, prompts, log) as systems, ExitStack() as stack:
+    names = [OURS, PLAIN, *([] if config.precision == "fp32" else [EXACT])]
+    # The others take their time for a token whatever is written.
+    names += (HF, CT2_FLOAT, CT2_INT8) if style == "copying" else BASELINES
+    workers: dict[str, WorkerProcess] = {}
+    with opened(models, config, pythons, prompts, log) as systems, ExitStack() as stack:
+        threads.setdefault(COMPILED, config.threads)  # it compiles for a minute; with one thread it is slower
         for name in names:
             if name in BASELINES and name not in threads:
-                threads[name] = best_threads(systems, name, prompts[0], config, log)
-        workers = {}
-        for name in names:
+                with leaving_out(name, left_out, log):
+                    threads[name] = best_threads(systems, name, prompts[0], config, log)
+        for name in [name for name in names if name not in left_out]:
             log(f"  loading {name}")
-            workers[name] = stack.enter_context(systems.start(name, threads.get(name, config.threads)))
+            with leaving_out(name, left_out, log):
+                workers[name] = stack.enter_context(systems.start(name, threads.get(name, config.threads)))
         turns = take_turns(workers, prompts, config, log)
         versions: dict[str, str] = {}
         for name, worker in workers.items():
@@ -163,12 +178,24 @@ def one_client(
     return summary(turns, prompts) | {"versions": versions}
 
 
+@contextmanager
+def leaving_out(name: str, left_out: dict[str, str], log: Log) -> Iterator[None]:
+    """Where a baseline fails that no ratio needs, note why in one line and go on without it."""
+    try:
+        yield
+    except BenchError as error:
+        if name not in BASELINES or name in NEEDED:
+            raise
+        left_out[name] = " ".join(str(error).split())[:REASON_LENGTH]
+        log(f"  {name} is left out: {left_out[name]}")
+
+
 def summary(turns: Mapping[str, Turns], prompts: Sequence[list[int]]) -> dict[str, Any]:
     """Spreads in milliseconds, who writes the same, and how much of it is copied from the prompt."""
     written = {name: [mine.texts[i] for i in sorted(mine.texts)] for name, mine in turns.items()}
     sources = [prompts[i] for i in sorted(turns[OURS].texts)]
     exact = EXACT if EXACT in turns else OURS
-    pairs = [(exact, HF), (OURS, PLAIN), (OURS, exact), (CT2_FLOAT, HF), (CT2_INT8, HF), (OPTIMUM, HF)]
+    pairs = [(exact, HF), (OURS, PLAIN), (OURS, exact), *((name, HF) for name in BASELINES)]
     compared = {
         f"{a} = {b}": agreement(written[a], written[b]) for a, b in pairs if a != b and a in written and b in written
     }

@@ -25,7 +25,7 @@ class OurEngine:
             count = len(arrays.files) // 2
             self._hidden = {tuple(arrays[f"ids_{i}"].tolist()): arrays[f"hidden_{i}"] for i in range(count)}
         self._encoder = open_session(Path(folder) / "t5_encoder" / "1" / "model.onnx", threads)
-        _, soft_tokens, width = self._encoder.get_inputs()[0].shape
+        _, soft_tokens, width = {wanted.name: wanted.shape for wanted in self._encoder.get_inputs()}["soft_prompts"]
         self._soft = np.zeros((1, soft_tokens, width), dtype=np.float32)
         # A tokenizer whose text is the ids: the engine streams text as it does when it serves, and we read tokens.
         self._engine = open_engine(Path(folder), threads=threads, speculation=speculation, tokenizer=Path(numbers))

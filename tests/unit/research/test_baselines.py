@@ -4,6 +4,7 @@ import json
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from neuro_latent_benchmarks.report import BenchError
 from research.baselines import batching, compare, environment, systems
 from research.baselines import report as tables
 from research.baselines.process import WorkerProcess
+from research.synthetic.shapes import Models
 
 PROMPTS = [[7, 8, 9, 1], [4, 5, 6, 1]]
 MILLISECONDS = {"ours": 1.0, "ours_plain": 2.0, "hf_eager": 30.0, "ct2_float32": 7.0, "ct2_int8": 5.0}
@@ -77,13 +79,66 @@ def many_clients() -> dict[str, Any]:
     tried = batching.strategies(2)
     results = {name: [100.0, 110.0, 120.0] for name in tried}
     results |= {batching.OURS: [300.0], "sorted, 8": [150.0], "equal lengths, 32": [900.0]}
+    results |= {"equal work, up to 8, 2 at a time": [200.0]}
     return batching.batching_summary(results, tried)
+
+
+def test_equal_work_is_a_comparison_of_its_own() -> None:
+    found = many_clients()
+    assert found["best_equal_work"] == "equal work, up to 8, 2 at a time"
+    assert found["equal_work_speed_up"] == 1.5
+    assert [name for name in batching.strategies(1) if "equal work" in name] == ["equal work, up to 16"]
+
+
+class Part:
+    """A tokenizer or an encoder that does nothing."""
+
+    ids: tuple[int, ...] = ()
+
+    def encode(self, text: str) -> "Part":
+        return self
+
+    def forward_batch(self, rows: Any) -> None:
+        pass
+
+
+def test_equal_work_answers_all_in_the_order_of_arrival_and_clients_wait_for_their_answers() -> None:
+    ran: list[list[int]] = []
+
+    def translate(tokens: list[Any], longest: int, callback: Any) -> list[Any]:
+        lengths = [0] * len(tokens)
+        for step in range(longest):
+            for row in range(len(tokens)):
+                if not lengths[row] and callback(SimpleNamespace(step=step, batch_id=row)):
+                    lengths[row] = step + 1
+        ran.append(lengths)
+        return []
+
+    system: Any = object.__new__(systems.worker.CTranslate2)
+    system._encoder = system._reader = system._writer = Part()
+    system._tokens, system._translate, system._translators = list, translate, 2
+    requests = [("text", length) for length in batching.lengths(40)]
+    assert system.requests(requests, clients=4, size=3)["seconds"] > 0
+    assert sorted(length for batch in ran for length in batch) == sorted(length for _, length in requests)
+    assert max(map(len, ran)) <= 3
+    system._translators = 1
+    ran.clear()
+    system.requests(requests, clients=4, size=8)
+    assert [len(batch) for batch in ran] == [4] * 10  # never more than there are clients
+    assert sorted(ran[0]) == sorted(length for _, length in requests[:4])
+
+    def fails(*args: Any, **more: Any) -> None:
+        raise ValueError("no")
+
+    system._translate, system._translators = fails, 2
+    with pytest.raises(ValueError, match="no"):
+        system.requests(requests, clients=1, size=1)
 
 
 def test_equal_lengths_do_not_count_as_a_strategy() -> None:
     found = many_clients()
     assert found["best_static_batching"] == "sorted, 8"
-    assert found["speed_up"] == 2.0
+    assert found["static_batching_speed_up"] == 2.0
     assert found["tokens_per_second"]["equal lengths, 32"]["median"] == 900
 
 
@@ -104,14 +159,18 @@ def test_one_core_has_no_two_batches_at_a_time() -> None:
 
 def test_the_json_has_the_ratios_and_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     scenarios = {"one_client": scenario(), "copy_heavy": scenario()}
-    result = {"settings": {"clients": 16}} | tables.result_json(scenarios, many_clients(), {"ct2_int8": 2})
+    left_out = {"llama_q4_0": "no compiler"}
+    result = {"settings": {"clients": 16}}
+    result |= tables.result_json(scenarios, many_clients(), {"ct2_int8": 2}, left_out)
     assert result["ratios"] == {
         "ct2_int8_one_client": 2.5,
         "ct2_int8_one_client_speculating": 5.0,
         "hf_eager_one_client": 15.0,
         "ct2_int8_copy_heavy": 5.0,
         "ct2_int8_static_batch_c16": 2.0,
+        "ct2_equal_work_c16": 1.5,
     }
+    assert result["left_out"] == left_out
     assert result["per_token_ms"]["hf_eager"] == pytest.approx(30)
     tables.show(result)
     report.json_line(result)
@@ -141,6 +200,37 @@ WORKER = """
 
     worker.serve(lambda question: System(**question))
 """
+
+
+def test_a_baseline_that_cannot_be_had_is_left_out_and_the_run_goes_on(tmp_path: Path) -> None:
+    models = Models("tiny", "lively", *[tmp_path] * 6)
+    python = tmp_path / "python"
+    pythons = {"baselines": python, "openvino": python, "llama": BenchError("no compiler;\n  pip said so")}
+    started = systems.Systems(models, pythons, tmp_path, tmp_path, tmp_path)
+    left_out: dict[str, str] = {}
+    told: list[str] = []
+    with compare.leaving_out("llama_q8_0", left_out, told.append):
+        started.start("llama_q8_0", 1)
+    assert left_out == {"llama_q8_0": "no compiler; pip said so"}
+    assert "llama_q8_0 is left out: no compiler" in told[0]
+    with pytest.raises(BenchError, match="gone"), compare.leaving_out("ct2_int8", left_out, told.append):
+        raise BenchError("gone")
+
+
+def test_only_the_first_environment_must_be_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def make(folder: Path, name: str, log: Any) -> None:
+        if name == failing:
+            raise BenchError(f"no {name}")
+
+    monkeypatch.setenv("NEURO_LATENT_CACHE", str(tmp_path))
+    monkeypatch.setattr(environment, "_make", make)
+    failing = "llama"
+    found = environment.ready_all(None, lambda text: None)
+    assert isinstance(found["openvino"], Path)
+    assert str(found["llama"]) == "no llama"
+    failing = "baselines"
+    with pytest.raises(BenchError, match="no baselines"):
+        environment.ready_all(None, lambda text: None)
 
 
 @pytest.fixture
@@ -175,6 +265,7 @@ def test_pins_are_read() -> None:
     assert wanted["ctranslate2"] == "4.8.5"
     assert wanted["optimum-onnx"] == "0.1.0"
     assert environment.pins("a==1 # why\n\n# b==2\nc>=3") == {"a": "1", "c": None}
+    assert environment.pins(environment.requirements("llama"))["llama-cpp-python"] == "0.3.36"
 
 
 def test_an_environment_that_is_not_as_pinned_is_refused_with_the_way_out(tmp_path: Path) -> None:
