@@ -39,10 +39,11 @@ $(INSTALLED): constraints.txt Makefile $(DISTRIBUTIONS:=/pyproject.toml)
 demo: install  ## export the embedded model, serve it, improve a few prompts, stop
 	@$(BIN)/python -m neuro_latent_benchmarks.demo
 
-# Tests that load no server use all cores, the longest first; those that do come alone. Both run even where the first fails.
-TOGETHER = tests/e2e/test_responder.py tests/e2e/test_distributions.py tests/tensorrt tests/deploy tests/unit
+# Tests that need no server of their own time use all cores, the longest first; the others come alone. Both run even where
+# the first fails.
+TOGETHER = tests/e2e/test_responder.py tests/e2e/test_distributions.py tests/tensorrt tests/unit
 test: install  ## all tests, the real server included
-	OMP_NUM_THREADS=1 $(BIN)/pytest $(TOGETHER) --numprocesses logical --dist loadfile; together=$$?; \
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(TOGETHER) --numprocesses logical --dist loadfile --no-loadscope-reorder; together=$$?; \
 	  $(BIN)/pytest $(addprefix --ignore=,$(TOGETHER)) && exit $$together
 
 check: lint  ## lint, types and the fast unit tests, in under a minute: run it before every commit

@@ -76,7 +76,7 @@ def strategies(threads: int, clients: int = 16) -> dict[str, Strategy]:
             "sorted, 8, two at a time": Strategy(8, by_length=True, translators=threads),
             "sorted, 16, two at a time": Strategy(16, by_length=True, translators=threads),
         }
-        for size in (clients // threads, clients):
+        for size in sorted({max(1, clients // threads), clients}):
             name = f"equal work, up to {size}, {threads} at a time"
             found[name] = Strategy(size, translators=threads, whole=True)
     return found

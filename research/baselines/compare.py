@@ -170,7 +170,9 @@ def one_client(
         for name in [name for name in names if name not in left_out]:
             log(f"  loading {name}")
             with leaving_out(name, left_out, log):
-                workers[name] = stack.enter_context(systems.start(name, threads.get(name, config.threads)))
+                worker = stack.enter_context(systems.start(name, threads.get(name, config.threads)))
+                worker.ask("generate", ids=prompts[0], new_tokens=config.short_tokens)  # some compile only here
+                workers[name] = worker
         turns = take_turns(workers, prompts, config, log)
         versions: dict[str, str] = {}
         for name, worker in workers.items():

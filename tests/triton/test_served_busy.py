@@ -1,8 +1,10 @@
 """A server with one slot and a short queue: what happens when it is full, and when those who fill it go away."""
 
 import json
+import re
 import shutil
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -65,6 +67,7 @@ class Crowd(wire.RawStream):
                 "t5_mask": wire.Tensor("INT64", [[1] * 4]),
                 "raw_prompt": PROMPT,
                 "truncated": wire.Tensor("BOOL", [[False]]),
+                "arrived_ns": wire.Tensor("INT64", [[2**62]]),  # a time to come is nobody's
                 "gate": wire.Tensor("FP32", [[10.0, 0.0, 0.0, 0.0]]),
                 "options": wire.Tensor("BYTES", [[json.dumps({"max_length": 512})]]),
             },
@@ -108,6 +111,10 @@ def test_a_full_queue_refuses_and_cancelling_the_decoders_requests_empties_it(
         except ServerUnavailableError:
             assert time.monotonic() < limit, "the queue does not empty"
             time.sleep(0.05)
+    time.sleep(1.5)  # the engine tells Triton its counters now and then
+    with urllib.request.urlopen(narrow.metrics_url) as metrics:
+        (seconds,) = re.findall(r"^neuro_latent_request_encode_seconds_total{.*} (\S+)$", metrics.read().decode(), re.M)
+    assert 0 < float(seconds) < 600
     assert answer.text == oracle.generate([PROMPT], 8)[0]
 
 

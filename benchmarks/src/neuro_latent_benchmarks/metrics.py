@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from neuro_latent_benchmarks.statistics import significant
 
 NAMES = ("steps", "step_rows", "tokens", "step_seconds", "draft_tokens", "accepted_draft_tokens")
-REQUEST_PARTS = ("models", "queue", "prefill", "decode", "text")
+REQUEST_PARTS = ("encode", "queue", "prefill", "decode", "text")
 REQUEST_SECONDS = ("request_seconds", *(f"request_{part}_seconds" for part in REQUEST_PARTS))
 TIMEOUT_S = 10.0
 

@@ -135,7 +135,7 @@ def model_ms(document: Mapping[str, Any]) -> Totals:
 
 
 def engine_ms(counters: Mapping[str, float]) -> Totals:
-    """Milliseconds of requests on their way to the engine (``models``), in it (``all``), and in each part of it."""
+    """Milliseconds of requests on their way to the engine (``encode``), in it (``all``), and in each part of it."""
     names = {"all": "request_seconds", **{part: f"request_{part}_seconds" for part in metrics.REQUEST_PARTS}}
     return {("engine", part): counters[name] * 1000 for part, name in names.items()}
 
@@ -172,7 +172,7 @@ def waterfall(steps: Sequence[str], rounds: Sequence[Round]) -> dict[str, Any]:
     waiting = sum(of(name, "queue") for name in steps)
     # Not the decoder's: there, Triton's clock stops when it has handed the request on to the engine's process.
     models = {name: of(name, "success") - of(name, "queue") for name in steps[:-1]}
-    arrived = of(steps[0], "queue") + inside.pop("models")
+    arrived = of(steps[0], "queue") + inside.pop("encode")
     parts = [
         ("gateway", "hop", gateway),
         ("client and gRPC", "hop", mean - of(UNARY_MODEL, "success")),

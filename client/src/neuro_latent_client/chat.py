@@ -184,7 +184,8 @@ class ChatOptimizer:
             if not asking.done():
                 raise TimeoutError
             answer = asking.result()
-        except InvalidRequestError as error:  # says nothing of the server
+        except InvalidRequestError as error:  # the server answers, or was not asked: the next one may ask it
+            self._open_until_s = 0.0
             raise Untouched("refused") from error
         except (TimeoutError, NeuroLatentError) as error:
             self._failures += 1

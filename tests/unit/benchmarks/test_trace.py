@@ -12,7 +12,7 @@ from tests.pictures import HEAD, check
 STEPS = ["tokenizer", "encoder", "t5_decoder_unary"]
 PAGE = """# HELP neuro_latent_request_seconds_total Seconds of requests in the engine
 neuro_latent_request_seconds_total{model_version="a"} 0.040
-neuro_latent_request_models_seconds_total{model_version="a"} 0.020
+neuro_latent_request_encode_seconds_total{model_version="a"} 0.020
 neuro_latent_request_queue_seconds_total{model_version="a"} 0.002
 neuro_latent_request_prefill_seconds_total{model_version="a"} 0.004
 neuro_latent_request_decode_seconds_total{model_version="a"} 0.028

@@ -399,7 +399,7 @@ def test_each_request_has_its_own_share_of_the_engines_time() -> None:
     bench.decoder.before_step = lambda tokens_BW: setattr(bench, "now", bench.now + 10)
     bench.drain()
     metrics = bench.loop.metrics
-    assert metrics.models_seconds == pytest.approx(12, abs=0.1)
+    assert metrics.encode_seconds == pytest.approx(12, abs=0.1)
     assert metrics.queue_seconds == pytest.approx(10, abs=0.1), "the third waits for a step of the others"
     assert metrics.decode_seconds == pytest.approx(30, abs=0.1)
     assert metrics.request_seconds == pytest.approx(40, abs=0.1)

@@ -165,15 +165,18 @@ class PublishedAdapters:
             self._files.pipe_file(path, content)
 
 
-def converge(store: AdapterStore, published: PublishedAdapters, wanted: PublishedSet, client: Client) -> list[Version]:
+def converge(
+    store: AdapterStore, published: PublishedAdapters, wanted: PublishedSet, client: Client
+) -> tuple[list[Version], list[ServeError]]:
     """Have a server serve what is published: each adapter that differs is loaded and probed, and taken back where that
     fails.
 
     Returns:
-        The versions that this made, none where all is as published.
+        The versions that this made, none where all is as published; and why an adapter cannot be had or loaded, or does
+        not answer. The others are served.
 
     Raises:
-        ServeError: an adapter cannot be had, loaded, or does not answer; the others are served.
+        ServeError: an adapter that is not published any more cannot be removed.
     """
     made: list[Version] = []
     errors: list[ServeError] = []
@@ -190,6 +193,4 @@ def converge(store: AdapterStore, published: PublishedAdapters, wanted: Publishe
                 errors.append(error)
     for name in store.newest().adapters.keys() - wanted.adapters.keys():
         made.append(promote(store, partial(store.remove, name), client))
-    if errors:
-        raise next((error for error in errors if isinstance(error, UnreadableError)), errors[0])
-    return made
+    return made, errors

@@ -200,7 +200,7 @@ class DecodeLoop:
                 self._emit(request, [sequence.finish(DEADLINE) for sequence in self._sequences(request)])
             elif known := self._known(request):
                 self.metrics.cached += 1
-                self._emit(request, known)
+                self._emit(request, [replace(event, cached=True) for event in known])
             else:
                 self._emit(request, [sequence.withhold(LANGUAGE) for sequence in self._sequences(request)])
             request.on_end(None)
@@ -223,8 +223,7 @@ class DecodeLoop:
         self.metrics.request_seconds += self._clock() - request.arrived
         if whole and request.events:
             characters = sum(len(text) for event in request.events for text in (event.piece, event.text, event.added))
-            kept = [replace(event, cached=True) for event in request.events]
-            self._answers.put(request.key, kept, 4 * characters + OVERHEAD * len(request.events))
+            self._answers.put(request.key, request.events, 4 * characters + OVERHEAD * len(request.events))
         request.on_end(None)
 
     # Joining ------------------------------------------------------------------------------------------------------
@@ -257,7 +256,7 @@ class DecodeLoop:
         rows = self._decoder.join(hidden_QD, request.mask_Q[:real].astype(np.int64), request.rows)
         self.metrics.prefill_seconds += self._clock() - started
         self.metrics.queue_seconds += started - request.arrived
-        self.metrics.models_seconds += request.arrived - (request.asked or request.arrived)
+        self.metrics.encode_seconds += request.arrived - (request.asked or request.arrived)
         running = start_running(
             request,
             sequences,

@@ -22,8 +22,8 @@ class EngineMetrics:
     steps: int = _metric("COUNTER", "steps_total", "Runs of the decoder step")
     rows: int = _metric("COUNTER", "step_rows_total", "Texts that took part, summed over the steps")
     step_seconds: float = _metric("COUNTER", "step_seconds_total", "Seconds spent in the decoder step", 0.0)
-    models_seconds: float = _metric(
-        "COUNTER", "request_models_seconds_total", "Seconds of requests from the tokenizer to the engine", 0.0
+    encode_seconds: float = _metric(
+        "COUNTER", "request_encode_seconds_total", "Seconds of requests from the tokenizer to the engine", 0.0
     )
     queue_seconds: float = _metric(
         "COUNTER", "request_queue_seconds_total", "Seconds of requests that waited for their slots", 0.0

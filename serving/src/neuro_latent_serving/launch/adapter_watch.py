@@ -1,15 +1,16 @@
 """A server that takes new adapters from where they are published, while it serves."""
 
+import fcntl
 import os
 import shutil
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from neuro_latent_core.repository import PROJECTOR, held_alone, hold
+from neuro_latent_core.repository import PROJECTOR, hold
 from neuro_latent_serving.adapters.adapter_store import BUILDING, AdapterStore, StopRequestedError
 from neuro_latent_serving.adapters.published import PublishedAdapters, PublishedSet, UnreadableError, converge
 from neuro_latent_serving.command import console, warn
@@ -34,27 +35,28 @@ def with_own_adapters(repository: Path) -> Iterator[Path]:
     folder = temporary_folder()
     with tempfile.TemporaryDirectory(prefix=OWN_PREFIX, dir=folder, ignore_cleanup_errors=True) as temporary:
         own = Path(temporary)
-        held = [hold(own), hold(repository)]
-        for path in repository.absolute().iterdir():
-            if path.name == PROJECTOR:
-                shutil.copytree(path, own / PROJECTOR, ignore=shutil.ignore_patterns(f"{BUILDING}*"))
-            else:
-                (own / path.name).symlink_to(path)
-        try:
+        with ExitStack() as held:
+            for folder in (own, repository):
+                held.callback(os.close, hold(folder))
+            for path in repository.absolute().iterdir():
+                if path.name == PROJECTOR:
+                    shutil.copytree(path, own / PROJECTOR, ignore=shutil.ignore_patterns(f"{BUILDING}*"))
+                else:
+                    (own / path.name).symlink_to(path)
             yield own
-        finally:
-            for lock in held:
-                os.close(lock)
 
 
 def _remove_leftovers() -> None:
     """Remove what servers that were killed have left: whatever nobody has locked for a while."""
     for left in temporary_folder().glob(f"{OWN_PREFIX}*"):
-        with suppress(OSError):  # somebody else's, or one whose server runs
-            found = left.lstat()
+        # Somebody else's, or one whose server runs, or there are no locks here: it stays.
+        with suppress(OSError), ExitStack() as opened:
+            lock = os.open(left, os.O_RDONLY | os.O_NOFOLLOW)
+            opened.callback(os.close, lock)
+            found = os.fstat(lock)
             if found.st_uid == os.geteuid() and time.time() - found.st_mtime > LEFT_S:
-                with held_alone(left):
-                    shutil.rmtree(left)
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left)
 
 
 class AdapterWatch:
@@ -99,11 +101,14 @@ class AdapterWatch:
             if wanted is None or (wanted == self._done and time.monotonic() < self._retry_at_s):
                 return
             with self._server.owner() as client:
-                made = converge(self._store, self._published, wanted, client)
-            self._done, self._retry_at_s, self._told = wanted, float("inf"), ""
+                made, errors = converge(self._store, self._published, wanted, client)
             if made:
                 served = ", ".join(f"{name} {version}" for name, version in made[-1].model_versions.items())
                 console.print(f"adapters {served}  (from {self._published.url})", soft_wrap=True, highlight=False)
+            if errors:
+                soon = all(isinstance(error, UnreadableError) for error in errors)
+                raise (UnreadableError if soon else ServeError)("; ".join(map(str, errors)))
+            self._done, self._retry_at_s, self._told = wanted, float("inf"), ""
         except StopRequestedError:
             self._closed.set()
         except Exception as error:  # whatever it is, the server goes on, and so does looking

@@ -16,6 +16,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Client, Connection, Listener
@@ -76,10 +77,15 @@ def decode_requests(request: Any) -> list[DecodeRequest]:
             raw_prompt=check_prompt(prompt),
             options=options[row],
             request_id=request.request_id(),
-            asked=None if arrived_B1 is None else float(arrived_B1[0, 0]) / 1e9,
+            asked=None if arrived_B1 is None else _past(float(arrived_B1[0, 0]) / 1e9),
         )
         for row, prompt in enumerate(required(request, RAW_PROMPT)[:rows, 0])
     ]
+
+
+def _past(seconds: float) -> float | None:
+    """A time on the monotonic clock; None where it cannot be one of a request that has come."""
+    return seconds if 0 < seconds <= time.monotonic() else None
 
 
 Submit = Callable[[DecodeRequest, Callable[[Event], None], Callable[[PublicError | None], None]], None]
@@ -187,7 +193,8 @@ def watch() -> None:
 
 
 def _decode(connection: Connection, message: bytes, submit: Submit) -> None:
-    """Hand a request to the engine, whose thread sends the texts back: they are small, and no other has to wake up."""
+    """Hand a request to the engine, wait for its texts and send them back."""
+    ended: Future[None] = Future()
     events: list[Event] = []
 
     def on_event(event: Event) -> None:
@@ -195,22 +202,26 @@ def _decode(connection: Connection, message: bytes, submit: Submit) -> None:
             events.append(event)
 
     def on_end(error: PublicError | None) -> None:
-        answer: dict[str, Any] = {"events": [asdict(event) for event in sorted(events, key=lambda e: e.sequence_index)]}
-        if error is not None:
-            answer = {"error": str(error), "kind": type(error).__name__}
+        if error is None:
+            ended.set_result(None)
+        else:
+            ended.set_exception(error)
+
+    with connection:
         try:
-            with connection:
-                connection.send_bytes(json.dumps(answer).encode())
+            submit(_unpack(message), on_event, on_end)
+            ended.result()
+            events.sort(key=lambda event: event.sequence_index)
+            answer: dict[str, Any] = {"events": [asdict(event) for event in events]}
+        except PublicError as error:
+            answer = {"error": str(error), "kind": type(error).__name__}
+        except Exception:
+            log.exception("a unary request failed")
+            answer = {"error": INTERNAL, "kind": PublicError.__name__}
+        try:
+            connection.send_bytes(json.dumps(answer).encode())
         except OSError:
             log.warning("a unary answer could not be delivered")
-
-    try:
-        submit(_unpack(message), on_event, on_end)
-    except PublicError as error:
-        on_end(error)
-    except Exception:
-        log.exception("a unary request failed")
-        on_end(PublicError(INTERNAL))
 
 
 def _pack(request: DecodeRequest) -> bytes:

@@ -33,8 +33,8 @@ from neuro_latent_serving.triton.messages import (
 from neuro_latent_serving.triton.send_queue import PendingResponses, SendQueue
 
 CANCELLATION_POLL_S = 0.25
-"""Asking Triton whether a request was cancelled crosses a process boundary, and it is asked of waiting requests too: of
-64 every 20 ms took a sixth of the answers. Who gives up by the client's library says so at once."""
+"""Asking Triton whether a stream was cancelled crosses a process boundary, and it is asked of waiting ones too: of 64
+every 20 ms took a sixth of the answers. (Only who asks this model itself is seen: ensembles pass no cancellation.)"""
 
 NICENESS = 19
 """Where cores are short the encoders go first: a step takes hardly longer for more rows, so it should wait for them.
