@@ -10,6 +10,7 @@ import psutil
 from neuro_latent_benchmarks import report
 from neuro_latent_benchmarks.load import LoadProcess, LoadRun
 from neuro_latent_benchmarks.prompts import prompt_texts
+from neuro_latent_benchmarks.report import BenchError
 from neuro_latent_benchmarks.statistics import poisson_schedule
 from neuro_latent_core.options import RequestOptions
 from neuro_latent_serving.launch import FREE_PORTS, ServerConfig, TritonServer
@@ -101,6 +102,8 @@ def closed_set(load: LoadProcess, jobs: Sequence[tuple[str, int]], config: Capac
     for clients in config.clients:
         seconds = config.closed_seconds * (LONGER if clients == max(config.clients) else 1)
         run = load.closed([*jobs[first:], *jobs[:first]], clients=clients, seconds=seconds, stream=True)
+        if not run.good:
+            raise BenchError(f"the server answers no more: {run.timings[0].error if run.timings else 'no request'}")
         runs.append(ClosedRun(run, clients, first, steady_rate(run, seconds)))
         first = (first + len(run.timings)) % len(jobs)
     return ClosedSet(tuple(runs), watch.cores())
